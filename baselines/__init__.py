@@ -1,0 +1,64 @@
+"""The latent-diffusion video U-Net: names, sizes and shape rules. Knows no torch; `unet.py` is imported when a model is built.
+
+The arrangement is Gen-1's (Esser et al., 2302.03011): the image U-Net of Stable Diffusion with a temporal convolution after
+every spatial residual block and temporal attention after every spatial attention. UNet-L has the widths of ModelScope's video U-Net
+(2308.06571) and Stable Diffusion; the smaller ones match a DiT at patch 2 in parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
+
+if TYPE_CHECKING:
+    from baselines.unet import VideoUNet
+
+SIZES = {
+    #      block channels          res blocks  head  norm groups  context
+    "XS": (              (32, 80),          1,   16,           8,     256),
+    "S":  (        (64, 160, 256),          2,   32,          32,     384),
+    "B":  (  (96, 192, 384, 384),          2,   32,          32,     768),
+    "L":  ((320, 640, 1280, 1280),          2,   64,          32,    1024),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """One row of the ladder. Calling it with a `LatentSpec` builds the model."""
+
+    block_channels: tuple[int, ...]  # width of each level, outermost first; each level halves height and width
+    num_res_blocks: int  # residual blocks of a level on the way down; one more on the way up
+    head_dim: int  # E, the width of one attention head
+    norm_groups: int  # groups of every group norm
+    context_width: int  # width of a token of context, and of a label's embedding
+
+    def __post_init__(self) -> None:
+        for channels in self.block_channels:
+            for divisor, name in ((self.head_dim, "head_dim"), (self.norm_groups, "norm_groups")):
+                if channels % divisor:
+                    raise ValueError(f"block_channels {self.block_channels}: {channels} is not divisible by {name} {divisor}")
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) cannot be halved once a level. Any number of frames will do."""
+        stride = 2 ** (len(self.block_channels) - 1)
+        check_divisible("UNet", shape, (1, stride, stride))
+
+    def num_tokens(self, shape: Shape) -> int:
+        """Latent cells T x H x W: a convolution visits each."""
+        return num_cells(shape)
+
+    def __call__(self, spec: LatentSpec) -> VideoUNet:
+        """The model for this latent space, freshly initialised from torch's global generator."""
+        from baselines.unet import VideoUNet
+
+        return VideoUNet(self, spec)
+
+
+BACKBONES = {
+    f"UNet-{size}": UNetConfig(
+        block_channels=channels, num_res_blocks=num_res_blocks, head_dim=head_dim, norm_groups=norm_groups, context_width=context_width
+    )
+    for size, (channels, num_res_blocks, head_dim, norm_groups, context_width) in SIZES.items()
+}

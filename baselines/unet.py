@@ -1,0 +1,137 @@
+"""The latent-diffusion video U-Net, on diffusers' `UNet3DConditionModel`, with what that model lacks or hard-codes put right.
+
+Spatial layers see one frame; temporal layers see one cell through all frames and start as the identity, so that at
+initialisation a one-frame video gets exactly what the image U-Net gives it (Gen-1, 2302.03011, section 3.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import UNet3DConditionModel
+from diffusers.models.embeddings import Timesteps
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from torch import Tensor, nn
+
+from bench.shapes import LatentSpec, Shape, check_shape
+
+if TYPE_CHECKING:
+    from baselines import UNetConfig
+
+
+class VideoUNet(nn.Module):
+    """Latents in, prediction out, see `bench.backbone.Backbone`."""
+
+    ragged = False
+
+    def __init__(self, config: UNetConfig, spec: LatentSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.unet = build_unet(config, spec)
+        # Two tokens to attend to: with one, softmax is 1 whatever the query, and a fifth of cross-attention is dead weight.
+        self.context = nn.Parameter(torch.empty(2, config.context_width))
+        # The last row is the null label, used by label dropout and guidance.
+        self.label_embed = nn.Embedding(spec.num_labels + 1, config.context_width) if spec.num_labels else None
+        self._initialise()
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
+        self._check(latents, timesteps, labels)
+        context = self.context.expand(len(latents), -1, -1)  # (B, 2, context_width)
+        label = None
+        if self.label_embed is not None:
+            label = self.label_embed(labels)  # (B, context_width)
+            context = context + label[:, None] * context.new_tensor([[1.0], [0.0]])
+        prediction = self.unet(
+            torch.stack(latents),  # (B, C, T, H, W)
+            1000.0 * timesteps.float(),
+            context,
+            timestep_cond=label,
+            return_dict=False,
+        )[0]
+        return list(prediction)
+
+    def num_tokens(self, shape: Shape) -> int:
+        """Latent cells of one clip of latents (T, H, W)."""
+        return self.config.num_tokens(shape)
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) cannot be halved once a level."""
+        self.config.check(shape)
+
+    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
+        """The boundary: ValueError for what a caller can get wrong."""
+        if not latents:
+            raise ValueError("UNet got an empty list of latents; pass at least one clip")
+        for index, clip in enumerate(latents):
+            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
+        shapes = list(dict.fromkeys((frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)))
+        if len(shapes) > 1:
+            raise ValueError(f"UNet needs one shape per batch, got {shapes}; use batching='bucket'")
+        self.check(shapes[0])
+        check_shape("timesteps", timesteps, (len(latents),))
+        if (labels is None) != (self.label_embed is None):
+            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
+            raise ValueError(f"this UNet was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
+        if labels is not None:
+            check_shape("labels", labels, (len(latents),))
+
+    def _initialise(self) -> None:
+        """What differs from diffusers' own initialisation, which stands for everything spatial."""
+        # Temporal attention starts as the identity. Temporal convolutions already do: diffusers zeroes the last of each.
+        for module in self.modules():
+            if isinstance(module, TransformerTemporalModel):
+                nn.init.zeros_(module.proj_out.weight)
+                nn.init.zeros_(module.proj_out.bias)
+
+        # As small as the DiT's: labels at unit scale in one model only made a false gap of a factor two in quality.
+        nn.init.normal_(self.context, std=0.02)
+        if self.label_embed is not None:
+            nn.init.normal_(self.label_embed.weight, std=0.02)
+
+
+class FramePositions(nn.Module):
+    """Adds a sinusoid of the frame index, without which the temporal layers could not tell first from last."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.encode = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """(B H W, T, D) -> same."""
+        frames = torch.arange(sequences.shape[1], device=sequences.device)
+        return sequences + self.encode(frames).to(sequences.dtype)
+
+
+def build_unet(config: UNetConfig, spec: LatentSpec) -> UNet3DConditionModel:
+    """diffusers' model of these sizes, with attention at every level but the innermost, and in the middle."""
+    attention = [True] * (len(config.block_channels) - 1) + [False]
+    unet = UNet3DConditionModel(
+        in_channels=spec.latent_channels,
+        out_channels=spec.latent_channels,
+        down_block_types=tuple("CrossAttnDownBlock3D" if attends else "DownBlock3D" for attends in attention),
+        up_block_types=tuple("CrossAttnUpBlock3D" if attends else "UpBlock3D" for attends in reversed(attention)),
+        block_out_channels=config.block_channels,
+        layers_per_block=config.num_res_blocks,
+        norm_num_groups=config.norm_groups,
+        cross_attention_dim=config.context_width,
+        attention_head_dim=config.head_dim,
+        time_cond_proj_dim=config.context_width if spec.num_labels else None,
+    )
+    # diffusers gives the first temporal transformer eight heads at any width; at width 32 it would be most of the network.
+    unet.transformer_in = TransformerTemporalModel(
+        num_attention_heads=config.block_channels[0] // config.head_dim,
+        attention_head_dim=config.head_dim,
+        in_channels=config.block_channels[0],
+        norm_num_groups=config.norm_groups,
+    )
+    for module in unet.modules():
+        if isinstance(module, nn.Dropout):
+            # Hard-coded to 0.1 in the temporal convolutions: a handicap the DiT has not, and a draw from global randomness.
+            module.p = 0.0
+        if isinstance(module, TransformerTemporalModel):
+            # Inside the branch, after its projection, so that a closed branch adds no positions to the image U-Net.
+            module.proj_in = nn.Sequential(module.proj_in, FramePositions(module.proj_in.out_features))
+    return unet

@@ -1,0 +1,178 @@
+"""A cell: one fully resolved, frozen point of a matrix, everything that decides its numbers. Knows no torch.
+
+The fingerprint is a hash of the whole cell and of `PROTOCOL_VERSION`: two records compare only where what they
+measured was measured alike.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+from bench.data.source import SourceConfig, load_config
+
+# Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
+PROTOCOL_VERSION = 1
+
+MIN_FEATURES = 2  # a covariance needs two clips
+
+
+class Frozen(BaseModel):
+    """A model whose unknown keys are errors and whose fields never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a diverged loss is NaN, and JSON has none
+
+
+class Batching(Frozen):
+    """How clips become batches. `crop`: every clip has the data set's one shape, already resized and centre-cropped."""
+
+    policy: Literal["crop"] = "crop"
+    batch_size: int = Field(ge=1)  # clips in one optimiser step
+
+
+class TrainedAutoencoder(Frozen):
+    """A small `AutoencoderTiny` trained on the data set's own training frames, once, for all contenders."""
+
+    kind: Literal["trained"]
+    latent_channels: int = Field(4, ge=1)
+    spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent cell; the first factor of 2 is a pixel unshuffle
+    width: int = Field(64, ge=8)  # channels of every convolution
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(64, ge=1)  # frames
+    learning_rate: float = Field(2e-3, gt=0)
+    seed: int = 0
+
+
+class PretrainedAutoencoder(Frozen):
+    """Any diffusers autoencoder of images or of videos, from a folder or a hub."""
+
+    kind: Literal["pretrained"]
+    name: str  # folder, or hub name such as "stabilityai/sd-vae-ft-mse"
+    class_name: str = "AutoencoderKL"  # the diffusers class
+    revision: str | None = None  # hub commit; a hub name without one follows its main branch
+
+
+Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]
+
+
+class Objective(Frozen):
+    """What is learnt. `rectified_flow` predicts velocity on the line from data to noise; `v_prediction` is Salimans & Ho (2202.00512)."""
+
+    name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"
+    label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
+
+
+class Optimizer(Frozen):
+    """AdamW with a linear warm-up to a constant rate, gradient clipping, and an average of the weights."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = Field(50, ge=0)
+    grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+
+
+class Budget(Frozen):
+    """When training ends: exactly one axis, equal for all rivals."""
+
+    steps: int | None = Field(None, ge=1)  # optimiser steps
+    samples: int | None = Field(None, ge=1)  # clips drawn
+    train_flops: float | None = Field(None, gt=0)  # 3 x forward FLOPs of every drawn clip
+    seconds: float | None = Field(None, gt=0)  # wall clock of the training loop, warm-up steps included
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"budget needs exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def axis(self) -> str:
+        """Name of the one axis that is set."""
+        return next(name for name, value in self if value is not None)
+
+    @property
+    def amount(self) -> float:
+        """How much of it."""
+        return getattr(self, self.axis)
+
+
+# Which solvers walk which noise path: each is a diffusers scheduler (bench/sampling.py).
+SOLVERS = {"rectified_flow": ("euler", "dpmsolver++"), "v_prediction": ("ddim", "dpmsolver++")}
+
+
+class Sampler(Frozen):
+    """How noise becomes clips."""
+
+    solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"
+    num_steps: int = Field(25, ge=1)  # denoising steps a clip; guidance doubles the backbone calls
+    guidance_scale: float = Field(1.0, ge=0)  # 1 = no guidance
+    batch_size: int = Field(32, ge=1)  # clips denoised at once; their noise does not depend on it
+
+
+class Evaluation(Frozen):
+    """What is measured of the samples."""
+
+    extractor: str = "i3d"  # key of the extractor table; only i3d may be called FVD
+    num_samples: int = Field(64, ge=MIN_FEATURES)  # generated clips; as many real ones are held out to compare with
+    untrained: bool = True  # also score the initial weights: same sampler, n and decoder
+
+
+class Cell(Frozen):
+    """Everything that decides the numbers of one run of one backbone at one seed."""
+
+    backbone: str  # "module:config"
+    data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
+    batching: Batching
+    autoencoder: Autoencoder
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    budget: Budget
+    sampler: Sampler = Sampler()
+    evaluation: Evaluation = Evaluation()
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_s: float = Field(7 * 24 * 3600, gt=0)  # wall clock after which the cell is stopped, resumably
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        allowed = SOLVERS[self.objective.name]
+        if self.sampler.solver not in allowed:
+            raise ValueError(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+        if self.evaluation.num_samples > min(self.data.num_val, self.data.num_test):
+            raise ValueError(
+                f"evaluation.num_samples {self.evaluation.num_samples} needs as many held-out clips in each of two splits, got "
+                f"data.num_val {self.data.num_val} and data.num_test {self.data.num_test}; lower num_samples or raise both"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Hash of the whole cell and of the protocol version, 64 hex digits."""
+        return content_hash({"protocol_version": PROTOCOL_VERSION, "cell": self.model_dump(mode="json")})
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(first: Cell, second: Cell) -> list[tuple[str, Any, Any]]:
+    """(dotted field, value in first, value in second) of every field in which two cells differ."""
+    a, b = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
+    return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

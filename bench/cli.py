@@ -1,0 +1,149 @@
+"""The command line: arguments to calls, nothing else. Whatever is heavy is imported inside the command that needs it."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Should a video diffusion model be a U-Net or a DiT? Measures both on the same data under one protocol.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(help="Weights that the metrics need.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+MatrixName = Annotated[str, typer.Argument(metavar="MATRIX", help="Name of a shipped matrix (see `ls`) or a .yaml file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example budget.seconds=60.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of records and caches.")]
+RESULTS = Path("results")
+
+EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
+
+
+@app.command()
+def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
+    """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
+    from rich.console import Console
+
+    from bench.launch import run_study
+    from bench.report.console import summary
+
+    study = _checked_study(matrix, overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
+    console.print(summary([outcome.record for outcome in outcomes]))
+    failed = [outcome for outcome in outcomes if outcome.record.status != "ok"]
+    for outcome in failed:
+        console.print(f"{outcome.named.name}: {outcome.record.status}: {outcome.record.reason}", markup=False)
+    console.print(f"report: python -m bench report {shlex.quote(str(results / study.name))}", markup=False)
+    if failed:
+        raise typer.Exit(EXIT_CELL_FAILED)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or names of matrices in the results folder.")],
+    results: Results = RESULTS,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report; reports/<run> by default.")] = None,
+) -> None:
+    """Write the report of finished runs: one page, and its tables as Markdown, CSV and LaTeX."""
+    from bench.report import build
+
+    folders = [Path(name) if Path(name).is_dir() else results / name for name in runs]
+    for path in build(folders, out or Path("reports") / "-".join(folder.name for folder in folders)):
+        typer.echo(path)
+
+
+@app.command()
+def sample(
+    cell: Annotated[Path, typer.Argument(help="Folder of a finished cell.")],
+    num_clips: Annotated[int, typer.Option("--num-clips", "-n", min=1, help="How many clips.")] = 16,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, .npz; more-samples.npz in the cell's folder by default.")] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Make more clips from a finished cell's weights; they go on after those of its record."""
+    from bench.launch import sample_cell
+    from bench.store import latest
+
+    record = latest(cell)
+    if record is None or record.status != "ok":
+        _fail(f"no finished cell in {cell}; `python -m bench ls` lists runs")
+    if not cell.resolve().is_relative_to(results.resolve()):
+        _fail(f"cell {cell} is not inside the results folder {results}; name its results folder with --results")
+    path = out or cell / "more-samples.npz"
+    sample_cell(record, cell, results, num_clips, path)
+    typer.echo(path)
+
+
+@app.command()
+def validate(matrix: MatrixName, overrides: Overrides = None) -> None:
+    """Check MATRIX without running it: print the resolved cells and what differs between rivals."""
+    from bench.listing import print_study
+
+    print_study(_checked_study(matrix, overrides))
+
+
+@app.command(name="ls")
+def list_all(results: Results = RESULTS) -> None:
+    """List matrices, backbones, data sources, metrics and runs."""
+    from bench.listing import print_all
+
+    print_all(results)
+
+
+@weights_app.command("get")
+def weights_get(name: Annotated[str, typer.Argument(help="Which weights, for example i3d.")]) -> None:
+    """Fetch weights, check their hash, and convert them into the user's cache."""
+    from bench import weights
+
+    typer.echo(weights.get(name, lambda what: typer.echo(what, err=True)))
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List known weights and whether they are here."""
+    from bench import weights
+
+    for status in weights.status():
+        typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
+
+
+def _checked_study(name: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Study: its module is imported late
+    from bench import weights
+    from bench.matrix import check_cell, load_study
+
+    study = load_study(name, overrides)
+    for named in study.cells:
+        check_cell(named)
+    for extractor in sorted({named.cell.evaluation.extractor for named in study.cells} & set(weights.SOURCES)):
+        weights.path(extractor)  # raises, with the command that gets them
+    return study
+
+
+def main() -> NoReturn:
+    """Entry point: every expected error is one line on standard error and an exit status of its own."""
+    from bench.launch import Refused, Stopped
+    from bench.store import StoreError
+
+    try:
+        app(standalone_mode=True)
+    except Stopped as stopped:
+        typer.echo(str(stopped), err=True)
+        sys.exit(EXIT_STOPPED)
+    except Refused:  # its process has said why
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(EXIT_STOPPED)
+    except (ValueError, StoreError, OSError) as error:
+        _fail(" ".join(str(error).split()))
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(EXIT_BAD_INPUT)

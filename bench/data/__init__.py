@@ -1,0 +1,1 @@
+"""Clip sources: one module each, found by name."""

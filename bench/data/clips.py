@@ -1,0 +1,206 @@
+"""Clips on disk: three splits of uint8 frames that are memory-mapped, with labels, names and exact state beside them.
+
+A source fills what `open_frames` returns and ends with `save_clips`; `read_clips` gives it back. The layout on disk is
+(N, T, H, W, 3), as video decoders give it. The one conversion to (C, T, H, W) floats happens where clips enter the
+model, not here.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.shapes import Shape, check_shape
+
+SPLITS = ("train", "val", "test")
+LAYOUT_VERSION = 1  # of the files below; part of every digest
+META = "meta.json"  # written last, so a folder without it is unfinished
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """One split. `frames` is a read-only memory map when it comes from a cache."""
+
+    frames: np.ndarray  # (N, T, H, W, 3) uint8, the layout on disk
+    labels: np.ndarray  # (N,) int64; all 0 where there are no classes
+    clip_ids: tuple[str, ...]  # N names, each unique over all splits
+    truth: dict[str, np.ndarray] | None = None  # exact state, each (N, T, objects, ...)
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that gave no clip, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """All clips of one source, and what was left out on the way."""
+
+    splits: dict[str, ClipSet]  # "train", "val", "test"
+    label_names: tuple[str, ...]  # () = no classes
+    fps: float  # of the clips, after any frame stride; the median over clips where files differ
+    fps_range: tuple[float, float]  # slowest and fastest clip
+    skipped: tuple[Skipped, ...] = ()  # files that gave nothing
+    lost: dict[str, int]  # reason -> count, of what was usable and is not in any split
+    notes: tuple[str, ...] = ()  # how the clips were made, for the report
+    digest: str  # identity of the content
+
+
+def open_frames(folder: Path, num_clips: Mapping[str, int], clip_shape: Shape) -> dict[str, np.ndarray]:
+    """Writable memory maps (N, T, H, W, 3) uint8 per split in `folder`, their disk space reserved. OSError when it does not fit."""
+    clip_bytes = int(np.prod(clip_shape)) * 3
+    needed_bytes = sum(num_clips.values()) * clip_bytes
+    if needed_bytes > (free_bytes := shutil.disk_usage(folder).free):
+        raise out_of_disk(folder, needed_bytes, free_bytes)
+    frames: dict[str, np.ndarray] = {}
+    for split, num in num_clips.items():
+        path = folder / f"{split}.npy"
+        try:
+            frames[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(num, *clip_shape, 3))
+            _reserve(path)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise out_of_disk(folder, needed_bytes, shutil.disk_usage(folder).free) from error
+            raise
+    return frames
+
+
+def _reserve(path: Path) -> None:
+    """Claims the file's blocks now: a memory map over a hole dies of SIGBUS, without a traceback, when the disk fills up."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot reserve
+                raise
+
+
+def out_of_disk(folder: Path, needed_bytes: int, free_bytes: int) -> OSError:
+    """The error of a full disk, with the folder and what it needs."""
+    return OSError(
+        errno.ENOSPC,
+        f"no room for clips in {folder}: {needed_bytes} bytes needed, {free_bytes} free; free some, ask for fewer clips or move the cache",
+    )
+
+
+def save_clips(
+    folder: Path,
+    splits: Mapping[str, ClipSet],
+    *,
+    label_names: tuple[str, ...],
+    fps: float,
+    fps_range: tuple[float, float] | None = None,
+    skipped: tuple[Skipped, ...] = (),
+    lost: Mapping[str, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Ends a source's `write`. Each split's `frames` is what `open_frames` gave; rows beyond its `clip_ids` are cut off."""
+    files = {split: _save_split(folder, split, clips) for split, clips in splits.items()}
+    meta = {
+        "layout": LAYOUT_VERSION,
+        "label_names": label_names,
+        "fps": fps,
+        "fps_range": fps_range or (fps, fps),
+        "skipped": [[entry.name, entry.reason] for entry in skipped],
+        "lost": dict(lost or {}),
+        "notes": notes,
+        "splits": {split: {"clip_ids": clips.clip_ids, "bytes": files[split]} for split, clips in splits.items()},
+    }
+    path = folder / META
+    path.write_text(json.dumps(meta))
+    _sync(path)
+    _sync(folder)
+
+
+def _save_split(folder: Path, split: str, clips: ClipSet) -> dict[str, int]:
+    """Flushes frames and writes labels and truth; file name -> bytes."""
+    num = len(clips.clip_ids)
+    frames_path = folder / f"{split}.npy"
+    if num < len(clips.frames):  # files that broke off while being read
+        shorter = folder / f"{split}.short.npy"
+        copy = np.lib.format.open_memmap(shorter, mode="w+", dtype=np.uint8, shape=(num, *clips.frames.shape[1:]))
+        for i in range(num):
+            copy[i] = clips.frames[i]
+        copy.flush()
+        shorter.replace(frames_path)
+    elif isinstance(clips.frames, np.memmap):
+        clips.frames.flush()
+    paths = [frames_path, folder / f"{split}.labels.npy"]
+    np.save(paths[1], np.asarray(clips.labels, dtype=np.int64)[:num])
+    if clips.truth is not None:
+        paths.append(folder / f"{split}.truth.npz")
+        np.savez(paths[2], **{name: values[:num] for name, values in clips.truth.items()})  # type: ignore[arg-type]
+    for path in paths:
+        _sync(path)
+    return {path.name: path.stat().st_size for path in paths}
+
+
+def _sync(path: Path) -> None:
+    """Returns when the disk has the file, or the folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_clips(folder: Path, digest: str) -> Clips:
+    """Clips that `save_clips` left in `folder`, frames memory-mapped. ValueError naming what is missing, cut short or inconsistent."""
+    try:
+        meta = json.loads((folder / META).read_text())
+        if meta["layout"] != LAYOUT_VERSION:
+            raise ValueError(f"{folder} has layout {meta['layout']}, this version reads {LAYOUT_VERSION}")
+        splits = {split: _read_split(folder, split, meta["splits"][split], len(meta["label_names"])) for split in SPLITS}
+        return Clips(
+            splits=splits,
+            label_names=tuple(meta["label_names"]),
+            fps=meta["fps"],
+            fps_range=(meta["fps_range"][0], meta["fps_range"][1]),
+            skipped=tuple(Skipped(name, reason) for name, reason in meta["skipped"]),
+            lost=meta["lost"],
+            notes=tuple(meta["notes"]),
+            digest=digest,
+        )
+    except FileNotFoundError as error:
+        raise ValueError(f"clips in {folder} are incomplete: {Path(error.filename).name} is missing") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / META} is not what save_clips writes: {error!r}") from error
+
+
+def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int) -> ClipSet:
+    """One split, checked against the byte counts and names in `meta`."""
+    for name, num_bytes in meta["bytes"].items():
+        if (actual := (folder / name).stat().st_size) != num_bytes:
+            raise ValueError(f"{folder / name} has {actual} bytes, {num_bytes} were written")
+    clip_ids = tuple(meta["clip_ids"])
+    frames = np.load(folder / f"{split}.npy", mmap_mode="r")
+    labels = np.load(folder / f"{split}.labels.npy")
+    check_shape(f"{split} frames in {folder}", frames, (len(clip_ids), None, None, None, 3))
+    check_shape(f"{split} labels in {folder}", labels, (len(clip_ids),))
+    if frames.dtype != np.uint8:
+        raise ValueError(f"{split} frames in {folder} are {frames.dtype}, expected uint8")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < max(num_labels, 1):
+        raise ValueError(f"{split} labels in {folder} run from {labels.min()} to {labels.max()}, there are {num_labels} label names")
+    truth = None
+    if f"{split}.truth.npz" in meta["bytes"]:
+        with np.load(folder / f"{split}.truth.npz") as stored:
+            truth = {name: stored[name] for name in stored.files}
+        expected = frames.shape[:2]
+        for name, values in truth.items():
+            if values.ndim < 3 or values.shape[:2] != expected:
+                raise ValueError(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
+    return ClipSet(frames=frames, labels=labels, clip_ids=clip_ids, truth=truth)

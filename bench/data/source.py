@@ -1,0 +1,207 @@
+"""Where clips come from: the contract of a source, how a mapping such as {source: worlds} finds one, and the cache.
+
+A source is a module that exports
+
+    Config(SourceConfig)                     its fields, checked when built
+    digest(config) -> str                    hash of everything that determines the content
+    labels(config) -> tuple[str, ...]        class names; () = no classes
+    write(config, folder, progress) -> None  fills `folder` by bench.data.clips.open_frames and save_clips
+
+and is named by its file in bench/data/, or, as a plug-in, by any importable module: {source: my_data} or {source: my.data}.
+Knows no source by name.
+"""
+
+import errno
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Protocol, cast
+
+import pydantic
+
+import bench.data
+from bench.backbone import did_you_mean
+from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
+
+__all__ = ["ClipSet", "Clips", "Progress", "Skipped", "SourceConfig", "describe", "digest_of", "load_clips", "load_config", "sources"]
+
+Progress = Callable[[int, int, str], None]  # (done, total, what is being done)
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class SourceConfig(pydantic.BaseModel):
+    """What every source is told. Each source's `Config` adds its own fields."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    source: str  # module of the source
+    num_frames: Count  # T of a clip
+    height: Annotated[int, pydantic.Field(ge=8)]  # pixels
+    width: Annotated[int, pydantic.Field(ge=8)]  # pixels
+    num_val: Count  # clips in the validation split
+    num_test: Count  # clips in the test split
+
+
+class Source(Protocol):
+    """A module that is a clip source."""
+
+    Config: type[SourceConfig]
+
+    def digest(self, config: Any) -> str: ...
+    def labels(self, config: Any) -> tuple[str, ...]: ...
+    def write(self, config: Any, folder: Path, progress: Progress) -> None: ...
+
+
+def find_source(name: str) -> Source:
+    """The source module `bench.data.<name>`, or the plug-in module `name`. ValueError for anything else."""
+    own = f"bench.data.{name}"
+    module_name = own if name.isidentifier() and importlib.util.find_spec(own) else name
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name != name and not name.startswith(f"{error.name}."):
+            raise ValueError(f"source {name!r} needs the module {error.name!r}, which is not installed") from error
+        raise _unknown(name) from error
+    except (ValueError, TypeError) as error:  # "", ".relative"
+        raise _unknown(name) from error
+    if not _is_source(module):
+        raise _unknown(name)
+    return cast(Source, module)
+
+
+def _is_source(module: Any) -> bool:
+    config = getattr(module, "Config", None)
+    functions = all(callable(getattr(module, name, None)) for name in ("digest", "labels", "write"))
+    return functions and isinstance(config, type) and issubclass(config, SourceConfig)
+
+
+def _unknown(name: str) -> ValueError:
+    known = sources()
+    return ValueError(
+        f"unknown source {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
+        "or name a module that exports Config, digest, labels and write"
+    )
+
+
+def sources() -> list[str]:
+    """Names of the sources of this project. Any other importable source module works too."""
+    names = (found.name for found in pkgutil.iter_modules(bench.data.__path__))
+    return sorted(name for name in names if _is_source(importlib.import_module(f"bench.data.{name}")))
+
+
+def describe(name: str) -> str:
+    """First line of the source's docstring, for `ls`."""
+    return (getattr(find_source(name), "__doc__", None) or "").strip().partition("\n")[0]
+
+
+def load_config(mapping: Mapping[str, Any] | SourceConfig) -> SourceConfig:
+    """Mapping with `source` and that source's fields -> its checked `Config`. ValueError, one line, for what is wrong."""
+    if isinstance(mapping, SourceConfig):  # checked when it was built
+        return mapping
+    if not isinstance(name := mapping.get("source"), str):
+        raise ValueError(f"data has source={name!r}; name one of {', '.join(sources())}")
+    config = find_source(name).Config
+    try:
+        return config.model_validate(dict(mapping))
+    except pydantic.ValidationError as error:
+        raise ValueError(f"source {name!r}: {_one_line(error, config)}") from error
+
+
+def _one_line(error: pydantic.ValidationError, config: type[SourceConfig]) -> str:
+    """What pydantic found, as 'field = value: what would be right; ...'."""
+    parts = []
+    for detail in error.errors():
+        field = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            fields = list(config.model_fields)
+            parts.append(f"no field {field!r}{did_you_mean(field, fields)} (fields: {', '.join(fields)})")
+        elif detail["type"] == "missing":
+            parts.append(f"{field} is missing; give it a value")
+        else:
+            message = detail["msg"].removeprefix("Value error, ")
+            message = message.replace("Input should", "should")
+            parts.append(f"{field} = {detail['input']!r}: {message}" if field else message)
+    return "; ".join(parts)
+
+
+def digest_of(*parts: Any) -> str:
+    """32 hex digits that identify plain data (numbers, strings, lists, mappings), independent of key order."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def clips_digest(config: SourceConfig) -> str:
+    """Identity of the clips of `config`, and the name of their cache folder."""
+    return digest_of(LAYOUT_VERSION, config.source, find_source(config.source).digest(config))
+
+
+def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = None) -> Clips:
+    """Clips of `config`, memory-mapped from `cache/clips/<digest>/`, which is built when it is not there.
+
+    Built in a temporary folder and renamed: a killed build leaves nothing that is ever read, and of two builds at once
+    the first to rename wins. A damaged folder is rebuilt, with a warning.
+    """
+    digest = clips_digest(config)
+    folder = cache / "clips" / digest[:16]
+    if folder.exists():
+        try:
+            return read_clips(folder, digest)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"cached clips are damaged and are built again: {error}", stacklevel=2)
+            _remove(folder)
+    _build(config, folder, digest, progress or (lambda done, total, what: None))
+    return read_clips(folder, digest)
+
+
+def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) -> None:
+    temp = _temporary(folder)
+    temp.mkdir(parents=True)
+    try:
+        find_source(config.source).write(config, temp, progress)
+        clips = read_clips(temp, digest)
+        _check_written(config, clips)
+        temp.rename(folder)
+    except OSError as error:
+        if folder.is_dir() and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return  # another build of the same content was first
+        if error.errno == errno.ENOSPC and "bytes needed" not in str(error):
+            needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
+            raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
+        raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)  # gone already when it was renamed
+
+
+def _check_written(config: SourceConfig, clips: Clips) -> None:
+    """ValueError unless a source wrote what its config promises: a plug-in is another person's code."""
+    expected = {"val": config.num_val, "test": config.num_test}
+    for split, clip_set in clips.splits.items():
+        shape = clip_set.frames.shape[1:4]
+        if shape != (config.num_frames, config.height, config.width):
+            raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}, its config says (num_frames, height, width)")
+        if len(clip_set) != expected.get(split, len(clip_set)) or not len(clip_set):
+            raise ValueError(f"source {config.source!r} wrote {len(clip_set)} {split} clips, expected {expected.get(split, 'at least 1')}")
+    clip_ids = [clip_id for clip_set in clips.splits.values() for clip_id in clip_set.clip_ids]
+    if len(set(clip_ids)) != len(clip_ids):
+        raise ValueError(f"source {config.source!r} gave {len(clip_ids) - len(set(clip_ids))} clips the name of another; names are unique")
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _remove(folder: Path) -> None:
+    """Takes `folder` away in one step, so that nobody reads half of it."""
+    aside = _temporary(folder)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return  # another process was first
+    shutil.rmtree(aside, ignore_errors=True)

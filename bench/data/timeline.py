@@ -1,0 +1,217 @@
+"""Which frames of which file go to which split. Knows names, hashes and integers, not video.
+
+Two ways to keep splits apart:
+    file  files are dealt to the splits in the order of a hash of their content; no file is in two splits
+    time  every file's timeline is cut into train | gap | val | gap | test; for a few long files
+Files of one group (versions of one scene) go to one split, or are cut at the same times. Clips of val and test are
+disjoint; those of train start every `hop` frames.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+MIN_GROUPS = 10  # with fewer, one file more or less in val and test says too much: cut by time
+MIN_SHARE = 0.1  # least part of the groups in val, and in test, when files are dealt out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """A readable file."""
+
+    name: str
+    group: str  # its content's hash, or the name of its scene
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutting:
+    """How clips are cut out of footage."""
+
+    span: int  # frames of a file that one clip covers: (num_frames - 1) * frame_stride + 1
+    hop: int  # frames between the starts of training clips
+    num_val: int
+    num_test: int
+    gap_s: float  # seconds of a file that separate two splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Starts of clips, as (file name, first frame), sorted; and what is in none."""
+
+    train: list[tuple[str, int]]
+    val: list[tuple[str, int]]
+    test: list[tuple[str, int]]
+    split_by: str  # "file" or "time"
+    lost: dict[str, int]
+
+
+@dataclass
+class _Scene:
+    """A group whose timeline is being cut; counts of clips are those of its shortest file."""
+
+    files: list[Footage]
+    cutting: Cutting
+    num: dict[str, int] = field(default_factory=lambda: {"val": 0, "test": 0})
+
+    def __post_init__(self) -> None:
+        self.shortest = min(self.files, key=lambda file: file.num_frames / file.fps)
+        slowest_fps = min(file.fps for file in self.files)
+        # In whole frames of the shortest file, so that versions of equal rate are cut at exactly the same frame.
+        self.clip_frames = int(np.ceil(self.cutting.span * self.shortest.fps / slowest_fps - 1e-6))
+        self.gap_length = int(np.ceil(self.cutting.gap_s * self.shortest.fps - 1e-6))
+
+    def segments(self) -> dict[str, tuple[int, int]]:
+        """Split -> first frame and one past the last, of the shortest file; a gap lies before each split that has clips.
+
+        Below 0 where the file is too short for its clips.
+        """
+        segments, end = {}, self.shortest.num_frames
+        for split in ("test", "val"):
+            start = end - self.num[split] * self.clip_frames
+            segments[split] = (start, end)
+            end = start - self.gap_length if self.num[split] else start
+        segments["train"] = (0, end)
+        return segments
+
+    def fits(self) -> bool:
+        """Whether the file is long enough for its clips of val and test; nothing need be left for train."""
+        segments = self.segments()
+        return all(segments[split][0] >= 0 for split, num in self.num.items() if num)
+
+    def share(self) -> float:
+        """Part of the timeline that val and test would have with one more clip."""
+        return (sum(self.num.values()) + 1) * self.clip_frames / self.shortest.num_frames
+
+    def starts(self, split: str) -> dict[str, range]:
+        """File -> first frames of its clips of `split`."""
+        hop = self.cutting.hop if split == "train" else self.cutting.span
+        starts = {}
+        for file in self.files:
+            first, end = (bound * file.fps / self.shortest.fps for bound in self.segments()[split])
+            last = min(int(np.floor(end + 1e-6)), file.num_frames) - self.cutting.span
+            starts[file.name] = range(max(int(np.ceil(first - 1e-6)), 0), last + 1, hop)
+        return starts
+
+    def num_clips(self) -> dict[str, int]:
+        """Split -> its clips in all versions of the scene."""
+        return {split: sum(len(starts) for starts in self.starts(split).values()) for split in ("train", "val", "test")}
+
+    def gap_frames(self) -> int:
+        """Frames of all versions that only keep splits apart."""
+        firsts = [self.segments()[split][0] for split, num in self.num.items() if num]
+        return sum(int(min(self.gap_length, first) * file.fps / self.shortest.fps + 1e-6) for first in firsts for file in self.files)
+
+
+def make_plan(footage: list[Footage], cutting: Cutting, split_by: str) -> Plan:
+    """Clips of each split, `split_by` one of PLANNERS. ValueError that says how many clips there are when they are too few."""
+    groups: dict[str, list[Footage]] = defaultdict(list)
+    for file in footage:
+        groups[file.group].append(file)
+    if split_by == "auto":
+        split_by = "file" if len(groups) >= MIN_GROUPS else "time"
+    candidates, gap_frames = PLANNERS[split_by](list(groups.values()), cutting)
+    lost = {}
+    for split, num in (("val", cutting.num_val), ("test", cutting.num_test)):
+        lost[f"{split} clips beyond num_{split}"] = len(candidates[split]) - num
+        candidates[split] = _chosen(candidates[split], num)
+    lost["frames in gaps between splits"] = gap_frames
+    lost["frames in no clip for other reasons"] = _uncovered(footage, cutting.span, candidates) - gap_frames
+    return Plan(
+        train=sorted(candidates["train"]),
+        val=sorted(candidates["val"]),
+        test=sorted(candidates["test"]),
+        split_by=split_by,
+        lost={reason: count for reason, count in lost.items() if count},
+    )
+
+
+Candidates = dict[str, list[tuple[str, int]]]
+
+
+def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[Candidates, int]:
+    """Test, then val, take groups in hash order until they have their clips and their share of groups; train has the rest."""
+    groups = sorted(groups, key=lambda files: _hash(files[0].group))
+    rest = iter(groups)
+    candidates: Candidates = {"test": [], "val": [], "train": []}
+    for split, num in (("test", cutting.num_test), ("val", cutting.num_val)):
+        num_groups = 0
+        while len(candidates[split]) < num or num_groups < MIN_SHARE * len(groups):
+            files = next(rest, None)
+            if files is None:
+                break
+            candidates[split] += _all_starts(files, cutting.span, cutting.span)
+            num_groups += 1
+    candidates["train"] = _all_starts((file for files in rest for file in files), cutting.span, cutting.hop)
+    if min(len(candidates["val"]) - cutting.num_val, len(candidates["test"]) - cutting.num_test, len(candidates["train"]) - 1) < 0:
+        total = len(_all_starts((file for files in groups for file in files), cutting.span, cutting.span))
+        raise ValueError(
+            f"num_val = {cutting.num_val} and num_test = {cutting.num_test} leave nothing to train on: {len(groups)} files or groups hold "
+            f"{total} disjoint clips of {cutting.span} frames; ask for fewer, add videos or try split_by='time'"
+        )
+    return candidates, 0
+
+
+def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[Candidates, int]:
+    """The ends of all scenes' timelines, in equal shares of their length, until val and test have their clips."""
+    scenes = [_Scene(files=files, cutting=cutting) for files in sorted(groups, key=lambda files: _hash(files[0].group))]
+    have = _allocate(scenes, {"val": cutting.num_val, "test": cutting.num_test})
+    if have["val"] < cutting.num_val or have["test"] < cutting.num_test:
+        raise ValueError(
+            f"num_val = {cutting.num_val} and num_test = {cutting.num_test} are more than there is: cut by time, with gaps of "
+            f"{cutting.gap_s} s and one clip left to train on, {sum(len(files) for files in groups)} files hold {have['val']} val and "
+            f"{have['test']} test clips of {cutting.span} frames; ask for fewer, shorten the clips or add videos"
+        )
+    candidates = {
+        split: [(name, start) for scene in scenes for name, starts in scene.starts(split).items() for start in starts]
+        for split in ("train", "val", "test")
+    }
+    return candidates, sum(scene.gap_frames() for scene in scenes)
+
+
+def _allocate(scenes: list[_Scene], need: dict[str, int]) -> dict[str, int]:
+    """Gives scenes clips of val and test, one at a time, to the scene that has given least of its length; split -> clips had."""
+    have = {split: sum(scene.num_clips()[split] for scene in scenes) for split in ("train", "val", "test")}
+    full: set[str] = set()  # splits for which no scene has room
+    while missing := [split for split in sorted(need) if have[split] < need[split] and split not in full]:
+        split = min(missing, key=lambda name: have[name] / need[name])
+        for scene in sorted(scenes, key=_Scene.share):
+            before = scene.num_clips()
+            scene.num[split] += 1
+            after = {name: have[name] - before[name] + num for name, num in scene.num_clips().items()}
+            if scene.fits() and after["train"] >= 1:
+                have = after
+                break
+            scene.num[split] -= 1
+        else:
+            full.add(split)
+    return have
+
+
+PLANNERS: dict[str, Callable[[list[list[Footage]], Cutting], tuple[Candidates, int]]] = {"file": _by_file, "time": _by_time}
+
+
+def _all_starts(files: Iterable[Footage], span: int, hop: int) -> list[tuple[str, int]]:
+    return [(file.name, start) for file in files for start in range(0, file.num_frames - span + 1, hop)]
+
+
+def _chosen(starts: list[tuple[str, int]], num: int) -> list[tuple[str, int]]:
+    """`num` of the clips, by a hash of their names."""
+    return sorted(starts, key=lambda start: _hash(f"{start[0]}#{start[1]}"))[:num]
+
+
+def _uncovered(footage: list[Footage], span: int, candidates: Candidates) -> int:
+    """Frames that lie in no clip."""
+    covered = {file.name: np.zeros(file.num_frames, dtype=bool) for file in footage}
+    for starts in candidates.values():
+        for name, start in starts:
+            covered[name][start : start + span] = True
+    return sum(int((~mask).sum()) for mask in covered.values())
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

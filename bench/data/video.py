@@ -1,0 +1,114 @@
+"""Video files to frames, by PyAV: any container and codec its FFmpeg reads (mp4, mov, mkv, webm, avi, gif, ...).
+
+A frame is turned upright by the file's rotation, scaled by Pillow's bicubic filter (antialiased when it shrinks) until it
+covers height x width, and cropped around the centre. Frames are counted as stored: a variable frame rate is not
+resampled, and pixels count as square. What cannot be read is a ValueError whose text is the reason.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a file says of its first video stream."""
+
+    num_frames: int
+    fps: float
+    height: int  # stored size, before rotation
+    width: int
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its first video stream; whatever FFmpeg says against them becomes a ValueError."""
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise ValueError("has no video stream")
+            yield container, container.streams.video[0]
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def probe(path: Path) -> VideoInfo:
+    """Size, rate and number of frames, without decoding. ValueError(reason) if it is not a video.
+
+    Frames are counted in packets, which a few codecs (VP8, packed MPEG-4) do not keep exactly; `count_frames` is exact.
+    """
+    with _opened(path) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise ValueError("has no frame rate")
+        num_frames = sum(1 for packet in container.demux(stream) if packet.size)
+        if not num_frames or not stream.width or not stream.height:
+            raise ValueError("has no frames")
+        return VideoInfo(num_frames=num_frames, fps=float(rate), height=stream.height, width=stream.width)
+
+
+def count_frames(path: Path) -> int:
+    """Frames that can be decoded, by decoding all of them. ValueError(reason) when one cannot."""
+    return sum(1 for _ in _decoded(path))
+
+
+def iter_frames(path: Path, indices: Iterable[int], height: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, frame (H, W, 3) uint8) for each of the increasing `indices`, in one pass from the file's first frame.
+
+    ValueError(reason) when the file ends, or cannot be decoded, before the last of them.
+    """
+    reformatter = VideoReformatter()  # one for the file: setting up a conversion takes longer than a small frame
+    wanted = iter(indices)
+    target = next(wanted, None)
+    num_frames = 0
+    for index, frame in enumerate(_decoded(path) if target is not None else ()):
+        num_frames = index + 1
+        if index == target:
+            yield index, _fitted(reformatter.reformat(frame, format="rgb24"), frame.rotation, height, width)
+            if (target := next(wanted, None)) is None:
+                return
+    if target is not None:
+        raise ValueError(f"ends after {num_frames} frames, frame {target} is needed")
+
+
+def _decoded(path: Path) -> Iterator[av.VideoFrame]:
+    """Every frame of the file. ValueError(reason) where decoding stops."""
+    num_frames = 0
+    with _opened(path) as (container, stream):
+        try:
+            for frame in container.decode(stream):
+                yield frame
+                num_frames += 1
+        except av.error.FFmpegError as error:
+            raise ValueError(f"cannot be decoded after frame {num_frames}: {error.strerror}") from error
+
+
+def read_frames(path: Path, start: int, num_frames: int, stride: int, height: int, width: int) -> np.ndarray:
+    """Frames start, start + stride, ...: (T, H, W, 3) uint8. ValueError(reason) when the file does not have them."""
+    clip = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+    for row, (_, frame) in enumerate(iter_frames(path, range(start, start + num_frames * stride, stride), height, width)):
+        clip[row] = frame
+    return clip
+
+
+def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int) -> np.ndarray:
+    """Decoded rgb24 frame of any size -> (H, W, 3) uint8; `rotation` in degrees counter-clockwise, as np.rot90 turns."""
+    pixels = np.rot90(frame.to_ndarray(), round(rotation / 90) % 4)
+    stored_height, stored_width = pixels.shape[:2]
+    scale = min(stored_height / height, stored_width / width)  # stored pixels per pixel; the other axis is cropped
+    left, top = (stored_width - width * scale) / 2, (stored_height - height * scale) / 2
+    box = (max(left, 0.0), max(top, 0.0), min(left + width * scale, stored_width), min(top + height * scale, stored_height))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))

@@ -1,0 +1,90 @@
+"""The machine and the software a number came from. Knows no torch."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+PACKAGES = ("torch", "diffusers", "accelerate", "torchmetrics", "numpy", "scipy", "pandas", "pymunk", "pillow", "av", "safetensors")
+
+
+class Environment(BaseModel):
+    """Where a cell ran. Bytes are bytes; an empty list of GPUs means none was seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str  # architecture
+    system: str
+    python: str
+    cpu: str
+    num_cpus: int  # that this process may use
+    memory_bytes: int
+    gpus: list[str]  # "name, memory, driver", as the driver reports them
+    packages: dict[str, str]
+    num_threads: int | None = None  # torch's intra-op threads; fixed with the seed, the arithmetic repeats bit for bit
+    device: str | None = None  # what the cell ran on: "cpu" or the GPU's name
+
+
+def read_environment(num_threads: int | None = None, device: str | None = None) -> Environment:
+    """The environment of this process; `num_threads` and `device` as the cell's process knows them."""
+    return Environment(
+        machine=platform.machine(),
+        system=platform.system(),
+        python=platform.python_version(),
+        cpu=cpu_model(),
+        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=list_gpus(),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        num_threads=num_threads,
+        device=device,
+    )
+
+
+def cpu_model() -> str:
+    """Model name of the processor, or its architecture where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def list_gpus() -> list[str]:
+    """One line per NVIDIA GPU from its driver's tool; empty where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def commit() -> str:
+    """Commit of this checkout, "+dirty" appended where tracked files differ from it, or "unknown" outside one."""
+    root = Path(__file__).resolve().parent
+    revision = _git(root, "rev-parse", "HEAD")
+    if revision is None:
+        return "unknown"
+    return revision + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    tool = shutil.which("git")
+    if tool is None:
+        return None
+    done = subprocess.run([tool, "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

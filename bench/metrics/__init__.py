@@ -1,0 +1,1 @@
+"""Quality metrics: extraction, distances, and the protocol that every value carries."""

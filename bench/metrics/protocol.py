@@ -1,0 +1,113 @@
+"""What a quality number is called and what it was measured under. Values compare only where their protocol blocks are equal. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from bench import weights
+from bench.backbone import did_you_mean
+
+Kind = Literal["frechet", "kernel"]
+
+CANONICAL_EXTRACTOR = "i3d"
+DIMS = {"i3d": 400, "random3d": 128}  # features of each extractor, by name
+MIN_HEADLINE_CLIPS = 2048
+# kind -> name under the canonical extractor, prefix under every other
+NAMES: dict[str, tuple[str, str]] = {"frechet": ("fvd", "fd_"), "kernel": ("kvd", "kd_")}
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+def headline_clips(dim: int) -> int:
+    """Clips in each set from which on a distance over `dim` features may go without its @n."""
+    return max(MIN_HEADLINE_CLIPS, 2 * dim)
+
+
+def metric_name(kind: str, extractor: str, n: int, *, dim: int | None = None) -> str:
+    """The one name a distance has: `fvd`, `fvd@64`, `kvd@64`, `fd_random3d@64`, `kd_random3d@64`. `n` is the smaller set.
+
+    >>> metric_name("frechet", "i3d", 64), metric_name("kernel", "i3d", 2048), metric_name("frechet", "random3d", 64)
+    ('fvd@64', 'kvd', 'fd_random3d@64')
+    """
+    if kind not in NAMES:
+        reserved = {"fvd": "frechet", "kvd": "kernel"}.get(kind)
+        hint = f"; {kind!r} is what {reserved!r} is called with extractor {CANONICAL_EXTRACTOR!r}, and only then" if reserved else ""
+        raise ValueError(f"unknown distance {kind!r}, expected one of {', '.join(NAMES)}{hint}")
+    if any(reserved in extractor.lower() for reserved in ("fvd", "kvd")):
+        raise ValueError(f"extractor {extractor!r} may not have FVD or KVD in its name: they are reserved for {CANONICAL_EXTRACTOR!r}")
+    if n < 2:
+        raise ValueError(f"a distance needs at least 2 clips in each set, got {n}")
+    if extractor in DIMS:
+        if dim not in (None, DIMS[extractor]):
+            raise ValueError(f"extractor {extractor!r} has {DIMS[extractor]} features, got dim {dim}")
+        dim = DIMS[extractor]
+    if dim is None:
+        raise ValueError(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(DIMS))}; for one of your own, pass dim")
+    canonical, prefix = NAMES[kind]
+    name = canonical if extractor == CANONICAL_EXTRACTOR else prefix + extractor
+    return name if n >= headline_clips(dim) else f"{name}@{n}"
+
+
+class ProtocolBlock(BaseModel):
+    """Everything besides the clips' pixels that moves a quality number. Stored beside every such number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extractor: str
+    weights_sha256: Sha256  # of the published weights
+    dim: Count  # features a clip
+    n_real: Annotated[int, Field(ge=2)]
+    n_fake: Annotated[int, Field(ge=2)]
+    num_frames: Count  # of a clip, as the extractor sees it
+    frame_stride: Count  # source frames from one clip frame to the next
+    fps: Annotated[float, Field(gt=0)]  # of the clip
+    height: Count  # of the clip, before the extractor resizes it
+    width: Count
+    resize: str  # what the extractor does to reach its own size, with a version
+    split: str  # which clips are real: "train", "test", ...
+    clip_list_sha256: Sha256  # of the list of real clips
+    covariance: Literal["n-1"] = "n-1"
+    device: str  # "cpu" or the name of the GPU
+    dtype: Literal["float32"]
+    versions: dict[str, str]  # of the packages that compute
+
+    @model_validator(mode="after")
+    def check_canonical(self) -> ProtocolBlock:
+        """Nothing may pass for FVD that was not measured with the published network."""
+        if self.extractor == CANONICAL_EXTRACTOR:
+            expected = (weights.source_sha256(CANONICAL_EXTRACTOR), DIMS[CANONICAL_EXTRACTOR])
+            if (self.weights_sha256, self.dim) != expected:
+                raise ValueError(
+                    f"extractor 'i3d' is the published network ({expected[1]} features, weights {expected[0][:12]}), "
+                    f"got {self.dim} features, weights {self.weights_sha256[:12]}; give another network another name"
+                )
+        return self
+
+    def name(self, kind: str) -> str:
+        """Metric name of a distance of this kind under this protocol."""
+        return metric_name(kind, self.extractor, min(self.n_real, self.n_fake), dim=self.dim)
+
+    def fingerprint(self) -> str:
+        """Hash of every field: values with different fingerprints never compare."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def compare_or_raise(a: ProtocolBlock, b: ProtocolBlock) -> None:
+    """ValueError listing every field in which two protocols differ, with both values."""
+    left, right = flatten(a), flatten(b)
+    differences = [f"{key}: {left.get(key)} and {right.get(key)}" for key in sorted(left | right) if left.get(key) != right.get(key)]
+    if differences:
+        raise ValueError(f"these values were measured under different protocols and do not compare; {'; '.join(differences)}")
+
+
+def flatten(block: ProtocolBlock) -> dict[str, object]:
+    """Fields by name, one entry per package for the versions."""
+    fields = block.model_dump(mode="json")
+    versions = fields.pop("versions")
+    return fields | {f"versions.{package}": version for package, version in versions.items()}

@@ -1,0 +1,434 @@
+"""One cell, end to end, in a process of its own: `python -m bench.run_cell JOB.json`. Writes the cell's record.
+
+The job says what to do: `prepare` (check every cell, make the shared stages), `cell` (train, sample, measure) or `sample`
+(more clips from a finished cell). bench/launch.py writes jobs and starts these processes.
+"""
+
+import ctypes
+import errno
+import gc
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bench import autoencoder as autoencoders
+from bench import stages as stages_of
+from bench.backbone import load_backbone
+from bench.canary import run_canaries
+from bench.cell import Cell, content_hash
+from bench.environment import commit, read_environment
+from bench.evaluate import quality, sampling_measurements, training_measurements
+from bench.launch import EXIT_BAD_INPUT, EXIT_STOPPED, Job
+from bench.matrix import Match
+from bench.meters import PhaseMemory, StorageMeter, count_flops
+from bench.metrics.features import cached_features
+from bench.progress import Reporter
+from bench.sampling import Samples, guided, sample
+from bench.stages import SHEET_CLIPS, Stages
+from bench.store import Record, Sampling, StoreError, next_attempt, now, write_record
+from bench.streams import stream_seed
+from bench.train import Diverged, Interrupted, Trainer
+
+WEIGHTS = "averaged.safetensors"  # of a finished cell: what `sample` and other tools load
+
+
+def main(job_path: str) -> int:
+    """Run a job; the exit status tells the parent how it ended."""
+    job = Job.model_validate_json(Path(job_path).read_text())
+    _die_with_parent()
+    stop = _catch_signals()
+    with Reporter(job.label).live() as progress:
+        try:
+            if job.kind == "prepare":
+                prepare(job, progress)
+            elif job.kind == "sample":
+                sample_more(job, progress)
+            else:
+                CellRun(job, progress, stop).run()
+        except Interrupted as stopped:
+            print(f"{job.label}: {stopped}", file=sys.stderr)
+            return EXIT_STOPPED
+        except (ValueError, StoreError, OSError) as error:
+            _fail(f"{job.label}: {_one_line(error)}")
+    return 0
+
+
+def prepare(job: Job, progress: Reporter) -> None:
+    """Check all cells of a study before anything trains, then make the stages they share. ValueError says what is wrong."""
+    sizes: dict[str, dict[str, float]] = {}
+    for named in job.cells:
+        cell = Cell.model_validate(named.cell)
+        device = pick_device(cell)
+        clips = stages_of.load_clips(cell.data, stages_of.cache_folder(job.results), progress)
+        if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
+            raise ValueError(f"cell {named.name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
+        stage = autoencoders.prepare(cell.autoencoder, clips, stages_of.cache_folder(job.results), device, progress)
+        spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
+        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+        try:
+            with torch.device("meta"):
+                backbone = load_backbone(cell.backbone, spec)
+            backbone.check(shape)
+        except ValueError as error:
+            raise ValueError(f"cell {named.name}: {error}") from error
+        flops = count_flops(cell.backbone, spec, shape)
+        sizes[named.name] = {"params": _num_params(backbone), "flops": flops}
+    if job.match is not None:
+        _check_match(job, sizes)
+    for named in job.cells:
+        cell = Cell.model_validate(named.cell)
+        stages_of.prepare(cell, job.results, pick_device(cell), progress)
+
+
+def _check_match(job: Job, sizes: dict[str, dict[str, float]]) -> None:
+    match = Match.model_validate(job.match)
+    for first, second in job.rivals:
+        a, b = sizes[first][match.by], sizes[second][match.by]
+        if abs(a - b) > match.tolerance * max(a, b):
+            raise ValueError(
+                f"{first} has {a:,.0f} {match.by} and {second} {b:,.0f}: {abs(a - b) / max(a, b):.1%} apart, match.tolerance is "
+                f"{match.tolerance:.1%}; choose sizes that are nearer or raise match.tolerance"
+            )
+
+
+class CellRun:
+    """Trains, samples and measures one backbone, and writes what came of it."""
+
+    def __init__(self, job: Job, progress: Reporter, stop: "StopFlag"):
+        self.job, self.progress, self.stop = job, progress, stop
+        self.named = job.cells[0]
+        self.cell = Cell.model_validate(self.named.cell)
+        self.folder = job.results / self.named.folder
+        self.device = pick_device(self.cell)
+        self.started_at = now()
+        self.trainer: Trainer | None = None
+        self.outcome: dict[str, Any] = {"measurements": [], "canaries": [], "time_split_s": {}, "artefacts": {}}
+
+    def run(self) -> None:
+        """The whole cell. Whatever happens but a request to stop, a record says so."""
+        try:
+            self._measure()
+        except Interrupted:
+            raise
+        except Diverged as diverged:
+            if self.trainer is not None:
+                self.outcome["training"] = self.trainer.course()
+            self._write("diverged", str(diverged))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._write("oom", _one_line(error))
+        except Exception as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
+            if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+                self._write("oom", _one_line(error))
+                return
+            (self.folder / "traceback.txt").write_text(traceback.format_exc())
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            self._write("failed", f"{type(error).__name__}: {_one_line(error)} (traceback.txt beside this record)")
+        else:
+            self._write("ok", None)
+
+    def _measure(self) -> None:
+        cell, outcome = self.cell, self.outcome
+        with self._phase("shared stages"):
+            stages = stages_of.prepare(cell, self.job.results, self.device, self.progress)
+        outcome["data"] = describe_data(stages)
+        outcome["autoencoder"] = {"key": stages.autoencoder.key, **stages.autoencoder.facts}
+        inputs = content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
+        self._start_over_unless(inputs)
+
+        shape = stages.spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+        backbone = build_backbone(cell, stages)
+        backbone.check(shape)
+        flops = count_flops(cell.backbone, stages.spec, shape)
+        outcome["backbone"] = {
+            "num_params": _num_params(backbone),
+            "flops_per_clip": flops,
+            "tokens_per_clip": backbone.num_tokens(shape),
+            "latent_shape": [stages.spec.latent_channels, *shape],
+        }
+        with self._phase("canaries"):
+            outcome["canaries"] = run_canaries(cell, backbone, stages.spec, shape, stages.train, stages.val, self.device)
+
+        untrained = None
+        if cell.evaluation.untrained:
+            with self._phase("untrained model"):
+                untrained = self._generate(backbone.to(self.device).eval(), stages, "untrained")[0]
+            backbone.train()
+        gc.collect()
+
+        memory = PhaseMemory(self.device)
+        memory.start()
+        with self._phase("training"):
+            self.trainer = Trainer(
+                cell,
+                backbone,
+                train=stages.train,
+                val=stages.val,
+                inputs=inputs,
+                folder=self.folder,
+                flops_per_clip=flops,
+                commit=commit(),
+                should_stop=lambda: self.stop.requested,
+                progress=self.progress,
+            )
+            outcome["training"] = training = self.trainer.train()
+        outcome["measurements"] += training_measurements(
+            training, cell, stages.spec, shape, flops, memory.peaks(), self.trainer.state.peak_storage_bytes, outcome["backbone"]["num_params"]
+        )
+        backbone = self.trainer.averaged_backbone()
+        _save_tensors(self.folder / WEIGHTS, backbone.state_dict())
+        outcome["artefacts"]["weights"] = WEIGHTS
+
+        memory.start()
+        with self._phase("sampling"):
+            generated, samples = self._generate(backbone, stages, "samples")
+        outcome["sampling"] = Sampling(
+            num_clips=len(samples.latents),
+            num_evals=samples.num_evals,
+            batch_time_s=samples.batch_time_s,
+            batch_clips=samples.batch_clips,
+            warmup_time_s=self.warmup_s,
+        )
+        storage = self._sampling_storage(backbone, stages)
+        outcome["measurements"] += sampling_measurements(outcome["sampling"], cell, shape, flops, memory.peaks(), storage)
+        with self._phase("quality"):
+            outcome["measurements"] += quality(cell, stages, generated, untrained, self.device, self.progress, self.job.results)
+            outcome["artefacts"]["features"] = self._save_features(stages, generated)
+            outcome["artefacts"]["sheet"] = self._save_sheet(stages, generated, untrained)
+
+    def _generate(self, backbone: nn.Module, stages: Stages, kind: str) -> tuple[np.ndarray, Samples]:
+        """Clips (n, T, H, W, 3) uint8, one for each test clip's class, kept losslessly under `kind`; and how long it took."""
+        path = self.folder / f"{kind}.npz"
+        labels = stages.clips.splits["test"].labels[: self.cell.evaluation.num_samples]
+        if kind == "untrained" and path.is_file():  # a resumed cell has them already
+            with np.load(path, allow_pickle=False) as stored:
+                return stored["frames"], Samples()
+        samples = self._sample(backbone, stages, labels, first_clip=0)
+        frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
+        save_arrays(path, frames=frames, labels=labels, fps=np.float64(stages.clips.fps))
+        self.outcome["artefacts"][kind] = path.name
+        return frames, samples
+
+    def _sample(self, backbone: nn.Module, stages: Stages, labels: np.ndarray, first_clip: int) -> Samples:
+        warm_up = self.cell.sampler.model_copy(update={"num_steps": 1})
+        count = min(self.cell.sampler.batch_size, len(labels))
+        self.warmup_s = sum(sample_clips(self.cell, backbone, stages, labels[:count], 0, self.device, warm_up).batch_time_s)
+        return sample_clips(self.cell, backbone, stages, labels, first_clip, self.device, progress=self.progress)
+
+    @torch.inference_mode()
+    def _sampling_storage(self, backbone: nn.Module, stages: Stages) -> int:
+        """Peak bytes of tensor storage of one denoising evaluation at the sampler's batch size, weights included."""
+        cell = self.cell
+        labels = None
+        count = min(cell.sampler.batch_size, cell.evaluation.num_samples)
+        shape = tuple(stages.train.latents.shape[1:])
+        if stages.spec.num_labels:
+            labels = torch.zeros(count, dtype=torch.long, device=self.device)
+        latents = [torch.zeros(shape, device=self.device) for _ in range(count)]
+        times = torch.full((count,), 0.5, device=self.device)
+        with StorageMeter(list(backbone.parameters()), list(backbone.buffers()), latents) as meter, _autocast(cell, self.device):
+            guided(backbone, latents, times, labels, stages.spec.num_labels, cell.sampler.guidance_scale)
+        return meter.peak_bytes
+
+    def _save_features(self, stages: Stages, generated: np.ndarray) -> str:
+        features = cached_features(stages.extractor, generated, None, stages_of.feature_folder(self.job.results))
+        arrays = {"generated": features, "real": stages.real, "real_other": stages.real_other, "reconstruction": stages.reconstruction}
+        _save_tensors(self.folder / "features.safetensors", {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+        return "features.safetensors"
+
+    def _save_sheet(self, stages: Stages, generated: np.ndarray, untrained: np.ndarray | None) -> str:
+        """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
+        real = np.array(stages.clips.splits["test"].frames[:SHEET_CLIPS])
+        with torch.inference_mode():
+            encoder = stages.autoencoder.autoencoder
+            latents = encoder.encode(autoencoders.to_model(real, encoder.shift.device))
+        arrays = {"real": real, "reconstruction": autoencoders.decode_clips(encoder, list(latents)), "generated": generated[:SHEET_CLIPS]}
+        if untrained is not None:
+            arrays["untrained"] = untrained[:SHEET_CLIPS]
+        labels = stages.clips.splits["test"].labels[:SHEET_CLIPS]
+        save_arrays(self.folder / "sheet.npz", **arrays, labels_real=labels, labels_generated=labels, fps=np.float64(stages.clips.fps))
+        return "sheet.npz"
+
+    def _start_over_unless(self, inputs: str) -> None:
+        """Remove what an earlier attempt left behind, where its data was not this data."""
+        marker = self.folder / "inputs.txt"
+        if marker.is_file() and marker.read_text() != inputs:
+            for name in ("checkpoint.pt", "untrained.npz", WEIGHTS):
+                (self.folder / name).unlink(missing_ok=True)
+        marker.write_text(inputs)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start_s = time.perf_counter()
+        yield
+        self.outcome["time_split_s"][name] = time.perf_counter() - start_s
+        if self.stop.requested:
+            raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
+
+    def _write(self, status: str, reason: str | None) -> None:
+        commits = self.trainer.state.commits if self.trainer is not None else [commit()]
+        record = Record(
+            matrix=self.job.matrix,
+            name=self.named.name,
+            fingerprint=self.cell.fingerprint(),
+            cell=self.named.cell,
+            attempt=next_attempt(self.folder),
+            status=status,  # type: ignore[arg-type]
+            reason=reason,
+            started_at=self.started_at,
+            ended_at=now(),
+            environment=read_environment(num_threads=torch.get_num_threads(), device=device_name(self.device)),
+            commits=commits,
+            **self.outcome,
+        )
+        write_record(self.folder, record)
+
+
+def sample_more(job: Job, progress: Reporter) -> None:
+    """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
+    named = job.cells[0]
+    cell = Cell.model_validate(named.cell)
+    folder = job.results / named.folder
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
+    device = pick_device(cell)
+    stages = stages_of.prepare(cell, job.results, device, progress)
+    backbone = build_backbone(cell, stages)
+    backbone.load_state_dict(load_file(folder / WEIGHTS))
+    if job.num_clips is None or job.out is None:
+        raise ValueError("a sample job needs num_clips and out")
+    known = stages.clips.splits["test"].labels
+    labels = known[np.arange(job.num_clips) % len(known)]
+    first = cell.evaluation.num_samples
+    samples = sample_clips(cell, backbone.to(device).eval(), stages, labels, first, device, progress=progress)
+    frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
+    save_arrays(job.out, frames=frames, labels=labels, fps=np.float64(stages.clips.fps))
+
+
+def sample_clips(
+    cell: Cell, backbone: nn.Module, stages: Stages, labels: np.ndarray, first_clip: int, device: torch.device, sampler: Any = None, progress: Any = None
+) -> Samples:
+    """Samples of a cell for `labels`, clip indices from `first_clip`."""
+    return sample(
+        backbone,  # type: ignore[arg-type]
+        shapes=[tuple(stages.train.latents.shape[1:])] * len(labels),  # type: ignore[list-item]
+        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
+        null_label=stages.spec.num_labels,
+        objective=cell.objective,
+        sampler=sampler or cell.sampler,
+        seed=cell.seed,
+        first_clip=first_clip,
+        device=device,
+        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
+        progress=progress or (lambda done, total, what: None),
+    )
+
+
+def build_backbone(cell: Cell, stages: Stages) -> Any:
+    """The cell's backbone with the initial weights of its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(cell.seed, "weights", 0))
+        return load_backbone(cell.backbone, stages.spec)
+
+
+def pick_device(cell: Cell) -> torch.device:
+    """The device of a cell. ValueError where it asks for CUDA and there is none."""
+    if cell.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is asked for and torch sees no CUDA device; use device=cpu or device=auto")
+    return torch.device("cpu" if cell.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def device_name(device: torch.device) -> str:
+    """What the record calls a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def describe_data(stages: Stages) -> dict[str, Any]:
+    """What the record says of the clips."""
+    clips = stages.clips
+    return {
+        "digest": clips.digest,
+        "num_clips": {split: len(clip_set.frames) for split, clip_set in clips.splits.items()},
+        "label_names": list(clips.label_names),
+        "fps": clips.fps,
+        "skipped": [{"name": each.name, "reason": each.reason} for each in clips.skipped],
+        "lost": dict(clips.lost),
+        "notes": list(clips.notes),
+    }
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """A compressed .npz, written atomically."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    try:
+        np.savez_compressed(temp, **arrays)
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+class StopFlag:
+    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step."""
+
+    requested = False
+
+
+def _catch_signals() -> StopFlag:
+    flag = StopFlag()
+
+    def request(signum: int, frame: Any) -> None:
+        if flag.requested:  # asked twice: now
+            raise KeyboardInterrupt
+        flag.requested = True
+
+    signal.signal(signal.SIGINT, request)
+    signal.signal(signal.SIGTERM, request)
+    return flag
+
+
+def _die_with_parent() -> None:
+    """A killed `run` must not leave a cell behind that goes on training (Linux; elsewhere it runs to its end)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temp)
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _autocast(cell: Cell, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16")
+
+
+def _num_params(backbone: nn.Module) -> int:
+    return sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:600] or type(error).__name__
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""Shapes of clips and latents, as plain integers, and the one place that checks them. Knows no torch.
+
+Dimension key, used in every file of the suite:
+    B  clips in a batch          T  frames            N  tokens in a pack     K  attention heads
+    C  channels                  H  height            D  model width          E  width of one head
+    P  values in one patch       W  width
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Shape = tuple[int, int, int]  # (T, H, W), of a clip in pixels or of its latents, as the name says
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpec:
+    """What a backbone must know of the autoencoder and the labels to be built."""
+
+    latent_channels: int  # C of the latents
+    spatial_stride: int  # pixels per latent cell, in height and in width
+    temporal_stride: int  # frames per latent frame
+    num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
+
+    def latent_shape(self, clip_shape: Shape) -> Shape:
+        """Clip (T, H, W) in pixels -> latents (T, H, W). ValueError where a stride does not divide."""
+        sizes = []
+        strides = (self.temporal_stride, self.spatial_stride, self.spatial_stride)
+        for axis, size, stride in zip(("frames", "height", "width"), clip_shape, strides, strict=True):
+            if size < stride or size % stride:
+                raise ValueError(f"{axis} {size} is not a multiple of the autoencoder's stride {stride}; {nearest_multiples(size, stride)}")
+            sizes.append(size // stride)
+        return (sizes[0], sizes[1], sizes[2])
+
+
+def num_cells(latent_shape: Shape) -> int:
+    """Latent cells T x H x W: the unit in which rates and budgets compare backbones, since tokens differ."""
+    frames, height, width = latent_shape
+    return frames * height * width
+
+
+def nearest_multiples(size: int, divisor: int) -> str:
+    """The remedy half of a divisibility error: 'use 24 or 28'."""
+    below = size // divisor * divisor
+    return f"use {below} or {below + divisor}" if below else f"use {divisor}"
+
+
+def check_divisible(name: str, latent_shape: Shape, divisors: Shape) -> None:
+    """ValueError naming the axis, the size and the divisor, where `latent_shape` (T, H, W) is not divisible by `divisors`."""
+    for axis, size, divisor in zip(("frames", "height", "width"), latent_shape, divisors, strict=True):
+        if size < 1 or size % divisor:
+            raise ValueError(
+                f"{name} needs latent {axis} divisible by {divisor}, got {size} (latents {latent_shape}); {nearest_multiples(size, divisor)}"
+            )
+
+
+def check_shape(name: str, array: Any, expected: Sequence[int | None]) -> None:
+    """ValueError unless `array.shape` is `expected`; None admits any size on that axis."""
+    actual = tuple(array.shape)
+    if len(actual) != len(expected) or any(want not in (None, got) for want, got in zip(expected, actual, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        raise ValueError(f"{name} has shape {actual}, expected ({wanted})")

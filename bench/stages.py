@@ -1,0 +1,81 @@
+"""What rivals share: clips, autoencoder, latents, and the features of real and reconstructed clips.
+
+Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import autoencoder as autoencoders
+from bench.cell import Cell
+from bench.data.source import Clips, load_clips
+from bench.metrics.features import Extractor, cached_features, load_extractor
+from bench.shapes import LatentSpec
+from bench.train import LatentSet
+
+Progress = Callable[[int, int, str], None]
+
+SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Everything a cell finds ready."""
+
+    clips: Clips
+    autoencoder: autoencoders.Stage
+    spec: LatentSpec
+    train: LatentSet
+    val: LatentSet
+    extractor: Extractor
+    real: np.ndarray  # features (n, D) of the first n test clips: what every distance compares with
+    real_other: np.ndarray  # features (n, D) of the first n validation clips: the real-against-real floor
+    reconstruction: np.ndarray  # features (n, D) of those same validation clips through the autoencoder: the ceiling
+    reconstructed: np.ndarray  # (n, T, H, W, 3) uint8, those clips
+
+
+def cache_folder(results: Path) -> Path:
+    """Where stages are cached."""
+    return results / "cache"
+
+
+def feature_folder(results: Path) -> Path:
+    """Where features of clips are cached, by the hash of the clips."""
+    return cache_folder(results) / "features"
+
+
+def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress) -> Stages:
+    """Every stage of a cell, from the cache or made now."""
+    cache = cache_folder(results)
+    clips = load_clips(cell.data, cache, progress)
+    stage = autoencoders.prepare(cell.autoencoder, clips, cache, device, progress)
+    spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
+    sets = {}
+    for split in ("train", "val"):
+        latents = autoencoders.cached_latents(stage, clips.splits[split], clips.digest, split, cache, progress)
+        labels = clips.splits[split].labels if spec.num_labels else None
+        sets[split] = LatentSet(latents=latents, labels=labels, null_label=spec.num_labels)
+    num = cell.evaluation.num_samples
+    extractor = load_extractor(cell.evaluation.extractor, device)
+    reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
+    features = {}
+    for name, frames in (("test", clips.splits["test"].frames[:num]), ("val", clips.splits["val"].frames[:num]), ("reconstruction", reconstructed)):
+        features[name] = cached_features(
+            extractor, frames, None, feature_folder(results), lambda done, total, name=name: progress(done, total, f"features of {name}")
+        )
+    return Stages(
+        clips=clips,
+        autoencoder=stage,
+        spec=spec,
+        train=sets["train"],
+        val=sets["val"],
+        extractor=extractor,
+        real=features["test"],
+        real_other=features["val"],
+        reconstruction=features["reconstruction"],
+        reconstructed=reconstructed,
+    )

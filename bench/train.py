@@ -1,0 +1,316 @@
+"""The one training loop: optimiser, weight average, budget, checkpoint and exact resume. The same code for every backbone.
+
+What the k-th drawn clip is, its noise, its timestep and whether its label is dropped depend on the run's seed and k alone.
+"""
+
+import dataclasses
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from bench.batching import drawn_clips
+from bench.cell import Cell
+from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, Path as NoisePath, clip_losses, draw_noise, draw_uniform, noised
+from bench.meters import StepTimer, StopWatch, StorageMeter, optimizer_state
+from bench.store import Training
+
+CHECKPOINT_INTERVAL_S = 30.0  # at least; and at most a twentieth of the time goes into writing checkpoints
+CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
+CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
+READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
+EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first 20
+
+Progress = Callable[[int, int, str], None]
+
+
+class Diverged(Exception):
+    """The loss became infinite, not a number, or exploded. A result, not a fault."""
+
+
+class Interrupted(Exception):
+    """Asked to stop; the checkpoint is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSet:
+    """A split as backbones see it."""
+
+    latents: np.ndarray  # (N, C, T, H, W) float32, memory-mapped
+    labels: np.ndarray | None  # (N,) int64, None without classes
+    null_label: int
+
+
+@dataclass
+class State:
+    """Where a run is and what it has seen. Lists have one entry a step."""
+
+    inputs: str  # identity of the cell and of its latents: a checkpoint of other inputs is not resumed
+    step: int = 0
+    num_samples: int = 0
+    wall_time_s: float = 0.0
+    peak_storage_bytes: int = 0
+    loss: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list)
+    step_time_s: list[float] = field(default_factory=list)
+    step_end_s: list[float] = field(default_factory=list)
+    data_time_s: list[float] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+
+
+class Trainer:
+    """One run of one backbone. `train` goes on from the checkpoint in `folder`, where there is one."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        backbone: nn.Module,
+        *,
+        train: LatentSet,
+        val: LatentSet,
+        inputs: str,
+        folder: Path,
+        flops_per_clip: int,
+        commit: str = "unknown",
+        should_stop: Callable[[], bool] = lambda: False,
+        progress: Progress = lambda done, total, what: None,
+    ):
+        self.cell, self.data, self.val = cell, train, val
+        self.flops_per_clip, self.should_stop, self.progress = flops_per_clip, should_stop, progress
+        self.checkpoint = folder / "checkpoint.pt"
+        accelerator = Accelerator(mixed_precision="bf16" if cell.precision == "bf16" else "no", cpu=cell.device == "cpu")
+        if accelerator.num_processes != 1:
+            raise ValueError(f"a cell trains in one process, got {accelerator.num_processes}; start it with `python -m bench run`")
+        self.accelerator, self.device = accelerator, accelerator.device
+        options = cell.optimizer
+        optimizer = torch.optim.AdamW(
+            backbone.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, foreach=True
+        )
+        self.backbone, self.optimizer = accelerator.prepare(backbone, optimizer)
+        self.params = [weight for weight in self.backbone.parameters() if weight.requires_grad]
+        # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
+        self.ema = EMAModel(self.params, decay=options.ema_decay, foreach=True)
+        self.noise_path: NoisePath = PATHS[cell.objective.name]
+        self.state = State(inputs=inputs)
+        self._unread: list[tuple[Tensor, Tensor]] = []  # (loss, gradient norm) of steps the host has not read
+        self._timer = StepTimer(self.device)
+        self._resume()
+        if commit not in self.state.commits:
+            self.state.commits.append(commit)
+
+    def train(self) -> Training:
+        """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""
+        state, num_clips = self.state, self.cell.batching.batch_size
+        watch = StopWatch(self.device, state.wall_time_s)
+        saved_s, save_cost_s = time.perf_counter(), 0.0
+        while (fraction := self._fraction()) < 1:
+            if len(state.validation) < len(CURVE_FRACTIONS) and fraction >= CURVE_FRACTIONS[len(state.validation)]:
+                with watch.pause():
+                    self._read()
+                    self._add_curve_point()
+            with self._timer.step():
+                start_s = time.perf_counter()
+                batch = self.draw(state.num_samples, num_clips)
+                state.data_time_s.append(time.perf_counter() - start_s)
+                if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
+                    with StorageMeter(self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params) as meter:
+                        result = self.update(*batch)
+                    state.peak_storage_bytes = meter.peak_bytes
+                else:
+                    result = self.update(*batch)
+            self._unread.append(result)
+            state.step += 1
+            state.num_samples += num_clips
+            state.wall_time_s = watch.elapsed_s()
+            state.step_end_s.append(state.wall_time_s)
+            if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
+                self._read()
+                self._show()
+            if self.should_stop():
+                self.save()
+                raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
+            if time.perf_counter() - saved_s > max(CHECKPOINT_INTERVAL_S, 20 * save_cost_s):
+                with watch.pause():
+                    save_start_s = time.perf_counter()
+                    self.save()
+                    saved_s = time.perf_counter()
+                    save_cost_s = saved_s - save_start_s
+        with watch.pause():
+            state.wall_time_s = watch.elapsed_s()
+            self._read()
+            self.save()
+            by_timestep = self.validate(len(self.val.latents))
+        last = {"step": float(state.step), "wall_time_s": state.wall_time_s, "loss": _mean(by_timestep), "num_clips": float(len(self.val.latents))}
+        return self.course([last], by_timestep)
+
+    def course(self, last: list[dict[str, float]] | None = None, by_timestep: dict[float, float] | None = None) -> Training:
+        """What the run has seen so far, for the record; of a run that diverged, too."""
+        state = self.state
+        return Training(
+            num_steps=state.step,
+            num_samples=state.num_samples,
+            wall_time_s=state.wall_time_s,
+            loss=state.loss,
+            grad_norm=state.grad_norm,
+            step_time_s=state.step_time_s,
+            step_end_s=state.step_end_s,
+            data_time_s=state.data_time_s,
+            num_warmup_steps=num_warmup_steps(state.step),
+            validation=[*state.validation, *(last or [])],
+            validation_by_timestep={f"{timestep:g}": loss for timestep, loss in (by_timestep or {}).items()},
+        )
+
+    def draw(self, first_draw: int, num_draws: int) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]:
+        """Noised latents and targets, B tensors (C, T, H, W) each, timesteps (B,) and labels (B,), of the next draws."""
+        seed, draws = self.cell.seed, range(first_draw, first_draw + num_draws)
+        clips = drawn_clips(seed, len(self.data.latents), first_draw, num_draws)
+        latents = torch.from_numpy(np.stack([self.data.latents[clip] for clip in clips]))  # (B, C, T, H, W)
+        noise = torch.stack([draw_noise(seed, "noise", draw, tuple(latents.shape[1:])) for draw in draws])
+        timesteps = self.noise_path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
+        labels = None
+        if self.data.labels is not None:
+            dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
+            labels = torch.tensor([self.data.null_label if drop else int(self.data.labels[c]) for drop, c in zip(dropped, clips, strict=True)])
+            labels = self._to_device(labels)
+        mixed, targets = noised(self.noise_path, list(self._to_device(latents)), list(self._to_device(noise)), timesteps)
+        return mixed, targets, self._to_device(timesteps), labels
+
+    def update(self, latents: list[Tensor], targets: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One optimiser step. Returns loss and gradient norm, still on the device."""
+        options = self.cell.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.learning_rate * min(1.0, (self.state.step + 1) / max(1, options.warmup_steps))
+        loss = clip_losses(self.backbone(latents, timesteps, labels), targets).mean()
+        self.accelerator.backward(loss)
+        grad_norm = self.accelerator.clip_grad_norm_(self.params, options.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.params)
+        return loss.detach(), grad_norm
+
+    @torch.no_grad()
+    def validate(self, num_clips: int) -> dict[float, float]:
+        """Timestep -> loss of the averaged weights on the first validation clips, with noise that no seed changes."""
+        self.ema.store(self.params)
+        self.ema.copy_to(self.params)
+        self.backbone.eval()
+        losses: dict[float, float] = {}
+        batch_size = self.cell.batching.batch_size
+        for place, timestep in enumerate(VALIDATION_TIMESTEPS):
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            for start in range(0, num_clips, batch_size):
+                clips = range(start, min(start + batch_size, num_clips))
+                latents = torch.from_numpy(np.array(self.val.latents[clips.start : clips.stop]))
+                noise = torch.stack([draw_noise(0, f"validation_noise_{place}", clip, tuple(latents.shape[1:])) for clip in clips])
+                timesteps = self.noise_path.snap(torch.full((len(clips),), timestep))
+                labels = None if self.val.labels is None else self._to_device(torch.tensor(self.val.labels[clips.start : clips.stop]))
+                mixed, targets = noised(self.noise_path, list(self._to_device(latents)), list(self._to_device(noise)), timesteps)
+                total += clip_losses(self.backbone(mixed, self._to_device(timesteps), labels), targets).double().sum()
+            losses[timestep] = float(total) / num_clips
+        self.backbone.train()
+        self.ema.restore(self.params)
+        return losses
+
+    def averaged_backbone(self) -> nn.Module:
+        """The backbone with the averaged weights, in evaluation mode; the last step of a run."""
+        self.ema.copy_to(self.params)
+        return self.accelerator.unwrap_model(self.backbone, keep_fp32_wrapper=False).eval()
+
+    def save(self) -> None:
+        """Write the checkpoint: all or nothing. OSError where the disk is full."""
+        self._read()
+        content = {
+            "state": dataclasses.asdict(self.state),
+            "backbone": self.accelerator.unwrap_model(self.backbone).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        temp = self.checkpoint.with_name(f".{self.checkpoint.name}.{os.getpid()}.tmp")
+        try:
+            with temp.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temp.replace(self.checkpoint)
+        finally:
+            temp.unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        if not self.checkpoint.is_file():
+            return
+        try:
+            content: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            state = State(**content["state"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"checkpoint {self.checkpoint} cannot be read ({' '.join(str(error).split())[:200]}); remove it to start over") from error
+        if state.inputs != self.state.inputs:  # the data changed under the same cell: start over
+            return
+        self.state = state
+        self.accelerator.unwrap_model(self.backbone).load_state_dict(content["backbone"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.ema.load_state_dict(content["ema"])
+        self.ema.to(self.device)
+        torch.set_rng_state(content["rng"])
+
+    def _fraction(self) -> float:
+        """Part of the budget that is used."""
+        budget, state = self.cell.budget, self.state
+        used = {
+            "steps": state.step,
+            "samples": state.num_samples,
+            "train_flops": 3 * self.flops_per_clip * state.num_samples,
+            "seconds": state.wall_time_s,
+        }
+        return used[budget.axis] / budget.amount
+
+    def _add_curve_point(self) -> None:
+        loss = _mean(self.validate(min(CURVE_CLIPS, len(self.val.latents))))
+        point = {"step": float(self.state.step), "wall_time_s": self.state.wall_time_s, "loss": loss, "num_clips": float(CURVE_CLIPS)}
+        self.state.validation.append(point)
+
+    def _read(self) -> None:
+        """Bring losses and times to the host, and look for divergence."""
+        unread, self._unread = self._unread, []
+        self.state.loss += [float(loss) for loss, _ in unread]
+        self.state.grad_norm += [float(norm) for _, norm in unread]
+        self.state.step_time_s += self._timer.read()
+        losses = self.state.loss
+        if not all(math.isfinite(loss) for loss in losses[-len(unread) :] if unread):
+            raise Diverged(f"loss is {losses[-1]} at step {len(losses)}; learning rate {self.cell.optimizer.learning_rate}")
+        if len(losses) >= 40 and np.mean(losses[-20:]) > EXPLODED * np.mean(losses[:20]):
+            raise Diverged(f"loss {np.mean(losses[-20:]):.3g} at step {len(losses)} is over {EXPLODED:g} times the first steps' {np.mean(losses[:20]):.3g}")
+
+    def _show(self) -> None:
+        state, budget = self.state, self.cell.budget
+        recent = state.step_time_s[-20:]
+        rate = len(recent) * self.cell.batching.batch_size / sum(recent)
+        left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
+        what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
+        total = {"steps": budget.steps, "samples": budget.samples}.get(budget.axis) or 1000
+        self.progress(min(int(self._fraction() * total), total), total, what)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def num_warmup_steps(num_steps: int) -> int:
+    """Leading steps that no rate counts: ten, or a fifth of a short run."""
+    return min(10, num_steps // 5)
+
+
+def _mean(losses: dict[float, float]) -> float:
+    return sum(losses.values()) / len(losses)

@@ -1,0 +1,89 @@
+"""The patch transformer: names, sizes and shape rules. Knows no torch; `model.py` is imported when a model is built.
+
+A name is `DiT-<size>/<patch>[t<frames>][-sincos]`:
+    DiT-S/2          size S, one token per 2x2 latent cells of one frame
+    DiT-S/2t2        the same over two frames: a 2x2x2 tubelet per token
+    DiT-S/2-sincos   sine-cosine positions, as in the paper, in place of rotary ones
+Sizes S to XL are those of DiT (Peebles & Xie, 2212.09748, table 1); XS is ours, for a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.shapes import LatentSpec, Shape, check_divisible
+
+if TYPE_CHECKING:
+    from dit.model import DiT
+
+SIZES = {
+    #      depth  hidden  heads
+    "XS": (6, 128, 4),
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+PATCHES = (2, 4, 8)  # latent cells per token, in height and in width
+TUBELETS = (1, 2)  # latent frames per token
+POSITIONS = ("rotary", "sincos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """One row of the ladder. Calling it with a `LatentSpec` builds the model."""
+
+    depth: int  # transformer blocks
+    hidden_size: int  # D
+    num_heads: int  # K
+    patch_size: Shape  # latent cells per token (p_t, p_h, p_w)
+    positions: str = "rotary"  # a key of POSITIONS
+    mlp_ratio: int = 4  # width of the feed-forward layer / D
+
+    def __post_init__(self) -> None:
+        if self.positions not in POSITIONS:
+            raise ValueError(f"unknown positions {self.positions!r}; use one of {', '.join(POSITIONS)}")
+        if self.hidden_size % self.num_heads or self.head_dim % 2 or self.head_dim < 6:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} over {self.num_heads} heads must give an even head width of at least 6: "
+                "one rotated pair for each of the three axes"
+            )
+        if self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 4: a sine and a cosine for each of height and width")
+
+    @property
+    def head_dim(self) -> int:
+        """E, the width of one head."""
+        return self.hidden_size // self.num_heads
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) do not divide into patches."""
+        check_divisible("DiT", shape, self.patch_size)
+
+    def num_tokens(self, shape: Shape) -> int:
+        """Tokens of one clip of latents (T, H, W): (T/p_t)(H/p_h)(W/p_w)."""
+        frames, rows, columns = (size // patch for size, patch in zip(shape, self.patch_size, strict=True))
+        return frames * rows * columns
+
+    def __call__(self, spec: LatentSpec) -> DiT:
+        """The model for this latent space, freshly initialised from torch's global generator."""
+        from dit.model import DiT
+
+        return DiT(self, spec)
+
+
+def _ladder() -> dict[str, DiTConfig]:
+    """Every name and its configuration. Tubelets and sine-cosine positions are variants of the plain patch, not of each other."""
+    ladder = {}
+    for size, (depth, hidden_size, num_heads) in SIZES.items():
+        for patch in PATCHES:
+            variants = {f"t{frames}" if frames > 1 else "": (frames, "rotary") for frames in TUBELETS} | {"-sincos": (1, "sincos")}
+            for suffix, (frames, positions) in variants.items():
+                ladder[f"DiT-{size}/{patch}{suffix}"] = DiTConfig(
+                    depth=depth, hidden_size=hidden_size, num_heads=num_heads, patch_size=(frames, patch, patch), positions=positions
+                )
+    return ladder
+
+
+BACKBONES = _ladder()

@@ -1,0 +1,188 @@
+"""The patch transformer (DiT, Peebles & Xie, 2212.09748) over spacetime patches of clips of any mix of shapes.
+
+Conditioning is adaLN-Zero: time and label make one vector a clip, which shifts, scales and gates every branch.
+Attention is joint over (T H W). With one frame and sine-cosine positions this is DiT as published.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.shapes import LatentSpec, Shape, check_shape
+from dit.attention import Attention
+from dit.packing import pack, segment_ids, unpack
+from dit.positions import rotary_tables, sincos_embedding
+
+if TYPE_CHECKING:
+    from dit import DiTConfig
+
+FREQUENCY_CHANNELS = 256  # width of the sinusoidal time features
+
+
+class DiT(nn.Module):
+    """Latents in, prediction out, see `bench.backbone.Backbone`."""
+
+    ragged = True
+
+    def __init__(self, config: DiTConfig, spec: LatentSpec, *, out_channels: int | None = None) -> None:
+        """`out_channels` other than the latents' serves the published parameter counts, which include a learned sigma."""
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        patch_cells = math.prod(config.patch_size)
+        self.embed = nn.Linear(spec.latent_channels * patch_cells, config.hidden_size)
+        self.time_embed = TimeEmbedding(config.hidden_size)
+        # The last row is the null label, used by label dropout and guidance.
+        self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
+        self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_cells)
+        self._initialise()
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes."""
+        shapes = self._check(latents, timesteps, labels)
+        values, positions, cu_seqlens, seqlens = pack(latents, self.config.patch_size)
+        tokens = self.embed(values)  # (N, D)
+        cond = self.time_embed(timesteps)  # (B, D)
+        if self.label_embed is not None:
+            cond = cond + self.label_embed(labels)
+        values = self.forward_packed(tokens, positions, cu_seqlens, seqlens, cond)  # (N, P)
+        return unpack(values, seqlens, self.config.patch_size, shapes)
+
+    def forward_packed(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor) -> Tensor:
+        """The network on tensors: tokens (N, D), positions (N, 3), cu_seqlens (B + 1,) int32, cond (B, D) -> patches (N, P).
+
+        Equally long clips are a batch (B, N/B, D), and what a clip shares, such as modulation, broadcasts over its tokens.
+        Any others are one row (1, N, D), and it is copied to each token. `seqlens` are integers of the host.
+        """
+        num_tokens = len(tokens)
+        assert sum(seqlens) == num_tokens and len(cond) == len(seqlens)
+        uniform = len(set(seqlens)) == 1
+        tokens = tokens.view(len(seqlens) if uniform else 1, -1, self.config.hidden_size)  # (G, N/G, D)
+        segments = None if uniform else segment_ids(cu_seqlens, num_tokens)  # (N,)
+        tables = None
+        if self.config.positions == "rotary":
+            cos, sin = rotary_tables(positions, self.config.head_dim)  # (N, 1, E/2) each
+            tables = cos.view(*tokens.shape[:2], 1, -1), sin.view(*tokens.shape[:2], 1, -1)
+        else:
+            tokens = tokens + sincos_embedding(positions, self.config.hidden_size).view_as(tokens).to(tokens.dtype)
+        cond = F.silu(cond)  # (B, D)
+        for block in self.blocks:
+            tokens = block(tokens, cond, segments, tables, cu_seqlens, seqlens)
+        shift, scale = spread(self.final_modulation(cond), segments, 2)
+        return self.final(modulate(self.final_norm(tokens), shift, scale)).flatten(0, 1)
+
+    def num_tokens(self, shape: Shape) -> int:
+        """Tokens of one clip of latents (T, H, W)."""
+        return self.config.num_tokens(shape)
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) do not divide into patches."""
+        self.config.check(shape)
+
+    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Shape]:
+        """The boundary: ValueError for what a caller can get wrong; the latents' shapes (T, H, W)."""
+        if not latents:
+            raise ValueError("DiT got an empty list of latents; pass at least one clip")
+        shapes: list[Shape] = []
+        for index, clip in enumerate(latents):
+            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
+            _, frames, height, width = clip.shape
+            shapes.append((frames, height, width))
+        for shape in dict.fromkeys(shapes):
+            self.check(shape)
+        check_shape("timesteps", timesteps, (len(latents),))
+        if (labels is None) != (self.label_embed is None):
+            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
+            raise ValueError(f"this DiT was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
+        if labels is not None:
+            check_shape("labels", labels, (len(latents),))
+        return shapes
+
+    def _initialise(self) -> None:
+        """As DiT does (section 3.2): a block starts as the identity and the model predicts zero."""
+        # Xavier keeps the variance of activations and of gradients alike through the branches.
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+        # Conditioning starts small, and labels as small as time, so that neither drowns the other. The U-Net does the same.
+        nn.init.normal_(self.time_embed.into.weight, std=0.02)
+        nn.init.normal_(self.time_embed.out.weight, std=0.02)
+        if self.label_embed is not None:
+            nn.init.normal_(self.label_embed.weight, std=0.02)
+
+        # Zero modulation means no shift, no scale and closed gates; a zero last layer means no prediction yet.
+        for block in self.blocks:
+            nn.init.zeros_(block.modulation.weight)
+        nn.init.zeros_(self.final_modulation.weight)
+        nn.init.zeros_(self.final.weight)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised, modulated and gated by the clip's conditioning (adaLN-Zero, figure 3)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(config.hidden_size, 6 * config.hidden_size)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
+        self.attention = Attention(config.hidden_size, config.num_heads)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,  # (G, N/G, D)
+        cond: Tensor,  # (B, D), after SiLU
+        segments: Tensor | None,  # (N,), or None when G = B
+        tables: tuple[Tensor, Tensor] | None,  # of `rotary_tables`
+        cu_seqlens: Tensor,
+        seqlens: tuple[int, ...],
+    ) -> Tensor:
+        """Tokens -> tokens, (G, N/G, D)."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = spread(self.modulation(cond), segments, 6)
+        branch = self.attention(modulate(self.attention_norm(tokens), shift, scale), tables, cu_seqlens, seqlens)
+        tokens = torch.addcmul(tokens, gate, branch)
+        branch = self.mlp(modulate(self.mlp_norm(tokens), mlp_shift, mlp_scale))
+        return torch.addcmul(tokens, mlp_gate, branch)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of 1000 t through two layers: (B,) in [0, 1] -> (B, D)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(FREQUENCY_CHANNELS, hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """Frequencies fall from 1 to 1/10000 inclusive, cosines first, as in diffusers' DiT."""
+        half = FREQUENCY_CHANNELS // 2
+        exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / (half - 1)
+        angle = 1000.0 * timesteps.float()[:, None] * 10000.0**-exponents  # (B, half)
+        features = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.into.weight.dtype)
+        return self.out(F.silu(self.into(features)))
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """tokens (1 + scale) + shift, in one pass."""
+    return torch.addcmul(shift, tokens, 1 + scale)
+
+
+def spread(modulation: Tensor, segments: Tensor | None, num_parts: int) -> tuple[Tensor, ...]:
+    """Modulation (B, parts D) -> `num_parts` tensors that broadcast with the tokens: (B, 1, D), or (1, N, D) by segment."""
+    if segments is None:
+        return modulation.unsqueeze(1).chunk(num_parts, dim=-1)
+    return tuple(part.index_select(0, segments).unsqueeze(0) for part in modulation.chunk(num_parts, dim=-1))
