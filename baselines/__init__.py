@@ -15,13 +15,15 @@ from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
 if TYPE_CHECKING:
     from baselines.unet import VideoUNet
 
+# fmt: off
 SIZES = {
     #      block channels          res blocks  head  norm groups  context
-    "XS": (              (32, 80),          1,   16,           8,     256),
-    "S":  (        (64, 160, 256),          2,   32,          32,     384),
-    "B":  (  (96, 192, 384, 384),          2,   32,          32,     768),
+    "XS": ((32, 80),                        1,   16,           8,     256),
+    "S":  ((64, 160, 256),                  2,   32,          32,     384),
+    "B":  ((96, 192, 384, 384),             2,   32,          32,     768),
     "L":  ((320, 640, 1280, 1280),          2,   64,          32,    1024),
 }
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet3DConditionModel
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
 from bench.shapes import LatentSpec, Shape, check_shape

@@ -31,10 +31,9 @@ STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are
 CODE_VERSION = 1  # raise it when the same configuration starts to give other latents
 
 
-def to_model(frames: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+def to_model(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Clips as stored, (B, T, H, W, 3) uint8 -> (B, 3, T, H, W) float32 in [-1, 1]."""
-    tensor = torch.as_tensor(np.ascontiguousarray(frames) if isinstance(frames, np.ndarray) else frames)
-    return tensor.to(device).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(frames)).to(device).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
 
 
 def from_model(clips: Tensor) -> np.ndarray:

@@ -128,8 +128,8 @@ def judge(
             return verdict("inconclusive", f"no spread between the seeds of {leader} and {other}, so nothing tells what chance does")
         p_values[other] = p_value
     weakest = max(p_values, key=lambda name: p_values[name])
-    shown = f"p {_p_text(p_values[weakest])} against {weakest}, Welch's t, two-sided"
-    shown += f", {num_pairs} pairs" if num_pairs > 1 else ""
+    shown = f"p {_p_text(p_values[weakest])}"
+    shown += f" against {weakest}, {num_pairs} pairs" if num_pairs > 1 else ""
     if p_values[weakest] >= ALPHA / num_pairs:
         return verdict("inconclusive", f"may be chance: {shown}")
     return verdict("leads", f"{fewest} seeds each, {shown}")

@@ -4,6 +4,7 @@
 number. Tables derive from these files; nothing is read back from a table.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -160,7 +161,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temp.replace(path)
     except OSError as error:
-        temp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temp.unlink()
         raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --results") from error
 
 

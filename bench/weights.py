@@ -224,13 +224,13 @@ def download_sdist(source: Source, folder: Path) -> Path:
 
 
 def pip_reason(output: str) -> str:
-    """The first line in which pip says what went wrong."""
+    """What went wrong, in the first sentence of pip's first error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    unreachable = [line for line in lines if "after connection broken" in line or "Could not fetch URL" in line]
-    if unreachable:
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["pip said nothing"]
+    not_found = errors[0].startswith(("Could not find a version", "No matching distribution"))
+    if not_found and any("after connection broken" in line or "Could not fetch URL" in line for line in lines):
         return "no connection to the package index"
-    errors = [line for line in lines if line.startswith("ERROR:") or "No module named pip" in line]
-    return (errors or lines or ["pip said nothing"])[0].removeprefix("ERROR: ")[:200]
+    return errors[0].partition(". ")[0][:200]
 
 
 def read_member(sdist: Path, source: Source) -> bytes:

@@ -17,14 +17,16 @@ from bench.shapes import LatentSpec, Shape, check_divisible
 if TYPE_CHECKING:
     from dit.model import DiT
 
+# fmt: off
 SIZES = {
     #      depth  hidden  heads
-    "XS": (6, 128, 4),
-    "S": (12, 384, 6),
-    "B": (12, 768, 12),
-    "L": (24, 1024, 16),
-    "XL": (28, 1152, 16),
+    "XS": (    6,    128,     4),
+    "S":  (   12,    384,     6),
+    "B":  (   12,    768,    12),
+    "L":  (   24,   1024,    16),
+    "XL": (   28,   1152,    16),
 }
+# fmt: on
 PATCHES = (2, 4, 8)  # latent cells per token, in height and in width
 TUBELETS = (1, 2)  # latent frames per token
 POSITIONS = ("rotary", "sincos")

@@ -39,7 +39,7 @@ class DiT(nn.Module):
         self.time_embed = TimeEmbedding(config.hidden_size)
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
         self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_cells)
@@ -121,8 +121,9 @@ class DiT(nn.Module):
             nn.init.normal_(self.label_embed.weight, std=0.02)
 
         # Zero modulation means no shift, no scale and closed gates; a zero last layer means no prediction yet.
-        for block in self.blocks:
-            nn.init.zeros_(block.modulation.weight)
+        for module in self.modules():
+            if isinstance(module, Block):
+                nn.init.zeros_(module.modulation.weight)
         nn.init.zeros_(self.final_modulation.weight)
         nn.init.zeros_(self.final.weight)
 

@@ -66,9 +66,15 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     starts = {"train": plan.train, "val": plan.val, "test": plan.test}
     num_clips = {split: len(starts[split]) for split in SPLITS}
     frames = open_frames(folder, num_clips, (config.num_frames, config.height, config.width))
+    places = _places(config, starts)
     for done, file in enumerate(footage):
         progress(done, len(footage), "reading videos")
-        _fill(config, videos[file.name], file.name, starts, frames)
+        try:
+            for index, pixels in iter_frames(videos[file.name], sorted(places[file.name]), config.height, config.width):
+                for split, row, t in places[file.name][index]:
+                    frames[split][row, t] = pixels
+        except ValueError as error:
+            raise ValueError(f"{config.path}: {file.name} was read once and fails now: {error}") from error
     progress(len(footage), len(footage), "reading videos")
     names = label_names(config, list(videos))
     others = len(find_files(config)) - len(videos)
@@ -126,6 +132,7 @@ def _top(name: str) -> str:
 def _survey(config: Config, videos: dict[str, Path], progress: Progress) -> tuple[list[Footage], list[Skipped]]:
     """Every file's length, rate and group; those that give no clip, with the reason."""
     footage, skipped = [], []
+    names: dict[str, str] = {}  # content -> the file that has it
     unused = set(config.groups)
     for done, (name, path) in enumerate(videos.items()):
         progress(done, len(videos), "counting frames")
@@ -141,27 +148,29 @@ def _survey(config: Config, videos: dict[str, Path], progress: Progress) -> tupl
         if num_frames < config.span:
             skipped.append(Skipped(name, f"has {num_frames} frames, a clip needs {config.span}"))
             continue
-        group = f"group {config.groups[patterns[0]]}" if patterns else file_hash(path)  # equal files are one group
+        content = file_hash(path)
+        if content in names:
+            skipped.append(Skipped(name, f"has the same content as {names[content]}"))
+            continue
+        names[content] = name
+        group = f"group {config.groups[patterns[0]]}" if patterns else content
         footage.append(Footage(name=name, group=group, num_frames=num_frames, fps=fps))
     if unused:
         raise ValueError(f"groups: no file in {config.path} matches {sorted(unused)[0]!r}; files are named as {next(iter(videos))!r}")
     return footage, skipped
 
 
-def _fill(config: Config, path: Path, name: str, starts: dict[str, list[tuple[str, int]]], frames: dict[str, np.ndarray]) -> None:
-    """Reads the file once and puts each frame into every clip that has it."""
-    places: dict[int, list[tuple[str, int, int]]] = defaultdict(list)  # frame of the file -> split, clip, frame of the clip
+Places = dict[int, list[tuple[str, int, int]]]  # frame of a file -> the (split, clip, frame of the clip) that show it
+
+
+def _places(config: Config, starts: dict[str, list[tuple[str, int]]]) -> dict[str, Places]:
+    """File -> where each of its frames goes, so that one pass over the file fills all its clips."""
+    places: dict[str, Places] = defaultdict(lambda: defaultdict(list))
     for split, clips in starts.items():
-        for row, (_, start) in enumerate(clips):
-            if clips[row][0] == name:
-                for t in range(config.num_frames):
-                    places[start + t * config.frame_stride].append((split, row, t))
-    try:
-        for index, pixels in iter_frames(path, sorted(places), config.height, config.width):
-            for split, row, t in places[index]:
-                frames[split][row, t] = pixels
-    except ValueError as error:
-        raise ValueError(f"{config.path}: {name} was read once and fails now: {error}") from error
+        for row, (name, start) in enumerate(clips):
+            for t in range(config.num_frames):
+                places[name][start + t * config.frame_stride].append((split, row, t))
+    return places
 
 
 def _notes(config: Config, footage: list[Footage], split_by: str) -> tuple[str, ...]:

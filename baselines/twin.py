@@ -1,0 +1,57 @@
+"""The image U-Net that a video U-Net contains: at initialisation, a one-frame video must get exactly what its twin gives the image.
+
+Gen-1 (2302.03011, section 3.1) trains on images as one-frame videos; this is what makes that sound.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from baselines.unet import VideoUNet
+
+if TYPE_CHECKING:
+    from baselines import UNetConfig
+    from bench.shapes import LatentSpec
+
+TEMPORAL = ("temp_convs", "temp_attentions", "transformer_in")  # parts of the video U-Net that its twin lacks
+
+
+def image_twin(model: VideoUNet) -> UNet2DConditionModel:
+    """Stable Diffusion's image U-Net with the spatial weights of `model`."""
+    config, spec = model.config, model.spec
+    attention = [True] * (len(config.block_channels) - 1) + [False]
+    twin = UNet2DConditionModel(
+        in_channels=spec.latent_channels,
+        out_channels=spec.latent_channels,
+        block_out_channels=config.block_channels,
+        layers_per_block=config.num_res_blocks,
+        down_block_types=tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention)),
+        norm_num_groups=config.norm_groups,
+        cross_attention_dim=config.context_width,
+        attention_head_dim=tuple(channels // config.head_dim for channels in config.block_channels),  # head counts, in spite of the name
+        time_cond_proj_dim=config.context_width if spec.num_labels else None,
+        use_linear_projection=True,
+    )
+    spatial = {name: value for name, value in model.unet.state_dict().items() if not any(part in name for part in TEMPORAL)}
+    twin.load_state_dict(spatial)
+    return twin.eval()
+
+
+@torch.no_grad()
+def one_frame_gap(config: UNetConfig, spec: LatentSpec) -> float:
+    """Largest difference between a fresh video U-Net on one frame and its twin on the image, relative to the largest output."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = config(spec).eval()
+        side = 2 ** len(config.block_channels)
+        latents = [torch.randn(spec.latent_channels, 1, side, side) for _ in range(2)]
+    timesteps = torch.tensor([0.2, 0.8])
+    labels = torch.tensor([0, spec.num_labels]) if spec.num_labels else None
+    context, label = model.conditioning(2, labels)
+    expected = image_twin(model)(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label).sample
+    actual = torch.stack(model(latents, timesteps, labels))[:, :, 0]
+    return float((actual - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,20 @@
+"""The report: one self-contained HTML page, and the same tables as Markdown, CSV and LaTeX. Knows no torch.
+
+`build` reads run folders and writes files; what it writes depends on the records alone, so it can be repeated.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report.load import load_run
+
+__all__ = ["build"]
+
+
+def build(run_folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write the report of one or several runs into `out`; the files written, the page first. StoreError for a folder without a run."""
+    from bench.report import page
+
+    if not run_folders:
+        raise ValueError("a report needs at least one run folder, got none; name one, such as results/quick")
+    return page.write([load_run(Path(folder)) for folder in run_folders], out)

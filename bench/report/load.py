@@ -1,0 +1,229 @@
+"""A run's folder -> what a report speaks of: cells with their newest record, contenders, measurements. Reads, never repairs.
+
+A cell without a record, with an unreadable one or with missing artefacts stays in the run, with the reason.
+"""
+
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.cell import flatten
+from bench.shapes import check_shape
+from bench.store import Record, StoreError, latest, read_run
+
+SUBJECTS = ("trained", "untrained", "reconstruction", "real")
+REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
+FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint")  # of a measurement
+COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """One cell of a run: a contender at a seed, and what became of it."""
+
+    name: str
+    contender: str  # label of the cell's axes
+    axes: dict[str, Any]
+    seed: int
+    fingerprint: str
+    folder: Path
+    record: Record | None
+    status: str  # of the record; or "not run", "unreadable"
+    reason: str | None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The cell as asked for; empty without a record."""
+        return self.record.cell if self.record else {}
+
+    def artefact(self, what: str) -> Path | None:
+        """File of an artefact inside the cell's folder, None where the record names none or one outside."""
+        name = self.record.artefacts.get(what) if self.record else None
+        if not name or Path(name).name != name:
+            return None
+        return self.folder / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One matrix as it was last run."""
+
+    matrix: str
+    description: str
+    claim: str | None
+    match: dict[str, Any] | None  # {"by", "tolerance"}
+    started_at: str
+    ended_at: str
+    command: str
+    cells: tuple[CellResult, ...]
+
+    @cached_property
+    def contenders(self) -> tuple[str, ...]:
+        """Labels in the matrix's order."""
+        return tuple(dict.fromkeys(cell.contender for cell in self.cells))
+
+    def of(self, contender: str) -> list[CellResult]:
+        """Its cells, by seed."""
+        return sorted((cell for cell in self.cells if cell.contender == contender), key=lambda cell: cell.seed)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """All there are, in the matrix's order."""
+        return [cell.record for cell in self.cells if cell.record]
+
+    @cached_property
+    def measurements(self) -> pd.DataFrame:
+        """One line a measurement, SI units, unrounded; columns as in COLUMNS."""
+        lines = [
+            [cell.contender, cell.name, cell.seed, cell.status, *(getattr(measurement, field) for field in FIELDS)]
+            for cell in self.cells
+            if cell.record
+            for measurement in cell.record.measurements
+        ]
+        return pd.DataFrame(lines, columns=COLUMNS)
+
+    def untrusted(self, contender: str) -> list[str]:
+        """Names of the canaries that failed in a contender's cells."""
+        records = [cell.record for cell in self.of(contender) if cell.record]
+        return list(dict.fromkeys(canary.name for record in records for canary in record.canaries if not canary.passed))
+
+    def missing(self, contender: str, name: str, subject: str = "trained") -> str | None:
+        """Why some of a contender's seeds have no finite value of a measurement; None where all have one."""
+        reasons = []
+        for cell in self.of(contender):
+            measurement = cell.record.measurement(name, subject) if cell.record else None
+            if measurement is None or not math.isfinite(measurement.value):
+                why = cell.status if cell.status != "ok" else "not measured" if measurement is None else "not finite"
+                reasons.append(f"seed {cell.seed} {why}")
+        return ", ".join(reasons) or None
+
+
+def load_run(folder: Path) -> Run:
+    """The run in `results/<matrix>/`. StoreError where there is no readable `run.json`."""
+    snapshot = read_run(folder)
+    try:
+        entries = [_entry(folder, raw) for raw in snapshot["cells"]]
+        labels = contender_labels([entry["axes"] for entry in entries])
+        return Run(
+            matrix=str(snapshot["matrix"]),
+            description=str(snapshot.get("description") or ""),
+            claim=snapshot.get("claim"),
+            match=snapshot.get("match"),
+            started_at=str(snapshot.get("started_at") or "unknown"),
+            ended_at=str(snapshot.get("ended_at") or "unknown"),
+            command=str(snapshot.get("command") or ""),
+            cells=tuple(CellResult(contender=label, **entry) for label, entry in zip(labels, entries, strict=True)),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{folder / 'run.json'} is not a run's snapshot ({type(error).__name__}: {error}); run the matrix again"
+        ) from error
+
+
+def _entry(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """A cell of the snapshot with its newest record."""
+    cell_folder = folder / Path(str(raw["folder"])).name
+    record: Record | None = None
+    status: str = "not run"
+    reason: str | None = "no attempt is stored"
+    try:
+        if record := latest(cell_folder):
+            status, reason = record.status, record.reason
+    except StoreError as error:
+        status, reason = "unreadable", str(error).replace(f"{folder}/", "")
+    axes = {key: value for key, value in raw["axes"].items() if key != "seed"}
+    if not axes:
+        axes = {"backbone": record.cell.get("backbone") if record else raw["name"]}
+    return {
+        "name": str(raw["name"]),
+        "axes": axes,
+        "seed": int(raw["seed"]),
+        "fingerprint": str(raw["fingerprint"]),
+        "folder": cell_folder,
+        "record": record,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
+    """A short label for each cell's axes; equal axes, equal label; different axes, different labels.
+
+    >>> contender_labels([{"backbone": "a:XS"}, {"backbone": "b:XS"}, {"backbone": "b:S", "batching.policy": "crop"}])
+    ['a:XS', 'b:XS', 'S, policy crop']
+    """
+    backbones = {str(axes.get("backbone")) for axes in all_axes}
+    short = {name: name.rpartition(":")[2] for name in backbones}
+    unique = {name: cut if list(short.values()).count(cut) == 1 else name for name, cut in short.items()}
+    labels = []
+    for axes in all_axes:
+        parts = [unique[str(axes["backbone"])]] if "backbone" in axes else []
+        parts += [f"{key.rpartition('.')[2]} {value}" for key, value in axes.items() if key != "backbone"]
+        labels.append(", ".join(parts))
+    return labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Clips of one cell to look at, uint8 (k, T, H, W, 3)."""
+
+    real: np.ndarray
+    reconstruction: np.ndarray
+    generated: np.ndarray
+    untrained: np.ndarray | None
+    labels_real: np.ndarray  # (k,)
+    labels_generated: np.ndarray  # (k,)
+    label_names: tuple[str, ...]
+    fps: float
+
+
+def load_sheet(cell: CellResult) -> Sheet | str:
+    """A cell's clips to look at, or why there are none."""
+    path = cell.artefact("sheet")
+    if path is None:
+        return "the record names no sheet of clips" if cell.record else cell.status
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            real, generated = _check_clips("real", arrays["real"]), _check_clips("generated", arrays["generated"])
+            check_shape("reconstruction", arrays["reconstruction"], real.shape)
+            check_shape("labels_real", arrays["labels_real"], (len(real),))
+            check_shape("labels_generated", arrays["labels_generated"], (len(generated),))
+            return Sheet(
+                real=real,
+                reconstruction=_check_clips("reconstruction", arrays["reconstruction"]),
+                generated=generated,
+                untrained=_check_clips("untrained", arrays["untrained"]) if "untrained" in arrays else None,
+                labels_real=arrays["labels_real"],
+                labels_generated=arrays["labels_generated"],
+                label_names=tuple(map(str, cell.record.data.get("label_names", ()))) if cell.record else (),
+                fps=float(arrays["fps"]),
+            )
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return f"{path.name} cannot be read ({error})"
+
+
+def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
+    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
+        raise ValueError(f"{name} is {clips.dtype} {clips.shape}, expected uint8 (k, T, H, W, 3)")
+    return clips
+
+
+def config_differences(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """(dotted field, contender -> value) of every field in which the contenders' cells differ, the seed left out."""
+    flat: dict[str, dict[str, Any]] = {}
+    for contender in run.contenders:
+        cell = next((cell for cell in run.of(contender) if cell.record), None)
+        if cell:
+            flat[contender] = flatten(cell.config)
+    keys = sorted({key for fields in flat.values() for key in fields if key != "seed"})
+    lines = [(key, {name: fields.get(key) for name, fields in flat.items()}) for key in keys]
+    return [(key, values) for key, values in lines if any(value != next(iter(values.values())) for value in values.values())]

@@ -1,0 +1,156 @@
+"""What each measurement is called in a report, where it stands, and in which unit a reader sees it.
+
+Records hold SI units and bytes; this is the only place that renders GiB or ms. Adding a metric is one line of METRICS;
+a measurement without one is shown under its own name in the group "other".
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+# Written by name, because each looks like another character.
+TIMES, DASH, MINUS = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}", "\N{MINUS SIGN}"
+
+Group = Literal["quality", "speed", "memory", "cost", "other"]
+GROUPS: dict[Group, str] = {
+    "quality": "Quality",
+    "speed": "Speed",
+    "memory": "Memory",
+    "cost": "Cost",
+    "other": "Other measurements",
+}
+
+# kind -> (divisor, unit) from large to small: a row takes the first whose divisor its largest value reaches.
+# "plain" keeps the record's own unit.
+SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    "plain": (),
+    "ratio": ((1, TIMES),),
+    "fraction": ((0.01, "%"),),
+    "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
+    "time": ((3600, "h"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")),
+    "flops": ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1, "FLOP")),
+    "count": ((1e9, "billion"), (1e6, "million"), (1e4, "thousand"), (1, "")),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a report shows one kind of measurement."""
+
+    pattern: str  # of the name before "@", a full match
+    title: str  # {0}, {1}: the pattern's groups
+    group: Group
+    scale: str = "plain"  # key of SCALES
+    axis: bool = False  # gets a verdict
+    exact: bool = False  # a count no seed changes
+    machine: bool = False  # depends on the machine and versions: compared only where they are equal
+    distance: bool = False  # between sets of clips: floors and n matter
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio",
+        "Learnt: untrained excess over the floor / trained excess ({0})",
+        "quality",
+        "ratio",
+        axis=True,
+    ),
+    Metric(r"fvd", "FVD", "quality", axis=True, distance=True),
+    Metric(r"fd_(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"kvd", "KVD", "quality", axis=True, distance=True),
+    Metric(r"kd_(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"val_loss", "Validation loss", "quality", axis=True),
+    Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
+    Metric(r"steady_rate", "Clips whose object keeps colour, size and shape", "quality", "fraction", axis=True),
+    Metric(r"psnr_db", "PSNR of the autoencoder", "quality"),
+    Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
+    Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
+    Metric(r"train_cells_per_s", "Training rate, latent cells", "speed", machine=True),
+    Metric(r"train_tflop_per_s", "Training arithmetic", "speed", machine=True),
+    Metric(r"step_time_s", "Training step, median", "speed", "time", machine=True),
+    Metric(r"sample_clips_per_s", "Sampling rate", "speed", axis=True, machine=True),
+    Metric(r"sample_frames_per_s", "Sampling rate, frames", "speed", machine=True),
+    Metric(r"sample_cells_per_s", "Sampling rate, latent cells", "speed", machine=True),
+    Metric(r"sample_tflop_per_s", "Sampling arithmetic", "speed", machine=True),
+    Metric(r"peak_storage_bytes", "Peak tensor storage, training step", "memory", "bytes", axis=True, exact=True, machine=True),
+    Metric(r"sample_peak_storage_bytes", "Peak tensor storage, sampling", "memory", "bytes", axis=True, exact=True, machine=True),
+    Metric(r"peak_allocated_bytes", "Peak allocated, CUDA", "memory", "bytes", axis=True, machine=True),
+    Metric(r"peak_reserved_bytes", "Peak reserved, CUDA", "memory", "bytes", machine=True),
+    Metric(r"peak_rss_bytes", "Peak resident memory of the process", "memory", "bytes", machine=True),
+    Metric(r"num_params", "Parameters", "cost", "count", axis=True, exact=True),
+    Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True),
+    Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
+    Metric(r"train_steps", "Training steps", "cost", "count"),
+    Metric(r"train_samples", "Clips drawn in training", "cost", "count"),
+    Metric(r"train_wall_time_s", "Training wall clock", "cost", "time", axis=True, machine=True),
+)
+
+# What a matrix matches its rivals by, and what a budget fixes -> the measurement that a verdict must not celebrate.
+MATCHED = {
+    "params": "num_params",
+    "num_params": "num_params",
+    "flops": "flops_per_clip",
+    "flops_per_clip": "flops_per_clip",
+    "step_time": "step_time_s",
+    "memory": "peak_storage_bytes",
+    "wall_clock": "train_wall_time_s",
+}
+BUDGETS = {"steps": "train_steps", "samples": "train_samples", "train_flops": "train_flops", "seconds": "train_wall_time_s"}
+
+
+def find(name: str) -> Metric:
+    """The metric of a measurement's name, its title filled in; a generic one for an unknown name."""
+    base, _, num_clips = name.partition("@")
+    for metric in METRICS:
+        if match := re.fullmatch(metric.pattern, base):
+            title = metric.title.format(*match.groups())
+            return replace(metric, title=f"{title}, n = {num_clips}" if num_clips else title)
+    return Metric(re.escape(base), name, "other")
+
+
+def rank(name: str) -> int:
+    """Place of a measurement in the tables."""
+    base = name.partition("@")[0]
+    return next((place for place, metric in enumerate(METRICS) if re.fullmatch(metric.pattern, base)), len(METRICS))
+
+
+def num_clips(name: str) -> int | None:
+    """The n of a name such as `fvd@64`, None for a headline value."""
+    digits = name.partition("@")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+def scale_of(metric: Metric, largest: float, unit: str) -> tuple[float, str]:
+    """(divisor, unit) in which a row whose largest magnitude is `largest` is shown."""
+    for threshold, name in SCALES[metric.scale]:
+        if abs(largest) >= threshold:
+            return threshold, name
+    steps = SCALES[metric.scale]
+    return steps[-1] if steps else (1, unit)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to `digits` significant digits, never in a notation that hides its size.
+
+    >>> number(1234.5), number(0.012345), number(12), number(3e-7)
+    ('1,234', '0.0123', '12.0', '3.00e-7')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if not -4 <= exponent < 9:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power)}"
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated.
+
+    >>> count(1312772.0)
+    '1,312,772'
+    """
+    return f"{value:,.0f}"

@@ -1,0 +1,156 @@
+"""Puts a report's parts together: report.html, report.md, tables/ and pictures/."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bench.report import answer, compare, figures, metrics, sheets, tables
+from bench.report.compare import Row
+from bench.report.figures import Drawing
+from bench.report.load import Run
+from bench.report.sheets import Picture
+from bench.report.tables import Table
+
+HERE = Path(__file__).parent
+MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Everything the page says of one run."""
+
+    run: Run
+    prefix: str  # of ids and file names, "" where the report has one run
+    question: str
+    headline: str
+    sentences: list[tuple[str, str]]
+    setting: str
+    rows: list[Row]
+    tables: dict[str, Table]
+    drawings: list[Drawing]
+    picture: Picture | None
+    picture_notes: list[str]
+    untrusted: list[str]
+
+
+def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
+    """All parts of one run."""
+    rows = compare.compare(run)
+    headline, sentences = answer.answer(run, rows)
+    picture, notes = sheets.draw(run, max_bytes)
+    return Chapter(
+        run=run,
+        prefix=prefix,
+        question=answer.question(run),
+        headline=headline,
+        sentences=sentences,
+        setting=answer.setting(run),
+        rows=rows,
+        tables={table.name: table for table in tables.all_tables(run, rows)},
+        drawings=figures.all_figures(run, rows, prefix),
+        picture=picture,
+        picture_notes=notes,
+        untrusted=[name for name in run.contenders if run.untrusted(name)],
+    )
+
+
+def write(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Write the whole report; the files written, the page first."""
+    names = [run.matrix for run in runs]
+    prefixes = [_slug(name) if names.count(name) == 1 else f"{_slug(name)}-{place + 1}" for place, name in enumerate(names)]
+    chapters = [
+        chapter(run, f"{prefix}-" if len(runs) > 1 else "", MAX_ANIMATION_BYTES // len(runs))
+        for run, prefix in zip(runs, prefixes, strict=True)
+    ]
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    files: dict[str, str | bytes] = {"report.html": render(chapters, css), "report.md": to_markdown(chapters)}
+    for part in chapters:
+        for table in part.tables.values():
+            stem = f"tables/{part.prefix}{table.name}"
+            files[f"{stem}.md"] = tables.to_markdown(table)
+            files[f"{stem}.csv"] = tables.to_csv(table)
+            files[f"{stem}.tex"] = tables.to_latex(table)
+        for drawing in part.drawings:
+            files[f"pictures/{part.prefix}{drawing.name}.svg"] = figures.standalone(drawing, colour_variables(css))
+        if part.picture:
+            files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
+            files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
+    return [_write(out / name, content) for name, content in files.items()]
+
+
+def render(chapters: Sequence[Chapter], css: str) -> str:
+    """report.html."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data_uri"] = lambda content, kind: f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return environment.get_template("page.html.jinja").render(
+        chapters=chapters,
+        css=Markup(css),
+        Markup=Markup,
+        groups=metrics.GROUPS,
+        tables=tables,
+        compare=compare,
+    )
+
+
+def to_markdown(chapters: Sequence[Chapter]) -> str:
+    """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
+    parts = []
+    for part in chapters:
+        escape = tables.markdown
+        parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.headline)}**"]
+        parts += [*(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.sentences), escape(part.setting)]
+        if part.picture:
+            rows = ", ".join(part.picture.row_labels)
+            parts += [
+                f"![Clips, rows from the top: {escape(rows)}](pictures/{part.prefix}samples.webp)",
+                f"Rows from the top: {escape(rows)}.",
+            ]
+        drawings = {drawing.name: drawing for drawing in part.drawings}
+        for name, table in part.tables.items():
+            if name == "measurements":
+                parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
+            else:
+                parts += [f"## {escape(TITLES[name])}", tables.to_markdown(table).rstrip()]
+            if name == "comparison":
+                shown = [drawings[figure] for figure in ("training", "quality", "time") if figure in drawings]
+                parts += [f"![{escape(d.title)}](pictures/{part.prefix}{d.name}.svg)\n\n{escape(d.caption)}" for d in shown]
+        parts.append(f"```\n{part.run.command.replace('```', '')}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+TITLES = {
+    "verdicts": "Who leads on each axis",
+    "comparison": "Comparison",
+    "time": "Where the time went",
+    "differences": "What differs",
+    "mismatch": "How well the contenders are matched",
+    "protocol": "Protocol",
+    "canaries": "Canaries",
+    "failures": "Failed cells",
+    "environment": "Environment",
+    "cells": "Cells",
+}
+
+
+def colour_variables(css: str) -> str:
+    """The part of the style sheet that defines the colours, light and dark."""
+    found = re.search(r"/\* colours \*/(.*?)/\* end of colours \*/", css, re.DOTALL)
+    assert found, "page.css marks its colours by comments"
+    return " ".join(found[1].split())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path

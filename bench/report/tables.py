@@ -1,0 +1,399 @@
+"""The report's tables and their three plain forms: Markdown, CSV and LaTeX.
+
+Markdown and LaTeX show what the page shows; the CSV of a table holds the same rows unrounded, in SI units and bytes.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from bench.cell import flatten
+from bench.report import answer, compare, metrics
+from bench.report.compare import Entry, Row
+from bench.report.load import Run, config_differences
+from bench.stats import Verdict
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+NONE = metrics.DASH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table as text, with the cells that stand out, and its unrounded form."""
+
+    name: str  # file name
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column) of best values
+    data: pd.DataFrame | None = field(default=None, compare=False)  # for the CSV; None = the text itself
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """What the CSV holds."""
+        return self.data if self.data is not None else pd.DataFrame(list(self.rows), columns=list(self.header))
+
+
+# --- the tables
+
+
+def all_tables(run: Run, rows: Sequence[Row]) -> list[Table]:
+    """Every table of a run that has something to show, in the page's order."""
+    tables = [
+        verdict_table(rows),
+        comparison_table(run, rows),
+        time_table(run),
+        difference_table(run),
+        mismatch_table(run, rows),
+        protocol_table(run),
+        canary_table(run),
+        failure_table(run),
+        environment_table(run),
+        cell_table(run),
+        measurement_table(run),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def verdict_table(rows: Sequence[Row]) -> Table:
+    """For each axis who leads, by how much, and whether the numbers carry it."""
+    lines, data = [], []
+    for row in compare.axes(rows):
+        verdict = row.verdict
+        assert verdict is not None
+        reason = "; ".join([verdict.reason, *row.caveats])
+        values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in row.entries if e.interval) or NONE
+        lines.append((f"{row.metric.title}{_unit(row)}", leader_text(verdict), values, ", ".join(difference_parts(row, verdict)), reason))
+        difference = verdict.difference
+        data.append(
+            {
+                "axis": row.name,
+                "better": row.better,
+                "outcome": verdict.outcome,
+                "leader": verdict.leader if verdict.carried else None,
+                "ahead": verdict.leader,
+                "rival": verdict.rival,
+                "difference": difference.value if difference else None,
+                "difference_low": difference.low if difference else None,
+                "difference_high": difference.high if difference else None,
+                "p_value": difference.p_value if difference else None,
+                "unit": row.stored_unit,
+                "reason": reason,
+            }
+        )
+    header = ("Axis", "Who leads", "Means", "Leader against next", "Why")
+    return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def leader_text(verdict: Verdict) -> str:
+    """The leader, or why there is none."""
+    if verdict.carried:
+        return f"{verdict.leader}{' (exact)' if verdict.outcome == 'exact' else ''}"
+    ahead = f" ({verdict.leader} ahead)" if verdict.leader and verdict.outcome == "inconclusive" else ""
+    return f"{verdict.outcome}{ahead}"
+
+
+def difference_parts(row: Row, verdict: Verdict) -> list[str]:
+    """Leader over rival as a ratio where there is one; leader minus rival; its interval."""
+    difference = verdict.difference
+    if difference is None:
+        return [NONE]
+    parts = [ratio] if (ratio := answer.ratio_text(row, verdict)) else []
+    parts.append(f"{_signed(row, difference.value)}{' ' + row.unit if row.unit else ''}")
+    if difference.low is not None and difference.high is not None:
+        parts.append(f"[{_signed(row, difference.low)}, {_signed(row, difference.high)}]")
+    return parts
+
+
+def _signed(row: Row, value: float) -> str:
+    text = row.text(value)
+    return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
+
+
+def _unit(row: Row) -> str:
+    unit = f" [{row.unit}]" if row.unit else ""
+    return f"{unit} {ARROWS[row.better]}".rstrip() if row.better in ARROWS else unit
+
+
+def comparison_table(run: Run, rows: Sequence[Row]) -> Table:
+    """Every measurement, contenders side by side, floor and ceiling beside them."""
+    references = [name for name in ("real", "reconstruction") if any(name in row.references for row in rows)]
+    titles = {"real": "Real clips", "reconstruction": "Reconstructed"}
+    lines: list[tuple[str, ...]] = []
+    bold, data = set(), []
+    for row in rows:
+        line = [f"{row.title}{_unit(row)}"]
+        raw: dict[str, Any] = {"measurement": row.name, "subject": row.subject, "better": row.better, "unit": row.stored_unit}
+        for entry in row.entries:
+            if entry.best:
+                bold.add((len(lines), len(line)))
+            line.append(entry_text(row, entry))
+            raw |= _raw(entry)
+        for name in references:
+            shown = row.subject == "trained" and name in row.references
+            line.append(reference_text(row, name) if shown else NONE)
+            raw[name] = row.references[name][0] if shown else None
+            raw[f"{name} largest"] = row.references[name][1] if shown else None
+        lines.append(tuple(line))
+        data.append(raw)
+    header = ("Measurement", *run.contenders, *(titles[name] for name in references))
+    caption = "Mean over seeds with 95 % t-interval, then each seed's value; best mean in bold"
+    return Table(name="comparison", caption=caption, header=header, rows=tuple(lines), bold=frozenset(bold), data=pd.DataFrame(data))
+
+
+def entry_text(row: Row, entry: Entry) -> str:
+    """'12.3 [11.9, 12.7] (12.1, 12.2, 12.6)', or why there is nothing."""
+    if entry.interval is None:
+        return f"{NONE} ({entry.missing})" if entry.missing else NONE
+    text = row.text(entry.interval.mean)
+    if bounds := interval_text(row, entry):
+        text += f" {bounds}"
+    if seeds := seeds_text(row, entry):
+        text += f" ({seeds})"
+    return text + (f" ({entry.missing})" if entry.missing else "")
+
+
+def interval_text(row: Row, entry: Entry) -> str:
+    """The interval over seeds, or over the clips of the one run there is."""
+    if entry.interval is None or is_constant(row, entry):
+        return ""
+    if entry.interval.low is not None and entry.interval.high is not None:
+        return f"[{row.text(entry.interval.low)}, {row.text(entry.interval.high)}]"
+    if entry.clips_low is not None and entry.clips_high is not None:
+        return f"[{row.text(entry.clips_low)}, {row.text(entry.clips_high)}] over clips"
+    return ""
+
+
+def seeds_text(row: Row, entry: Entry) -> str:
+    """Every seed's value, where there are several that differ."""
+    return "" if len(entry.by_seed) < 2 or is_constant(row, entry) else ", ".join(row.text(value) for _, value in entry.by_seed)
+
+
+def is_constant(row: Row, entry: Entry) -> bool:
+    """Whether several seeds, or a count, left nothing to spread."""
+    return len({value for _, value in entry.by_seed}) == 1 and (row.metric.exact or len(entry.by_seed) > 1)
+
+
+def reference_text(row: Row, name: str) -> str:
+    """A floor or ceiling; a range where cells measured it differently."""
+    least, largest = row.references[name]
+    low, high = row.text(least), row.text(largest)
+    return low if low == high else f"{low} to {high}"
+
+
+def _raw(entry: Entry) -> dict[str, Any]:
+    interval, name = entry.interval, entry.contender
+    return {
+        f"{name} mean": interval.mean if interval else None,
+        f"{name} low": interval.low if interval else None,
+        f"{name} high": interval.high if interval else None,
+        f"{name} seeds": len(entry.by_seed),
+        f"{name} values": " ".join(repr(value) for _, value in entry.by_seed),
+        f"{name} best": entry.best,
+    }
+
+
+def time_table(run: Run) -> Table:
+    """Seconds a phase, mean over the seeds of each contender."""
+    means = time_split(run)
+    phases = list(dict.fromkeys(phase for split in means.values() for phase in split))
+    lines = [(phase, *(metrics.number(split[phase]) if phase in split else NONE for split in means.values())) for phase in phases]
+    if lines:
+        lines.append(("total", *(metrics.number(sum(split.values())) for split in means.values())))
+    data = pd.DataFrame([{"phase": phase, **{name: split.get(phase) for name, split in means.items()}} for phase in phases])
+    return Table(name="time", caption="Seconds a phase, mean over seeds", header=("Phase", *means), rows=tuple(lines), data=data)
+
+
+def time_split(run: Run) -> dict[str, dict[str, float]]:
+    """Contender -> phase -> mean seconds over its finished cells."""
+    means = {}
+    for contender in run.contenders:
+        splits = [cell.record.time_split_s for cell in run.of(contender) if cell.record and cell.status == "ok"]
+        phases = dict.fromkeys(phase for split in splits for phase in split)
+        if phases:
+            means[contender] = {phase: sum(split.get(phase, 0.0) for split in splits) / len(splits) for phase in phases}
+    return means
+
+
+def difference_table(run: Run) -> Table:
+    """Every field in which the contenders' cells differ."""
+    lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_differences(run)]
+    header = ("Field of the cell", *run.contenders)
+    return Table(name="differences", caption="What differs between the contenders, the seed left out", header=header, rows=tuple(lines))
+
+
+def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
+    """How equal the contenders are on every axis one can match them on."""
+    lines, data = [], []
+    for item in compare.mismatches(run, rows):
+        means = [item.row.text(entry.interval.mean) if entry.interval else NONE for entry in item.row.entries]
+        verdict = "not matched on"
+        if item.within is not None and item.tolerance is not None:
+            held = "within" if item.within else "BEYOND"
+            verdict = f"{100 * (item.ratio - 1):.2g} % is {held} the tolerance of {100 * item.tolerance:.3g} %"
+        unit = f" [{item.row.unit}]" if item.row.unit else ""
+        lines.append((f"{item.row.metric.title}{unit}", *means, f"{item.ratio:.4g}{metrics.TIMES}", verdict))
+        raw = {f"{entry.contender}": entry.interval.mean if entry.interval else None for entry in item.row.entries}
+        data.append(
+            {"measurement": item.row.name, **raw, "largest / least": item.ratio, "tolerance": item.tolerance, "within": item.within}
+        )
+    header = ("Axis", *run.contenders, "Mismatch", "Match")
+    caption = "Measured mismatch: largest mean over least"
+    return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def protocol_table(run: Run) -> Table:
+    """The protocol block of every quality metric, one column a protocol."""
+    blocks: dict[str, dict[str, Any]] = {}
+    users: dict[str, dict[str, None]] = {}
+    for record in run.records:
+        for measurement in record.measurements:
+            if measurement.protocol_fingerprint and measurement.protocol is not None:
+                blocks.setdefault(measurement.protocol_fingerprint, flatten(measurement.protocol))
+                users.setdefault(measurement.protocol_fingerprint, {})[measurement.name] = None
+    keys = list(dict.fromkeys(key for block in blocks.values() for key in block))
+    lines = [("used by", *(", ".join(names) for names in users.values()))] if blocks else []
+    lines += [(key, *(plain(block.get(key)) for block in blocks.values())) for key in keys]
+    header = ("Protocol", *(fingerprint[:8] for fingerprint in blocks))
+    return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
+
+
+CANARIES = {  # DESIGN.md section 4, by a word their name holds
+    "pack": "packed equals one at a time",
+    "twin": "one-frame video U-Net equals its image twin",
+    "resum": "resumed equals uninterrupted",
+}
+
+
+def canary_table(run: Run) -> Table:
+    """The self-checks that ran with the cells, and those that should and did not."""
+    lines = [
+        (canary.name, cell.name, "passed" if canary.passed else "FAILED", canary.detail)
+        for cell in run.cells
+        if cell.record
+        for canary in cell.record.canaries
+    ]
+    names = {line[0].lower() for line in lines}
+    absent = [(title, NONE, "did not run", "") for word, title in CANARIES.items() if not any(word in name for name in names)]
+    header = ("Canary", "Cell", "Result", "Detail")
+    rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
+    return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)
+
+
+def failure_table(run: Run) -> Table:
+    """Cells without a finished record."""
+    lines = [
+        (cell.name, cell.status, cell.reason or "no reason was given", cell.record.ended_at if cell.record else NONE)
+        for cell in run.cells
+        if cell.status != "ok"
+    ]
+    header = ("Cell", "Status", "Reason", "Ended")
+    return Table(name="failures", caption="A failure is a result: these cells did not finish", header=header, rows=tuple(lines))
+
+
+def environment_table(run: Run) -> Table:
+    """Machine and versions; one column for each that differs."""
+    seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for cell in run.cells:
+        if cell.record:
+            environment = cell.record.environment.model_dump()
+            block = flatten(environment | {"gpus": ", ".join(environment["gpus"]) or "none", "commits": ", ".join(cell.record.commits)})
+            block["memory_bytes"] = f"{environment['memory_bytes'] / 2**30:.1f} GiB"
+            seen.setdefault(repr(block), (block, []))[1].append(cell.name)
+    keys = list(dict.fromkeys(key for block, _ in seen.values() for key in block))
+    lines = [
+        (key.removeprefix("packages.").replace("memory_bytes", "memory"), *(plain(block.get(key)) for block, _ in seen.values()))
+        for key in keys
+    ]
+    header = ("Environment", *(f"{len(cells)} cells" if len(seen) == 1 else ", ".join(cells) for _, cells in seen.values()))
+    return Table(name="environment", caption="Where and with what the cells ran", header=header, rows=tuple(lines))
+
+
+def cell_table(run: Run) -> Table:
+    """Every cell with its fingerprint."""
+    lines = [
+        (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.folder.name)
+        for cell in run.cells
+    ]
+    header = ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder")
+    return Table(name="cells", caption="Cells of the run", header=header, rows=tuple(lines))
+
+
+def measurement_table(run: Run) -> Table:
+    """Every number of every record, as stored."""
+    table = run.measurements
+    lines = tuple(tuple(plain(value) for value in line) for line in table.itertuples(index=False))
+    return Table(name="measurements", caption="Every number, as stored", header=tuple(table.columns), rows=lines, data=table)
+
+
+def plain(value: Any) -> str:
+    """Any JSON value as a cell of a table."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return NONE
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    return str(value)
+
+
+# --- their plain forms
+
+
+def to_csv(table: Table) -> str:
+    """Unrounded, SI units and bytes."""
+    return table.frame.to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub table; best values in bold. Text from records cannot become markup."""
+    lines = [[markdown(text) for text in row] for row in table.rows]
+    for row, column in table.bold:
+        value, _, rest = lines[row][column].partition(" ")
+        lines[row][column] = f"**{value}** {rest}".rstrip()
+    head = "| " + " | ".join(map(markdown, table.header)) + " |"
+    rule = "|" + "---|" * len(table.header)
+    return "\n".join([f"{markdown(table.caption)}.", "", head, rule, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+
+def markdown(text: str) -> str:
+    """Text from a record as one line of Markdown, without any markup of its own."""
+    return re.sub(r"([\\|*_`\[\]~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    **{char: f"\\{char}" for char in "&%$#_"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    metrics.TIMES: r"$\times$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "±": r"$\pm$",
+    metrics.MINUS: r"$-$",
+    metrics.DASH: r"--",
+    "µ": r"\textmu{}",
+    "[": "{[}",  # a row that starts with [ would be read as the optional argument of \\
+    "]": "{]}",
+}
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table; needs \\usepackage{booktabs} and, for the best values, nothing else."""
+    frame = pd.DataFrame([list(row) for row in table.rows], columns=range(len(table.header)))
+    weights = frame.map(lambda _: "")
+    for row, column in table.bold:
+        weights.iloc[row, column] = "textbf:--rwrap;"
+    styler = frame.style.hide(axis="index").format(_latex).apply(lambda _: weights, axis=None)
+    styler = styler.format_index(lambda column: _latex(table.header[int(str(column))]), axis="columns")
+    return styler.to_latex(hrules=True, column_format="l" * len(table.header), caption=_latex(table.caption), label=f"tab:{table.name}")
+
+
+def _latex(text: Any) -> str:
+    return "".join(_LATEX.get(char, char) for char in " ".join(str(text).split()))

@@ -1,0 +1,49 @@
+"""Cells: the fingerprint covers everything; budgets have one axis."""
+
+import pytest
+from pydantic import ValidationError
+
+import bench.cell
+from bench.cell import Budget, Cell, content_hash, differences, flatten
+from tests.tiny import cell_fields, tiny_cell
+
+
+def test_fingerprint_covers_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = tiny_cell()
+    seen = {cell.fingerprint()}
+    for change in (
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"budget": {"steps": 7}},
+        {"budget": {"samples": 6}},
+        {"data": {**cell_fields()["data"], "gravity": 1.0}},
+        {"sampler": {"num_steps": 3}},
+        {"device": "auto"},
+    ):
+        seen.add(tiny_cell(**change).fingerprint())
+    assert len(seen) == 8
+    monkeypatch.setattr(bench.cell, "PROTOCOL_VERSION", 10**6)
+    assert cell.fingerprint() not in seen
+
+
+def test_fingerprint_survives_the_record() -> None:
+    cell = tiny_cell()
+    assert Cell.model_validate_json(cell.model_dump_json()).fingerprint() == cell.fingerprint()
+
+
+@pytest.mark.parametrize("budget", [{}, {"steps": 1, "seconds": 2.0}])
+def test_budget_has_exactly_one_axis(budget: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of steps, samples, train_flops, seconds"):
+        Budget.model_validate(budget)
+
+
+def test_differences_lists_dotted_fields() -> None:
+    first, second = tiny_cell(), tiny_cell(backbone="baselines:UNet-XS", budget={"steps": 7})
+    assert differences(first, second) == [("backbone", "dit:DiT-XS/2", "baselines:UNet-XS"), ("budget.steps", 6, 7)]
+
+
+def test_flatten_and_hash() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_hash(float("nan"))

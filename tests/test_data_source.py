@@ -1,0 +1,214 @@
+"""The contract of a source, discovery, errors, and the cache."""
+
+import errno
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bench.data.clips
+from bench.data.clips import open_frames, read_clips
+from bench.data.source import SourceConfig, clips_digest, describe, load_clips, load_config, sources
+
+WORLD = {"source": "worlds", "num_frames": 3, "height": 12, "width": 16, "num_train": 5, "num_val": 2, "num_test": 2}
+
+PLUGIN = '''
+"""Grey clips."""
+import numpy as np
+from bench.data.clips import ClipSet, open_frames, save_clips
+from bench.data.source import SourceConfig, digest_of
+
+class Config(SourceConfig):
+    level: int
+
+def digest(config):
+    return digest_of(config.model_dump(mode="json"))
+
+def labels(config):
+    return ()
+
+def write(config, folder, progress):
+    num = {"train": 4, "val": config.num_val, "test": config.num_test}
+    frames = open_frames(folder, num, (config.num_frames, config.height, config.width))
+    splits = {}
+    for split, array in frames.items():
+        array[:] = config.level
+        num = len(array) - WRITES_FEWER
+        splits[split] = ClipSet(array, np.zeros(len(array), dtype=np.int64), tuple(f"{split}{i}" for i in range(num)))
+    save_clips(folder, splits, label_names=(), fps=1.0)
+'''
+
+
+def world(**changes: Any) -> SourceConfig:
+    return load_config(WORLD | changes)
+
+
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fewer: str = "0") -> dict[str, Any]:
+    (tmp_path / f"{name}.py").write_text(PLUGIN.replace("WRITES_FEWER", fewer))
+    monkeypatch.syspath_prepend(tmp_path)
+    return {"source": name, "num_frames": 2, "height": 8, "width": 9, "num_val": 1, "num_test": 1, "level": 7}
+
+
+def test_every_source_is_found_and_described() -> None:
+    assert {"worlds", "folder", "ucf101"} <= set(sources())
+    assert not {"source", "video", "clips", "timeline"} & set(sources())
+    assert all(describe(name) and "\n" not in describe(name) for name in sources())
+
+
+def test_config_round_trips_and_is_frozen() -> None:
+    config = world(radius=(0.2, 0.25))
+    assert load_config(config.model_dump(mode="json")) == config
+    assert load_config(config) is config
+    with pytest.raises(ValueError, match="frozen"):
+        config.height = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "world"}, r"unknown source 'world'; did you mean 'worlds'\?"),
+        ({"source": "json"}, "unknown source 'json'"),
+        ({"source": "video"}, "unknown source 'video'"),
+        ({"source": "no.such.module"}, "unknown source 'no.such.module'"),
+        ({"source": ""}, "unknown source ''"),
+        ({"source": 3}, "source=3; name one of"),
+        ({"heigth": 4}, r"no field 'heigth'; did you mean 'height'\?"),
+        ({"height": 4}, "height = 4: should be greater than or equal to 8"),
+        ({"num_val": 0}, "num_val = 0"),
+        ({"num_train": "many"}, "num_train = 'many'"),
+        ({"radius": (0.3, 0.2)}, "radius = .*the first must not exceed the second"),
+        ({"radius": (0.3, 0.6)}, "below 0.5"),
+        ({"num_objects": 5}, "leave no room; use 2"),
+    ],
+)
+def test_errors_are_one_line_that_names_thing_and_remedy(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(WORLD | changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_field_is_named() -> None:
+    with pytest.raises(ValueError, match="num_train is missing"):
+        load_config({name: value for name, value in WORLD.items() if name != "num_train"})
+
+
+def test_a_module_anywhere_on_the_path_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = load_clips(load_config(plugin(tmp_path, monkeypatch, "grey_clips")), tmp_path)
+    assert (clips.splits["val"].frames == 7).all() and clips.label_names == () and clips.splits["train"].truth is None
+
+
+def test_a_module_that_lacks_a_dependency_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needy_clips.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="needs the module 'not_installed_anywhere'"):
+        load_config(WORLD | {"source": "needy_clips"})
+
+
+def test_a_source_that_writes_too_few_clips_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(plugin(tmp_path, monkeypatch, "short_clips", fewer="1"))
+    with pytest.raises(ValueError, match="wrote 0 val clips, expected 1"):
+        load_clips(config, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "clips").iterdir()) == []
+
+
+def test_rows_beyond_the_names_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(plugin(tmp_path, monkeypatch, "cut_clips", fewer="(2 if split == 'train' else 0)"))
+    frames = load_clips(config, tmp_path).splits["train"].frames
+    assert frames.shape == (2, 2, 8, 9, 3) and (frames == 7).all()
+
+
+def test_cache_is_memory_mapped_and_reused(tmp_path: Path) -> None:
+    calls: list[tuple[int, int, str]] = []
+    first = load_clips(world(), tmp_path, lambda *call: calls.append(call))
+    assert calls[-1][:2] == (9, 9)
+    calls.clear()
+    again = load_clips(world(), tmp_path, lambda *call: calls.append(call))
+    assert calls == []
+    assert isinstance(again.splits["train"].frames, np.memmap) and not again.splits["train"].frames.flags.writeable
+    for split in ("train", "val", "test"):
+        assert (first.splits[split].frames == again.splits[split].frames).all()
+        assert first.splits[split].clip_ids == again.splits[split].clip_ids
+    assert [folder.name for folder in (tmp_path / "clips").iterdir()] == [first.digest[:16]]
+
+
+def test_digest_follows_content() -> None:
+    digests = [clips_digest(world(**changes)) for changes in ({}, {"seed": 1}, {"fps": 9}, {"num_train": 6}, {"width": 17})]
+    assert len(set(digests)) == 5 and clips_digest(world()) == digests[0]
+
+
+def test_a_killed_build_leaves_nothing_that_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "clips" / clips_digest(world())[:16]
+    leftover = folder.with_name(f".{folder.name}.4711.deadbeef.tmp")
+    leftover.mkdir(parents=True)
+    (leftover / "train.npy").write_bytes(b"half")
+
+    def interrupt(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_clips(world(), tmp_path, interrupt)
+    assert list((tmp_path / "clips").iterdir()) == [leftover]
+    assert len(load_clips(world(), tmp_path).splits["train"]) == 5
+
+
+def test_two_builds_at_once_do_no_harm(tmp_path: Path) -> None:
+    others: list[Any] = []
+
+    def build_too(done: int, total: int, what: str) -> None:
+        if not others:
+            others.append(None)
+            others[0] = load_clips(world(), tmp_path)  # starts later, ends first
+
+    clips = load_clips(world(), tmp_path, build_too)
+    assert (clips.splits["train"].frames == others[0].splits["train"].frames).all()
+    assert [folder.name for folder in (tmp_path / "clips").iterdir()] == [clips.digest[:16]]
+
+
+@pytest.mark.parametrize("damage", ["cut train.npy", "cut val.labels.npy", "no meta.json", "half meta.json", "no test.truth.npz"])
+def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path: Path, damage: str) -> None:
+    before = np.array(load_clips(world(), tmp_path).splits["train"].frames)
+    folder = tmp_path / "clips" / clips_digest(world())[:16]
+    how, name = damage.split()
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if how != "no":
+        (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        read_clips(folder, "")
+    with pytest.warns(UserWarning, match="damaged and are built again"):
+        clips = load_clips(world(), tmp_path)
+    assert (clips.splits["train"].frames == before).all()
+
+
+def test_a_full_disk_says_where_and_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 9 * 3 * 12 * 16 * 3
+    monkeypatch.setattr(bench.data.clips.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(OSError, match=rf"no room for clips in {tmp_path}.*{needed} bytes needed, 1 free") as caught:
+        load_clips(world(), tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    assert list((tmp_path / "clips").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_the_same_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bench.data.clips.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for clips in .* 1728 bytes needed"):
+        open_frames(tmp_path, {"train": 1}, (3, 12, 16))
+
+
+def test_frames_are_reserved_on_disk(tmp_path: Path) -> None:
+    open_frames(tmp_path, {"train": 50}, (10, 24, 24))
+    stat = (tmp_path / "train.npy").stat()
+    assert stat.st_blocks * 512 >= 50 * 10 * 24 * 24 * 3
+
+
+def test_sources_are_torch_free() -> None:
+    for name in ("clips", "folder", "source", "timeline", "ucf101", "video", "worlds"):
+        spec = importlib.util.find_spec(f"bench.data.{name}")
+        assert spec is not None and spec.origin is not None
+        assert "torch" not in Path(spec.origin).read_text()

@@ -1,0 +1,73 @@
+"""Names, sizes and shape rules of the patch transformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bench.backbone import find_factory, load_backbone
+from bench.shapes import LatentSpec
+from dit import BACKBONES, SIZES, DiTConfig
+from dit.model import DiT
+
+IMAGENET = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=1000)
+
+
+def num_params(model: object) -> int:
+    assert isinstance(model, nn.Module)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "published"), [("DiT-S/2", 32_963_360), ("DiT-XL/2", 675_129_632)])
+def test_published_parameter_counts(name: str, published: int) -> None:
+    """Eight output channels (a learned sigma) and a stored position for each of 16 x 16 tokens, as in 2212.09748."""
+    config = BACKBONES[name]
+    with torch.device("meta"):
+        model = DiT(config, IMAGENET, out_channels=8)
+    assert num_params(model) + 16 * 16 * config.hidden_size == published
+
+
+@pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
+def test_ladder_has_the_papers_sizes(size: str, millions: int) -> None:
+    with torch.device("meta"):
+        for patch in (2, 4, 8):
+            assert num_params(load_backbone(f"dit:DiT-{size}/{patch}", IMAGENET)) / 1e6 == pytest.approx(millions, rel=0.025)
+
+
+def test_every_name_builds() -> None:
+    with torch.device("meta"):
+        for name in BACKBONES:
+            if name.startswith("DiT-XS"):
+                assert load_backbone(f"dit:{name}", IMAGENET).ragged
+    assert len(BACKBONES) == len(SIZES) * 3 * 3
+
+
+def test_names_say_what_is_built() -> None:
+    plain, tubelet, sincos = BACKBONES["DiT-B/4"], BACKBONES["DiT-B/4t2"], BACKBONES["DiT-B/4-sincos"]
+    assert (plain.patch_size, plain.positions) == ((1, 4, 4), "rotary")
+    assert (tubelet.patch_size, tubelet.positions) == ((2, 4, 4), "rotary")
+    assert (sincos.patch_size, sincos.positions) == ((1, 4, 4), "sincos")
+    with pytest.raises(ValueError, match="did you mean 'dit:DiT-XS/2'"):
+        find_factory("dit:DiT-XXS/2")
+
+
+def test_tokens_and_divisibility() -> None:
+    config = BACKBONES["DiT-S/2t2"]
+    config.check((4, 6, 8))
+    assert config.num_tokens((4, 6, 8)) == 2 * 3 * 4
+    for shape, message in [((3, 6, 8), "frames divisible by 2, got 3"), ((4, 5, 8), "height .* got 5"), ((4, 6, 7), "width .* got 7")]:
+        with pytest.raises(ValueError, match=message):
+            config.check(shape)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"positions": "learned"}, "unknown positions 'learned'; use one of rotary, sincos"),
+        ({"num_heads": 3}, "hidden_size 32 over 3 heads"),
+    ],
+)
+def test_impossible_configurations(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiTConfig(**({"depth": 1, "hidden_size": 32, "num_heads": 2, "patch_size": (1, 2, 2)} | wrong))

@@ -1,0 +1,48 @@
+"""Clips <-> tokens: exact inverses, in an order that can be checked by eye."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dit.packing import pack, patchify, segment_ids, unpack, unpatchify
+
+MIXED = [(2, 4, 6), (6, 2, 2), (2, 4, 6), (4, 6, 2)]
+
+
+@pytest.mark.parametrize("patch_size", [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 1), (3, 4, 6)])
+def test_unpatchify_inverts_patchify(patch_size: tuple[int, int, int]) -> None:
+    latents = torch.randn(5, 6, 8, 12)
+    patches = patchify(latents, patch_size)
+    volume = patch_size[0] * patch_size[1] * patch_size[2]
+    assert patches.shape == (6 * 8 * 12 // volume, 5 * volume)
+    assert torch.equal(unpatchify(patches, patch_size, (6, 8, 12)), latents)
+
+
+def test_order_of_tokens_and_of_values() -> None:
+    """Latents that hold their own address 1000 c + 100 t + 10 h + w."""
+    c, t, h, w = torch.meshgrid(torch.arange(2), torch.arange(2), torch.arange(4), torch.arange(6), indexing="ij")
+    patches = patchify(1000 * c + 100 * t + 10 * h + w, (1, 2, 2))
+    assert patches[0].tolist() == [0, 1, 10, 11, 1000, 1001, 1010, 1011]
+    assert patches[:, 0].tolist() == [0, 2, 4, 20, 22, 24, 100, 102, 104, 120, 122, 124]
+
+
+@pytest.mark.parametrize("shapes", [MIXED, [(2, 4, 6)] * 3, [(2, 4, 6)], [(2, 4, 6), (2, 6, 4)]])
+def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
+    latents = [torch.randn(3, *shape) for shape in shapes]
+    values, _, _, seqlens = pack(latents, (2, 2, 2))
+    for clip, restored in zip(latents, unpack(values, seqlens, (2, 2, 2), shapes), strict=True):
+        assert torch.equal(clip, restored)
+
+
+def test_positions_and_lengths_of_a_mixed_pack() -> None:
+    packed = pack([torch.zeros(1, 1, 4, 6), torch.zeros(1, 3, 4, 2)], (1, 2, 2))
+    assert packed.seqlens == (6, 6)
+    assert packed.cu_seqlens.tolist() == [0, 6, 12] and packed.cu_seqlens.dtype == torch.int32
+    first = [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]
+    second = [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0]]
+    assert packed.positions.tolist() == first + second
+
+
+def test_segment_ids() -> None:
+    assert segment_ids(torch.tensor([0, 2, 3, 6], dtype=torch.int32), 6).tolist() == [0, 0, 1, 2, 2, 2]

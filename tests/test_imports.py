@@ -1,0 +1,106 @@
+"""Imports point one way, and what must start without torch does. Read from the syntax tree: nothing is imported to find out."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("bench", "dit", "baselines")
+HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
+TORCH_FREE = (
+    "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py", "bench/check.py",
+    "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/report/*.py", "bench/data/*.py",
+    "dit/__init__.py", "baselines/__init__.py",
+)  # fmt: skip
+
+
+def files(*patterns: str) -> list[str]:
+    """Those that exist, as paths from the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def imports(file: str, *, at_import_only: bool = False) -> set[str]:
+    """Dotted names that `file` imports: anywhere, or only when it is imported itself (no functions, no TYPE_CHECKING)."""
+    package = file.split("/")[:-1]
+    names = set()
+    nodes: list[ast.AST] = [ast.parse((ROOT / file).read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif at_import_only and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        elif at_import_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+    return names
+
+
+def our_files(name: str) -> list[str]:
+    """The files that `import <name>` runs: of the module, if it is one of ours, and of every package above it."""
+    parts = name.split(".")
+    if parts[0] not in OURS:
+        return []
+    paths = ["/".join([*parts[:depth], "__init__.py"]) for depth in range(1, len(parts) + 1)]
+    return [path for path in [*paths, "/".join(parts) + ".py"] if (ROOT / path).is_file()]
+
+
+def heavy_chain(file: str, seen: tuple[str, ...] = ()) -> str | None:
+    """'a.py -> b.py -> torch' if importing `file` leads to a heavy module, through any of our own."""
+    chain = (*seen, file)
+    for name in sorted(imports(file, at_import_only=True)):
+        if name.split(".")[0] in HEAVY:
+            return " -> ".join((*chain, name))
+        for other in our_files(name):
+            if other not in chain and (found := heavy_chain(other, chain)):
+                return found
+    return None
+
+
+@pytest.mark.parametrize("file", files("dit/**/*.py", "baselines/**/*.py"))
+def test_a_backbone_imports_only_the_contracts(file: str) -> None:
+    allowed = ("bench.shapes", "bench.backbone", file.split("/")[0])
+    ours = {name for name in imports(file) if name.split(".")[0] in OURS and name != "bench"}
+    assert not [name for name in ours if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)]
+
+
+@pytest.mark.parametrize("file", files("bench/**/*.py"))
+def test_the_harness_names_no_backbone(file: str) -> None:
+    assert not [name for name in imports(file) if name.split(".")[0] in ("dit", "baselines")]
+
+
+@pytest.mark.parametrize("file", files(*TORCH_FREE))
+def test_starts_without_torch(file: str) -> None:
+    assert heavy_chain(file) is None
+
+
+def test_naming_backbones_loads_no_torch() -> None:
+    """What the syntax tree says, once for real: names, shapes and token counts in a process without torch."""
+    code = (
+        "import sys, dit, baselines\n"
+        "for factory in (dit.BACKBONES['DiT-S/2'], baselines.BACKBONES['UNet-S']):\n"
+        "    factory.check((10, 8, 8)); factory.num_tokens((10, 8, 8))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_reader_of_imports_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bench" / "report").mkdir(parents=True)
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    (tmp_path / "bench" / "deep.py").write_text("try:\n    import torch.nn\nexcept ImportError:\n    pass\n")
+    (tmp_path / "bench" / "report" / "page.py").write_text("from ..deep import x\ndef f():\n    from dit import y\n")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert heavy_chain("bench/report/page.py") == "bench/report/page.py -> bench/deep.py -> torch.nn"
+    assert imports("bench/report/page.py", at_import_only=True) == {"bench.deep", "bench.deep.x"}
+    assert imports("bench/report/page.py") == {"bench.deep", "bench.deep.x", "dit", "dit.y"}

@@ -1,0 +1,53 @@
+"""Kernel distance against arithmetic by hand, and unbiased where a Frechet distance is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from bench.metrics.frechet import frechet_distance
+from bench.metrics.kernel import KernelDistance, kernel_distance
+
+
+def test_by_hand() -> None:
+    a, b = np.array([[1.0], [2.0]]), np.array([[0.0], [1.0]])
+    # d = 1. Within a: k(1, 2) = 27. Within b: k(0, 1) = 1. Between: k(1,0) k(1,1) k(2,0) k(2,1) = 1, 8, 1, 27, mean 9.25
+    assert kernel_distance(a, b) == pytest.approx(27 + 1 - 2 * 9.25)
+
+
+def test_by_hand_in_two_dimensions() -> None:
+    a, b = np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([[2.0, 2.0], [0.0, 0.0], [2.0, 0.0]])
+    # x.y / 2 + 1. Within a: 1. Within b, pairs: 1, (4/2+1)^3 = 27, 1. Between: row 1: 27, 1, 27; row 2: 27, 1, 1
+    assert kernel_distance(a, b) == pytest.approx(1 + 29 / 3 - 2 * 84 / 6)
+
+
+def test_a_loop_over_pairs_agrees() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((5, 3)), generator.standard_normal((7, 3)) + 1
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x @ y / 3 + 1) ** 3)
+
+    within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    between = np.mean([kernel(x, y) for x in a for y in b])
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between, rel=1e-12)
+    assert kernel_distance(a, b) == pytest.approx(kernel_distance(b, a), rel=1e-12)
+
+
+def test_unbiased_where_frechet_is_not() -> None:
+    generator = np.random.default_rng(0)
+    pairs = [(generator.standard_normal((16, 8)), generator.standard_normal((16, 8))) for _ in range(300)]
+    values = [kernel_distance(a, b) for a, b in pairs]
+    standard_error = np.std(values) / len(values) ** 0.5
+    assert abs(np.mean(values)) < 3 * standard_error
+    assert min(values) < 0
+    assert np.mean([frechet_distance(a, b) for a, b in pairs[:20]]) > 1
+
+
+def test_metric_equals_the_function() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(20, 6, generator=generator), torch.randn(14, 6, generator=generator) + 1
+    metric = KernelDistance()
+    metric.update(real, real=True)
+    for batch in fake.split(5):
+        metric(batch, real=False)
+    assert metric.compute().item() == kernel_distance(real.numpy(), fake.numpy())

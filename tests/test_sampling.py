@@ -1,0 +1,96 @@
+"""Samplers: the exact answer where one is known; clips that depend on nothing but their index."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from bench.cell import SOLVERS, Objective, Sampler
+from bench.diffusion import PATHS, draw_noise
+from bench.sampling import SCHEDULERS, guided, sample
+from tests.tiny import Linear
+
+
+class Oracle:
+    """Knows that all data is one clip of value 0.5, so its prediction is exact at every timestep."""
+
+    ragged = True
+
+    def __init__(self, objective: str):
+        self.path, self.objective, self.calls = PATHS[objective], objective, 0
+
+    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+        self.calls += 1
+        alphas, sigmas = self.path.coefficients(timesteps)
+        predictions = []
+        for clip, alpha, sigma in zip(latents, alphas, sigmas, strict=True):
+            data = torch.full_like(clip, 0.5)
+            noise = (clip - alpha * data) / sigma
+            predictions.append(self.path.target(data, noise, alpha, sigma))
+        return predictions
+
+
+def run(backbone: object, objective: str = "rectified_flow", **changes: object) -> list[Tensor]:
+    options: dict[str, object] = {
+        "shapes": [(4, 2, 3, 4), (4, 1, 2, 2), (4, 3, 2, 2)],
+        "labels": [0, 1, 2],
+        "null_label": 3,
+        "objective": Objective(name=objective),  # type: ignore[arg-type]
+        "sampler": Sampler(num_steps=5, solver=SOLVERS[objective][0]),  # type: ignore[arg-type]
+        "seed": 0,
+        "first_clip": 0,
+        "device": torch.device("cpu"),
+        "autocast": None,
+        "progress": lambda done, total, what: None,
+    }
+    return sample(backbone, **{**options, **changes}).latents  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("objective", "solver"), SCHEDULERS)
+def test_every_solver_finds_the_only_data_there_is(objective: str, solver: str) -> None:
+    oracle = Oracle(objective)
+    clips = run(oracle, objective, sampler=Sampler(num_steps=8, solver=solver))  # type: ignore[arg-type]
+    assert oracle.calls == 8
+    for clip, shape in zip(clips, [(4, 2, 3, 4), (4, 1, 2, 2), (4, 3, 2, 2)], strict=True):
+        assert_close(clip, torch.full(shape, 0.5), atol=2e-3, rtol=0)
+
+
+def test_every_allowed_pair_has_a_scheduler() -> None:
+    assert {(objective, solver) for objective, solvers in SOLVERS.items() for solver in solvers} == set(SCHEDULERS)
+
+
+def test_clips_do_not_depend_on_batch_size_or_neighbours() -> None:
+    torch.manual_seed(0)
+    backbone = Linear()
+    whole = run(backbone)
+    for clip, alone in zip(whole, run(backbone, sampler=Sampler(num_steps=5, batch_size=1)), strict=True):
+        assert_close(clip, alone)
+    later = run(backbone, shapes=[(4, 1, 2, 2)], labels=[1], first_clip=1)
+    assert_close(later[0], whole[1])
+    assert not torch.allclose(run(backbone, seed=1)[0], whole[0])
+
+
+def test_one_euler_step_by_hand() -> None:
+    class Constant(Oracle):
+        def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+            assert_close(timesteps, torch.ones(1))
+            return [torch.full_like(latents[0], 2.0)]
+
+    clip = run(Constant("rectified_flow"), shapes=[(1, 1, 1, 2)], labels=[0], sampler=Sampler(num_steps=1))[0]
+    assert_close(clip, draw_noise(0, "sample_noise", 0, (1, 1, 1, 2)) - 2.0)
+
+
+def test_guidance_by_hand_and_its_cost() -> None:
+    class ByLabel:
+        def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
+            return [torch.full_like(clip, float(label)) for clip, label in zip(latents, labels, strict=True)]
+
+    latents, labels = [torch.zeros(1), torch.zeros(1)], torch.tensor([1, 2])
+    assert [float(each) for each in guided(ByLabel(), latents, torch.ones(2), labels, 3, 2.0)] == [-1.0, 1.0]  # type: ignore[arg-type]
+    assert [float(each) for each in guided(ByLabel(), latents, torch.ones(2), labels, 3, 1.0)] == [1.0, 2.0]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs classes"):
+        guided(ByLabel(), latents, torch.ones(2), None, 3, 2.0)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    options = {"shapes": [(4, 1, 2, 2)], "labels": [0], "null_label": 3, "objective": Objective(), "seed": 0, "first_clip": 0}
+    rest = {"device": torch.device("cpu"), "autocast": None, "progress": lambda done, total, what: None}
+    assert sample(Linear(), sampler=Sampler(num_steps=5, guidance_scale=2.0), **options, **rest).num_evals == 10  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""Records: atomic, versioned, never edited."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.environment import read_environment
+from bench.store import (
+    Record, StoreError, Training, attempts, cell_folder, check_writable, latest, next_attempt, read_record, sha256_texts, write_record, write_text,
+)  # fmt: skip
+from tests.tiny import tiny_cell
+
+
+def record(**changes: object) -> Record:
+    cell = tiny_cell()
+    fields: dict[str, object] = {
+        "matrix": "m",
+        "name": "c",
+        "fingerprint": cell.fingerprint(),
+        "cell": cell.model_dump(mode="json"),
+        "attempt": 1,
+        "status": "ok",
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "ended_at": "2026-01-01T00:00:01+00:00",
+        "environment": read_environment(),
+    }
+    return Record.model_validate({**fields, **changes})
+
+
+def test_record_round_trip_keeps_every_bit_and_nan(tmp_path: Path) -> None:
+    training = Training(
+        num_steps=2, num_samples=4, wall_time_s=0.1 + 0.2, loss=[1 / 3, float("nan")], step_time_s=[0.1, 1e-17], data_time_s=[0, 0],
+        num_warmup_steps=0, validation=[], validation_by_timestep={}, grad_norm=[1, float("inf")],
+    )  # fmt: skip
+    path = write_record(tmp_path, record(training=training))
+    again = read_record(path)
+    assert again.training is not None
+    assert repr(again.training) == repr(training)
+    assert again == record(training=again.training) or repr(again) == repr(record(training=training))
+
+
+def test_attempts_count_up_and_are_never_edited(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    for number in range(1, 12):
+        assert next_attempt(tmp_path) == number
+        write_record(tmp_path, record(attempt=number))
+    newest = latest(tmp_path)
+    assert newest is not None
+    assert newest.attempt == 11  # by number, not by name
+    assert [each.attempt for each in attempts(tmp_path)] == list(range(1, 12))
+    with pytest.raises(StoreError, match="never edited"):
+        write_record(tmp_path, record(attempt=3))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 99}', "\xff"])
+def test_unreadable_records_say_so(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "attempt-1.json"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(StoreError, match=str(path)):
+        read_record(path)
+
+
+def test_folder_names_carry_the_fingerprint(tmp_path: Path) -> None:
+    cell = tiny_cell()
+    assert cell_folder(tmp_path, "m", "c", cell) == tmp_path / "m" / f"c-{cell.fingerprint()[:8]}"
+
+
+def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_killed_writer_never_tears_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_text(path, json.dumps([0] * 10))
+    code = f"""
+from pathlib import Path
+from bench.store import write_text
+import itertools, json
+for n in itertools.count(1):
+    write_text(Path({str(path)!r}), json.dumps([n] * 200000))
+"""
+    for delay_s in (0.3, 0.41, 0.53):
+        writer = subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(delay_s + 0.3)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        values = json.loads(path.read_text())
+        assert len(set(values)) == 1
+
+
+def test_clip_list_hash_depends_on_order_and_borders() -> None:
+    assert len({sha256_texts(texts) for texts in (["ab", "c"], ["a", "bc"], ["c", "ab"])}) == 3

@@ -1,0 +1,142 @@
+"""The training loop: it learns, resumes bit for bit, obeys its budget, and notices divergence."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from bench.train import CURVE_FRACTIONS, Diverged, Interrupted, LatentSet, num_warmup_steps
+from tests.tiny import latent_set, linear_trainer, tiny_cell
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    cell = tiny_cell(budget={"steps": 150}, batching={"batch_size": 8}, optimizer={"learning_rate": 0.02, "warmup_steps": 5, "ema_decay": 0.9})
+    training = linear_trainer(cell, tmp_path).train()
+    assert np.mean(training.loss[-20:]) < 0.85 * np.mean(training.loss[:5])
+    assert training.validation[-1]["loss"] < training.validation[0]["loss"]
+    assert len(training.loss) == len(training.step_time_s) == len(training.data_time_s) == len(training.grad_norm) == training.num_steps == 150
+    assert set(training.validation_by_timestep) == {"0.0625", "0.1875", "0.3125", "0.4375", "0.5625", "0.6875", "0.8125", "0.9375"}
+    assert len(training.validation) == len(CURVE_FRACTIONS) + 1
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
+    cell = tiny_cell(budget={"steps": 6})
+    whole = linear_trainer(cell, tmp_path / "a").train() if (tmp_path / "a").mkdir() is None else None
+    (tmp_path / "b").mkdir()
+    asked = iter([False] * (stop_after - 1) + [True])
+    with pytest.raises(Interrupted, match=f"step {stop_after}"):
+        linear_trainer(cell, tmp_path / "b", should_stop=lambda: next(asked)).train()
+    torch.randn(5)  # global randomness moved on: it must not matter
+    resumed = linear_trainer(cell, tmp_path / "b")
+    assert resumed.state.step == stop_after
+    again = resumed.train()
+    assert whole is not None
+    assert again.loss == whole.loss
+    assert again.grad_norm == whole.grad_norm
+    assert again.validation_by_timestep == whole.validation_by_timestep
+    assert [point["loss"] for point in again.validation] == [point["loss"] for point in whole.validation]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    cell = tiny_cell()
+    first = linear_trainer(cell, tmp_path).train()
+    second = linear_trainer(cell, tmp_path)
+    assert second.state.step == 6
+    assert second.train().loss == first.loss
+
+
+def test_a_checkpoint_of_other_data_is_not_resumed(tmp_path: Path) -> None:
+    linear_trainer(tiny_cell(), tmp_path).train()
+    assert linear_trainer(tiny_cell(), tmp_path, inputs="y").state.step == 0
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "pickle"])
+def test_damaged_checkpoints_are_an_error_that_names_the_file(tmp_path: Path, damage: str) -> None:
+    linear_trainer(tiny_cell(), tmp_path).train()
+    path = tmp_path / "checkpoint.pt"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "garbage":
+        path.write_bytes(b"garbage")
+    else:
+        torch.save({"state": os.system}, path)
+    with pytest.raises(ValueError, match="remove it to start over"):
+        linear_trainer(tiny_cell(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [({"steps": 3}, 3), ({"samples": 5}, 3), ({"train_flops": 3 * 1000 * 2 * 4.0}, 4), ({"seconds": 1e-9}, 1)]
+)
+def test_budgets(tmp_path: Path, budget: dict[str, float], steps: int) -> None:
+    training = linear_trainer(tiny_cell(budget=budget), tmp_path).train()
+    assert (training.num_steps, training.num_samples) == (steps, 2 * steps)
+
+
+def test_seconds_count_training_and_not_pauses(tmp_path: Path) -> None:
+    training = linear_trainer(tiny_cell(budget={"seconds": 0.5}), tmp_path).train()
+    assert training.wall_time_s >= 0.5
+    assert training.step_end_s == sorted(training.step_end_s)
+    assert sum(training.step_time_s) <= training.wall_time_s
+
+
+def test_backbones_draw_the_same(tmp_path: Path) -> None:
+    first, second = linear_trainer(tiny_cell(), tmp_path), linear_trainer(tiny_cell(backbone="baselines:UNet-XS"), tmp_path)
+    for a, b in zip(first.draw(3, 4), second.draw(3, 4), strict=True):
+        assert_close(a, b)
+    assert_close(first.draw(0, 4)[0][2:], first.draw(2, 2)[0])  # a draw does not depend on its batch
+    other_seed = linear_trainer(tiny_cell(seed=1), tmp_path)
+    assert not torch.equal(first.draw(0, 1)[0][0], other_seed.draw(0, 1)[0][0])
+
+
+def test_label_dropout_share(tmp_path: Path) -> None:
+    trainer = linear_trainer(tiny_cell(objective={"label_dropout": 0.3}), tmp_path)
+    labels = trainer.draw(0, 2000)[3]
+    assert labels is not None
+    assert 0.26 < float((labels == 3).float().mean()) < 0.34
+    assert linear_trainer(tiny_cell(), tmp_path, train=latent_set(labelled=False)).draw(0, 2)[3] is None
+
+
+def test_divergence_is_detected_and_its_course_kept(tmp_path: Path) -> None:
+    broken = LatentSet(latents=np.full((8, 4, 3, 4, 2), np.nan, np.float32), labels=None, null_label=3)
+    trainer = linear_trainer(tiny_cell(), tmp_path, train=broken)
+    with pytest.raises(Diverged, match="step 1"):
+        trainer.train()
+    assert len(trainer.course().loss) == 1
+    exploding = tiny_cell(budget={"steps": 200}, optimizer={"learning_rate": 30.0, "warmup_steps": 60})
+    (tmp_path / "b").mkdir()
+    with pytest.raises(Diverged, match="times the first"):
+        linear_trainer(exploding, tmp_path / "b").train()
+
+
+def test_averaged_weights_follow_the_warm_up_of_the_decay(tmp_path: Path) -> None:
+    trainer = linear_trainer(tiny_cell(budget={"steps": 3}, optimizer={"ema_decay": 0.999}), tmp_path)
+    weights = [trainer.params[0].detach().clone()]
+    for _ in range(3):
+        trainer.update(*trainer.draw(trainer.state.num_samples, 2))
+        trainer.state.step += 1
+        trainer.state.num_samples += 2
+        weights.append(trainer.params[0].detach().clone())
+    expected = weights[1]  # before step 1 the average is the weights themselves
+    for step, weight in enumerate(weights[2:], start=1):
+        decay = min(0.999, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+    assert_close(trainer.ema.shadow_params[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_storage_peak_is_exact_and_recorded(tmp_path: Path) -> None:
+    peaks = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        trainer = linear_trainer(tiny_cell(), tmp_path / name)
+        trainer.train()
+        peaks.add(trainer.state.peak_storage_bytes)
+    assert len(peaks) == 1
+    assert peaks.pop() > 0
+
+
+def test_warm_up_steps() -> None:
+    assert [num_warmup_steps(steps) for steps in (1, 5, 20, 1000)] == [0, 1, 4, 10]
