@@ -7,6 +7,7 @@ every spatial residual block and temporal attention after every spatial attentio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,12 @@ class UNetConfig:
     def num_tokens(self, shape: Shape) -> int:
         """Latent cells T x H x W: a convolution visits each."""
         return num_cells(shape)
+
+    def canaries(self, spec: LatentSpec) -> dict[str, Callable[[], float]]:
+        """Self-checks the harness runs in every cell of this backbone: name -> relative error, 0 when sound."""
+        from baselines.twin import one_frame_gap
+
+        return {"one frame equals the image twin": lambda: one_frame_gap(self, spec)}
 
     def __call__(self, spec: LatentSpec) -> VideoUNet:
         """The model for this latent space, freshly initialised from torch's global generator."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from baselines.unet import VideoUNet
 
@@ -44,14 +44,15 @@ def image_twin(model: VideoUNet) -> UNet2DConditionModel:
 @torch.no_grad()
 def one_frame_gap(config: UNetConfig, spec: LatentSpec) -> float:
     """Largest difference between a fresh video U-Net on one frame and its twin on the image, relative to the largest output."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # both models draw weights; the cell's own randomness must not notice
         torch.manual_seed(0)
         model = config(spec).eval()
+        twin = image_twin(model)
         side = 2 ** len(config.block_channels)
         latents = [torch.randn(spec.latent_channels, 1, side, side) for _ in range(2)]
     timesteps = torch.tensor([0.2, 0.8])
     labels = torch.tensor([0, spec.num_labels]) if spec.num_labels else None
     context, label = model.conditioning(2, labels)
-    expected = image_twin(model)(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label).sample
+    expected = twin(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label).sample
     actual = torch.stack(model(latents, timesteps, labels))[:, :, 0]
     return float((actual - expected).abs().max() / expected.abs().max())

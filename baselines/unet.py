@@ -30,7 +30,7 @@ class VideoUNet(nn.Module):
         self.config = config
         self.spec = spec
         self.unet = build_unet(config, spec)
-        # Two tokens to attend to: with one, softmax is 1 whatever the query, and a fifth of cross-attention is dead weight.
+        # Two tokens to attend to: with one, softmax is 1 whatever the query, so query and key weights would count but never learn.
         self.context = nn.Parameter(torch.empty(2, config.context_width))
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.context_width) if spec.num_labels else None
@@ -39,11 +39,7 @@ class VideoUNet(nn.Module):
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
         """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
         self._check(latents, timesteps, labels)
-        context = self.context.expand(len(latents), -1, -1)  # (B, 2, context_width)
-        label = None
-        if self.label_embed is not None:
-            label = self.label_embed(labels)  # (B, context_width)
-            context = context + label[:, None] * context.new_tensor([[1.0], [0.0]])
+        context, label = self.conditioning(len(latents), labels)
         prediction = self.unet(
             torch.stack(latents),  # (B, C, T, H, W)
             1000.0 * timesteps.float(),
@@ -52,6 +48,13 @@ class VideoUNet(nn.Module):
             return_dict=False,
         )[0]
         return list(prediction)
+
+    def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Tokens to attend to, (B, 2, context_width), and the label to add to time, (B, context_width) or None; labels (B,) or None."""
+        if self.label_embed is None:
+            return self.context.expand(num_clips, -1, -1), None
+        label = self.label_embed(labels)  # (B, context_width)
+        return torch.stack([self.context[0] + label, self.context[1].expand_as(label)], dim=1), label
 
     def num_tokens(self, shape: Shape) -> int:
         """Latent cells of one clip of latents (T, H, W)."""

@@ -63,17 +63,17 @@ class StopWatch:
         self._device = device
         self._elapsed_s = elapsed_s
         synchronize(device)
-        self._started_s = time.perf_counter()
+        self._started_s: float | None = time.perf_counter()  # None in a pause
 
     def elapsed_s(self) -> float:
         """Seconds so far, pauses excluded. Does not wait for the device."""
-        return self._elapsed_s + time.perf_counter() - self._started_s
+        return self._elapsed_s + (0.0 if self._started_s is None else time.perf_counter() - self._started_s)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Leave the block out."""
         synchronize(self._device)
-        self._elapsed_s = self.elapsed_s()
+        self._elapsed_s, self._started_s = self.elapsed_s(), None
         try:
             yield
         finally:

@@ -113,8 +113,11 @@ def judge(
     if exact and not varying:
         without = f"; no value for {absent}" if absent else ""
         if present[leader][0] == present[rival][0]:
-            return verdict("tie", f"exact, and equal{without}")
+            equal = [name for name in order if present[name][0] == present[leader][0]]
+            return verdict("tie", f"exact, and equal for {', '.join(equal)}{without}")
         return verdict("exact", f"exact: a count, the same for every seed{without}")
+    if statistics.fmean(present[leader]) == statistics.fmean(present[rival]):
+        return verdict("tie", "equal means")
     if missing:
         return verdict("inconclusive", f"seeds without a value count too ({absent})")
     fewest = min(len(series) for series in present.values())

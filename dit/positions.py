@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # Grids have tens of positions, not thousands: with RoPE's usual 10000 most of the few pairs per axis would hardly turn
-# (Heo et al., 2403.13298, section 3.2).
+# (Heo et al., 2403.13298).
 ROTARY_BASE = 100.0
 SINCOS_BASE = 10000.0
 

@@ -104,13 +104,13 @@ def measurements(backbone: str, seed: int, spread: float, protocol: str = "f" * 
         block: dict[str, Any] = {"protocol": PROTOCOL, "protocol_fingerprint": protocol} if quality else {}
         if "@" in name:
             block |= {"low": 0.88 * value, "high": 1.12 * value, "interval": "delete-group jackknife, 16 groups"}
-        found.append(Measurement(name=name, value=value, unit=UNITS.get(name, ""), better=better(name), **block))  # type: ignore[arg-type]
+        found.append(Measurement(name=name, value=value, unit=UNITS.get(name, "1"), better=better(name), **block))  # type: ignore[arg-type]
         if "@" in name:
             for subject, factor in (("untrained", 9.0), ("reconstruction", 0.12), ("real", 0.07)):
                 number = factor * MEANS["baselines:UNet-XS"][name]
                 found.append(found[-1].model_copy(update={"subject": subject, "value": number, "low": None, "high": None}))
     for name, value in EXACT[backbone].items():
-        found.append(Measurement(name=name, value=value, unit=UNITS.get(name, ""), better=better(name)))  # type: ignore[arg-type]
+        found.append(Measurement(name=name, value=value, unit=UNITS.get(name, "1"), better=better(name)))  # type: ignore[arg-type]
     flops = 3 * 24 * EXACT[backbone]["flops_per_clip"] * EXACT[backbone]["train_steps"]
     found.append(Measurement(name="train_flops", value=flops, unit="FLOP", better="none"))
     found.append(Measurement(name="psnr_db", subject="reconstruction", value=30.1, unit="dB", better="higher"))
@@ -188,7 +188,7 @@ def record(backbone: str, seed: int, *, spread: float = 0.03, **changes: Any) ->
         "measurements": measurements(backbone, seed, spread),
         "canaries": [
             Canary(name="resumed equals uninterrupted", passed=True, detail="20 steps, largest difference 0"),
-            Canary(name="packed equals one at a time", passed=True, detail="largest difference 3e-6"),
+            Canary(name="batch equals one at a time", passed=True, detail="largest difference 3e-6"),
         ],
         "artefacts": {"sheet": "sheet.npz"},
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from baselines import UNetConfig
+from baselines.twin import image_twin
 from baselines.unet import FramePositions, VideoUNet
 from bench.shapes import LatentSpec
 
@@ -34,36 +34,25 @@ def batch(num_clips: int = 3, shape: tuple[int, int, int] = SHAPE) -> tuple[list
     return list(clips), torch.rand(num_clips, generator=generator), torch.arange(num_clips) % 4
 
 
-def image_twin(model: VideoUNet) -> UNet2DConditionModel:
-    """Stable Diffusion's image U-Net with the video model's spatial weights."""
-    twin = UNet2DConditionModel(
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=CONFIG.block_channels,
-        layers_per_block=CONFIG.num_res_blocks,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=CONFIG.norm_groups,
-        cross_attention_dim=CONFIG.context_width,
-        attention_head_dim=tuple(channels // CONFIG.head_dim for channels in CONFIG.block_channels),  # head counts, in spite of the name
-        time_cond_proj_dim=CONFIG.context_width,
-        use_linear_projection=True,
-    )
-    temporal = ("temp_convs", "temp_attentions", "transformer_in")
-    twin.load_state_dict({name: value for name, value in model.unet.state_dict().items() if not any(part in name for part in temporal)})
-    return twin
-
-
 def test_one_frame_is_the_image_unet_as_shipped() -> None:
     model = small_unet(open_temporal=False)
     latents, timesteps, labels = batch(shape=(1, 4, 6))
-    assert model.label_embed is not None
-    label = model.label_embed(labels)
-    context = torch.stack([model.context[0] + label, model.context[1].expand_as(label)], dim=1)
+    context, label = model.conditioning(len(latents), labels)
     expected = image_twin(model)(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label).sample
     actual = torch.stack(model(latents, timesteps, labels))[:, :, 0]
     assert expected.std() > 0.1
     assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_labels", [0, 4])
+def test_the_canary_sees_a_broken_temporal_layer(num_labels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = LatentSpec(latent_channels=3, spatial_stride=4, temporal_stride=1, num_labels=num_labels)
+    (gap,) = CONFIG.canaries(spec).values()
+    state = torch.get_rng_state()
+    assert gap() < 1e-5
+    assert torch.equal(state, torch.get_rng_state())
+    monkeypatch.setattr(VideoUNet, "_initialise", lambda model: nn.init.normal_(model.context))
+    assert gap() > 1e-3
 
 
 def test_frames_do_not_meet_until_the_temporal_layers_open() -> None:

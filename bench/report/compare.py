@@ -46,6 +46,8 @@ class Row:
 
     def text(self, value: float) -> str:
         """A value as a reader sees it, without the unit."""
+        if self.metric.scale == "count" and self.divisor == 1 and value == round(value):
+            return metrics.count(value)
         return metrics.number(value / self.divisor, 4 if self.metric.exact else 3)
 
     @property

@@ -138,7 +138,8 @@ def _course(cell: CellResult, training: Training) -> tuple[list[Sequence[float] 
     num = len(training.loss)
     points = [point for point in training.validation if math.isfinite(point["loss"])]
     steps = list(range(1, num + 1))
-    seconds = list(accumulate(training.step_time_s)) if len(training.step_time_s) == num else None
+    ends = training.step_end_s or list(accumulate(training.step_time_s))
+    seconds = ends if len(ends) == num else None
     total = cell.record.measurement("train_flops")
     flops = [step * total.value / num for step in steps] if total else None
     at = [[point["step"] for point in points], [point["wall_time_s"] for point in points], []]
@@ -226,7 +227,7 @@ def time_bars(run: Run) -> Drawing | None:
             handlelength=1,
             handleheight=1,
         )
-        caption = "Data and autoencoder are shared: whoever runs first pays for them, and the others find them in the cache."
+        caption = "What all contenders share (data, autoencoder, latents, reference features) is made once and then read from the cache."
         return Drawing(name="time", title="Where the time went", caption=caption, svg=_svg(figure))
 
 

@@ -190,7 +190,7 @@ def load_sheet(cell: CellResult) -> Sheet | str:
     if path is None:
         return "the record names no sheet of clips" if cell.record else cell.status
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             real, generated = _check_clips("real", arrays["real"]), _check_clips("generated", arrays["generated"])
             check_shape("reconstruction", arrays["reconstruction"], real.shape)
             check_shape("labels_real", arrays["labels_real"], (len(real),))

@@ -25,7 +25,6 @@ GROUPS: dict[Group, str] = {
 # "plain" keeps the record's own unit.
 SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "plain": (),
-    "ratio": ((1, TIMES),),
     "fraction": ((0.01, "%"),),
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
     "time": ((3600, "h"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")),
@@ -49,17 +48,11 @@ class Metric:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio",
-        "Learnt: untrained excess over the floor / trained excess ({0})",
-        "quality",
-        "ratio",
-        axis=True,
-    ),
     Metric(r"fvd", "FVD", "quality", axis=True, distance=True),
-    Metric(r"fd_(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"fd_(?!.*_excess_ratio)(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
     Metric(r"kvd", "KVD", "quality", axis=True, distance=True),
-    Metric(r"kd_(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"kd_(?!.*_excess_ratio)(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality", axis=True),
     Metric(r"val_loss", "Validation loss", "quality", axis=True),
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
     Metric(r"steady_rate", "Clips whose object keeps colour, size and shape", "quality", "fraction", axis=True),
@@ -78,6 +71,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"peak_allocated_bytes", "Peak allocated, CUDA", "memory", "bytes", axis=True, machine=True),
     Metric(r"peak_reserved_bytes", "Peak reserved, CUDA", "memory", "bytes", machine=True),
     Metric(r"peak_rss_bytes", "Peak resident memory of the process", "memory", "bytes", machine=True),
+    Metric(r"sample_peak_allocated_bytes", "Peak allocated in sampling, CUDA", "memory", "bytes", machine=True),
+    Metric(r"sample_peak_reserved_bytes", "Peak reserved in sampling, CUDA", "memory", "bytes", machine=True),
+    Metric(r"sample_peak_rss_bytes", "Peak resident memory of the process in sampling", "memory", "bytes", machine=True),
     Metric(r"num_params", "Parameters", "cost", "count", axis=True, exact=True),
     Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True),
     Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
@@ -127,7 +123,7 @@ def scale_of(metric: Metric, largest: float, unit: str) -> tuple[float, str]:
         if abs(largest) >= threshold:
             return threshold, name
     steps = SCALES[metric.scale]
-    return steps[-1] if steps else (1, unit)
+    return steps[-1] if steps else (1, "" if unit == "1" else unit)
 
 
 def number(value: float, digits: int = 3) -> str:

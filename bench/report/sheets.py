@@ -17,6 +17,7 @@ from bench.report.load import Run, Sheet, load_sheet
 CLIP_SIZE = 92  # pixels of the longer side of a shown clip, about
 MAX_CLIPS = 10  # columns
 STRIP_CLIPS, STRIP_FRAMES = 2, 10  # clips a row and frames a clip of the still
+MAX_UNTRAINED = 4  # contenders up to which their untrained clips are shown too
 GAP = 4
 BACKGROUND = (128, 128, 128)  # between clips; the same in light and dark mode
 
@@ -67,7 +68,7 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
         rows.append((f"{contender}, seed {seed}", sheet.generated[columns]))
         if (sheet.labels_generated[columns] != wanted).any():
             notes.append(f"{contender} was sampled with other labels than the columns say.")
-    for contender, (_, sheet) in sheets.items():
+    for contender, (_, sheet) in sheets.items() if len(sheets) <= MAX_UNTRAINED else ():
         if sheet.untrained is not None and len(sheet.untrained) > max(columns):
             rows.append((f"{contender}, untrained", sheet.untrained[columns]))
 
@@ -109,7 +110,7 @@ def matching(labels: np.ndarray, wanted: Sequence[int] | np.ndarray) -> list[int
     """For each wanted label a clip that has it, none twice; where there is none, the next unused one.
 
     >>> matching(np.array([1, 0, 1]), [0, 2, 1])
-    [1, 0, 2]
+    [1, 2, 0]
     """
     free = list(range(len(labels)))
     chosen: list[int | None] = []

@@ -263,9 +263,9 @@ def protocol_table(run: Run) -> Table:
 
 
 CANARIES = {  # DESIGN.md section 4, by a word their name holds
-    "pack": "packed equals one at a time",
-    "twin": "one-frame video U-Net equals its image twin",
-    "resum": "resumed equals uninterrupted",
+    "one at a time": "batch equals one at a time",
+    "twin": "one frame equals the image twin",
+    "resumed": "resumed equals uninterrupted",
 }
 
 

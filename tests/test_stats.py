@@ -1,0 +1,117 @@
+"""Intervals that cover, and verdicts that claim nothing the seeds do not carry."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from bench.stats import Verdict, distance_caveats, judge, mean_interval, welch
+
+
+def test_interval_by_hand() -> None:
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval.mean == 2.0
+    assert interval.high == pytest.approx(2 + 4.302653 / 3**0.5)  # t(2) at 97.5 %, s = 1
+    assert interval.low == pytest.approx(2 - 4.302653 / 3**0.5)
+
+
+def test_one_seed_has_no_interval() -> None:
+    interval = mean_interval([5.0])
+    assert (interval.mean, interval.low, interval.high, interval.num_seeds) == (5.0, None, None, 1)
+
+
+def test_interval_covers_the_truth() -> None:
+    draws = np.random.default_rng(0).normal(7.0, 2.0, (2000, 3))
+    covered = sum(i.low < 7.0 < i.high for i in map(mean_interval, draws.tolist()) if i.low is not None and i.high is not None)
+    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_welch_agrees_with_scipy() -> None:
+    first, second = [3.0, 3.4, 2.9], [4.1, 5.2, 3.9, 4.4]
+    difference = welch(first, second)
+    expected = scipy.stats.ttest_ind(first, second, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert difference.p_value == pytest.approx(expected.pvalue)
+    assert (difference.low, difference.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def test_one_seed_is_inconclusive_however_large_the_gap() -> None:
+    verdict = judge({"a": [1.0], "b": [1000.0]}, better="lower")
+    assert verdict.outcome == "inconclusive"
+    assert verdict.leader == "a"
+    assert not verdict.carried
+    assert "at least 3" in verdict.reason
+
+
+@pytest.mark.parametrize(("better", "leader"), [("lower", "a"), ("higher", "b")])
+def test_three_separated_seeds_lead(better: str, leader: str) -> None:
+    verdict = judge({"a": [10.0, 10.2, 9.9], "b": [20.0, 20.4, 19.8]}, better=better)  # type: ignore[arg-type]
+    assert (verdict.outcome, verdict.leader) == ("leads", leader)
+    assert verdict.difference is not None
+    assert verdict.difference.value == pytest.approx(10.0333333 * (1 if better == "higher" else -1))
+
+
+def test_three_overlapping_seeds_are_inconclusive() -> None:
+    verdict = judge({"a": [10.0, 14.0, 12.0], "b": [11.0, 15.0, 13.0]}, better="lower")
+    assert verdict.outcome == "inconclusive"
+    assert "may be chance" in verdict.reason
+
+
+def test_exact_counts_lead_without_seeds() -> None:
+    verdict = judge({"a": [100.0], "b": [101.0]}, better="lower", exact=True)
+    assert (verdict.outcome, verdict.leader) == ("exact", "a")
+    assert judge({"a": [100.0], "b": [100.0]}, better="lower", exact=True).outcome == "tie"
+
+
+def test_equal_means_are_a_tie() -> None:
+    assert judge({"a": [0.0], "b": [0.0]}, better="higher").outcome == "tie"
+
+
+def test_an_exact_count_that_varies_falls_back_to_seeds() -> None:
+    assert judge({"a": [100.0, 101.0], "b": [200.0, 200.0]}, better="lower", exact=True).outcome == "inconclusive"
+
+
+def test_failed_seeds_forbid_a_claim_but_not_a_count() -> None:
+    values = {"a": [10.0, 10.2, 9.9], "b": [20.0, 20.4, 19.8]}
+    verdict = judge(values, better="lower", missing={"b": "seed 3 diverged"})
+    assert verdict.outcome == "inconclusive"
+    assert "seed 3 diverged" in verdict.reason
+    assert judge({"a": [1.0], "b": [2.0]}, better="lower", exact=True, missing={"b": "seed 1 oom"}).outcome == "exact"
+
+
+def test_no_spread_is_no_evidence() -> None:
+    assert judge({"a": [1.0] * 3, "b": [0.9] * 3}, better="higher").outcome == "inconclusive"
+
+
+def test_more_contenders_need_more_evidence() -> None:
+    values = {"a": [10.0, 10.2, 9.9], "b": [10.5, 10.7, 10.6]}  # p = 0.01: enough for one pair, not for six
+    assert judge(values, better="lower").outcome == "leads"
+    verdict = judge({**values, "c": [20.0, 20.1, 20.3], "d": [30.0, 30.1, 30.3]}, better="lower")
+    assert verdict.outcome == "inconclusive"
+    assert "6 pairs" in verdict.reason
+
+
+def test_a_lead_holds_against_every_rival() -> None:
+    values = {"a": [10.0, 10.1, 9.9], "near": [11.0, 11.1, 10.9], "noisy": [11.5, 25.0, 9.5]}
+    verdict = judge(values, better="lower")
+    assert verdict.outcome == "inconclusive"
+    assert "noisy" in verdict.reason
+
+
+@pytest.mark.parametrize("values", [{}, {"a": [1.0]}, {"a": [1.0], "b": []}])
+def test_nothing_to_compare(values: dict[str, list[float]]) -> None:
+    verdict: Verdict = judge(values, better="lower", missing={"b": "seed 0 oom"})
+    assert verdict.outcome == "not compared"
+    assert "oom" in verdict.reason
+
+
+def test_false_claims_are_as_rare_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    draws = [judge({"a": rng.normal(size=3).tolist(), "b": rng.normal(size=3).tolist()}, better="lower") for _ in range(1000)]
+    assert sum(verdict.outcome == "leads" for verdict in draws) / 1000 < 0.06
+
+
+def test_caveats_of_a_distance() -> None:
+    assert distance_caveats(100.0, 2.0, None) == []
+    assert "below what a headline needs" in distance_caveats(100.0, 2.0, 64)[0]
+    assert "2.0 floors" in distance_caveats(4.0, 2.0, None)[0]
+    assert "no real-against-real floor" in distance_caveats(4.0, None, None)[0]
