@@ -358,6 +358,9 @@ def test_names_of_metrics() -> None:
 def test_differences_and_mismatch(three: Path) -> None:
     differences = pd.read_csv(three / "out" / "tables" / "differences.csv")
     assert differences.to_numpy().tolist() == [["backbone", UNET, DIT]]
+    settings = pd.read_csv(three / "out" / "tables" / "settings.csv", index_col=0)["Value"]
+    assert settings["sampler.solver"] == "euler"
+    assert not {"backbone", "seed"} & set(settings.index)
     mismatch = pd.read_csv(three / "out" / "tables" / "mismatch.csv").set_index("measurement")
     assert mismatch.loc["num_params", "largest / least"] == pytest.approx(1_335_940 / 1_312_772)
     assert mismatch.loc["num_params", "within"] == True  # noqa: E712

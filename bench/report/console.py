@@ -16,7 +16,6 @@ SHOWN = {
     "sample_clips_per_s": "sample",
     "peak_storage_bytes": "storage",
     "peak_allocated_bytes": "allocated",
-    "num_params": "params",
 }
 STYLES = {"ok": "green", "oom": "red", "diverged": "red", "failed": "red", "timeout": "yellow", "interrupted": "yellow"}
 

@@ -217,8 +217,8 @@ def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
     return clips
 
 
-def config_differences(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """(dotted field, contender -> value) of every field in which the contenders' cells differ, the seed left out."""
+def config_fields(run: Run) -> tuple[list[tuple[str, Any]], list[tuple[str, dict[str, Any]]]]:
+    """Dotted fields of the cells, the seed left out: (field, value) where all contenders agree, (field, contender -> value) where not."""
     flat: dict[str, dict[str, Any]] = {}
     for contender in run.contenders:
         cell = next((cell for cell in run.of(contender) if cell.record), None)
@@ -226,4 +226,11 @@ def config_differences(run: Run) -> list[tuple[str, dict[str, Any]]]:
             flat[contender] = flatten(cell.config)
     keys = sorted({key for fields in flat.values() for key in fields if key != "seed"})
     lines = [(key, {name: fields.get(key) for name, fields in flat.items()}) for key in keys]
-    return [(key, values) for key, values in lines if any(value != next(iter(values.values())) for value in values.values())]
+    shared, differing = [], []
+    for key, values in lines:
+        first = next(iter(values.values()))
+        if all(value == first for value in values.values()):
+            shared.append((key, first))
+        else:
+            differing.append((key, values))
+    return shared, differing

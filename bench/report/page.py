@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from bench.report import answer, compare, figures, metrics, sheets, tables
+from bench.report import answer, compare, export, figures, metrics, sheets, tables
 from bench.report.compare import Row
 from bench.report.figures import Drawing
 from bench.report.load import Run
@@ -72,9 +72,9 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
     for part in chapters:
         for table in part.tables.values():
             stem = f"tables/{part.prefix}{table.name}"
-            files[f"{stem}.md"] = tables.to_markdown(table)
-            files[f"{stem}.csv"] = tables.to_csv(table)
-            files[f"{stem}.tex"] = tables.to_latex(table)
+            files[f"{stem}.md"] = export.to_markdown(table)
+            files[f"{stem}.csv"] = export.to_csv(table)
+            files[f"{stem}.tex"] = export.to_latex(table)
         for drawing in part.drawings:
             files[f"pictures/{part.prefix}{drawing.name}.svg"] = figures.standalone(drawing, colour_variables(css))
         if part.picture:
@@ -103,7 +103,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
     parts = []
     for part in chapters:
-        escape = tables.markdown
+        escape = export.markdown
         parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.headline)}**"]
         parts += [*(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.sentences), escape(part.setting)]
         if part.picture:
@@ -117,7 +117,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                parts += [f"## {escape(TITLES[name])}", tables.to_markdown(table).rstrip()]
+                parts += [f"## {escape(TITLES[name])}", export.to_markdown(table).rstrip()]
             if name == "comparison":
                 shown = [drawings[figure] for figure in ("training", "quality", "time") if figure in drawings]
                 parts += [f"![{escape(d.title)}](pictures/{part.prefix}{d.name}.svg)\n\n{escape(d.caption)}" for d in shown]
@@ -131,7 +131,8 @@ TITLES = {
     "time": "Where the time went",
     "differences": "What differs",
     "mismatch": "How well the contenders are matched",
-    "protocol": "Protocol",
+    "settings": "Settings",
+    "protocol": "Protocol of the distances",
     "canaries": "Canaries",
     "failures": "Failed cells",
     "environment": "Environment",

@@ -1,10 +1,5 @@
-"""The report's tables and their three plain forms: Markdown, CSV and LaTeX.
+"""The report's tables: what the page shows as text, and beside it the same rows unrounded, in SI units and bytes."""
 
-Markdown and LaTeX show what the page shows; the CSV of a table holds the same rows unrounded, in SI units and bytes.
-"""
-
-import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +9,7 @@ import pandas as pd
 from bench.cell import flatten
 from bench.report import answer, compare, metrics
 from bench.report.compare import Entry, Row
-from bench.report.load import Run, config_differences
+from bench.report.load import Run, config_fields
 from bench.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
@@ -38,9 +33,6 @@ class Table:
         return self.data if self.data is not None else pd.DataFrame(list(self.rows), columns=list(self.header))
 
 
-# --- the tables
-
-
 def all_tables(run: Run, rows: Sequence[Row]) -> list[Table]:
     """Every table of a run that has something to show, in the page's order."""
     tables = [
@@ -49,6 +41,7 @@ def all_tables(run: Run, rows: Sequence[Row]) -> list[Table]:
         time_table(run),
         difference_table(run),
         mismatch_table(run, rows),
+        setting_table(run),
         protocol_table(run),
         canary_table(run),
         failure_table(run),
@@ -221,9 +214,16 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
 
 def difference_table(run: Run) -> Table:
     """Every field in which the contenders' cells differ."""
-    lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_differences(run)]
+    lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_fields(run)[1]]
     header = ("Field of the cell", *run.contenders)
     return Table(name="differences", caption="What differs between the contenders, the seed left out", header=header, rows=tuple(lines))
+
+
+def setting_table(run: Run) -> Table:
+    """Every field of the cells that all contenders share."""
+    lines = tuple((key, plain(value)) for key, value in config_fields(run)[0])
+    caption = "What all contenders share, in full"
+    return Table(name="settings", caption=caption, header=("Field of the cell", "Value"), rows=lines)
 
 
 def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
@@ -337,63 +337,3 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return str(value)
-
-
-# --- their plain forms
-
-
-def to_csv(table: Table) -> str:
-    """Unrounded, SI units and bytes."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
-
-
-def to_markdown(table: Table) -> str:
-    """A GitHub table; best values in bold. Text from records cannot become markup."""
-    lines = [[markdown(text) for text in row] for row in table.rows]
-    for row, column in table.bold:
-        value, _, rest = lines[row][column].partition(" ")
-        lines[row][column] = f"**{value}** {rest}".rstrip()
-    head = "| " + " | ".join(map(markdown, table.header)) + " |"
-    rule = "|" + "---|" * len(table.header)
-    return "\n".join([f"{markdown(table.caption)}.", "", head, rule, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
-
-
-def markdown(text: str) -> str:
-    """Text from a record as one line of Markdown, without any markup of its own."""
-    return re.sub(r"([\\|*_`\[\]~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    **{char: f"\\{char}" for char in "&%$#_"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    metrics.TIMES: r"$\times$",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "±": r"$\pm$",
-    metrics.MINUS: r"$-$",
-    metrics.DASH: r"--",
-    "µ": r"\textmu{}",
-    "[": "{[}",  # a row that starts with [ would be read as the optional argument of \\
-    "]": "{]}",
-}
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table; needs \\usepackage{booktabs} and, for the best values, nothing else."""
-    frame = pd.DataFrame([list(row) for row in table.rows], columns=range(len(table.header)))
-    weights = frame.map(lambda _: "")
-    for row, column in table.bold:
-        weights.iloc[row, column] = "textbf:--rwrap;"
-    styler = frame.style.hide(axis="index").format(_latex).apply(lambda _: weights, axis=None)
-    styler = styler.format_index(lambda column: _latex(table.header[int(str(column))]), axis="columns")
-    return styler.to_latex(hrules=True, column_format="l" * len(table.header), caption=_latex(table.caption), label=f"tab:{table.name}")
-
-
-def _latex(text: Any) -> str:
-    return "".join(_LATEX.get(char, char) for char in " ".join(str(text).split()))
