@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.cell import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, content_hash
-from bench.data.source import ClipSet, Clips
+from bench.data.source import Clips, ClipSet
 from bench.shapes import LatentSpec
 from bench.streams import stream_seed
 
@@ -44,14 +45,17 @@ def from_model(clips: Tensor) -> np.ndarray:
 class FrameAutoencoder(nn.Module):
     """A diffusers autoencoder of images, applied frame by frame, with unit-variance latents."""
 
+    shift: Tensor  # (C,) mean of the raw latents
+    scale: Tensor  # (C,) one over their standard deviation
+
     def __init__(self, network: nn.Module, *, unshuffle: int):
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.unshuffle = unshuffle  # side of the block of pixels folded into channels before the network; 1 = none
         channels, stride = self._probe()
         self.latent_channels, self.spatial_stride = channels, stride
-        self.register_buffer("shift", torch.zeros(channels))  # (C,)
-        self.register_buffer("scale", torch.ones(channels))  # (C,)
+        self.register_buffer("shift", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
 
     def spec(self, num_labels: int) -> LatentSpec:
         """The latent space as backbones see it."""
@@ -86,7 +90,9 @@ class FrameAutoencoder(nn.Module):
         latents = torch.cat(raw)  # (F, C, h, w)
         deviation = latents.std(dim=(0, 2, 3))
         if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
-            raise ValueError(f"the autoencoder's latents have channel deviations {deviation.tolist()}; a dead or broken channel cannot be scaled")
+            raise ValueError(
+                f"the autoencoder's latents have channel deviations {deviation.tolist()}; a dead or broken channel cannot be scaled"
+            )
         self.shift.copy_(latents.mean(dim=(0, 2, 3)))
         self.scale.copy_(1 / deviation)
 
@@ -190,7 +196,7 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def _save_network(network: nn.Module, folder: Path) -> None:
+def _save_network(network: Any, folder: Path) -> None:
     """diffusers' own format, less the fields of its configuration that its reader does not know."""
     network.save_pretrained(folder, safe_serialization=True)
     path = folder / "config.json"
@@ -206,7 +212,9 @@ def _load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
     try:
         network = network_class.from_pretrained(config.name, revision=config.revision, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise ValueError(f"autoencoder {config.name!r} cannot be loaded as {config.class_name}: {' '.join(str(error).split())[:300]}") from error
+        raise ValueError(
+            f"autoencoder {config.name!r} cannot be loaded as {config.class_name}: {' '.join(str(error).split())[:300]}"
+        ) from error
     if any(isinstance(module, nn.Conv3d) for module in network.encoder.modules()):
         raise ValueError(f"autoencoder {config.name!r} ({config.class_name}) compresses time; use one of images, such as AutoencoderKL")
     return network.float()

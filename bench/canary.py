@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,21 +21,23 @@ TOLERANCE = 1e-4  # largest difference, relative to the largest output, in float
 TOLERANCE_CUDA = 2e-2  # half-precision kernels are in play there
 
 
-def run_canaries(cell: Cell, backbone: nn.Module, spec: LatentSpec, shape: Shape, train: LatentSet, val: LatentSet, device: torch.device) -> list[Canary]:
+def run_canaries(
+    cell: Cell, backbone: nn.Module, spec: LatentSpec, shape: Shape, train: LatentSet, val: LatentSet, device: torch.device
+) -> list[Canary]:
     """Every canary for this backbone; `backbone` itself is left as it is."""
     on_cpu = device.type == "cpu"
     tolerance = TOLERANCE if on_cpu else TOLERANCE_CUDA
-    woken = _wake(backbone).to(device).eval()
-    canaries = [_check("batch equals one at a time", lambda: batch_against_single(woken, spec, shape, device), tolerance)]
-    del woken
+    canaries = [_check("batch equals one at a time", lambda: batch_against_single(_wake(backbone, device), spec, shape, device), tolerance)]
     for name, error in getattr(find_factory(cell.backbone), "canaries", lambda spec: {})(spec).items():
         canaries.append(_check(name, error, TOLERANCE))
-    resume = _check("resumed equals uninterrupted", lambda: resumed_against_uninterrupted(cell, backbone, train, val), 0.0 if on_cpu else tolerance)
+    resume = _check(
+        "resumed equals uninterrupted", lambda: resumed_against_uninterrupted(cell, backbone, train, val), 0.0 if on_cpu else tolerance
+    )
     return [*canaries, resume]
 
 
 @torch.no_grad()
-def batch_against_single(backbone: nn.Module, spec: LatentSpec, shape: Shape, device: torch.device) -> float:
+def batch_against_single(backbone: Any, spec: LatentSpec, shape: Shape, device: torch.device) -> float:
     """Largest relative difference between clips in one batch, of mixed shapes where the backbone takes them, and alone."""
     shapes = [shape, shape]
     if backbone.ragged:
@@ -84,7 +87,7 @@ def _check(name: str, error: Callable[[], float], tolerance: float) -> Canary:
     return Canary(name=name, passed=value <= tolerance, detail=f"largest relative difference {value:.2g}, allowed {tolerance:g}")
 
 
-def _wake(backbone: nn.Module) -> nn.Module:
+def _wake(backbone: nn.Module, device: torch.device) -> Any:
     """A copy with its zero-initialised weights made random: gates and outputs of zero would agree with anything."""
     woken = copy.deepcopy(backbone)
     generator = torch.Generator().manual_seed(stream_seed(0, "canary_weights", 0))
@@ -92,7 +95,7 @@ def _wake(backbone: nn.Module) -> nn.Module:
         for weight in woken.parameters():
             if not bool(weight.any()):
                 weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
-    return woken
+    return woken.to(device).eval()
 
 
 def _smaller(shape: Shape) -> list[Shape]:
@@ -100,7 +103,7 @@ def _smaller(shape: Shape) -> list[Shape]:
     return [(max(1, frames // 2), height, width), (frames, height, max(1, width // 3 * 2)), (1, height, width)]
 
 
-def _takes(backbone: nn.Module, shape: Shape) -> bool:
+def _takes(backbone: Any, shape: Shape) -> bool:
     try:
         backbone.check(shape)
     except ValueError:

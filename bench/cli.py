@@ -62,7 +62,9 @@ def report(
 def sample(
     cell: Annotated[Path, typer.Argument(help="Folder of a finished cell.")],
     num_clips: Annotated[int, typer.Option("--num-clips", "-n", min=1, help="How many clips.")] = 16,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write, .npz; more-samples.npz in the cell's folder by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, .npz; more-samples.npz in the cell's folder by default.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
     """Make more clips from a finished cell's weights; they go on after those of its record."""
@@ -112,7 +114,7 @@ def weights_list() -> None:
         typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
 
 
-def _checked_study(name: str, overrides: list[str] | None):  # type: ignore[no-untyped-def]  # Study: its module is imported late
+def _checked_study(name: str, overrides: list[str] | None):  # Study, whose module is imported late
     from bench import weights
     from bench.matrix import check_cell, load_study
 

@@ -80,7 +80,7 @@ def noised(path: Path, latents: list[Tensor], noise: list[Tensor], timesteps: Te
     alphas, sigmas = path.coefficients(timesteps)
     pairs = list(zip(latents, noise, alphas.tolist(), sigmas.tolist(), strict=True))
     mixed = [alpha * clean + sigma * noise_i for clean, noise_i, alpha, sigma in pairs]
-    targets = [path.target(clean, noise_i, alpha, sigma) for clean, noise_i, alpha, sigma in pairs]  # type: ignore[arg-type]
+    targets = [path.target(clean, noise_i, alpha, sigma) for clean, noise_i, alpha, sigma in pairs]
     return mixed, targets
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def training_measurements(
     return measurements
 
 
-def sampling_measurements(sampling: Sampling, cell: Cell, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+def sampling_measurements(
+    sampling: Sampling, cell: Cell, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int
+) -> list[Measurement]:
     """Rates and memory of sampling; the warm-up call is not in the window."""
     total_s = sum(sampling.batch_time_s)
     return [
@@ -74,7 +77,7 @@ def quality(
         if clips is not None:
             frames[subject] = clips
             features[subject] = cached_features(
-                stages.extractor, clips, None, folder, lambda done, total, subject=subject: progress(done, total, f"features of {subject}")
+                stages.extractor, clips, None, folder, partial(stages_of.labelled, progress, f"features of {subject}")
             )
     block = protocol_block(cell, stages, device)
     measurements = []
@@ -103,7 +106,9 @@ def quality(
             for name, rate in (("one_object_rate", seen.one_object_rate), ("steady_rate", seen.steady_rate)):
                 measurements.append(Measurement(name=name, subject=subject, value=rate, unit="share of clips", better="higher"))
     measurements.append(
-        Measurement(name="psnr_db", subject="reconstruction", value=psnr_db(frames["real"], stages.reconstructed), unit="dB", better="higher")
+        Measurement(
+            name="psnr_db", subject="reconstruction", value=psnr_db(frames["real"], stages.reconstructed), unit="dB", better="higher"
+        )
     )
     return measurements
 
@@ -150,4 +155,6 @@ def _rates(prefix: str, num_clips: int, time_s: float, cell: Cell, shape: Shape,
         "cells_per_s": (num_clips * num_cells(shape), "latent cell/s"),
         "tflop_per_s": (num_clips * flops_per_clip / 1e12, "TFLOP/s"),
     }
-    return [Measurement(name=f"{prefix}_{name}", value=total / time_s, unit=unit, better="higher") for name, (total, unit) in totals.items()]
+    return [
+        Measurement(name=f"{prefix}_{name}", value=total / time_s, unit=unit, better="higher") for name, (total, unit) in totals.items()
+    ]

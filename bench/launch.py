@@ -1,6 +1,6 @@
 """Where cells run: each in a fresh local process, one at a time, so that neither memory nor timings leak between rivals.
 
-Knows no torch. A job is a file; the process that reads it is bench/run_cell.py.
+Knows no torch. A job is a file; the process that reads it is bench/worker.py.
 """
 
 import contextlib
@@ -41,8 +41,8 @@ class Job(Frozen):
     label: str  # in front of its progress
     matrix: str
     results: Path
-    cells: list[JobCell]
-    rivals: list[tuple[str, str]] = []
+    cells: tuple[JobCell, ...]
+    rivals: tuple[tuple[str, str], ...] = ()
     match: dict[str, Any] | None = None
     num_clips: int | None = None  # of a sample job
     out: Path | None = None
@@ -75,7 +75,10 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
         waiting = [named for named in study.cells if records[named.name] is None]
         done = len(study.cells) - len(waiting)
         say(f"{study.name}: {len(study.cells)} cells, {done} finished before, {len(waiting)} to run")
-        jobs = {named.name: JobCell(name=named.name, folder=str(folders[named.name].relative_to(results)), cell=_dump(named)) for named in study.cells}
+        jobs = {
+            named.name: JobCell(name=named.name, folder=str(folders[named.name].relative_to(results)), cell=_dump(named))
+            for named in study.cells
+        }
         write_run(results, study.name, _snapshot(study, folders, started_at, command))
         if waiting:
             everyone = [job for named, job in zip(study.cells, jobs.values(), strict=True) if named in waiting or study.matrix.match]
@@ -84,7 +87,7 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
         for named in study.cells:
             record = records[named.name]
             if record is None:
-                job = Job(kind="cell", label=named.name, matrix=study.name, results=results, cells=[jobs[named.name]])
+                job = Job(kind="cell", label=named.name, matrix=study.name, results=results, cells=(jobs[named.name],))
                 outcomes.append(Outcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock), ran=True))
             else:
                 outcomes.append(Outcome(named=named, record=record, ran=False))
@@ -95,7 +98,15 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, out: Path) -> None:
     """Make more clips from a finished cell, in a process of its own."""
     cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results.resolve())), cell=record.cell)
-    job = Job(kind="sample", label=record.name, matrix=record.matrix, results=results.resolve(), cells=[cell], num_clips=num_clips, out=out.resolve())
+    job = Job(
+        kind="sample",
+        label=record.name,
+        matrix=record.matrix,
+        results=results.resolve(),
+        cells=(cell,),
+        num_clips=num_clips,
+        out=out.resolve(),
+    )
     _run_job(job)
 
 
@@ -123,7 +134,7 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
             fingerprint=named.cell.fingerprint(),
             cell=_dump(named),
             attempt=attempt,
-            status=status,  # type: ignore[arg-type]
+            status=status,
             reason=reason,
             started_at=started_at,
             ended_at=now(),
@@ -139,7 +150,7 @@ def _run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = Non
     """Start a job's process and wait. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
     path = job.results / job.matrix / f".job.{os.getpid()}.json"
     write_text(path, job.model_dump_json())
-    command = [sys.executable, "-m", "bench.run_cell", str(path)]
+    command = [sys.executable, "-m", "bench.worker", str(path)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # waiting threads that spin halve a busy machine
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
@@ -182,8 +193,8 @@ def _prepare_job(study: Study, results: Path, cells: list[JobCell]) -> Job:
         label="prepare",
         matrix=study.name,
         results=results,
-        cells=cells,
-        rivals=[(a.name, b.name) for a, b in study.rivals() if a.name in names and b.name in names],
+        cells=tuple(cells),
+        rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in names and b.name in names),
         match=study.matrix.match.model_dump() if study.matrix.match else None,
     )
 
@@ -234,4 +245,3 @@ def _only_one(folder: Path) -> Iterator[int]:
         except OSError as error:
             raise StoreError(f"another run is using {folder}; wait for it, or choose another folder with --results") from error
         yield lock.fileno()
-

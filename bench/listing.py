@@ -70,7 +70,9 @@ def _run_line(folder: Path) -> tuple[str, str]:
         records = [latest(folder / cell["folder"]) for cell in run["cells"]]
     except StoreError as error:
         return str(folder), str(error)
-    states = ", ".join(f"{cell['name']}: {record.status if record else 'not run'}" for cell, record in zip(run["cells"], records, strict=True))
+    states = ", ".join(
+        f"{cell['name']}: {record.status if record else 'not run'}" for cell, record in zip(run["cells"], records, strict=True)
+    )
     return str(folder), states
 
 

@@ -77,7 +77,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     """The study of a shipped matrix ("quick") or of a YAML file, after overrides. MatrixError says what is wrong with either."""
     path = find_matrix(name)
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise MatrixError(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
@@ -198,9 +198,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise MatrixError(f"override {override!r} is not key=value, for example budget.steps=100")
     try:
-        value = OmegaConf.to_container(OmegaConf.create({"value": OmegaConf.from_dotlist([f"value={text}"]).value}))["value"]  # type: ignore[index,call-overload]
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
     except (YAMLError, OmegaConfBaseException) as error:
         raise MatrixError(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
+    value = parsed["value"]
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
         _set(tree, key, value)
@@ -236,7 +237,9 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     """Field names of the model that `location` leads to; a union contributes those of all its members."""
     models = [model]
     for key in location:
-        following = [inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)]
+        following = [
+            inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)
+        ]
         models = following or [current for current in models if key == current.__name__ or _has_kind(current, key)] or models
     return sorted({name for current in models for name in current.model_fields})
 

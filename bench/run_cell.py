@@ -1,112 +1,44 @@
-"""One cell, end to end, in a process of its own: `python -m bench.run_cell JOB.json`. Writes the cell's record.
+"""One cell, end to end: shared stages, canaries, training, sampling, quality; and its record, whatever happens.
 
-The job says what to do: `prepare` (check every cell, make the shared stages), `cell` (train, sample, measure) or `sample`
-(more clips from a finished cell). bench/launch.py writes jobs and starts these processes.
+Also more samples from a finished cell. Runs in a process of its own, which bench/worker.py starts.
 """
 
-import ctypes
-import errno
+import contextlib
 import gc
-import os
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from bench import autoencoder as autoencoders
 from bench import stages as stages_of
+from bench.artefacts import FEATURES, SHEET, WEIGHTS, save_arrays, save_tensors
 from bench.backbone import load_backbone
 from bench.canary import run_canaries
 from bench.cell import Cell, content_hash
 from bench.environment import commit, read_environment
 from bench.evaluate import quality, sampling_measurements, training_measurements
-from bench.launch import EXIT_BAD_INPUT, EXIT_STOPPED, Job
-from bench.matrix import Match
+from bench.launch import Job
 from bench.meters import PhaseMemory, StorageMeter, count_flops
 from bench.metrics.features import cached_features
 from bench.progress import Reporter
 from bench.sampling import Samples, guided, sample
 from bench.stages import SHEET_CLIPS, Stages
-from bench.store import Record, Sampling, StoreError, next_attempt, now, write_record
+from bench.store import Record, Sampling, next_attempt, now, write_record
 from bench.streams import stream_seed
 from bench.train import Diverged, Interrupted, Trainer
-
-WEIGHTS = "averaged.safetensors"  # of a finished cell: what `sample` and other tools load
-
-
-def main(job_path: str) -> int:
-    """Run a job; the exit status tells the parent how it ended."""
-    job = Job.model_validate_json(Path(job_path).read_text())
-    _die_with_parent()
-    stop = _catch_signals()
-    with Reporter(job.label).live() as progress:
-        try:
-            if job.kind == "prepare":
-                prepare(job, progress)
-            elif job.kind == "sample":
-                sample_more(job, progress)
-            else:
-                CellRun(job, progress, stop).run()
-        except Interrupted as stopped:
-            print(f"{job.label}: {stopped}", file=sys.stderr)
-            return EXIT_STOPPED
-        except (ValueError, StoreError, OSError) as error:
-            _fail(f"{job.label}: {_one_line(error)}")
-    return 0
-
-
-def prepare(job: Job, progress: Reporter) -> None:
-    """Check all cells of a study before anything trains, then make the stages they share. ValueError says what is wrong."""
-    sizes: dict[str, dict[str, float]] = {}
-    for named in job.cells:
-        cell = Cell.model_validate(named.cell)
-        device = pick_device(cell)
-        clips = stages_of.load_clips(cell.data, stages_of.cache_folder(job.results), progress)
-        if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
-            raise ValueError(f"cell {named.name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
-        stage = autoencoders.prepare(cell.autoencoder, clips, stages_of.cache_folder(job.results), device, progress)
-        spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
-        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
-        try:
-            with torch.device("meta"):
-                backbone = load_backbone(cell.backbone, spec)
-            backbone.check(shape)
-        except ValueError as error:
-            raise ValueError(f"cell {named.name}: {error}") from error
-        flops = count_flops(cell.backbone, spec, shape)
-        sizes[named.name] = {"params": _num_params(backbone), "flops": flops}
-    if job.match is not None:
-        _check_match(job, sizes)
-    for named in job.cells:
-        cell = Cell.model_validate(named.cell)
-        stages_of.prepare(cell, job.results, pick_device(cell), progress)
-
-
-def _check_match(job: Job, sizes: dict[str, dict[str, float]]) -> None:
-    match = Match.model_validate(job.match)
-    for first, second in job.rivals:
-        a, b = sizes[first][match.by], sizes[second][match.by]
-        if abs(a - b) > match.tolerance * max(a, b):
-            raise ValueError(
-                f"{first} has {a:,.0f} {match.by} and {second} {b:,.0f}: {abs(a - b) / max(a, b):.1%} apart, match.tolerance is "
-                f"{match.tolerance:.1%}; choose sizes that are nearer or raise match.tolerance"
-            )
 
 
 class CellRun:
     """Trains, samples and measures one backbone, and writes what came of it."""
 
-    def __init__(self, job: Job, progress: Reporter, stop: "StopFlag"):
-        self.job, self.progress, self.stop = job, progress, stop
+    def __init__(self, job: Job, progress: Reporter, should_stop: Callable[[], bool]):
+        self.job, self.progress, self.should_stop = job, progress, should_stop
         self.named = job.cells[0]
         self.cell = Cell.model_validate(self.named.cell)
         self.folder = job.results / self.named.folder
@@ -131,9 +63,8 @@ class CellRun:
             if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
                 self._write("oom", _one_line(error))
                 return
-            (self.folder / "traceback.txt").write_text(traceback.format_exc())
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
+            with contextlib.suppress(OSError):  # a full disk has no room for it either
+                (self.folder / "traceback.txt").write_text(traceback.format_exc())
             self._write("failed", f"{type(error).__name__}: {_one_line(error)} (traceback.txt beside this record)")
         else:
             self._write("ok", None)
@@ -152,7 +83,7 @@ class CellRun:
         backbone.check(shape)
         flops = count_flops(cell.backbone, stages.spec, shape)
         outcome["backbone"] = {
-            "num_params": _num_params(backbone),
+            "num_params": num_params(backbone),
             "flops_per_clip": flops,
             "tokens_per_clip": backbone.num_tokens(shape),
             "latent_shape": [stages.spec.latent_channels, *shape],
@@ -179,15 +110,22 @@ class CellRun:
                 folder=self.folder,
                 flops_per_clip=flops,
                 commit=commit(),
-                should_stop=lambda: self.stop.requested,
+                should_stop=self.should_stop,
                 progress=self.progress,
             )
             outcome["training"] = training = self.trainer.train()
         outcome["measurements"] += training_measurements(
-            training, cell, stages.spec, shape, flops, memory.peaks(), self.trainer.state.peak_storage_bytes, outcome["backbone"]["num_params"]
+            training,
+            cell,
+            stages.spec,
+            shape,
+            flops,
+            memory.peaks(),
+            self.trainer.state.peak_storage_bytes,
+            outcome["backbone"]["num_params"],
         )
         backbone = self.trainer.averaged_backbone()
-        _save_tensors(self.folder / WEIGHTS, backbone.state_dict())
+        save_tensors(self.folder / WEIGHTS, backbone.state_dict())
         outcome["artefacts"]["weights"] = WEIGHTS
 
         memory.start()
@@ -227,7 +165,7 @@ class CellRun:
         return sample_clips(self.cell, backbone, stages, labels, first_clip, self.device, progress=self.progress)
 
     @torch.inference_mode()
-    def _sampling_storage(self, backbone: nn.Module, stages: Stages) -> int:
+    def _sampling_storage(self, backbone: Any, stages: Stages) -> int:
         """Peak bytes of tensor storage of one denoising evaluation at the sampler's batch size, weights included."""
         cell = self.cell
         labels = None
@@ -244,8 +182,8 @@ class CellRun:
     def _save_features(self, stages: Stages, generated: np.ndarray) -> str:
         features = cached_features(stages.extractor, generated, None, stages_of.feature_folder(self.job.results))
         arrays = {"generated": features, "real": stages.real, "real_other": stages.real_other, "reconstruction": stages.reconstruction}
-        _save_tensors(self.folder / "features.safetensors", {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-        return "features.safetensors"
+        save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+        return FEATURES
 
     def _save_sheet(self, stages: Stages, generated: np.ndarray, untrained: np.ndarray | None) -> str:
         """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
@@ -257,8 +195,8 @@ class CellRun:
         if untrained is not None:
             arrays["untrained"] = untrained[:SHEET_CLIPS]
         labels = stages.clips.splits["test"].labels[:SHEET_CLIPS]
-        save_arrays(self.folder / "sheet.npz", **arrays, labels_real=labels, labels_generated=labels, fps=np.float64(stages.clips.fps))
-        return "sheet.npz"
+        save_arrays(self.folder / SHEET, **arrays, labels_real=labels, labels_generated=labels, fps=np.float64(stages.clips.fps))
+        return SHEET
 
     def _start_over_unless(self, inputs: str) -> None:
         """Remove what an earlier attempt left behind, where its data was not this data."""
@@ -268,12 +206,12 @@ class CellRun:
                 (self.folder / name).unlink(missing_ok=True)
         marker.write_text(inputs)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         start_s = time.perf_counter()
         yield
         self.outcome["time_split_s"][name] = time.perf_counter() - start_s
-        if self.stop.requested:
+        if self.should_stop():
             raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
 
     def _write(self, status: str, reason: str | None) -> None:
@@ -284,7 +222,7 @@ class CellRun:
             fingerprint=self.cell.fingerprint(),
             cell=self.named.cell,
             attempt=next_attempt(self.folder),
-            status=status,  # type: ignore[arg-type]
+            status=status,
             reason=reason,
             started_at=self.started_at,
             ended_at=now(),
@@ -317,12 +255,19 @@ def sample_more(job: Job, progress: Reporter) -> None:
 
 
 def sample_clips(
-    cell: Cell, backbone: nn.Module, stages: Stages, labels: np.ndarray, first_clip: int, device: torch.device, sampler: Any = None, progress: Any = None
+    cell: Cell,
+    backbone: nn.Module,
+    stages: Stages,
+    labels: np.ndarray,
+    first_clip: int,
+    device: torch.device,
+    sampler: Any = None,
+    progress: Any = None,
 ) -> Samples:
     """Samples of a cell for `labels`, clip indices from `first_clip`."""
     return sample(
         backbone,  # type: ignore[arg-type]
-        shapes=[tuple(stages.train.latents.shape[1:])] * len(labels),  # type: ignore[list-item]
+        shapes=[tuple(stages.train.latents.shape[1:])] * len(labels),
         labels=[int(label) for label in labels] if stages.spec.num_labels else None,
         null_label=stages.spec.num_labels,
         objective=cell.objective,
@@ -368,67 +313,14 @@ def describe_data(stages: Stages) -> dict[str, Any]:
     }
 
 
-def save_arrays(path: Path, **arrays: Any) -> None:
-    """A compressed .npz, written atomically."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-    try:
-        np.savez_compressed(temp, **arrays)
-        temp.replace(path)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
-class StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step."""
-
-    requested = False
-
-
-def _catch_signals() -> StopFlag:
-    flag = StopFlag()
-
-    def request(signum: int, frame: Any) -> None:
-        if flag.requested:  # asked twice: now
-            raise KeyboardInterrupt
-        flag.requested = True
-
-    signal.signal(signal.SIGINT, request)
-    signal.signal(signal.SIGTERM, request)
-    return flag
-
-
-def _die_with_parent() -> None:
-    """A killed `run` must not leave a cell behind that goes on training (Linux; elsewhere it runs to its end)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temp)
-        temp.replace(path)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
 def _autocast(cell: Cell, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16")
 
 
-def _num_params(backbone: nn.Module) -> int:
+def num_params(backbone: nn.Module) -> int:
+    """Trainable parameters."""
     return sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:600] or type(error).__name__
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

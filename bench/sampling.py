@@ -56,7 +56,9 @@ class Samples:
     num_evals: int = 0  # backbone calls a clip
 
 
-def guided(backbone: Backbone, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, null_label: int, scale: float) -> list[Tensor]:
+def guided(
+    backbone: Backbone, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, null_label: int, scale: float
+) -> list[Tensor]:
     """Classifier-free guidance (Ho & Salimans 2022, 2207.12598): uncond + scale * (cond - uncond). Scale 1 is one call."""
     if scale == 1.0:
         return backbone(latents, timesteps, labels)
@@ -117,7 +119,11 @@ def _denoise(
     sizes = [clip.numel() for clip in noise]
     flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
     # Read on the host once: the same timesteps as in training, 1 = noise.
-    times = scheduler.sigmas.tolist() if objective.name == "rectified_flow" else [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
+    times = (
+        scheduler.sigmas.tolist()
+        if objective.name == "rectified_flow"
+        else [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
+    )
     for step, timestep in enumerate(scheduler.timesteps):
         latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
         timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)

@@ -50,7 +50,8 @@ def check_divisible(name: str, latent_shape: Shape, divisors: Shape) -> None:
     for axis, size, divisor in zip(("frames", "height", "width"), latent_shape, divisors, strict=True):
         if size < 1 or size % divisor:
             raise ValueError(
-                f"{name} needs latent {axis} divisible by {divisor}, got {size} (latents {latent_shape}); {nearest_multiples(size, divisor)}"
+                f"{name} needs latent {axis} divisible by {divisor}, got {size} (latents {latent_shape}); "
+                f"{nearest_multiples(size, divisor)}"
             )
 
 

@@ -5,6 +5,7 @@ Each stage is cached under the hash of exactly what determines it, so the first 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,13 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
     extractor = load_extractor(cell.evaluation.extractor, device)
     reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
     features = {}
-    for name, frames in (("test", clips.splits["test"].frames[:num]), ("val", clips.splits["val"].frames[:num]), ("reconstruction", reconstructed)):
+    for name, frames in (
+        ("test", clips.splits["test"].frames[:num]),
+        ("val", clips.splits["val"].frames[:num]),
+        ("reconstruction", reconstructed),
+    ):
         features[name] = cached_features(
-            extractor, frames, None, feature_folder(results), lambda done, total, name=name: progress(done, total, f"features of {name}")
+            extractor, frames, None, feature_folder(results), partial(labelled, progress, f"features of {name}")
         )
     return Stages(
         clips=clips,
@@ -79,3 +84,8 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
         reconstruction=features["reconstruction"],
         reconstructed=reconstructed,
     )
+
+
+def labelled(progress: Progress, what: str, done: int, total: int) -> None:
+    """Progress of a part that counts without saying what it counts."""
+    progress(done, total, what)

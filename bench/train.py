@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from bench.batching import drawn_clips
 from bench.cell import Cell
-from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, Path as NoisePath, clip_losses, draw_noise, draw_uniform, noised
+from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
+from bench.diffusion import Path as NoisePath
 from bench.meters import StepTimer, StopWatch, StorageMeter, optimizer_state
 from bench.store import Training
 
@@ -124,7 +125,9 @@ class Trainer:
                 batch = self.draw(state.num_samples, num_clips)
                 state.data_time_s.append(time.perf_counter() - start_s)
                 if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
-                    with StorageMeter(self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params) as meter:
+                    with StorageMeter(
+                        self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params
+                    ) as meter:
                         result = self.update(*batch)
                     state.peak_storage_bytes = meter.peak_bytes
                 else:
@@ -151,7 +154,12 @@ class Trainer:
             self._read()
             self.save()
             by_timestep = self.validate(len(self.val.latents))
-        last = {"step": float(state.step), "wall_time_s": state.wall_time_s, "loss": _mean(by_timestep), "num_clips": float(len(self.val.latents))}
+        last = {
+            "step": float(state.step),
+            "wall_time_s": state.wall_time_s,
+            "loss": _mean(by_timestep),
+            "num_clips": float(len(self.val.latents)),
+        }
         return self.course([last], by_timestep)
 
     def course(self, last: list[dict[str, float]] | None = None, by_timestep: dict[float, float] | None = None) -> Training:
@@ -181,7 +189,9 @@ class Trainer:
         labels = None
         if self.data.labels is not None:
             dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
-            labels = torch.tensor([self.data.null_label if drop else int(self.data.labels[c]) for drop, c in zip(dropped, clips, strict=True)])
+            labels = torch.tensor(
+                [self.data.null_label if drop else int(self.data.labels[c]) for drop, c in zip(dropped, clips, strict=True)]
+            )
             labels = self._to_device(labels)
         mixed, targets = noised(self.noise_path, list(self._to_device(latents)), list(self._to_device(noise)), timesteps)
         return mixed, targets, self._to_device(timesteps), labels
@@ -254,7 +264,9 @@ class Trainer:
             content: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             state = State(**content["state"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"checkpoint {self.checkpoint} cannot be read ({' '.join(str(error).split())[:200]}); remove it to start over") from error
+            raise ValueError(
+                f"checkpoint {self.checkpoint} cannot be read ({' '.join(str(error).split())[:200]}); remove it to start over"
+            ) from error
         if state.inputs != self.state.inputs:  # the data changed under the same cell: start over
             return
         self.state = state
@@ -290,7 +302,10 @@ class Trainer:
         if not all(math.isfinite(loss) for loss in losses[-len(unread) :] if unread):
             raise Diverged(f"loss is {losses[-1]} at step {len(losses)}; learning rate {self.cell.optimizer.learning_rate}")
         if len(losses) >= 40 and np.mean(losses[-20:]) > EXPLODED * np.mean(losses[:20]):
-            raise Diverged(f"loss {np.mean(losses[-20:]):.3g} at step {len(losses)} is over {EXPLODED:g} times the first steps' {np.mean(losses[:20]):.3g}")
+            raise Diverged(
+                f"loss {np.mean(losses[-20:]):.3g} at step {len(losses)} is over {EXPLODED:g} times "
+                f"the first steps' {np.mean(losses[:20]):.3g}"
+            )
 
     def _show(self) -> None:
         state, budget = self.state, self.cell.budget

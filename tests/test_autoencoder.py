@@ -65,7 +65,9 @@ def test_frames_keep_their_place(clips: Clips, tmp_path: Path) -> None:
 
 def test_training_helps_and_is_deterministic(clips: Clips, tmp_path: Path) -> None:
     longer = CONFIG.model_copy(update={"num_steps": 40, "learning_rate": 5e-3})
-    first, again, short = (prepare(config, clips, tmp_path / name, CPU, quiet) for name, config in (("a", longer), ("b", longer), ("c", CONFIG)))
+    first, again, short = (
+        prepare(config, clips, tmp_path / name, CPU, quiet) for name, config in (("a", longer), ("b", longer), ("c", CONFIG))
+    )
     assert first.facts["train_loss"] == again.facts["train_loss"] < short.facts["train_loss"]
     for a, b in zip(first.autoencoder.parameters(), again.autoencoder.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -83,7 +85,10 @@ def test_the_cache_is_used_and_keyed_by_everything(clips: Clips, tmp_path: Path)
 def test_a_pretrained_autoencoder_from_a_folder(clips: Clips, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
     )
     network.save_pretrained(tmp_path / "vae")
     stage = prepare(PretrainedAutoencoder(kind="pretrained", name=str(tmp_path / "vae")), clips, tmp_path, CPU, quiet)
@@ -100,7 +105,9 @@ def test_a_pretrained_autoencoder_from_a_folder(clips: Clips, tmp_path: Path) ->
     ("options", "expected"),
     [({"name": "/no/such/folder"}, "cannot be loaded"), ({"name": "x", "class_name": "UNet2DModel"}, "not an autoencoder of diffusers")],
 )
-def test_bad_pretrained_autoencoders(clips: Clips, tmp_path: Path, options: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_pretrained_autoencoders(
+    clips: Clips, tmp_path: Path, options: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=expected):
         prepare(PretrainedAutoencoder(kind="pretrained", **options), clips, tmp_path, CPU, quiet)  # type: ignore[arg-type]
@@ -125,7 +132,7 @@ def test_psnr_by_hand() -> None:
 
 def test_a_half_made_cache_is_never_seen(tmp_path: Path) -> None:
     folder = tmp_path / "stage"
-    with pytest.raises(RuntimeError), fresh_folder(folder) as temp:  # noqa: PT012
+    with pytest.raises(RuntimeError), fresh_folder(folder) as temp:
         (temp / "half").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,13 @@ from tests.tiny import cell_fields
 def write(tmp_path: Path, **changes: object) -> str:
     defaults = cell_fields()
     del defaults["backbone"]
-    matrix = {"description": "d", "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]}, "seeds": [0, 1], "defaults": defaults, **changes}
+    matrix = {
+        "description": "d",
+        "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]},
+        "seeds": [0, 1],
+        "defaults": defaults,
+        **changes,
+    }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(matrix))
     return str(path)

@@ -12,7 +12,18 @@ import pytest
 
 from bench.environment import read_environment
 from bench.store import (
-    Record, StoreError, Training, attempts, cell_folder, check_writable, latest, next_attempt, read_record, sha256_texts, write_record, write_text,
+    Record,
+    StoreError,
+    Training,
+    attempts,
+    cell_folder,
+    check_writable,
+    latest,
+    next_attempt,
+    read_record,
+    sha256_texts,
+    write_record,
+    write_text,
 )  # fmt: skip
 from tests.tiny import tiny_cell
 

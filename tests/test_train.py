@@ -13,11 +13,15 @@ from tests.tiny import latent_set, linear_trainer, tiny_cell
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    cell = tiny_cell(budget={"steps": 150}, batching={"batch_size": 8}, optimizer={"learning_rate": 0.02, "warmup_steps": 5, "ema_decay": 0.9})
+    cell = tiny_cell(
+        budget={"steps": 150}, batching={"batch_size": 8}, optimizer={"learning_rate": 0.02, "warmup_steps": 5, "ema_decay": 0.9}
+    )
     training = linear_trainer(cell, tmp_path).train()
     assert np.mean(training.loss[-20:]) < 0.85 * np.mean(training.loss[:5])
     assert training.validation[-1]["loss"] < training.validation[0]["loss"]
-    assert len(training.loss) == len(training.step_time_s) == len(training.data_time_s) == len(training.grad_norm) == training.num_steps == 150
+    assert (
+        len(training.loss) == len(training.step_time_s) == len(training.data_time_s) == len(training.grad_norm) == training.num_steps == 150
+    )
     assert set(training.validation_by_timestep) == {"0.0625", "0.1875", "0.3125", "0.4375", "0.5625", "0.6875", "0.8125", "0.9375"}
     assert len(training.validation) == len(CURVE_FRACTIONS) + 1
 

@@ -67,5 +67,11 @@ def latent_set(num: int = 8, shape: tuple[int, ...] = (4, 3, 4, 2), seed: int = 
 def linear_trainer(cell: Cell, folder: Path, **options: Any) -> Trainer:
     torch.manual_seed(0)
     backbone = Linear()
-    defaults: dict[str, Any] = {"train": latent_set(), "val": latent_set(4, seed=1), "inputs": "x", "folder": folder, "flops_per_clip": 1000}
+    defaults: dict[str, Any] = {
+        "train": latent_set(),
+        "val": latent_set(4, seed=1),
+        "inputs": "x",
+        "folder": folder,
+        "flops_per_clip": 1000,
+    }
     return Trainer(cell, backbone, **{**defaults, **options})
