@@ -26,7 +26,6 @@ from bench.diffusion import Path as NoisePath
 from bench.meters import StepTimer, StopWatch, StorageMeter, optimizer_state
 from bench.store import Training
 
-CHECKPOINT_INTERVAL_S = 30.0  # at least; and at most a twentieth of the time goes into writing checkpoints
 CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
 CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
@@ -112,7 +111,7 @@ class Trainer:
 
     def train(self) -> Training:
         """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""
-        state, num_clips = self.state, self.cell.batching.batch_size
+        state = self.state
         watch = StopWatch(self.device, state.wall_time_s)
         saved_s, save_cost_s = time.perf_counter(), 0.0
         while (fraction := self._fraction()) < 1:
@@ -120,30 +119,14 @@ class Trainer:
                 with watch.pause():
                     self._read()
                     self._add_curve_point()
-            with self._timer.step():
-                start_s = time.perf_counter()
-                batch = self.draw(state.num_samples, num_clips)
-                state.data_time_s.append(time.perf_counter() - start_s)
-                if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
-                    with StorageMeter(
-                        self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params
-                    ) as meter:
-                        result = self.update(*batch)
-                    state.peak_storage_bytes = meter.peak_bytes
-                else:
-                    result = self.update(*batch)
-            self._unread.append(result)
-            state.step += 1
-            state.num_samples += num_clips
-            state.wall_time_s = watch.elapsed_s()
-            state.step_end_s.append(state.wall_time_s)
+            self.step(watch)
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
                 self._read()
                 self._show()
             if self.should_stop():
                 self.save()
                 raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
-            if time.perf_counter() - saved_s > max(CHECKPOINT_INTERVAL_S, 20 * save_cost_s):
+            if time.perf_counter() - saved_s > max(self.cell.checkpoint_interval_s, 20 * save_cost_s):
                 with watch.pause():
                     save_start_s = time.perf_counter()
                     self.save()
@@ -178,6 +161,25 @@ class Trainer:
             validation=[*state.validation, *(last or [])],
             validation_by_timestep={f"{timestep:g}": loss for timestep, loss in (by_timestep or {}).items()},
         )
+
+    def step(self, watch: StopWatch) -> None:
+        """Draw a batch, take an optimiser step, and keep its times; what the loop does again and again."""
+        state, num_clips = self.state, self.cell.batching.batch_size
+        with self._timer.step():
+            start_s = time.perf_counter()
+            batch = self.draw(state.num_samples, num_clips)
+            state.data_time_s.append(time.perf_counter() - start_s)
+            if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
+                alive = (self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params)
+                with StorageMeter(*alive) as meter:
+                    self._unread.append(self.update(*batch))
+                state.peak_storage_bytes = meter.peak_bytes
+            else:
+                self._unread.append(self.update(*batch))
+        state.step += 1
+        state.num_samples += num_clips
+        state.wall_time_s = watch.elapsed_s()
+        state.step_end_s.append(state.wall_time_s)
 
     def draw(self, first_draw: int, num_draws: int) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]:
         """Noised latents and targets, B tensors (C, T, H, W) each, timesteps (B,) and labels (B,), of the next draws."""

@@ -1,0 +1,1 @@
+"""Benchmarks: `tox -e perf`. They time; they assert nothing about time."""

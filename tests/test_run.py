@@ -1,0 +1,311 @@
+"""The command line, end to end, as a user meets it: a tiny matrix trains, resumes, reports; bad input is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from bench.store import Record, latest, read_run
+from tests.tiny import cell_fields
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "PYTHONWARNINGS": "default", "COLUMNS": "200", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=env, timeout=500
+    )
+
+
+def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
+    defaults = cell_fields()
+    del defaults["backbone"]
+    defaults["budget"] = {"steps": 40}
+    matrix = {
+        "description": "A tiny matrix <script>alert(1)</script>",
+        "claim": "backbone",
+        "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]},
+        "match": {"by": "params"},
+        "defaults": defaults,
+        **changes,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(matrix))
+    return path
+
+
+def cell_folder(results: Path, name: str, matrix: str = "tiny") -> Path:
+    run = read_run(results / matrix)
+    return results / matrix / next(cell["folder"] for cell in run["cells"] if cell["name"] == name)
+
+
+def record_of(results: Path, name: str) -> Record:
+    record = latest(cell_folder(results, name))
+    assert record is not None
+    return record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder of a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    done = command("run", write_matrix(folder), "--results", folder / "results")
+    assert done.returncode == 0, done.stderr
+    assert "UNet-XS-seed0" in done.stdout
+    assert "report: python -m bench report" in done.stdout
+    return folder / "results"
+
+
+def test_records_hold_everything_measured(finished: Path) -> None:
+    for name in ("UNet-XS-seed0", "DiT-XS_2-seed0"):
+        record = record_of(finished, name)
+        assert (record.status, record.reason, record.attempt) == ("ok", None, 1)
+        assert record.training is not None
+        assert len(record.training.loss) == 40
+        assert all(canary.passed for canary in record.canaries), record.canaries
+        names = {(m.name, m.subject) for m in record.measurements}
+        for subject in ("real", "reconstruction", "untrained", "trained"):
+            assert {("fd_random3d@4", subject), ("kd_random3d@4", subject), ("one_object_rate", subject), ("steady_rate", subject)} <= names
+        for name_ in (
+            "train_clips_per_s",
+            "sample_cells_per_s",
+            "peak_storage_bytes",
+            "peak_rss_bytes",
+            "num_params",
+            "flops_per_clip",
+            "val_loss",
+        ):
+            assert (name_, "trained") in names
+        assert all("fvd" not in name for name, _ in names)  # a random network is never called FVD
+        distance = record.measurement("fd_random3d@4")
+        assert distance is not None
+        assert distance.protocol is not None
+        assert distance.protocol["n_fake"] == 4
+        assert record.commits
+
+
+def test_rates_are_two_totals_over_one_window(finished: Path) -> None:
+    record = record_of(finished, "DiT-XS_2-seed0")
+    training, sampling = record.training, record.sampling
+    assert training is not None
+    assert sampling is not None
+    window_s = training.wall_time_s - training.step_end_s[training.num_warmup_steps - 1]
+    clips_per_s = 2 * (40 - training.num_warmup_steps) / window_s
+
+    def value(name: str) -> float:
+        measurement = record.measurement(name)
+        assert measurement is not None
+        return measurement.value
+
+    assert value("train_clips_per_s") == pytest.approx(clips_per_s)
+    assert value("train_frames_per_s") == pytest.approx(4 * clips_per_s)
+    assert value("train_cells_per_s") == pytest.approx(4 * 4 * 4 * clips_per_s)
+    assert value("train_tflop_per_s") == pytest.approx(3 * value("flops_per_clip") * clips_per_s / 1e12)
+    assert value("sample_clips_per_s") == pytest.approx(4 / sum(sampling.batch_time_s))
+    assert value("sample_tflop_per_s") == pytest.approx(2 * value("flops_per_clip") * value("sample_clips_per_s") / 1e12)
+
+
+def test_rivals_saw_the_same_data(finished: Path) -> None:
+    first, second = record_of(finished, "UNet-XS-seed0"), record_of(finished, "DiT-XS_2-seed0")
+    assert first.data["digest"] == second.data["digest"]
+    assert first.autoencoder["key"] == second.autoencoder["key"]
+    for subject in ("real", "reconstruction"):
+        values = [record.measurement("fd_random3d@4", subject) for record in (first, second)]
+        assert values[0] is not None
+        assert values[0] == values[1]
+
+
+def test_artefacts_can_be_scored_again(finished: Path) -> None:
+    folder = cell_folder(finished, "DiT-XS_2-seed0")
+    with np.load(folder / "samples.npz", allow_pickle=False) as samples:
+        assert samples["frames"].shape == (4, 4, 16, 16, 3)
+        assert samples["frames"].dtype == np.uint8
+    from bench.metrics.frechet import frechet_distance
+
+    features = load_file(folder / "features.safetensors")
+    distance = record_of(finished, "DiT-XS_2-seed0").measurement("fd_random3d@4")
+    assert distance is not None
+    assert frechet_distance(features["real"], features["generated"]) == pytest.approx(distance.value, rel=1e-9)
+
+
+def test_second_run_trains_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")}
+    again = command("run", finished.parent / "tiny.yaml", "--results", finished)
+    assert again.returncode == 0
+    assert "2 finished before, 0 to run" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")} == before
+
+
+def test_an_override_never_overwrites(finished: Path) -> None:
+    folders = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
+    done = command("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=dit:DiT-XS/2", "--results", finished)
+    assert done.returncode == 0, done.stderr
+    after = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
+    assert not after & folders
+    assert all((finished / "tiny" / folder / "attempt-1.json").is_file() for folder in folders)
+    assert command("run", finished.parent / "tiny.yaml", "--results", finished).returncode == 0  # and back again, from the records
+
+
+def test_report_and_ls(finished: Path, tmp_path: Path) -> None:
+    done = command("report", finished / "tiny", "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "DiT-XS/2" in page
+    assert len(page.encode()) < 5_000_000
+    listing = command("ls", "--results", finished)
+    assert "UNet-XS-seed0: ok" in listing.stdout
+    assert "quick" in listing.stdout
+
+
+def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> None:
+    folder = cell_folder(finished, "DiT-XS_2-seed0")
+    done = command("sample", folder, "-n", 3, "--out", tmp_path / "more.npz", "--results", finished)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "more.npz", allow_pickle=False) as more, np.load(folder / "samples.npz", allow_pickle=False) as samples:
+        assert more["frames"].shape == (3, 4, 16, 16, 3)
+        assert not any((clip == known).all() for clip in more["frames"] for known in samples["frames"])
+
+
+def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, tmp_path: Path) -> None:
+    """kill -9 on the whole run, in the shared stages and then in training; the loss curve is that of the uninterrupted run."""
+    results = tmp_path / "results"
+    fields = cell_fields(budget={"steps": 40}, checkpoint_interval_s=0.0)
+    del fields["backbone"]
+    path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
+    for moment in ("cache/autoencoder", "checkpoint"):
+        run = subprocess.Popen(
+            [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        deadline_s = time.monotonic() + 200
+        while not _reached(results, moment) and time.monotonic() < deadline_s and run.poll() is None:
+            time.sleep(0.01)
+        assert run.poll() is None, f"the run ended before {moment}"
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    stopped_at = 0
+    done = command("run", path, "--results", results)
+    assert done.returncode == 0, done.stderr
+    for torn in results.rglob("attempt-*.json"):
+        json.loads(torn.read_text())
+    record = record_of(results, "DiT-XS_2-seed0")
+    uninterrupted = record_of(finished, "DiT-XS_2-seed0")
+    assert record.training is not None
+    assert uninterrupted.training is not None
+    assert record.training.num_steps == 40 > stopped_at
+    assert record.training.loss == uninterrupted.training.loss
+    assert record.measurement("val_loss") == uninterrupted.measurement("val_loss")
+
+
+def _reached(results: Path, moment: str) -> bool:
+    if moment == "checkpoint":
+        return any(results.glob("tiny/*/checkpoint.pt"))
+    return (results / moment).is_dir()
+
+
+def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    fields = cell_fields(budget={"steps": 100_000}, checkpoint_interval_s=0.0)
+    del fields["backbone"]
+    path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline_s = time.monotonic() + 200
+    while not _reached(results, "checkpoint") and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=100)
+    assert run.returncode == 130
+    assert "run the same command again to go on" in stderr
+    assert not list(results.rglob("attempt-*.json"))
+    assert _reached(results, "checkpoint")
+
+
+def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
+    """A diverged and a timed-out cell: the run ends non-zero and says which; the other results stand."""
+    fields = cell_fields(evaluation={"extractor": "random3d", "num_samples": 4, "untrained": False})
+    del fields["backbone"]
+    path = write_matrix(
+        tmp_path,
+        axes={"backbone": ["dit:DiT-XS/2"]},
+        include=[{"backbone": "dit:DiT-XS/2", "timeout_s": 0.5}],
+        defaults={**fields, "optimizer": {"learning_rate": 1e12, "warmup_steps": 0, "grad_clip": 1e12}, "budget": {"steps": 60}},
+    )
+    done = command("run", path, "--results", tmp_path / "results")
+    assert done.returncode == 1, done.stderr
+    diverged = record_of(tmp_path / "results", "DiT-XS_2-seed0")
+    assert diverged.status == "diverged"
+    assert diverged.training is not None
+    assert "diverged" in done.stdout
+    timed_out = record_of(tmp_path / "results", "DiT-XS_2-timeout_s=0.5-seed0")
+    assert timed_out.status == "timeout"
+    assert "0.5" in str(timed_out.reason)
+    report = command("report", tmp_path / "results" / "tiny", "--out", tmp_path / "report")
+    assert report.returncode == 0, report.stderr
+    assert "timeout" in (tmp_path / "report" / "report.html").read_text()
+
+
+BAD_INPUT = [
+    (["backbone=dit:DiT-XS/9"], "did you mean 'dit:DiT-XS/"),
+    (["data.height=20"], "divisible by 2, got 5"),
+    (["data.height=18"], "not a multiple of the autoencoder's stride 4; use 16 or 20"),
+    (["evaluation.num_samples=1"], "evaluation.num_samples"),
+    (["evaluation.extractor=i3d"], "python -m bench weights get i3d"),
+    (["evaluation.extractor=i4d"], "unknown extractor 'i4d'"),
+    (["optimizer.lerning_rate=1"], "did you mean 'learning_rate'"),
+    (["match.tolerance=1e-6"], "match.tolerance"),
+    (["device=cuda"], "device=cpu"),
+    (["data={source: folder, path: /no/such/folder, num_frames: 4, height: 16, width: 16, num_val: 4, num_test: 4}"], "/no/such/folder"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BAD_INPUT)
+def test_bad_input_is_one_line_and_non_zero(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    if "device=cuda" in overrides:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("a CUDA device is here")
+    done = command(
+        "run", write_matrix(tmp_path), *overrides, "--results", tmp_path / "results", UNET_VS_DIT_CACHE=str(tmp_path / "no-weights")
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2, done.stderr
+    assert len(errors) == 1, done.stderr
+    assert expected in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "results").rglob("attempt-*.json"))
+
+
+def test_an_unwritable_results_folder(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    done = command("run", write_matrix(tmp_path), "--results", tmp_path / "results")
+    assert done.returncode == 2
+    assert "choose another folder with --results" in done.stderr
+
+
+def test_two_runs_of_one_matrix_at_once(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "results" / "tiny").mkdir(parents=True)
+    with (tmp_path / "results" / "tiny" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = command("run", write_matrix(tmp_path), "--results", tmp_path / "results")
+    assert done.returncode == 2
+    assert "another run is using" in done.stderr
+
+
+def test_report_of_nothing(tmp_path: Path) -> None:
+    done = command("report", "absent", "--results", tmp_path)
+    assert done.returncode == 2
+    assert "run MATRIX" in done.stderr
