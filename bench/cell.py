@@ -64,12 +64,13 @@ class Objective(Frozen):
 
 
 class Optimizer(Frozen):
-    """AdamW with a linear warm-up to a constant rate, gradient clipping, and an average of the weights."""
+    """AdamW with a linear warm-up, gradient clipping, and an average of the weights."""
 
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = Field(50, ge=0)
+    schedule: Literal["constant", "linear"] = "constant"  # after the warm-up; linear falls to 0 as the budget is used
     grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
     ema_decay: float = Field(0.999, ge=0, lt=1)
 

@@ -13,7 +13,7 @@ from bench.autoencoder import psnr_db
 from bench.cell import Cell
 from bench.metrics import permanence
 from bench.metrics.features import cached_features
-from bench.metrics.frechet import frechet_distance, jackknife
+from bench.metrics.frechet import NUM_GROUPS, frechet_distance, jackknife
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.protocol import ProtocolBlock, metric_name
 from bench.shapes import LatentSpec, Shape, num_cells
@@ -23,7 +23,7 @@ from bench.store import Measurement, Sampling, Training, sha256_texts
 Progress = Callable[[int, int, str], None]
 
 DISTANCES = {"frechet": frechet_distance, "kernel": kernel_distance}
-INTERVAL = "delete-group jackknife over clips, 16 groups, 95 %"
+INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 
 
 def training_measurements(
@@ -84,15 +84,15 @@ def quality(
     for kind, distance in DISTANCES.items():
         name = metric_name(kind, cell.evaluation.extractor, num)
         for subject, values in features.items():
-            interval = jackknife(distance, stages.real, values)
+            interval = jackknife(distance, stages.real, values) if num >= NUM_GROUPS else None
             measurements.append(
                 Measurement(
                     name=name,
                     subject=subject,
                     value=distance(stages.real, values),
-                    low=interval.low,
-                    high=interval.high,
-                    interval=INTERVAL,
+                    low=interval.low if interval else None,
+                    high=interval.high if interval else None,
+                    interval=INTERVAL if interval else f"none: a jackknife of {NUM_GROUPS} groups needs as many clips",
                     unit="1",
                     better="lower",
                     protocol=block.model_dump(mode="json"),

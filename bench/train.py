@@ -29,7 +29,8 @@ from bench.store import Training
 CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
 CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
-EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first 20
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
+EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first step
 
 Progress = Callable[[int, int, str], None]
 
@@ -201,8 +202,13 @@ class Trainer:
     def update(self, latents: list[Tensor], targets: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """One optimiser step. Returns loss and gradient norm, still on the device."""
         options = self.cell.optimizer
+        rate = (
+            options.learning_rate
+            * min(1.0, (self.state.step + 1) / max(1, options.warmup_steps))
+            * SCHEDULES[options.schedule](self._fraction())
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * min(1.0, (self.state.step + 1) / max(1, options.warmup_steps))
+            group["lr"] = rate
         loss = clip_losses(self.backbone(latents, timesteps, labels), targets).mean()
         self.accelerator.backward(loss)
         grad_norm = self.accelerator.clip_grad_norm_(self.params, options.grad_clip)
@@ -303,11 +309,8 @@ class Trainer:
         losses = self.state.loss
         if not all(math.isfinite(loss) for loss in losses[-len(unread) :] if unread):
             raise Diverged(f"loss is {losses[-1]} at step {len(losses)}; learning rate {self.cell.optimizer.learning_rate}")
-        if len(losses) >= 40 and np.mean(losses[-20:]) > EXPLODED * np.mean(losses[:20]):
-            raise Diverged(
-                f"loss {np.mean(losses[-20:]):.3g} at step {len(losses)} is over {EXPLODED:g} times "
-                f"the first steps' {np.mean(losses[:20]):.3g}"
-            )
+        if len(losses) >= 20 and (recent := float(np.mean(losses[-20:]))) > EXPLODED * losses[0]:
+            raise Diverged(f"loss {recent:.3g} at step {len(losses)} is over {EXPLODED:g} times the first step's {losses[0]:.3g}")
 
     def _show(self) -> None:
         state, budget = self.state, self.cell.budget
