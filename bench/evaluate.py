@@ -1,22 +1,25 @@
 """From raw course and samples to named measurements, each with unit, direction and, for quality, floor, interval and protocol."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from bench import stages as stages_of
 from bench.autoencoder import psnr_db
-from bench.cell import Cell
+from bench.cell import Cell, content_hash
+from bench.diffusion import VALIDATION_TIMESTEPS
 from bench.metrics import permanence
 from bench.metrics.features import cached_features
 from bench.metrics.frechet import NUM_GROUPS, frechet_distance, jackknife
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.protocol import ProtocolBlock, metric_name
-from bench.shapes import LatentSpec, Shape, num_cells
+from bench.shapes import Shape, num_cells
 from bench.stages import Stages
 from bench.store import Measurement, Sampling, Training, sha256_texts
 
@@ -27,13 +30,13 @@ INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 
 
 def training_measurements(
-    training: Training, cell: Cell, spec: LatentSpec, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int, num_params: int
+    training: Training, cell: Cell, stages: Stages, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int, num_params: int
 ) -> list[Measurement]:
     """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
     warmup = training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
     clips = (training.num_steps - warmup) * cell.batching.batch_size
-    measurements = [
+    return [
         *_rates("train", clips, window_s, cell, shape, 3 * flops),
         Measurement(name="step_time_s", value=float(np.median(training.step_time_s[warmup:])), unit="s", better="lower"),
         Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
@@ -44,9 +47,10 @@ def training_measurements(
         Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
         Measurement(name="train_samples", value=training.num_samples, unit="clip", better="none"),
         Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
-        Measurement(name="val_loss", value=training.validation[-1]["loss"], unit="1", better="lower"),
+        Measurement(
+            name="val_loss", value=training.validation[-1]["loss"], unit="1", better="lower", **_protocol(_loss_protocol(cell, stages))
+        ),
     ]
-    return measurements
 
 
 def sampling_measurements(
@@ -101,10 +105,14 @@ def quality(
             )
         measurements += _excess_ratio(name, {m.subject: m.value for m in measurements if m.name == name})
     if getattr(cell.data, "num_objects", None) == 1:
+        thresholds = dataclasses.asdict(permanence.THRESHOLDS)
+        pixels = {"measure": "permanence", "version": permanence.VERSION, "num_clips": num, "clips": stages.clips.digest, **thresholds}
         for subject, clips in frames.items():
             seen = permanence.measure(np.asarray(clips))
             for name, rate in (("one_object_rate", seen.one_object_rate), ("steady_rate", seen.steady_rate)):
-                measurements.append(Measurement(name=name, subject=subject, value=rate, unit="share of clips", better="higher"))
+                measurements.append(
+                    Measurement(name=name, subject=subject, value=rate, unit="share of clips", better="higher", **_protocol(pixels))
+                )
     measurements.append(
         Measurement(
             name="psnr_db", subject="reconstruction", value=psnr_db(frames["real"], stages.reconstructed), unit="dB", better="higher"
@@ -136,6 +144,25 @@ def protocol_block(cell: Cell, stages: Stages, device: torch.device) -> Protocol
         dtype="float32",
         versions={"torch": torch.__version__},
     )
+
+
+def _loss_protocol(cell: Cell, stages: Stages) -> dict[str, Any]:
+    """Everything beside the backbone's weights that changes a validation loss."""
+    return {
+        "measure": "validation loss of the averaged weights",
+        "objective": cell.objective.name,
+        "timesteps": list(VALIDATION_TIMESTEPS),
+        "num_clips": len(stages.val.latents),
+        "clips": stages.clips.digest,
+        "autoencoder": stages.autoencoder.key,
+        "precision": cell.precision,
+        "versions": {"torch": torch.__version__},
+    }
+
+
+def _protocol(block: dict[str, Any]) -> dict[str, Any]:
+    """A measurement's two protocol fields."""
+    return {"protocol": block, "protocol_fingerprint": content_hash(block)[:16]}
 
 
 def _excess_ratio(name: str, values: dict[str, float]) -> list[Measurement]:

@@ -117,7 +117,7 @@ class CellRun:
         outcome["measurements"] += training_measurements(
             training,
             cell,
-            stages.spec,
+            stages,
             shape,
             flops,
             memory.peaks(),

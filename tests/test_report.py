@@ -410,3 +410,13 @@ def test_console_summary() -> None:
     assert "oom" in text
     assert "canary failed" in text
     assert "fd_random3d@64" in text
+
+
+def test_every_unit_is_worth_what_it_says() -> None:
+    """A value over its divisor, times what the unit means, is the value."""
+    worth = {
+        "%": 0.01, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "h": 3600, "s": 1, "ms": 1e-3, "µs": 1e-6,
+        "FLOP": 1, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18, "": 1, "million": 1e6, "billion": 1e9,
+    }  # fmt: skip
+    for steps in metrics.SCALES.values():
+        assert all(divisor == worth[unit] for divisor, unit in steps)

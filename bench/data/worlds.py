@@ -44,6 +44,7 @@ class Config(SourceConfig):
     num_objects: Count = 1  # the first one gives the class
     radius: Range = (0.22, 0.28)  # of the disc around a shape, drawn uniformly; shorter sides of the frame
     speed: Range = (0.3, 0.8)  # at the first frame, drawn uniformly; shorter sides per second
+    tilt: NonNegative = math.pi  # largest angle either way at the first frame; radians, 0 = squares and triangles stand on a side
     spin: NonNegative = 0.6  # largest angular velocity either way; radians per second
     gravity: Annotated[float, pydantic.Field(allow_inf_nan=False)] = 0.0  # downward acceleration; shorter sides per second squared
     fps: Annotated[float, pydantic.Field(gt=0, le=1000)] = 8.0  # frames per second
@@ -127,9 +128,9 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
         body = pymunk.Body(mass, mass * radius**2 / 2)
         disc = pymunk.Circle(body, radius)
         disc.elasticity, disc.friction = 1.0, 0.0
-        direction, speed = rng.uniform(0, 2 * math.pi), rng.uniform(*config.speed)
+        direction, speed = rng.uniform(-config.tilt, config.tilt), rng.uniform(*config.speed)
         body.position, body.velocity = (x, y), (speed * math.cos(direction), speed * math.sin(direction))
-        body.angle, body.angular_velocity = rng.uniform(0, 2 * math.pi), rng.uniform(-config.spin, config.spin)
+        body.angle, body.angular_velocity = rng.uniform(-config.tilt, config.tilt), rng.uniform(-config.spin, config.spin)
         space.add(body, disc)
         bodies.append(body)
         constants.append((radius, rng.uniform(), shape, mass))
@@ -206,8 +207,9 @@ def _ring(dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray)
 
 
 def _polygon(num_sides: int, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Distance to the nearest side's line of a regular polygon in the circle of `radius`, its first corner at `angle`."""
-    sides = angle + math.pi / num_sides * (2 * np.arange(num_sides, dtype=np.float32).reshape(-1, 1, 1, 1) + 1)  # (sides, frames, 1, 1)
+    """Distance to the nearest side's line of a regular polygon in the circle of `radius`, standing on a side at angle 0."""
+    turns = np.arange(num_sides, dtype=np.float32).reshape(-1, 1, 1, 1) / num_sides
+    sides = angle + math.pi / 2 + 2 * math.pi * turns  # (sides, frames, 1, 1), where each side's normal points; y is down
     distance = dx * np.cos(sides[0]) + dy * np.sin(sides[0])
     for side in sides[1:]:
         np.maximum(distance, dx * np.cos(side) + dy * np.sin(side), out=distance)

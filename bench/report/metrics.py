@@ -29,7 +29,7 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
     "time": ((3600, "h"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "flops": ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1, "FLOP")),
-    "count": ((1e9, "billion"), (1e6, "million"), (1e4, "thousand"), (1, "")),
+    "count": ((1e9, "billion"), (1e6, "million"), (1, "")),
 }
 
 
@@ -55,7 +55,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality", axis=True),
     Metric(r"val_loss", "Validation loss", "quality", axis=True),
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
-    Metric(r"steady_rate", "Clips whose object keeps colour, size and shape", "quality", "fraction", axis=True),
+    Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
     Metric(r"psnr_db", "PSNR of the autoencoder", "quality"),
     Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
     Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
