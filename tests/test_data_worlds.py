@@ -82,7 +82,7 @@ def test_pixels_show_shape_angle_and_hue() -> None:
     state = np.zeros((4, 1, 1, len(STATE)))
     state[..., STATE.index("x")] = state[..., STATE.index("y")] = 0.5
     state[..., STATE.index("radius")] = 0.4
-    state[..., STATE.index("angle")] = np.pi / 2  # a corner points down
+    state[:, 0, 0, STATE.index("angle")] = [0, np.pi / 4, np.pi, 0]  # a corner points down; at 0 a side does
     state[:, 0, 0, STATE.index("shape")] = range(4)
     state[..., STATE.index("hue")] = 1 / 3  # green
     frames = render(state, 100, 100)[:, 0]
@@ -97,6 +97,11 @@ def test_pixels_show_shape_angle_and_hue() -> None:
     assert [bool(lit[shape][below]) for shape in range(4)] == [True, True, True, True]
     assert [bool(lit[shape][above]) for shape in range(4)] == [True, True, False, True]
     assert [bool(lit[shape][50, 50]) for shape in range(4)] == [True, True, True, False]
+    state[..., STATE.index("angle")] = 0
+    upright = render(state, 100, 100)[:, 0, ..., 1] > 128
+    assert upright[1, 23:78, 23:78].all()  # the square's sides are the frame's
+    assert upright[2, 11:15, 48:52].any()  # the triangle's apex is up, its base at the bottom
+    assert upright[2, 68, 20:80].all()
 
 
 def test_one_object_keeps_speed_on_each_axis_and_stays_inside() -> None:
