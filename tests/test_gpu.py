@@ -1,0 +1,109 @@
+"""What only a CUDA device can show: kernels, precision, memory, synchronisation. `tox -e gpu`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from bench.backbone import load_backbone
+from bench.canary import run_canaries
+from bench.meters import PhaseMemory, StepTimer, StorageMeter
+from bench.train import Trainer
+from tests.tiny import SPEC, latent_set, tiny_cell
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+SHAPE = (4, 6, 4)
+BACKBONES = ["dit:DiT-XS/2", "baselines:UNet-XS"]
+
+
+def trainer(folder: Path, backbone: str, **changes: object) -> Trainer:
+    cell = tiny_cell(backbone=backbone, device="cuda", **changes)
+    data = latent_set(shape=(4, *SHAPE))
+    torch.manual_seed(0)
+    return Trainer(cell, load_backbone(backbone, SPEC), train=data, val=data, inputs="gpu", folder=folder, flops_per_clip=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_it_trains_and_resumes(tmp_path: Path, backbone: str, precision: str) -> None:
+    training = trainer(tmp_path, backbone, precision=precision, budget={"steps": 30}).train()
+    assert len(training.loss) == len(training.step_time_s) == 30
+    assert all(0 < step_s < 10 for step_s in training.step_time_s)
+    assert trainer(tmp_path, backbone, precision=precision, budget={"steps": 30}).state.step == 30
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_first_losses_are_those_of_the_cpu(tmp_path: Path, backbone: str) -> None:
+    losses = []
+    for device in ("cpu", "cuda"):
+        (tmp_path / device).mkdir()
+        cell = tiny_cell(backbone=backbone, device=device, budget={"steps": 2})
+        data = latent_set(shape=(4, *SHAPE))
+        torch.manual_seed(0)
+        network = load_backbone(backbone, SPEC)
+        on_device = Trainer(cell, network, train=data, val=data, inputs="x", folder=tmp_path / device, flops_per_clip=1)  # type: ignore[arg-type]
+        losses.append(on_device.train().loss)
+    assert_close(losses[0], losses[1], rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_canaries_pass(backbone: str) -> None:
+    torch.manual_seed(0)
+    data = latent_set(shape=(4, *SHAPE))
+    cell = tiny_cell(backbone=backbone, device="cuda")
+    canaries = run_canaries(cell, load_backbone(backbone, SPEC), SPEC, SHAPE, data, data, torch.device("cuda"))  # type: ignore[arg-type]
+    assert all(canary.passed for canary in canaries), canaries
+
+
+def test_mixed_shapes_agree_with_the_loop_in_half_precision() -> None:
+    """Variable-length attention against one clip at a time."""
+    torch.manual_seed(0)
+    network = load_backbone("dit:DiT-XS/2", SPEC).cuda().eval()  # type: ignore[attr-defined]
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    latents = [torch.randn(4, *shape, device="cuda") for shape in (SHAPE, (1, 4, 4), (2, 2, 6))]
+    timesteps, labels = torch.tensor([0.1, 0.5, 0.9], device="cuda"), torch.tensor([0, 1, 3], device="cuda")
+    with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+        together = network(latents, timesteps, labels)
+        for index, clip in enumerate(latents):
+            alone = network([clip], timesteps[index : index + 1], labels[index : index + 1])[0]
+            assert_close(together[index].float(), alone.float(), atol=0.05, rtol=0.05)
+
+
+def test_step_timer_sees_the_device_and_not_the_host() -> None:
+    timer = StepTimer(torch.device("cuda"))
+    a = torch.randn(4096, 4096, device="cuda")
+    for _ in range(3):
+        with timer.step():
+            for _ in range(10):
+                a = (a @ a).clamp(-1, 1)
+    times = timer.read()
+    assert len(times) == 3
+    assert min(times) > 1e-4
+
+
+def test_memory_meters_agree_on_a_known_tensor() -> None:
+    device = torch.device("cuda")
+    memory = PhaseMemory(device)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    memory.start()
+    with StorageMeter() as meter:
+        block = torch.zeros(64 * 2**20, dtype=torch.uint8, device=device)
+        del block
+    peaks = memory.peaks()
+    assert peaks["peak_allocated_bytes"] - before == meter.peak_bytes == 64 * 2**20
+    assert peaks["peak_reserved_bytes"] >= peaks["peak_allocated_bytes"]
+
+
+def test_i3d_on_the_device_is_that_of_the_cpu() -> None:
+    from bench import weights
+    from bench.metrics.features import extract, load_extractor
+
+    if weights.status_of("i3d").state != "ready":
+        pytest.skip("needs the I3D weights: python -m bench weights get i3d")
+    frames = torch.randint(0, 256, (2, 10, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    first, second = (extract(load_extractor("i3d", device), frames) for device in ("cpu", "cuda"))
+    assert abs(first - second).max() / abs(first).max() < 1e-3
