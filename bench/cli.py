@@ -67,8 +67,9 @@ def sample(
     ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Make more clips from a finished cell's weights; they go on after those of its record."""
+    """Make more clips from a finished cell's weights; they go on after those of its record. Also writes a picture of them."""
     from bench.launch import sample_cell
+    from bench.report.sheets import gallery
     from bench.store import latest
 
     record = latest(cell)
@@ -77,8 +78,11 @@ def sample(
     if not cell.resolve().is_relative_to(results.resolve()):
         _fail(f"cell {cell} is not inside the results folder {results}; name its results folder with --results")
     path = out or cell / "more-samples.npz"
+    if path.suffix != ".npz":
+        _fail(f"--out {path} must end in .npz")
     sample_cell(record, cell, results, num_clips, path)
     typer.echo(path)
+    typer.echo(gallery(path))
 
 
 @app.command()

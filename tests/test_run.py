@@ -174,6 +174,7 @@ def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "more.npz", allow_pickle=False) as more, np.load(folder / "samples.npz", allow_pickle=False) as samples:
         assert more["frames"].shape == (3, 4, 16, 16, 3)
+        assert (tmp_path / "more.webp").is_file()
         assert not any((clip == known).all() for clip in more["frames"] for known in samples["frames"])
 
 
