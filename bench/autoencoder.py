@@ -4,6 +4,7 @@ Raw latents are shifted and scaled to zero mean and unit variance per channel, m
 """
 
 import contextlib
+import hashlib
 import inspect
 import json
 import math
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.cell import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, content_hash
+from bench.data.clips import reserve
 from bench.data.source import Clips, ClipSet
 from bench.shapes import LatentSpec
 from bench.streams import stream_seed
@@ -29,6 +31,7 @@ from bench.streams import stream_seed
 Progress = Callable[[int, int, str], None]  # done, total, what
 
 STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on
+PIXELS_AT_ONCE = 2**19  # encoded in one call
 CODE_VERSION = 1  # raise it when the same configuration starts to give other latents
 
 
@@ -86,7 +89,8 @@ class FrameAutoencoder(nn.Module):
     def measure_statistics(self, train: ClipSet, device: torch.device) -> None:
         """Set shift and scale from evenly spaced training clips."""
         index = np.unique(np.linspace(0, len(train.frames) - 1, STATISTICS_CLIPS).astype(int))
-        raw = [self.encode_frames(_fold_frames(to_model(train.frames[chunk], device))).double().cpu() for chunk in _chunks(index, 16)]
+        frames = train.frames[index]
+        raw = [self.encode_frames(_fold_frames(to_model(frames[chunk], device))).double().cpu() for chunk in _batches(frames)]
         latents = torch.cat(raw)  # (F, C, h, w)
         deviation = latents.std(dim=(0, 2, 3))
         if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
@@ -115,7 +119,13 @@ class Stage:
 
 def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> Stage:
     """The autoencoder of a data set, from the cache or made now. ValueError or OSError with one line for the user."""
-    identity = {"config": config.model_dump(mode="json"), "clips": clips.digest, "code": CODE_VERSION, "diffusers": diffusers.__version__}
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "files": _folder_hash(config),
+        "clips": clips.digest,
+        "code": CODE_VERSION,
+        "diffusers": diffusers.__version__,
+    }
     key = content_hash(identity)[:16]
     folder = cache / "autoencoder" / key
     if not (folder / "facts.json").is_file():
@@ -126,7 +136,8 @@ def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device
     autoencoder = FrameAutoencoder(network.eval().requires_grad_(False), unshuffle=facts["unshuffle"])
     autoencoder.shift.copy_(torch.tensor(facts["shift"]))
     autoencoder.scale.copy_(torch.tensor(facts["scale"]))
-    return Stage(autoencoder=autoencoder.to(device), key=key, facts=facts)
+    # The weights are part of the identity: trained again on another machine, they are other weights.
+    return Stage(autoencoder=autoencoder.to(device), key=content_hash([key, _weights_hash(autoencoder)])[:16], facts=facts)
 
 
 def cached_latents(stage: Stage, clip_set: ClipSet, clips_digest: str, split: str, cache: Path, progress: Progress) -> np.ndarray:
@@ -138,11 +149,10 @@ def cached_latents(stage: Stage, clip_set: ClipSet, clips_digest: str, split: st
         shape = (num_clips, *(autoencoder.latent_channels, *autoencoder.spec(0).latent_shape((num_frames, height, width))))
         with fresh_folder(folder) as temp:
             latents = np.lib.format.open_memmap(temp / "latents.npy", mode="w+", dtype=np.float32, shape=shape)
-            batch = max(1, 2**19 // (num_frames * height * width))
-            for chunk in _chunks(np.arange(num_clips), batch):
-                with torch.inference_mode():
-                    latents[chunk] = autoencoder.encode(to_model(clip_set.frames[chunk], autoencoder.shift.device)).cpu().numpy()
-                progress(int(chunk[-1]) + 1, num_clips, f"latents of {split}")
+            reserve(temp / "latents.npy")
+            for chunk in _batches(clip_set.frames):
+                latents[chunk] = encode_clips(autoencoder, clip_set.frames[chunk]).numpy()
+                progress(chunk.stop, num_clips, f"latents of {split}")
             latents.flush()
             del latents
     return np.load(folder / "latents.npy", mmap_mode="r")
@@ -151,13 +161,28 @@ def cached_latents(stage: Stage, clip_set: ClipSet, clips_digest: str, split: st
 @torch.inference_mode()
 def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> np.ndarray:
     """B latents (C, T, H, W) of one shape -> clips as stored, (B, T, H, W, 3) uint8."""
-    device = autoencoder.shift.device
-    return np.concatenate([from_model(autoencoder.decode(clip[None].float().to(device))) for clip in latents])
+    clips: np.ndarray | None = None
+    for index, clip in enumerate(latents):
+        decoded = from_model(autoencoder.decode(clip[None].float().to(autoencoder.shift.device)))
+        if clips is None:
+            clips = np.empty((len(latents), *decoded.shape[1:]), np.uint8)
+        clips[index] = decoded[0]
+    if clips is None:
+        raise ValueError("no latents to decode; pass at least one clip")
+    return clips
+
+
+@torch.inference_mode()
+def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
+    """Clips as stored, (B, T, H, W, 3) uint8 -> latents (B, C, T, H, W) on the CPU, as many clips at once as memory allows."""
+    parts = [autoencoder.encode(to_model(frames[chunk], autoencoder.shift.device)).cpu() for chunk in _batches(frames)]
+    return torch.cat(parts)
 
 
 def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of two uint8 arrays, from the mean squared error over all their values."""
-    mse = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
+    pairs = zip(first, second, strict=True)  # a clip at a time: the sets may be larger than memory
+    mse = sum(float(np.square(a.astype(np.float32) - b.astype(np.float32)).sum(dtype=np.float64)) for a, b in pairs) / first.size
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
@@ -255,6 +280,23 @@ def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, pro
     return autoencoder, value
 
 
+def _weights_hash(autoencoder: FrameAutoencoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _folder_hash(config: Autoencoder) -> str | None:
+    """Hash of the files of a pretrained autoencoder in a local folder, which may change under its name; None for any other."""
+    if not isinstance(config, PretrainedAutoencoder) or not Path(config.name).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(config.name).rglob("*") if path.is_file()):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _fold_frames(clips: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B T, C, H, W)."""
     return clips.transpose(1, 2).flatten(0, 1)
@@ -265,6 +307,8 @@ def _unfold_frames(frames: Tensor, num_clips: int) -> Tensor:
     return frames.unflatten(0, (num_clips, -1)).transpose(1, 2)
 
 
-def _chunks(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(index), size):
-        yield index[start : start + size]
+def _batches(frames: np.ndarray) -> Iterator[slice]:
+    """Slices of clips (N, T, H, W, 3) that hold about half a million pixels each, and at least one clip."""
+    size = max(1, PIXELS_AT_ONCE // math.prod(frames.shape[1:4]))
+    for start in range(0, len(frames), size):
+        yield slice(start, min(start + size, len(frames)))

@@ -45,7 +45,7 @@ class TrainedAutoencoder(Frozen):
 
 
 class PretrainedAutoencoder(Frozen):
-    """Any diffusers autoencoder of images or of videos, from a folder or a hub."""
+    """Any diffusers autoencoder of images, applied frame by frame, from a folder or a hub."""
 
     kind: Literal["pretrained"]
     name: str  # folder, or hub name such as "stabilityai/sd-vae-ft-mse"
@@ -153,8 +153,9 @@ class Cell(Frozen):
         return self
 
     def fingerprint(self) -> str:
-        """Hash of the whole cell and of the protocol version, 64 hex digits."""
-        return content_hash({"protocol_version": PROTOCOL_VERSION, "cell": self.model_dump(mode="json")})
+        """Hash of all of the cell that decides its numbers, and of the protocol version; 64 hex digits."""
+        content = self.model_dump(mode="json", exclude={"timeout_s", "checkpoint_interval_s"})  # they decide when it stops, not what it is
+        return content_hash({"protocol_version": PROTOCOL_VERSION, "cell": content})
 
 
 def content_hash(value: Any) -> str:

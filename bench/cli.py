@@ -29,18 +29,21 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
+    from bench import weights
     from bench.launch import run_study
     from bench.report.console import summary
 
     study = _checked_study(matrix, overrides)
+    for extractor in sorted({named.cell.evaluation.extractor for named in study.cells} & set(weights.SOURCES)):
+        weights.verified_bytes(extractor)  # raises where they are missing or damaged, with the command that gets them
     console = Console(highlight=False, soft_wrap=True)
     outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary([outcome.record for outcome in outcomes]))
-    failed = [outcome for outcome in outcomes if outcome.record.status != "ok"]
-    for outcome in failed:
-        console.print(f"{outcome.named.name}: {outcome.record.status}: {outcome.record.reason}", markup=False)
+    failures = [failure for outcome in outcomes for failure in outcome.failures()]
+    for failure in failures:
+        console.print(failure, markup=False)
     console.print(f"report: python -m bench report {shlex.quote(str(results / study.name))}", markup=False)
-    if failed:
+    if failures:
         raise typer.Exit(EXIT_CELL_FAILED)
 
 
@@ -119,14 +122,11 @@ def weights_list() -> None:
 
 
 def _checked_study(name: str, overrides: list[str] | None):  # Study, whose module is imported late
-    from bench import weights
     from bench.matrix import check_cell, load_study
 
     study = load_study(name, overrides)
     for named in study.cells:
         check_cell(named)
-    for extractor in sorted({named.cell.evaluation.extractor for named in study.cells} & set(weights.SOURCES)):
-        weights.path(extractor)  # raises, with the command that gets them
     return study
 
 

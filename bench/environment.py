@@ -62,8 +62,7 @@ def list_gpus() -> list[str]:
     if tool is None:
         return []
     query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    return [line.strip() for line in (_output(query) or "").splitlines() if line.strip()]
 
 
 def commit() -> str:
@@ -79,7 +78,15 @@ def _git(root: Path, *arguments: str) -> str | None:
     tool = shutil.which("git")
     if tool is None:
         return None
-    done = subprocess.run([tool, "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return _output([tool, "-C", str(root), *arguments])
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints; None where it fails or hangs: no record is lost for want of a driver's answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

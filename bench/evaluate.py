@@ -39,7 +39,9 @@ def training_measurements(
     return [
         *_rates("train", clips, window_s, cell, shape, 3 * flops),
         Measurement(name="step_time_s", value=float(np.median(training.step_time_s[warmup:])), unit="s", better="lower"),
-        Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
+        *(
+            [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")] if storage_bytes else []
+        ),  # a second step
         *(Measurement(name=name, value=value, unit="B", better="lower") for name, value in peaks.items()),
         Measurement(name="num_params", value=num_params, unit="1", better="none"),
         Measurement(name="flops_per_clip", value=flops, unit="FLOP", better="lower"),
@@ -140,7 +142,7 @@ def protocol_block(cell: Cell, stages: Stages, device: torch.device) -> Protocol
         split="test",
         clip_list_sha256=sha256_texts([stages.clips.digest, *test.clip_ids[:num]]),
         covariance="n-1",
-        device=device.type,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dtype="float32",
         versions={"torch": torch.__version__},
     )

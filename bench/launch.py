@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.cell import Frozen
+from bench.cell import Cell, Frozen
+from bench.data.source import clips_digest
 from bench.environment import commit, read_environment
 from bench.matrix import NamedCell, Study
 from bench.store import FINAL, Record, StoreError, cell_folder, latest, next_attempt, now, write_record, write_run, write_text
@@ -43,6 +44,7 @@ class Job(Frozen):
     results: Path
     cells: tuple[JobCell, ...]
     rivals: tuple[tuple[str, str], ...] = ()
+    waiting: tuple[str, ...] = ()  # cells of a prepare job that are to run; the others are only compared with
     match: dict[str, Any] | None = None
     num_clips: int | None = None  # of a sample job
     out: Path | None = None
@@ -64,6 +66,12 @@ class Outcome:
     record: Record
     ran: bool  # False: it was finished before
 
+    def failures(self) -> list[str]:
+        """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""
+        if self.record.status != "ok":
+            return [f"{self.named.name}: {self.record.status}: {self.record.reason}"]
+        return [f"{self.named.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.record.canaries if not canary.passed]
+
 
 def run_study(study: Study, results: Path, say: Callable[[str], None], command: str) -> list[Outcome]:
     """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept."""
@@ -71,7 +79,8 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
     with _only_one(results / study.name) as lock:
         started_at = now()
         folders = {named.name: cell_folder(results, study.name, named.name, named.cell) for named in study.cells}
-        records = {named.name: _latest_final(folders[named.name]) for named in study.cells}
+        _remove_leftovers(results / study.name)
+        records = {named.name: _latest_final(folders[named.name], named.cell) for named in study.cells}
         waiting = [named for named in study.cells if records[named.name] is None]
         done = len(study.cells) - len(waiting)
         say(f"{study.name}: {len(study.cells)} cells, {done} finished before, {len(waiting)} to run")
@@ -82,7 +91,7 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
         write_run(results, study.name, _snapshot(study, folders, started_at, command))
         if waiting:
             everyone = [job for named, job in zip(study.cells, jobs.values(), strict=True) if named in waiting or study.matrix.match]
-            _run_job(_prepare_job(study, results, everyone), lock=lock)
+            _run_job(_prepare_job(study, results, everyone, waiting), lock=lock)
         outcomes = []
         for named in study.cells:
             record = records[named.name]
@@ -119,9 +128,7 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
     status, reason = "failed", ""
     try:
         code = _run_job(job, timeout_s=named.cell.timeout_s, lock=lock)
-        reason = f"process ended with status {code} and wrote no record"
-        if code < 0:
-            reason = f"process was ended by signal {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        reason = how_it_ended(code)
     except subprocess.TimeoutExpired:
         status, reason = "timeout", f"ran over timeout_s = {named.cell.timeout_s:g}; the next `run` goes on from its checkpoint"
     except Refused as refused:
@@ -150,8 +157,10 @@ def _run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = Non
     """Start a job's process and wait. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
     path = job.results / job.matrix / f".job.{os.getpid()}.json"
     write_text(path, job.model_dump_json())
-    command = [sys.executable, "-m", "bench.worker", str(path)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # waiting threads that spin halve a busy machine
+    command = [sys.executable, "-m", "bench.worker", str(path), str(os.getpid())]
+    # What a shell says to accelerate would change a run without a trace in its record.
+    inherited_env = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    environment = {**inherited_env, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # waiting threads that spin halve a busy machine
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
     inherited = () if lock is None else (lock,)
@@ -172,8 +181,16 @@ def _run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = Non
     if code == EXIT_BAD_INPUT:
         raise Refused(f"{job.label} was refused")
     if code and job.kind != "cell":
-        raise Refused(f"{job.label}: process ended with status {code}")
+        raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
     return code
+
+
+def how_it_ended(code: int) -> str:
+    """The end of a process that said nothing itself."""
+    if code >= 0:
+        return f"its process ended with status {code}; what it printed says why"
+    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (disk full?)"}.get(signal.Signals(-code), "")
+    return f"its process was ended by signal {signal.Signals(-code).name}{hint}"
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
@@ -186,7 +203,7 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _prepare_job(study: Study, results: Path, cells: list[JobCell]) -> Job:
+def _prepare_job(study: Study, results: Path, cells: list[JobCell], waiting: list[NamedCell]) -> Job:
     names = {cell.name for cell in cells}
     return Job(
         kind="prepare",
@@ -194,14 +211,25 @@ def _prepare_job(study: Study, results: Path, cells: list[JobCell]) -> Job:
         matrix=study.name,
         results=results,
         cells=tuple(cells),
+        waiting=tuple(named.name for named in waiting),
         rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in names and b.name in names),
         match=study.matrix.match.model_dump() if study.matrix.match else None,
     )
 
 
-def _latest_final(folder: Path) -> Record | None:
+def _latest_final(folder: Path, cell: Cell) -> Record | None:
+    """The newest record of a cell if it need not run again: it is a result, and its clips are still what they were."""
     record = latest(folder)
-    return record if record is not None and record.status in FINAL else None
+    if record is None or record.status not in FINAL:
+        return None
+    known = record.data.get("digest")
+    return record if known is None or known == clips_digest(cell.data) else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of processes that were killed; whoever holds the lock is alone here."""
+    for path in [*folder.glob(".job.*.json"), *folder.glob("*/.*.tmp*")]:
+        path.unlink(missing_ok=True)
 
 
 def _dump(named: NamedCell) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from bench.backbone import did_you_mean, find_factory
 from bench.cell import Cell, Frozen, flatten
+from bench.metrics.protocol import MIN_FRAMES
 from bench.shapes import LatentSpec
 
 MATRICES = Path(__file__).parent / "matrices"
@@ -123,6 +124,14 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
 def check_cell(named: NamedCell) -> None:
     """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
     cell = named.cell
+    extractor, num_frames = cell.evaluation.extractor, cell.data.num_frames
+    if extractor not in MIN_FRAMES:
+        near = did_you_mean(extractor, list(MIN_FRAMES))
+        raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MIN_FRAMES)}")
+    if num_frames < (fewest := MIN_FRAMES[extractor]):
+        raise MatrixError(
+            f"cell {named.name}: extractor {extractor!r} needs at least {fewest} frames a clip, got data.num_frames {num_frames}"
+        )
     try:
         factory = find_factory(cell.backbone)
         spec = latent_spec(cell, num_labels=0)
@@ -162,6 +171,8 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
     points += [flatten(extra) for extra in matrix.include]
     if not points:
         raise MatrixError(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
+    backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
+    short = len({name.rpartition(":")[2] for name in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
     cells: list[NamedCell] = []
     for point, seed in itertools.product(points, matrix.seeds):
         fields: dict[str, Any] = _deep_copy(matrix.defaults)
@@ -171,7 +182,7 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
         flat = flatten(fields)
         if any(all(flat.get(key) == value for key, value in flatten(rule).items()) for rule in matrix.exclude):
             continue
-        slug = _slug(point, fields["seed"])
+        slug = _slug(point, fields["seed"], short)
         try:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
@@ -179,15 +190,20 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
         cells.append(NamedCell(name=slug, axes=point, cell=cell))
     if not cells:
         raise MatrixError(f"matrix {name}: `exclude` leaves no cell")
-    fingerprints = [named.cell.fingerprint() for named in cells]
-    for named, fingerprint in zip(cells, fingerprints, strict=True):
-        if fingerprints.count(fingerprint) > 1:
-            raise MatrixError(f"matrix {name}: cell {named.name} appears twice; remove one from axes, include or seeds")
+    for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):
+        for named, key in zip(cells, keys, strict=True):
+            if keys.count(key) > 1:
+                raise MatrixError(
+                    f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds"
+                )
     return cells
 
 
-def _slug(point: dict[str, Any], seed: int) -> str:
-    words = [str(value).rpartition(":")[2] if key == "backbone" else f"{key.rpartition('.')[2]}={value}" for key, value in point.items()]
+def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
+    words = [
+        (str(value).rpartition(":")[2] if short else str(value)) if key == "backbone" else f"{key.rpartition('.')[2]}={value}"
+        for key, value in point.items()
+    ]
     text = "-".join([*words, f"seed{seed}"])
     return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)[:120]
 

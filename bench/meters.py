@@ -1,6 +1,7 @@
 """Meters: time, memory, FLOPs. Each measures one thing, names it for what it is, and keeps raw values."""
 
 import contextlib
+import gc
 import resource
 import time
 import weakref
@@ -17,6 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import load_backbone
 from bench.shapes import LatentSpec, Shape
+
+
+def use_exact_float32() -> None:
+    """Float32 means float32 for convolutions too: by default cuDNN rounds them to TF32, a gift to a backbone made of them."""
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def synchronize(device: torch.device) -> None:
@@ -133,11 +140,13 @@ class PhaseMemory:
         self._resettable = False
 
     def start(self) -> None:
-        """Forget the peaks so far, where the system allows it."""
+        """Forget the peaks so far, where the system allows it, and give cached blocks back, which would count as reserved."""
+        gc.collect()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # Linux: set the resident peak back to the resident size
             self._resettable = True
         if self._device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def peaks(self) -> dict[str, int]:

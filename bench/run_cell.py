@@ -5,6 +5,7 @@ Also more samples from a finished cell. Runs in a process of its own, which benc
 
 import contextlib
 import gc
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,9 +30,11 @@ from bench.metrics.features import cached_features
 from bench.progress import Reporter
 from bench.sampling import Samples, guided, sample
 from bench.stages import SHEET_CLIPS, Stages
-from bench.store import Record, Sampling, next_attempt, now, write_record
+from bench.store import Record, Sampling, next_attempt, now, write_record, write_text
 from bench.streams import stream_seed
 from bench.train import Diverged, Interrupted, Trainer
+
+INPUTS = "inputs.txt"  # in a cell's folder: identity of what it was trained on
 
 
 class CellRun:
@@ -75,7 +78,7 @@ class CellRun:
             stages = stages_of.prepare(cell, self.job.results, self.device, self.progress)
         outcome["data"] = describe_data(stages)
         outcome["autoencoder"] = {"key": stages.autoencoder.key, **stages.autoencoder.facts}
-        inputs = content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
+        inputs = inputs_of(cell, stages)
         self._start_over_unless(inputs)
 
         shape = stages.spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
@@ -94,12 +97,11 @@ class CellRun:
         untrained = None
         if cell.evaluation.untrained:
             with self._phase("untrained model"):
-                untrained = self._generate(backbone.to(self.device).eval(), stages, "untrained")[0]
+                untrained = self._untrained(backbone.to(self.device).eval(), stages)
             backbone.train()
         gc.collect()
 
-        memory = PhaseMemory(self.device)
-        memory.start()
+        encoder = stages.autoencoder.autoencoder.to("cpu")  # not in the way of what training is measured by
         with self._phase("training"):
             self.trainer = Trainer(
                 cell,
@@ -109,10 +111,13 @@ class CellRun:
                 inputs=inputs,
                 folder=self.folder,
                 flops_per_clip=flops,
+                device=self.device,
                 commit=commit(),
                 should_stop=self.should_stop,
                 progress=self.progress,
             )
+            if self.trainer.state.step:
+                print(f"{self.named.name}: resumed at step {self.trainer.state.step}", file=sys.stderr)
             outcome["training"] = training = self.trainer.train()
         outcome["measurements"] += training_measurements(
             training,
@@ -120,17 +125,23 @@ class CellRun:
             stages,
             shape,
             flops,
-            memory.peaks(),
+            self.trainer.state.peaks,
             self.trainer.state.peak_storage_bytes,
             outcome["backbone"]["num_params"],
         )
+        outcome["machines"] = self.trainer.state.machines
         backbone = self.trainer.averaged_backbone()
+        self.trainer.release()
         save_tensors(self.folder / WEIGHTS, backbone.state_dict())
         outcome["artefacts"]["weights"] = WEIGHTS
 
+        memory = PhaseMemory(self.device)
         memory.start()
         with self._phase("sampling"):
-            generated, samples = self._generate(backbone, stages, "samples")
+            samples = self._sample(backbone, stages)
+        peaks = memory.peaks()
+        encoder.to(self.device)
+        generated = self._keep(samples, stages, "samples")
         outcome["sampling"] = Sampling(
             num_clips=len(samples.latents),
             num_evals=samples.num_evals,
@@ -139,30 +150,40 @@ class CellRun:
             warmup_time_s=self.warmup_s,
         )
         storage = self._sampling_storage(backbone, stages)
-        outcome["measurements"] += sampling_measurements(outcome["sampling"], cell, shape, flops, memory.peaks(), storage)
+        outcome["measurements"] += sampling_measurements(outcome["sampling"], cell, shape, flops, peaks, storage)
         with self._phase("quality"):
             outcome["measurements"] += quality(cell, stages, generated, untrained, self.device, self.progress, self.job.results)
             outcome["artefacts"]["features"] = self._save_features(stages, generated)
             outcome["artefacts"]["sheet"] = self._save_sheet(stages, generated, untrained)
 
-    def _generate(self, backbone: nn.Module, stages: Stages, kind: str) -> tuple[np.ndarray, Samples]:
-        """Clips (n, T, H, W, 3) uint8, one for each test clip's class, kept losslessly under `kind`; and how long it took."""
-        path = self.folder / f"{kind}.npz"
-        labels = stages.clips.splits["test"].labels[: self.cell.evaluation.num_samples]
-        if kind == "untrained" and path.is_file():  # a resumed cell has them already
+    def _untrained(self, backbone: nn.Module, stages: Stages) -> np.ndarray:
+        """Clips of the initial weights, (n, T, H, W, 3) uint8; a resumed cell has them already."""
+        path = self.folder / "untrained.npz"
+        if path.is_file():
+            self.outcome["artefacts"]["untrained"] = path.name
             with np.load(path, allow_pickle=False) as stored:
-                return stored["frames"], Samples()
-        samples = self._sample(backbone, stages, labels, first_clip=0)
-        frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
-        save_arrays(path, frames=frames, labels=labels, fps=np.float64(stages.clips.fps))
-        self.outcome["artefacts"][kind] = path.name
-        return frames, samples
+                return stored["frames"]
+        return self._keep(self._sample(backbone, stages), stages, "untrained")
 
-    def _sample(self, backbone: nn.Module, stages: Stages, labels: np.ndarray, first_clip: int) -> Samples:
+    def _sample(self, backbone: nn.Module, stages: Stages) -> Samples:
+        """One clip for each test clip's class, after a warm-up call that no rate counts."""
+        labels = self._labels(stages)
         warm_up = self.cell.sampler.model_copy(update={"num_steps": 1})
         count = min(self.cell.sampler.batch_size, len(labels))
         self.warmup_s = sum(sample_clips(self.cell, backbone, stages, labels[:count], 0, self.device, warm_up).batch_time_s)
-        return sample_clips(self.cell, backbone, stages, labels, first_clip, self.device, progress=self.progress)
+        return sample_clips(self.cell, backbone, stages, labels, 0, self.device, progress=self.progress)
+
+    def _keep(self, samples: Samples, stages: Stages, kind: str) -> np.ndarray:
+        """Decode samples to clips (n, T, H, W, 3) uint8 and keep them losslessly under `kind`."""
+        frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
+        path = self.folder / f"{kind}.npz"
+        save_arrays(path, frames=frames, labels=self._labels(stages), fps=np.float64(stages.clips.fps))
+        self.outcome["artefacts"][kind] = path.name
+        return frames
+
+    def _labels(self, stages: Stages) -> np.ndarray:
+        """Labels of the clips to generate: those of the test clips they are compared with."""
+        return stages.clips.splits["test"].labels[: self.cell.evaluation.num_samples]
 
     @torch.inference_mode()
     def _sampling_storage(self, backbone: Any, stages: Stages) -> int:
@@ -188,9 +209,8 @@ class CellRun:
     def _save_sheet(self, stages: Stages, generated: np.ndarray, untrained: np.ndarray | None) -> str:
         """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
         real = np.array(stages.clips.splits["test"].frames[:SHEET_CLIPS])
-        with torch.inference_mode():
-            encoder = stages.autoencoder.autoencoder
-            latents = encoder.encode(autoencoders.to_model(real, encoder.shift.device))
+        encoder = stages.autoencoder.autoencoder
+        latents = autoencoders.encode_clips(encoder, real)
         arrays = {"real": real, "reconstruction": autoencoders.decode_clips(encoder, list(latents)), "generated": generated[:SHEET_CLIPS]}
         if untrained is not None:
             arrays["untrained"] = untrained[:SHEET_CLIPS]
@@ -200,18 +220,23 @@ class CellRun:
 
     def _start_over_unless(self, inputs: str) -> None:
         """Remove what an earlier attempt left behind, where its data was not this data."""
-        marker = self.folder / "inputs.txt"
-        if marker.is_file() and marker.read_text() != inputs:
+        marker = self.folder / INPUTS
+        known = marker.read_text() if marker.is_file() else None
+        if known == inputs:
+            return
+        if known is not None:
             for name in ("checkpoint.pt", "untrained.npz", WEIGHTS):
                 (self.folder / name).unlink(missing_ok=True)
-        marker.write_text(inputs)
+        write_text(marker, inputs)
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         start_s = time.perf_counter()
-        yield
-        self.outcome["time_split_s"][name] = time.perf_counter() - start_s
-        if self.should_stop():
+        try:
+            yield
+        finally:
+            self.outcome["time_split_s"][name] = time.perf_counter() - start_s
+        if self.should_stop() and name != "quality":  # after the last phase there is nothing left to stop
             raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
 
     def _write(self, status: str, reason: str | None) -> None:
@@ -242,6 +267,8 @@ def sample_more(job: Job, progress: Reporter) -> None:
         raise ValueError(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)
     stages = stages_of.prepare(cell, job.results, device, progress)
+    if (folder / INPUTS).read_text() != inputs_of(cell, stages):
+        raise ValueError(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, stages)
     backbone.load_state_dict(load_file(folder / WEIGHTS))
     if job.num_clips is None or job.out is None:
@@ -278,6 +305,11 @@ def sample_clips(
         autocast=torch.bfloat16 if cell.precision == "bf16" else None,
         progress=progress or (lambda done, total, what: None),
     )
+
+
+def inputs_of(cell: Cell, stages: Stages) -> str:
+    """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
+    return content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
 
 
 def build_backbone(cell: Cell, stages: Stages) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.backbone import Backbone
 from bench.cell import Objective, Sampler
 from bench.diffusion import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
+from bench.meters import synchronize
 
 
 def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
@@ -94,10 +95,10 @@ def sample(
         batch = range(start, min(start + sampler.batch_size, len(shapes)))
         noise = [draw_noise(seed, "sample_noise", first_clip + index, shapes[index]).to(device) for index in batch]
         batch_labels = None if labels is None else torch.tensor([labels[index] for index in batch], device=device)
-        _synchronize(device)
+        synchronize(device)
         start_s = time.perf_counter()
         latents = _denoise(backbone, noise, batch_labels, null_label, objective, sampler, autocast)
-        _synchronize(device)
+        synchronize(device)
         samples.batch_time_s.append(time.perf_counter() - start_s)
         samples.batch_clips.append(len(batch))
         samples.latents += [clip.float().cpu() for clip in latents]
@@ -132,8 +133,3 @@ def _denoise(
         prediction = torch.cat([clip.float().flatten() for clip in predictions])
         flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]
     return [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

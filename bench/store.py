@@ -89,6 +89,7 @@ class Record(Frozen):
     ended_at: str
     environment: Environment
     commits: list[str] = Field(default_factory=list)  # every commit that worked on the cell, "+dirty" where edited
+    machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that trained it
     data: dict[str, Any] = Field(default_factory=dict)  # digest, counts, label names, fps, skipped files, lost clips
     autoencoder: dict[str, Any] = Field(default_factory=dict)  # key, latent spec, psnr_db, seconds, parameters
     backbone: dict[str, Any] = Field(default_factory=dict)  # num_params, flops_per_clip, tokens_per_clip, latent_shape

@@ -23,8 +23,9 @@ from bench.batching import drawn_clips
 from bench.cell import Cell
 from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
 from bench.diffusion import Path as NoisePath
-from bench.meters import StepTimer, StopWatch, StorageMeter, optimizer_state
+from bench.meters import PhaseMemory, StepTimer, StopWatch, StorageMeter, optimizer_state
 from bench.store import Training
+from bench.streams import stream_seed
 
 CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
 CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
@@ -67,7 +68,9 @@ class State:
     step_end_s: list[float] = field(default_factory=list)
     data_time_s: list[float] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
-    commits: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)  # every one that worked on the run
+    machines: list[str] = field(default_factory=list)  # device, threads and torch of every process that did
+    peaks: dict[str, int] = field(default_factory=dict)  # highest memory of every process that did, in bytes
 
 
 class Trainer:
@@ -83,6 +86,7 @@ class Trainer:
         inputs: str,
         folder: Path,
         flops_per_clip: int,
+        device: torch.device,
         commit: str = "unknown",
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress = lambda done, total, what: None,
@@ -90,7 +94,11 @@ class Trainer:
         self.cell, self.data, self.val = cell, train, val
         self.flops_per_clip, self.should_stop, self.progress = flops_per_clip, should_stop, progress
         self.checkpoint = folder / "checkpoint.pt"
-        accelerator = Accelerator(mixed_precision="bf16" if cell.precision == "bf16" else "no", cpu=cell.device == "cpu")
+        accelerator = Accelerator(mixed_precision="bf16" if cell.precision == "bf16" else "no", cpu=device.type == "cpu")
+        if accelerator.device.type != device.type:
+            raise ValueError(
+                f"accelerate picked device {accelerator.device}, the cell runs on {device}; unset ACCELERATE_* or name the device"
+            )
         if accelerator.num_processes != 1:
             raise ValueError(f"a cell trains in one process, got {accelerator.num_processes}; start it with `python -m bench run`")
         self.accelerator, self.device = accelerator, accelerator.device
@@ -104,11 +112,17 @@ class Trainer:
         self.ema = EMAModel(self.params, decay=options.ema_decay, foreach=True)
         self.noise_path: NoisePath = PATHS[cell.objective.name]
         self.state = State(inputs=inputs)
+        self.memory = PhaseMemory(self.device)
+        self.memory.start()
+        # A plug-in may draw from the global generator, as dropout does; ours do not.
+        torch.manual_seed(stream_seed(cell.seed, "training", 0))
         self._unread: list[tuple[Tensor, Tensor]] = []  # (loss, gradient norm) of steps the host has not read
         self._timer = StepTimer(self.device)
         self._resume()
-        if commit not in self.state.commits:
-            self.state.commits.append(commit)
+        machine = f"{self.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        for seen, new in ((self.state.commits, commit), (self.state.machines, machine)):
+            if new not in seen:
+                seen.append(new)
 
     def train(self) -> Training:
         """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""
@@ -134,7 +148,7 @@ class Trainer:
                     saved_s = time.perf_counter()
                     save_cost_s = saved_s - save_start_s
         with watch.pause():
-            state.wall_time_s = watch.elapsed_s()
+            state.wall_time_s = watch.elapsed_s()  # the device has been waited for
             self._read()
             self.save()
             by_timestep = self.validate(len(self.val.latents))
@@ -248,12 +262,15 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint: all or nothing. OSError where the disk is full."""
         self._read()
+        peaks = self.memory.peaks()
+        self.state.peaks = {name: max(peaks[name], self.state.peaks.get(name, 0)) for name in peaks}
         content = {
             "state": dataclasses.asdict(self.state),
             "backbone": self.accelerator.unwrap_model(self.backbone).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
         temp = self.checkpoint.with_name(f".{self.checkpoint.name}.{os.getpid()}.tmp")
         try:
@@ -271,18 +288,24 @@ class Trainer:
         try:
             content: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             state = State(**content["state"])
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"checkpoint {self.checkpoint} cannot be read ({' '.join(str(error).split())[:200]}); remove it to start over"
-            ) from error
-        if state.inputs != self.state.inputs:  # the data changed under the same cell: start over
-            return
+            if state.inputs != self.state.inputs:  # the data changed under the same cell: start over
+                return
+            self.accelerator.unwrap_model(self.backbone).load_state_dict(content["backbone"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.ema.load_state_dict(content["ema"])
+            self.ema.to(self.device)
+            torch.set_rng_state(content["rng"])
+            if content["cuda_rng"] and self.device.type == "cuda":
+                torch.cuda.set_rng_state_all(content["cuda_rng"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over") from error
         self.state = state
-        self.accelerator.unwrap_model(self.backbone).load_state_dict(content["backbone"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.ema.load_state_dict(content["ema"])
-        self.ema.to(self.device)
-        torch.set_rng_state(content["rng"])
+
+    def release(self) -> None:
+        """Let go of all that only training needs, so that sampling is measured without it. Keeps `state`."""
+        del self.optimizer, self.ema, self.params, self.backbone
+        self.accelerator.free_memory()
 
     def _fraction(self) -> float:
         """Part of the budget that is used."""
@@ -296,8 +319,9 @@ class Trainer:
         return used[budget.axis] / budget.amount
 
     def _add_curve_point(self) -> None:
-        loss = _mean(self.validate(min(CURVE_CLIPS, len(self.val.latents))))
-        point = {"step": float(self.state.step), "wall_time_s": self.state.wall_time_s, "loss": loss, "num_clips": float(CURVE_CLIPS)}
+        num_clips = min(CURVE_CLIPS, len(self.val.latents))
+        loss = _mean(self.validate(num_clips))
+        point = {"step": float(self.state.step), "wall_time_s": self.state.wall_time_s, "loss": loss, "num_clips": float(num_clips)}
         self.state.validation.append(point)
 
     def _read(self) -> None:

@@ -1,24 +1,42 @@
-"""The process a job runs in: `python -m bench.worker JOB.json`. Turns signals and errors into exit statuses, and nothing else."""
+"""The process a job runs in: `python -m bench.worker JOB.json PARENT`. Turns signals and errors into exit statuses, and nothing else.
+
+What is heavy is imported late: from the first moment on, this process must not outlive a parent that was killed.
+"""
 
 import ctypes
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from bench.launch import EXIT_BAD_INPUT, EXIT_STOPPED, Job
-from bench.preflight import prepare
-from bench.progress import Reporter
-from bench.run_cell import CellRun, sample_more
-from bench.store import StoreError
-from bench.train import Interrupted
 
 
-def main(job_path: str) -> int:
-    """Run a job; the exit status tells the parent how it ended."""
+def main(job_path: str, parent: int) -> int:
+    """Run a job for the process `parent`; the exit status tells it how the job ended."""
+    die_with_parent(parent)
     job = Job.model_validate_json(Path(job_path).read_text())
-    _die_with_parent()
-    stop = _catch_signals()
+    stop = StopFlag(at_once=job.kind != "cell")
+    try:
+        perform(job, stop)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    return 0
+
+
+def perform(job: Job, stop: "StopFlag") -> None:
+    """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
+    import torch
+
+    from bench.meters import use_exact_float32
+    from bench.preflight import prepare
+    from bench.progress import Reporter
+    from bench.run_cell import CellRun, sample_more
+    from bench.store import StoreError
+    from bench.train import Interrupted
+
+    use_exact_float32()
     with Reporter(job.label).live() as progress:
         try:
             if job.kind == "prepare":
@@ -29,38 +47,35 @@ def main(job_path: str) -> int:
                 CellRun(job, progress, lambda: stop.requested).run()
         except Interrupted as stopped:
             print(f"{job.label}: {stopped}", file=sys.stderr)
-            return EXIT_STOPPED
-        except (ValueError, StoreError, OSError) as error:
+            sys.exit(EXIT_STOPPED)
+        except (ValueError, StoreError, OSError, torch.OutOfMemoryError) as error:
             print(f"error: {job.label}: {' '.join(str(error).split())}", file=sys.stderr)
-            return EXIT_BAD_INPUT
-    return 0
+            sys.exit(EXIT_BAD_INPUT)
 
 
 class StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step."""
+    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step. The second one, or `at_once`, interrupts."""
 
-    requested = False
+    def __init__(self, *, at_once: bool):
+        self.requested = False
+        self._at_once = at_once
+        signal.signal(signal.SIGINT, self._request)
+        signal.signal(signal.SIGTERM, self._request)
 
-
-def _catch_signals() -> StopFlag:
-    flag = StopFlag()
-
-    def request(signum: int, frame: Any) -> None:
-        if flag.requested:  # asked twice: now
+    def _request(self, signum: int, frame: Any) -> None:
+        if self.requested or self._at_once:
             raise KeyboardInterrupt
-        flag.requested = True
-
-    signal.signal(signal.SIGINT, request)
-    signal.signal(signal.SIGTERM, request)
-    return flag
+        self.requested = True
 
 
-def _die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """A killed `run` must not leave a cell behind that goes on training (Linux; elsewhere it runs to its end)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            sys.exit(EXIT_STOPPED)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -36,7 +36,7 @@ def test_a_leak_between_clips_is_caught() -> None:
 
 def test_a_checkpoint_that_forgets_is_caught(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    assert resumed_against_uninterrupted(tiny_cell(), Linear(), latent_set(), latent_set(4)) == 0.0
+    assert resumed_against_uninterrupted(tiny_cell(), Linear(), latent_set(), latent_set(4), CPU) == 0.0
     save = Trainer.save
 
     def forgetful(self: Trainer) -> None:
@@ -45,7 +45,7 @@ def test_a_checkpoint_that_forgets_is_caught(monkeypatch) -> None:  # type: igno
         save(self)
 
     monkeypatch.setattr(Trainer, "save", forgetful)
-    assert resumed_against_uninterrupted(tiny_cell(), Linear(), latent_set(), latent_set(4)) > 0.0
+    assert resumed_against_uninterrupted(tiny_cell(), Linear(), latent_set(), latent_set(4), CPU) > 0.0
 
 
 def test_the_backbone_is_left_as_it_was() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
 from bench.backbone import load_backbone
@@ -15,6 +16,14 @@ from tests.tiny import SPEC, latent_set, tiny_cell
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 SHAPE = (4, 6, 4)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state() -> None:
+    """accelerate remembers device and precision for the whole process; a cell has a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 BACKBONES = ["dit:DiT-XS/2", "baselines:UNet-XS"]
 
 
@@ -22,7 +31,16 @@ def trainer(folder: Path, backbone: str, **changes: object) -> Trainer:
     cell = tiny_cell(backbone=backbone, device="cuda", **changes)
     data = latent_set(shape=(4, *SHAPE))
     torch.manual_seed(0)
-    return Trainer(cell, load_backbone(backbone, SPEC), train=data, val=data, inputs="gpu", folder=folder, flops_per_clip=1)  # type: ignore[arg-type]
+    return Trainer(
+        cell,
+        load_backbone(backbone, SPEC),
+        train=data,
+        val=data,
+        inputs="gpu",
+        folder=folder,
+        flops_per_clip=1,
+        device=torch.device("cuda"),
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -38,12 +56,15 @@ def test_it_trains_and_resumes(tmp_path: Path, backbone: str, precision: str) ->
 def test_first_losses_are_those_of_the_cpu(tmp_path: Path, backbone: str) -> None:
     losses = []
     for device in ("cpu", "cuda"):
+        AcceleratorState._reset_state(reset_partial_state=True)
         (tmp_path / device).mkdir()
         cell = tiny_cell(backbone=backbone, device=device, budget={"steps": 2})
         data = latent_set(shape=(4, *SHAPE))
         torch.manual_seed(0)
         network = load_backbone(backbone, SPEC)
-        on_device = Trainer(cell, network, train=data, val=data, inputs="x", folder=tmp_path / device, flops_per_clip=1)  # type: ignore[arg-type]
+        on_device = Trainer(
+            cell, network, train=data, val=data, inputs="x", folder=tmp_path / device, flops_per_clip=1, device=torch.device(device)
+        )  # type: ignore[arg-type]
         losses.append(on_device.train().loss)
     assert_close(losses[0], losses[1], rtol=2e-3, atol=0)
 

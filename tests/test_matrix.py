@@ -112,7 +112,7 @@ def test_unknown_matrix_field_and_name(tmp_path: Path) -> None:
 
 
 def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match="twice"):
+    with pytest.raises(MatrixError, match="two cells have the content of UNet-XS-seed0"):
         load_study(write(tmp_path, seeds=[0, 0]))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
 
@@ -194,16 +195,19 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
         assert run.poll() is None, f"the run ended before {moment}"
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
-    stopped_at = 0
+    checkpoint = next(results.glob("tiny/*/checkpoint.pt"))
+    stopped_at = torch.load(checkpoint, weights_only=True)["state"]["step"]
+    assert 0 < stopped_at < 40
     done = command("run", path, "--results", results)
     assert done.returncode == 0, done.stderr
+    assert f"resumed at step {stopped_at}" in done.stderr
     for torn in results.rglob("attempt-*.json"):
         json.loads(torn.read_text())
     record = record_of(results, "DiT-XS_2-seed0")
     uninterrupted = record_of(finished, "DiT-XS_2-seed0")
     assert record.training is not None
     assert uninterrupted.training is not None
-    assert record.training.num_steps == 40 > stopped_at
+    assert record.training.num_steps == 40
     assert record.training.loss == uninterrupted.training.loss
     assert record.measurement("val_loss") == uninterrupted.measurement("val_loss")
 
@@ -240,7 +244,7 @@ def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
     path = write_matrix(
         tmp_path,
         axes={"backbone": ["dit:DiT-XS/2"]},
-        include=[{"backbone": "dit:DiT-XS/2", "timeout_s": 0.5}],
+        include=[{"backbone": "dit:DiT-XS/2", "timeout_s": 0.5, "budget.steps": 59}],
         defaults={**fields, "optimizer": {"learning_rate": 1e12, "warmup_steps": 0, "grad_clip": 1e12}, "budget": {"steps": 60}},
     )
     done = command("run", path, "--results", tmp_path / "results")
@@ -249,7 +253,7 @@ def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
     assert diverged.status == "diverged"
     assert diverged.training is not None
     assert "diverged" in done.stdout
-    timed_out = record_of(tmp_path / "results", "DiT-XS_2-timeout_s=0.5-seed0")
+    timed_out = record_of(tmp_path / "results", "DiT-XS_2-steps=59-timeout_s=0.5-seed0")
     assert timed_out.status == "timeout"
     assert "0.5" in str(timed_out.reason)
     report = command("report", tmp_path / "results" / "tiny", "--out", tmp_path / "report")
@@ -262,7 +266,8 @@ BAD_INPUT = [
     (["data.height=20"], "divisible by 2, got 5"),
     (["data.height=18"], "not a multiple of the autoencoder's stride 4; use 16 or 20"),
     (["evaluation.num_samples=1"], "evaluation.num_samples"),
-    (["evaluation.extractor=i3d"], "python -m bench weights get i3d"),
+    (["evaluation.extractor=i3d"], "extractor 'i3d' needs at least 9 frames a clip, got data.num_frames 4"),
+    (["evaluation.extractor=i3d", "data.num_frames=10"], "python -m bench weights get i3d"),
     (["evaluation.extractor=i4d"], "unknown extractor 'i4d'"),
     (["optimizer.lerning_rate=1"], "did you mean 'learning_rate'"),
     (["match.tolerance=1e-6"], "match.tolerance"),
@@ -273,10 +278,8 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD_INPUT)
 def test_bad_input_is_one_line_and_non_zero(tmp_path: Path, overrides: list[str], expected: str) -> None:
-    if "device=cuda" in overrides:
-        torch = pytest.importorskip("torch")
-        if torch.cuda.is_available():
-            pytest.skip("a CUDA device is here")
+    if "device=cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("a CUDA device is here")
     done = command(
         "run", write_matrix(tmp_path), *overrides, "--results", tmp_path / "results", UNET_VS_DIT_CACHE=str(tmp_path / "no-weights")
     )

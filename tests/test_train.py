@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
 from bench.train import CURVE_FRACTIONS, Diverged, Interrupted, LatentSet, num_warmup_steps
@@ -144,3 +145,22 @@ def test_storage_peak_is_exact_and_recorded(tmp_path: Path) -> None:
 
 def test_warm_up_steps() -> None:
     assert [num_warmup_steps(steps) for steps in (1, 5, 20, 1000)] == [0, 1, 4, 10]
+
+
+def test_bf16_trains_resumes_and_keeps_float32_weights(tmp_path: Path) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        cell = tiny_cell(precision="bf16", budget={"steps": 6})
+        asked = iter([False, False, True])
+        with pytest.raises(Interrupted):
+            linear_trainer(cell, tmp_path, should_stop=lambda: next(asked)).train()
+        trainer = linear_trainer(cell, tmp_path)
+        training = trainer.train()
+        (tmp_path / "fp32").mkdir()
+        backbone = trainer.averaged_backbone()
+        assert all(weight.dtype == torch.float32 for weight in backbone.parameters())
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    exact = linear_trainer(tiny_cell(budget={"steps": 6}), tmp_path / "fp32").train()
+    assert training.loss != exact.loss
+    assert_close(training.loss, exact.loss, rtol=0.05, atol=0)

@@ -73,5 +73,6 @@ def linear_trainer(cell: Cell, folder: Path, **options: Any) -> Trainer:
         "inputs": "x",
         "folder": folder,
         "flops_per_clip": 1000,
+        "device": torch.device("cpu"),
     }
     return Trainer(cell, backbone, **{**defaults, **options})

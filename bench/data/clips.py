@@ -69,7 +69,7 @@ def open_frames(folder: Path, num_clips: Mapping[str, int], clip_shape: Shape) -
         path = folder / f"{split}.npy"
         try:
             frames[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(num, *clip_shape, 3))
-            _reserve(path)
+            reserve(path)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise out_of_disk(folder, needed_bytes, shutil.disk_usage(folder).free) from error
@@ -77,7 +77,7 @@ def open_frames(folder: Path, num_clips: Mapping[str, int], clip_shape: Shape) -
     return frames
 
 
-def _reserve(path: Path) -> None:
+def reserve(path: Path) -> None:
     """Claims the file's blocks now: a memory map over a hole dies of SIGBUS, without a traceback, when the disk fills up."""
     if not hasattr(os, "posix_fallocate"):
         return

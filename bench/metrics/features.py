@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bench import weights
 from bench.backbone import did_you_mean
 from bench.metrics import i3d
-from bench.metrics.protocol import DIMS
+from bench.metrics.protocol import DIMS, MIN_FRAMES
 from bench.shapes import check_shape
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
@@ -48,7 +48,7 @@ def i3d_extractor(device: torch.device) -> Extractor:
     return Extractor(
         name="i3d",
         dim=DIMS["i3d"],
-        min_frames=i3d.MIN_FRAMES,
+        min_frames=MIN_FRAMES["i3d"],
         preprocessing=i3d.PREPROCESSING,
         weights_sha256=weights.source_sha256("i3d"),
         device=device,
@@ -86,7 +86,7 @@ def random3d_extractor(device: torch.device) -> Extractor:
     return Extractor(
         name="random3d",
         dim=DIMS["random3d"],
-        min_frames=2,
+        min_frames=MIN_FRAMES["random3d"],
         preprocessing="none/1",
         weights_sha256=digest,
         device=device,

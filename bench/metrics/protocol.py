@@ -15,6 +15,7 @@ Kind = Literal["frechet", "kernel"]
 
 CANONICAL_EXTRACTOR = "i3d"
 DIMS = {"i3d": 400, "random3d": 128}  # features of each extractor, by name
+MIN_FRAMES = {"i3d": 9, "random3d": 2}  # fewest frames of a clip that each extractor can take
 MIN_HEADLINE_CLIPS = 2048
 # kind -> name under the canonical extractor, prefix under every other
 NAMES: dict[str, tuple[str, str]] = {"frechet": ("fvd", "fd_"), "kernel": ("kvd", "kd_")}

@@ -29,7 +29,7 @@ def quick_trainer(backbone: str, folder: Path) -> Trainer:
     data = LatentSet(latents=latents, labels=generator.integers(4, size=256), null_label=4)
     torch.manual_seed(0)
     network = load_backbone(backbone, SPEC)
-    return Trainer(cell, network, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1)  # type: ignore[arg-type]
+    return Trainer(cell, network, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1, device=torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def bare_step(trainer: Trainer, latents: list[Tensor], targets: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
