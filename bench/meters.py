@@ -164,7 +164,8 @@ def count_flops(name: str, spec: LatentSpec, shape: Shape) -> int:
     On `meta` attention takes its matrix-product form, which the counter sees; on a CPU its fused kernel counts as zero.
     """
     with torch.device("meta"):
-        backbone = load_backbone(name, spec)
+        backbone: Any = load_backbone(name, spec)
+        backbone.requires_grad_(False)  # the counter's hooks trip over a parameter that is used as a view
         latents = [torch.empty(spec.latent_channels, *shape)]
         timesteps, labels = torch.empty(1), torch.zeros(1, dtype=torch.long) if spec.num_labels else None
         with FlopCounterMode(display=False) as counter, torch.no_grad():

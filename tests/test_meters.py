@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bench.meters import PhaseMemory, StepTimer, StopWatch, StorageMeter, count_flops, optimizer_state
+from bench.shapes import LatentSpec
 from tests.tiny import SPEC
 
 CPU = torch.device("cpu")
@@ -121,7 +122,11 @@ def test_attention_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_flops_are_twice_the_papers_multiply_adds(name: str, gflops: float) -> None:
     """Table 4 of the DiT paper (2212.09748), one 32x32 latent image; ours has half the output channels, which is 0.2 % at S/8."""
-    from bench.shapes import LatentSpec
-
     spec = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=1000)
     assert count_flops(name, spec, (1, 32, 32)) / 2e9 == pytest.approx(gflops, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["dit:DiT-XS/2", "baselines:UNet-XS"])
+def test_flops_without_classes(name: str) -> None:
+    spec = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=0)
+    assert count_flops(name, spec, (3, 4, 4)) > 0

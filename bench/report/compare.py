@@ -177,10 +177,13 @@ def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
         tolerance = float(run.match.get("tolerance", 0))
         held = "matched by the matrix" if apart <= tolerance else "NOT matched as the matrix asks"
         return f"{held}: {100 * apart:.2g} % apart, tolerance {100 * tolerance:.3g} %"
+    return "fixed by the budget" if fixed_by_budget(run, name) else None
+
+
+def fixed_by_budget(run: Run, name: str) -> bool:
+    """Whether a measurement is what the budget of the cells sets."""
     axes = {key for cell in run.cells for key, value in (cell.config.get("budget") or {}).items() if value is not None}
-    if name in {metrics.BUDGETS.get(axis) for axis in axes}:
-        return "fixed by the budget"
-    return None
+    return name in {metrics.BUDGETS.get(axis) for axis in axes}
 
 
 def _distrust(run: Run, verdict: Verdict) -> Verdict:

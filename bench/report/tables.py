@@ -231,7 +231,7 @@ def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
     lines, data = [], []
     for item in compare.mismatches(run, rows):
         means = [item.row.text(entry.interval.mean) if entry.interval else NONE for entry in item.row.entries]
-        verdict = "not matched on"
+        verdict = "fixed by the budget" if compare.fixed_by_budget(run, item.row.name) else "not matched on"
         if item.within is not None and item.tolerance is not None:
             held = "within" if item.within else "BEYOND"
             verdict = f"{100 * (item.ratio - 1):.2g} % is {held} the tolerance of {100 * item.tolerance:.3g} %"
