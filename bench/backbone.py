@@ -75,6 +75,6 @@ def known_modules() -> list[str]:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """'; did you mean X?' where a known name is near, else an empty string."""
+    """' (did you mean X?)' where a known name is near, else an empty string."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

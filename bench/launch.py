@@ -179,7 +179,7 @@ def _run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = Non
     if code == EXIT_STOPPED:
         raise Stopped("stopped; run the same command again to go on")
     if code == EXIT_BAD_INPUT:
-        raise Refused(f"{job.label} was refused")
+        raise Refused("its process ended on bad input or a full disk; the line it printed says which")
     if code and job.kind != "cell":
         raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
     return code

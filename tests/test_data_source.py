@@ -69,13 +69,13 @@ def test_config_round_trips_and_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "world"}, r"unknown source 'world'; did you mean 'worlds'\?"),
+        ({"source": "world"}, r"unknown source 'world' \(did you mean 'worlds'\?\)"),
         ({"source": "json"}, "unknown source 'json'"),
         ({"source": "video"}, "unknown source 'video'"),
         ({"source": "no.such.module"}, "unknown source 'no.such.module'"),
         ({"source": ""}, "unknown source ''"),
         ({"source": 3}, "source=3; name one of"),
-        ({"heigth": 4}, r"no field 'heigth'; did you mean 'height'\?"),
+        ({"heigth": 4}, r"no field 'heigth' \(did you mean 'height'\?\)"),
         ({"height": 4}, "height = 4: should be greater than or equal to 8"),
         ({"num_val": 0}, "num_val = 0"),
         ({"num_train": "many"}, "num_train = 'many'"),
