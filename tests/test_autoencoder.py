@@ -52,6 +52,15 @@ def test_latents_have_unit_variance_and_decode(clips: Clips, tmp_path: Path) -> 
     assert decoded.dtype == np.uint8
 
 
+def test_decoding_undoes_the_scaling_of_encoding(clips: Clips, tmp_path: Path) -> None:
+    autoencoder = prepare(CONFIG, clips, tmp_path, CPU, quiet).autoencoder
+    batch = to_model(clips.splits["val"].frames[:2])
+    with torch.no_grad():
+        expected = autoencoder.decode_frames(autoencoder.encode_frames(batch.transpose(1, 2).flatten(0, 1)))
+        actual = autoencoder.decode(autoencoder.encode(batch))
+    assert_close(actual.transpose(1, 2).flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_frames_keep_their_place(clips: Clips, tmp_path: Path) -> None:
     """Encoding a clip is encoding its frames: nothing is swapped between clips, frames, height and width."""
     stage = prepare(CONFIG, clips, tmp_path, CPU, quiet)

@@ -223,15 +223,15 @@ def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
     fields = cell_fields(budget={"steps": 100_000}, checkpoint_interval_s=0.0)
     del fields["backbone"]
     path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
-    run = subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    arguments = [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)]
+    run = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline_s = time.monotonic() + 200
     while not _reached(results, "checkpoint") and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
     _, stderr = run.communicate(timeout=100)
     assert run.returncode == 130
+    assert "stopped at step" in stderr  # once, and in its own time
     assert "run the same command again to go on" in stderr
     assert not list(results.rglob("attempt-*.json"))
     assert _reached(results, "checkpoint")

@@ -164,3 +164,16 @@ def test_bf16_trains_resumes_and_keeps_float32_weights(tmp_path: Path) -> None:
     exact = linear_trainer(tiny_cell(budget={"steps": 6}), tmp_path / "fp32").train()
     assert training.loss != exact.loss
     assert_close(training.loss, exact.loss, rtol=0.05, atol=0)
+
+
+def test_validation_uses_the_average_and_leaves_training_as_it_was(tmp_path: Path) -> None:
+    trainer = linear_trainer(tiny_cell(), tmp_path)
+    with torch.no_grad():
+        for average in trainer.ema.shadow_params:
+            average.zero_()
+    before = [weight.detach().clone() for weight in trainer.params]
+    of_average = trainer.validate(4)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.params, strict=True))
+    assert trainer.backbone.training
+    trainer.ema.shadow_params = [weight.detach().clone() for weight in trainer.params]
+    assert trainer.validate(4) != of_average
