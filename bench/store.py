@@ -167,13 +167,6 @@ def write_text(path: Path, text: str) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --results") from error
 
 
-def check_writable(results: Path) -> None:
-    """StoreError unless a file can be made in `results`."""
-    probe = results / f".write-test.{os.getpid()}"
-    write_text(probe, "")
-    probe.unlink()
-
-
 def now() -> str:
     """UTC time, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
