@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from bench.shapes import LatentSpec, Shape
@@ -44,7 +43,7 @@ class Factory(Protocol):
     def __call__(self, spec: LatentSpec) -> Backbone: ...
 
 
-def find_factory(name: str) -> Callable[[LatentSpec], Backbone]:
+def find_factory(name: str) -> Factory:
     """Factory of "module:config". ValueError naming what is unknown and the nearest known name."""
     module_name, colon, config = name.partition(":")
     if not colon or not module_name or not config:

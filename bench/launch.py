@@ -64,7 +64,6 @@ class Outcome:
 
     named: NamedCell
     record: Record
-    ran: bool  # False: it was finished before
 
     def failures(self) -> list[str]:
         """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""
@@ -97,9 +96,9 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
             record = records[named.name]
             if record is None:
                 job = Job(kind="cell", label=named.name, matrix=study.name, results=results, cells=(jobs[named.name],))
-                outcomes.append(Outcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock), ran=True))
+                outcomes.append(Outcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock)))
             else:
-                outcomes.append(Outcome(named=named, record=record, ran=False))
+                outcomes.append(Outcome(named=named, record=record))
         write_run(results, study.name, _snapshot(study, folders, started_at, command))
         return outcomes
 

@@ -30,7 +30,7 @@ from bench.metrics.features import cached_features
 from bench.progress import Reporter
 from bench.sampling import Samples, guided, sample
 from bench.stages import SHEET_CLIPS, Stages
-from bench.store import Record, Sampling, next_attempt, now, write_record, write_text
+from bench.store import Measurement, Record, Sampling, next_attempt, now, write_record, write_text
 from bench.streams import stream_seed
 from bench.train import Diverged, Interrupted, Trainer
 
@@ -61,10 +61,10 @@ class CellRun:
                 self.outcome["training"] = self.trainer.course()
             self._write("diverged", str(diverged))
         except (torch.OutOfMemoryError, MemoryError) as error:
-            self._write("oom", _one_line(error))
+            self._write_oom(error)
         except Exception as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
             if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
-                self._write("oom", _one_line(error))
+                self._write_oom(error)
                 return
             with contextlib.suppress(OSError):  # a full disk has no room for it either
                 (self.folder / "traceback.txt").write_text(traceback.format_exc())
@@ -238,6 +238,12 @@ class CellRun:
             self.outcome["time_split_s"][name] = time.perf_counter() - start_s
         if self.should_stop() and name != "quality":  # after the last phase there is nothing left to stop
             raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
+
+    def _write_oom(self, error: BaseException) -> None:
+        """A record of where memory ended: the peak up to there is a result."""
+        peaks = PhaseMemory(self.device).peaks()
+        self.outcome["measurements"] += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]
+        self._write("oom", _one_line(error))
 
     def _write(self, status: str, reason: str | None) -> None:
         commits = self.trainer.state.commits if self.trainer is not None else [commit()]

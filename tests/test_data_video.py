@@ -57,7 +57,6 @@ def test_reads_every_container(tmp_path: Path, extension: str) -> None:
     info = probe(path)
     assert (info.num_frames, info.height, info.width) == (7, 32, 48)
     assert info.fps == pytest.approx(10, rel=0.01)
-    assert info.duration_s == pytest.approx(0.7, rel=0.01)
     assert count_frames(path) == 7
     clip = read_frames(path, 0, 7, 1, 32, 48)
     error = np.abs(clip.astype(int) - frames).mean()

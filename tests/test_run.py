@@ -261,6 +261,22 @@ def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
     assert "timeout" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_out_of_memory_is_a_result_with_its_peak(tmp_path: Path) -> None:
+    fields = cell_fields(batching={"batch_size": 3})
+    del fields["backbone"]
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.hungry:Hungry"]}, defaults=fields)
+    done = command("run", path, "--results", tmp_path / "results")
+    assert done.returncode == 1, done.stderr
+    record = record_of(tmp_path / "results", "Hungry-seed0")
+    assert (record.status, record.reason) == ("oom", "no room for three clips")
+    peak = record.measurement("peak_rss_bytes")
+    assert peak is not None
+    assert peak.value > 1e8
+    again = command("run", path, "--results", tmp_path / "results")
+    assert again.returncode == 1
+    assert "1 finished before, 0 to run" in again.stdout  # a result is not tried again, and the run still says it failed
+
+
 BAD_INPUT = [
     (["backbone=dit:DiT-XS/9"], "did you mean 'dit:DiT-XS/"),
     (["data.height=20"], "divisible by 2, got 5"),

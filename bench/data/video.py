@@ -27,10 +27,6 @@ class VideoInfo:
     height: int  # stored size, before rotation
     width: int
 
-    @property
-    def duration_s(self) -> float:
-        return self.num_frames / self.fps
-
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:

@@ -22,7 +22,6 @@ from bench import weights
 from bench.shapes import check_shape
 
 SIZE = 224  # height and width the network was trained at
-NUM_LOGITS = 400
 MIN_FRAMES = 9  # fewer leave a single frame for the last pool, which spans two
 BATCH_NORM_EPS = 1e-3
 PREPROCESSING = "tf1-bilinear-224/1"  # bump when `preprocess` changes a value
