@@ -16,7 +16,8 @@ from bench.cell import Cell, content_hash
 from bench.diffusion import VALIDATION_TIMESTEPS
 from bench.metrics import permanence
 from bench.metrics.features import cached_features
-from bench.metrics.frechet import NUM_GROUPS, frechet_distance, jackknife
+from bench.metrics.frechet import frechet_distance
+from bench.metrics.interval import NUM_GROUPS, jackknife
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.protocol import ProtocolBlock, metric_name
 from bench.shapes import Shape, num_cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.frechet import FeatureDistance, Features, check_features
+from bench.metrics.frechet import Features, check_features
 
 
 def kernel_distance(a: Features, b: Features) -> float:
@@ -26,9 +26,3 @@ def within(features: np.ndarray) -> float:
 def cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(x.y / d + 1)^3 for every pair: (n, d), (m, d) -> (n, m)."""
     return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
-
-
-class KernelDistance(FeatureDistance):
-    """`kernel_distance` of everything seen; lower is better."""
-
-    statistic = staticmethod(kernel_distance)
