@@ -130,7 +130,7 @@ def protocol_block(cell: Cell, stages: Stages, device: torch.device) -> Protocol
     test = stages.clips.splits["test"]
     return ProtocolBlock(
         extractor=extractor.name,
-        weights_sha256=extractor.weights_sha256,
+        weights_sha256=extractor.manifest.weights_sha256,
         dim=extractor.dim,
         n_real=num,
         n_fake=num,
@@ -139,7 +139,7 @@ def protocol_block(cell: Cell, stages: Stages, device: torch.device) -> Protocol
         fps=stages.clips.fps,
         height=data.height,
         width=data.width,
-        resize=extractor.preprocessing,
+        resize=extractor.manifest.resize,
         split="test",
         clip_list_sha256=sha256_texts([stages.clips.digest, *test.clip_ids[:num]]),
         covariance="n-1",

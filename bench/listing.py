@@ -11,7 +11,8 @@ from bench.backbone import known_modules
 from bench.cell import differences, flatten
 from bench.data.source import describe, sources
 from bench.matrix import Study
-from bench.metrics.protocol import CANONICAL_EXTRACTOR, DIMS, NAMES
+from bench.metrics.manifest import MANIFESTS
+from bench.metrics.protocol import CANONICAL_EXTRACTOR, NAMES
 from bench.store import StoreError, latest, read_run, run_folders
 
 
@@ -46,7 +47,7 @@ def print_all(results: Path) -> None:
     _print_table(console, "backbones", backbones)
     _print_table(console, "data", [(name, describe(name)) for name in sources()])
     metrics = [(canonical, f"{kind} distance of {CANONICAL_EXTRACTOR} features") for kind, (canonical, _) in NAMES.items()]
-    others = [name for name in DIMS if name != CANONICAL_EXTRACTOR]
+    others = [name for name in MANIFESTS if name != CANONICAL_EXTRACTOR]
     metrics += [(prefix + other, f"{kind} distance of {other} features") for kind, (_, prefix) in NAMES.items() for other in others]
     _print_table(console, "metrics", metrics)
     _print_table(console, "runs", [_run_line(folder) for folder in run_folders(results)] or [(f"none in {results}", "")])

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from bench.backbone import did_you_mean, find_factory
 from bench.cell import Cell, Frozen, flatten
-from bench.metrics.protocol import MIN_FRAMES
+from bench.metrics.manifest import MANIFESTS
 from bench.shapes import LatentSpec
 
 MATRICES = Path(__file__).parent / "matrices"
@@ -125,10 +125,10 @@ def check_cell(named: NamedCell) -> None:
     """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
     cell = named.cell
     extractor, num_frames = cell.evaluation.extractor, cell.data.num_frames
-    if extractor not in MIN_FRAMES:
-        near = did_you_mean(extractor, list(MIN_FRAMES))
-        raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MIN_FRAMES)}")
-    if num_frames < (fewest := MIN_FRAMES[extractor]):
+    if extractor not in MANIFESTS:
+        near = did_you_mean(extractor, list(MANIFESTS))
+        raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
+    if num_frames < (fewest := MANIFESTS[extractor].min_frames):
         raise MatrixError(
             f"cell {named.name}: extractor {extractor!r} needs at least {fewest} frames a clip, got data.num_frames {num_frames}"
         )

@@ -14,7 +14,8 @@ import torch
 from bench import autoencoder as autoencoders
 from bench.cell import Cell
 from bench.data.source import Clips, load_clips
-from bench.metrics.features import Extractor, cached_features, load_extractor
+from bench.metrics.extractor import Extractor, load_extractor
+from bench.metrics.features import cached_features
 from bench.shapes import LatentSpec
 from bench.train import LatentSet
 

@@ -121,7 +121,8 @@ def test_memory_meters_agree_on_a_known_tensor() -> None:
 
 def test_i3d_on_the_device_is_that_of_the_cpu() -> None:
     from bench import weights
-    from bench.metrics.features import extract, load_extractor
+    from bench.metrics.extractor import load_extractor
+    from bench.metrics.features import extract
 
     if weights.status_of("i3d").state != "ready":
         pytest.skip("needs the I3D weights: python -m bench weights get i3d")

@@ -8,14 +8,19 @@ import pytest
 import torch
 
 from bench.metrics import features as features_module
-from bench.metrics.features import EXTRACTORS, Extractor, cached_features, extract, hash_frames, load_extractor
+from bench.metrics.extractor import EXTRACTORS, Extractor, load_extractor
+from bench.metrics.features import cached_features, extract, hash_frames
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.protocol import DIMS
+from bench.metrics.manifest import MANIFESTS
 
 
 @pytest.fixture(scope="module")
 def random3d() -> Extractor:
     return load_extractor("random3d")
+
+
+def with_manifest(extractor: Extractor, **changes: object) -> Extractor:
+    return dataclasses.replace(extractor, manifest=dataclasses.replace(extractor.manifest, **changes))
 
 
 def clips(n: int = 5, num_frames: int = 4, height: int = 12, width: int = 10, seed: int = 0) -> np.ndarray:
@@ -32,12 +37,12 @@ def drifting(n: int, seed: int) -> np.ndarray:
 
 
 def test_table_and_protocol_agree(random3d: Extractor) -> None:
-    assert set(EXTRACTORS) == set(DIMS)
-    assert random3d.dim == DIMS["random3d"] and extract(random3d, clips()).shape == (5, 128)
+    assert set(EXTRACTORS) == set(MANIFESTS)
+    assert random3d.dim == MANIFESTS["random3d"].dim and extract(random3d, clips()).shape == (5, 128)
 
 
 def test_random3d_is_one_fixed_network(random3d: Extractor) -> None:
-    assert random3d.weights_sha256 == "df15224518ed26e250ffbabbde3539a0334ac37e1cd12b08f25737c0fbfd0dad"
+    assert random3d.manifest.weights_sha256 == "df15224518ed26e250ffbabbde3539a0334ac37e1cd12b08f25737c0fbfd0dad"
 
 
 def test_batch_size_and_memory_map_change_nothing(random3d: Extractor, tmp_path: Path) -> None:
@@ -117,9 +122,9 @@ def test_cache_key_holds_all_that_determines_the_features(random3d: Extractor, t
     cached_features(random3d, frames, "one list", tmp_path)
     cached_features(random3d, frames[:4], "one list", tmp_path)
     cached_features(random3d, frames, "another list", tmp_path)
-    cached_features(dataclasses.replace(random3d, weights_sha256="0" * 64), frames, None, tmp_path)
-    cached_features(dataclasses.replace(random3d, preprocessing="none/2"), frames, None, tmp_path)
-    cached_features(dataclasses.replace(random3d, name="other"), frames, None, tmp_path)
+    cached_features(with_manifest(random3d, weights_sha256="0" * 64), frames, None, tmp_path)
+    cached_features(with_manifest(random3d, resize="none/2"), frames, None, tmp_path)
+    cached_features(with_manifest(random3d, name="other"), frames, None, tmp_path)
     assert len(list(tmp_path.iterdir())) == 9
 
 

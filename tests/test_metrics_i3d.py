@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from bench import weights
-from bench.metrics.features import Extractor, extract, load_extractor
+from bench.metrics.extractor import Extractor, load_extractor
+from bench.metrics.features import extract
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.i3d import I3D, MIXED, load_i3d, max_pool_same, preprocess, resize_tf1, same_pads
 

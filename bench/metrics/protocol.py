@@ -8,14 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from bench import weights
 from bench.backbone import did_you_mean
+from bench.metrics.manifest import MANIFESTS
 
 Kind = Literal["frechet", "kernel"]
 
 CANONICAL_EXTRACTOR = "i3d"
-DIMS = {"i3d": 400, "random3d": 128}  # features of each extractor, by name
-MIN_FRAMES = {"i3d": 9, "random3d": 2}  # fewest frames of a clip that each extractor can take
 MIN_HEADLINE_CLIPS = 2048
 # kind -> name under the canonical extractor, prefix under every other
 NAMES: dict[str, tuple[str, str]] = {"frechet": ("fvd", "fd_"), "kernel": ("kvd", "kd_")}
@@ -43,12 +41,13 @@ def metric_name(kind: str, extractor: str, n: int, *, dim: int | None = None) ->
         raise ValueError(f"extractor {extractor!r} may not have FVD or KVD in its name: they are reserved for {CANONICAL_EXTRACTOR!r}")
     if n < 2:
         raise ValueError(f"a distance needs at least 2 clips in each set, got {n}")
-    if extractor in DIMS:
-        if dim not in (None, DIMS[extractor]):
-            raise ValueError(f"extractor {extractor!r} has {DIMS[extractor]} features, got dim {dim}")
-        dim = DIMS[extractor]
+    if extractor in MANIFESTS:
+        known = MANIFESTS[extractor].dim
+        if dim not in (None, known):
+            raise ValueError(f"extractor {extractor!r} has {known} features, got dim {dim}")
+        dim = known
     if dim is None:
-        raise ValueError(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(DIMS))}; for one of your own, pass dim")
+        raise ValueError(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(MANIFESTS))}; for one of your own, pass dim")
     canonical, prefix = NAMES[kind]
     name = canonical if extractor == CANONICAL_EXTRACTOR else prefix + extractor
     return name if n >= headline_clips(dim) else f"{name}@{n}"
@@ -81,7 +80,8 @@ class ProtocolBlock(BaseModel):
     def check_canonical(self) -> ProtocolBlock:
         """Nothing may pass for FVD that was not measured with the published network."""
         if self.extractor == CANONICAL_EXTRACTOR:
-            expected = (weights.source_sha256(CANONICAL_EXTRACTOR), DIMS[CANONICAL_EXTRACTOR])
+            manifest = MANIFESTS[CANONICAL_EXTRACTOR]
+            expected = (manifest.weights_sha256, manifest.dim)
             if (self.weights_sha256, self.dim) != expected:
                 raise ValueError(
                     f"extractor 'i3d' is the published network ({expected[1]} features, weights {expected[0][:12]}), "
