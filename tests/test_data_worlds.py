@@ -138,6 +138,24 @@ def test_free_fall_is_a_parabola() -> None:
     assert np.abs(np.diff(y, 2, axis=1)[free] - gravity / fps**2).max() < 1e-9  # downward: y grows
 
 
+def test_damping_takes_its_share_of_velocity_and_spin_each_second_and_gives_time_an_arrow() -> None:
+    fps, damping = 8.0, 0.5
+    truth = states(config(num_frames=17, fps=fps, damping=damping), 12)
+    kept = (1 - damping) ** (np.arange(17) / fps)
+    speed = np.hypot(truth["vx"], truth["vy"])[..., 0]  # (N, T); walls turn a velocity and keep its length
+    assert np.abs(speed / speed[:, :1] / kept - 1).max() < 0.02  # a bounce is spared the loss of its one physics step
+    spin = truth["angular_velocity"][..., 0]
+    assert np.abs(spin / spin[:, :1] / kept - 1).max() < 1e-9
+    undamped = states(config(num_frames=17, fps=fps), 12)
+    assert all((truth[name][:, 0] == undamped[name][:, 0]).all() for name in STATE)  # the same worlds, slowed
+
+
+def test_damping_is_a_share() -> None:
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="damping"):
+            config(damping=wrong)
+
+
 def test_motion_does_not_depend_on_resolution() -> None:
     small, large = states(config(), 4), states(config(height=96, width=96), 4)
     assert all((small[name] == large[name]).all() for name in STATE)

@@ -1,13 +1,13 @@
 """Rigid bodies in a box, by pymunk: endless clips whose exact state is known in every frame.
 
 A clip shows one bright shape (its class: disc, square, triangle, ring) of any hue that moves over a plain dark
-background and bounces off the frame's edges without loss. Further objects, and gravity, are options.
+background and bounces off the frame's edges without loss. Further objects, gravity, and damping are options.
 
 Units: lengths in the frame's shorter side, x to the right, y down, both from the top left corner; time in seconds.
 So x * min(height, width) - 0.5 is a column index, and a clip has the same motion at any resolution.
 
-Every body collides as the disc around it, and without friction. So motion does not depend on the class, spin never
-changes (a spinning square stays nameable), and energy is kept to rounding.
+Every body collides as the disc around it, and without friction. So motion does not depend on the class, and without
+damping spin never changes (a spinning square stays nameable) and energy is kept to rounding.
 """
 
 import colorsys
@@ -47,6 +47,7 @@ class Config(SourceConfig):
     tilt: NonNegative = math.pi  # largest angle either way at the first frame; radians, 0 = squares and triangles stand on a side
     spin: NonNegative = 0.6  # largest angular velocity either way; radians per second
     gravity: Annotated[float, pydantic.Field(allow_inf_nan=False)] = 0.0  # downward acceleration; shorter sides per second squared
+    damping: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0  # share of velocity and of spin lost per second: an arrow of time
     fps: Annotated[float, pydantic.Field(gt=0, le=1000)] = 8.0  # frames per second
     num_substeps: Count = 16  # physics steps per frame
 
@@ -116,6 +117,7 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
     rng = clip_rng(config.seed, split, index)
     space = pymunk.Space()
     space.gravity = (0.0, config.gravity)
+    space.damping = 1 - config.damping  # pymunk names the share that is kept
     space.iterations = 30
     space.collision_slop = 1e-4  # pymunk's 0.1 is meant for pixels
     width, height = config.width / config.side, config.height / config.side
