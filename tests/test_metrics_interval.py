@@ -57,5 +57,5 @@ def test_jackknife_groups_are_even_shuffled_and_repeatable() -> None:
         assert counts.max() - counts.min() <= 1
     np.testing.assert_array_equal(group_of_each(64, 16), group_of_each(64, 16))
     assert not np.array_equal(group_of_each(64, 16), np.arange(64) % 16)
-    with pytest.raises(ValueError, match="needs at least 2 groups and 16 clips, got 15"):
+    with pytest.raises(ValueError, match="needs at least 4 groups and 16 clips, got 15"):
         jackknife(frechet_distance, GOOD.repeat(2, axis=0)[:15], GOOD.repeat(4, axis=0))
