@@ -46,6 +46,11 @@ class InfiniteN:
     sizes: tuple[int, ...]  # clips of each set in the subsets, largest first
 
 
+def infinite_n_clips(dim: int) -> int:
+    """Fewest clips in each set that `frechet_infinite_n` takes over `dim` features."""
+    return max(CLIPS_PER_FEATURE * dim, 2 * NUM_GROUPS)
+
+
 def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: int = DRAWS) -> InfiniteN:
     """Least squares in 1/n over `NUM_SIZES` sizes from n/4 to n, evenly spaced in 1/n, `draws` seeded subsets of each.
 
@@ -54,7 +59,7 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: 
     """
     real, fake = check_features(real, fake)
     num, d = min(len(real), len(fake)), real.shape[1]
-    needed = max(CLIPS_PER_FEATURE * d, 2 * NUM_GROUPS)
+    needed = infinite_n_clips(d)
     if num < needed:
         raise ValueError(
             f"a Frechet distance at infinite n needs at least {needed} clips of {d} features, got {num}; use the kernel distance"
