@@ -14,19 +14,17 @@ def load_array(path: Path) -> tuple[np.ndarray, list[str] | None, float | None]:
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False), None, None
         with np.load(path, allow_pickle=False) as stored:
-            arrays = list(stored.files)
-            name = "frames" if "frames" in arrays else arrays[0] if len(arrays) == 1 else None
-            if name is None:
-                raise ValueError(f"has the arrays {', '.join(arrays) or '(none)'}; call the clips `frames`")
-            labels = [str(label) for label in stored["labels"].tolist()] if "labels" in arrays else None
-            fps = float(stored["fps"]) if "fps" in arrays else None
-            return stored[name], labels, fps
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError("is not an array that numpy reads; it may be cut short") from error
-    except ValueError as error:
+            name = "frames" if "frames" in stored.files or len(stored.files) != 1 else stored.files[0]
+            arrays = {key: stored[key] for key in (name, "labels", "fps") if key in stored.files}
+            names = ", ".join(stored.files) or "(none)"
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         if "pickle" in str(error) or "Python objects" in str(error):
             raise ValueError("holds pickled objects, which could run code and are not loaded; save one plain uint8 array") from error
-        raise
+        raise ValueError("is not an array that numpy reads; it may be cut short") from error
+    if name not in arrays:
+        raise ValueError(f"has the arrays {names}; call the clips `frames`")
+    labels = [str(label) for label in arrays["labels"].tolist()] if "labels" in arrays else None
+    return arrays[name], labels, float(arrays["fps"]) if "fps" in arrays else None
 
 
 def check_clips(frames: np.ndarray, ndims: tuple[int, ...]) -> None:

@@ -158,7 +158,7 @@ def _name(path: Path, root: Path) -> str:
 def _open_video(path: Path) -> Opened:
     info = probe(path)
     num_frames = count_frames(path) if path.suffix.lower() in COUNTED_EXACTLY else info.num_frames
-    height, width = _upright_size(path)
+    height, width = upright_size(path)
 
     def read(indices: Sequence[int]) -> np.ndarray:
         return np.stack([frame for _, frame in iter_frames(path, indices, height, width)])
@@ -166,7 +166,7 @@ def _open_video(path: Path) -> Opened:
     return Opened(num_frames=num_frames, height=height, width=width, fps=info.fps, read=read)
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> tuple[int, int]:
     """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it."""
     try:
         with av.open(str(path), metadata_errors="ignore") as container:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import av
 import numpy as np
@@ -131,26 +131,20 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
 
     ValueError where nothing could be read, or where frames are of several sizes and the rule keeps them.
     """
-    taking = _Taking(rule, folder)
-    since_last = 0  # draws without a clip: after all items in vain there is nothing more to come
-    total = min(limit, len(collection.items)) if limit else len(collection.items)
-    for item, turn in rule.draws(collection.items):
-        if (limit is not None and len(taking.rows) >= limit) or since_last >= len(collection.items):
-            break
-        progress(min(len(taking.rows), total), total, f"reading {collection.path.name}")
-        before = len(taking.rows)
-        taking.take(item, turn, limit)
-        since_last = 0 if len(taking.rows) > before else since_last + 1
-    progress(total, total, f"reading {collection.path.name}")
-    if not taking.rows:
-        first = taking.skipped[0]
-        raise ValueError(
-            f"no clip could be read from {collection.path}: {len(taking.skipped)} tried, the first: {first.name} {first.reason}"
-        )
-    if len(taking.sizes) > 1:
-        sizes = ", ".join(f"{height}x{width} ({num})" for (height, width), num in taking.sizes.most_common(8))
-        raise ValueError(f"{collection.path} has clips of {len(taking.sizes)} sizes: {sizes}; choose one with --size, such as --size 64x64")
-    return taking.finish(collection)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:  # a memory map of it outlives it
+        taking = _Taking(rule, file)
+        taking.take_all(collection, limit, progress)
+        if not taking.rows:
+            first = taking.skipped[0]
+            tried = f"{len(taking.skipped)} tried, the first: {first.name} {first.reason}"
+            raise ValueError(f"no clip could be read from {collection.path}: {tried}")
+        if len(taking.sizes) > 1:
+            sizes = ", ".join(f"{height}x{width} ({num})" for (height, width), num in taking.sizes.most_common(8))
+            raise ValueError(
+                f"{collection.path} has clips of {len(taking.sizes)} sizes: {sizes}; choose one with --size, such as --size 64x64"
+            )
+        return taking.finish(collection)
 
 
 def content_of(item: Item) -> str:
@@ -164,10 +158,8 @@ def content_of(item: Item) -> str:
 class _Taking:
     """What has been read so far."""
 
-    def __init__(self, rule: Rule, folder: Path):
-        self.rule = rule
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as the memory map of it
+    def __init__(self, rule: Rule, file: IO[bytes]):
+        self.rule, self.file = rule, file
         self.shape: tuple[int, ...] = ()
         self.rows: list[int] = []
         self.seen: dict[tuple[str, int], int] = {}  # (item, first frame) -> unique clip
@@ -181,6 +173,20 @@ class _Taking:
         self.labels: list[str | None] = []
         self.shapes: list[tuple[int, int, int]] = []
         self.fps: list[float | None] = []
+
+    def take_all(self, collection: Collection, limit: int | None, progress: Progress) -> None:
+        """Items as the rule draws them, until there are `limit` clips or nothing more to come."""
+        what, num_items = f"reading {collection.path.name}", len(collection.items)
+        total = min(limit or num_items, num_items)
+        since_last = 0  # draws without a clip: after all items in vain there is nothing more to come
+        for item, turn in self.rule.draws(collection.items):
+            num_before = len(self.rows)
+            if num_before == limit or since_last == num_items:
+                break
+            progress(min(num_before, total), total, what)
+            self.take(item, turn, limit)
+            since_last = 0 if len(self.rows) > num_before else since_last + 1
+        progress(total, total, what)
 
     def take(self, item: Item, turn: int, limit: int | None) -> None:
         """Clips of one item, or a reason why there are none."""
