@@ -17,7 +17,7 @@ def test_by_hand_with_one_neighbour() -> None:
     got = diversity(real, fake, num_neighbours=1)
     # real balls that hold 1.5: second, third; 4: third, fourth; 5.5: fourth; 30: none
     assert got == Diversity(precision=3 / 4, recall=1.0, density=5 / 4, coverage=3 / 4)
-    assert diversity(fake, real, num_neighbours=1) == Diversity(precision=1.0, recall=3 / 4, density=6 / 4, coverage=4 / 4)
+    assert diversity(fake, real, num_neighbours=1) == Diversity(precision=1.0, recall=3 / 4, density=5 / 4, coverage=3 / 4)
 
 
 def test_by_hand_with_two_neighbours() -> None:
