@@ -5,12 +5,12 @@ Knows nothing of distances, sets of clips or caches.
 
 It is the slowest part of a small study, so the forward is arranged for speed without changing what it computes:
 batch norm is folded into the convolutions, the relu follows the max pool where it can (they commute), the 1x1x1 convolutions of a
-mixed block that share an input are one matrix product, and everything is channels-last.
+mixed block that share an input are one matrix product, everything is channels-last, and wide 3x3x3 convolutions on a CPU are Winograd's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,46 +19,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench import weights
+from bench.metrics import winograd
+from bench.metrics.resize import resize_tf1
 from bench.shapes import check_shape
 
 SIZE = 224  # height and width the network was trained at
 MIN_FRAMES = 9  # fewer leave a single frame for the last pool, which spans two
 BATCH_NORM_EPS = 1e-3
-PREPROCESSING = "tf1-bilinear-224/1"  # bump when `preprocess` changes a value
-
 MIXED = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
 
-def preprocess(frames: Tensor) -> Tensor:
+def preprocess(frames: Tensor, resize: Callable[[Tensor, int, int], Tensor] = resize_tf1) -> Tensor:
     """Frames (B, T, H, W, 3) uint8 -> clips (B, 3, T, 224, 224) in [-1, 1], channels-last in memory.
 
-    As the FVD paper's code: TF1 `resize_bilinear` on 0..255, then 2 x / 255 - 1.
+    As the FVD paper's code: TF1 `resize_bilinear` on 0..255, then 2 x / 255 - 1. Another `resize` is for emulating other tools.
     """
     check_shape("frames", frames, (None, None, None, None, 3))
     if frames.dtype != torch.uint8:
         raise ValueError(f"I3D takes uint8 frames in 0..255, got {frames.dtype}")
-    resized = resize_tf1(frames.flatten(0, 1).float(), SIZE, SIZE)  # (B*T, 224, 224, 3)
+    resized = resize(frames.flatten(0, 1).float(), SIZE, SIZE)  # (B*T, 224, 224, 3)
     scaled = (2 * resized).div_(255).sub_(1)
     return scaled.unflatten(0, frames.shape[:2]).permute(0, 4, 1, 2, 3)
-
-
-def resize_tf1(images: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize (N, H, W, C) float -> (N, height, width, C) as TensorFlow 1 does: no half-pixel centres, corners not aligned.
-
-    Output i reads input i * H / height: lower = floor, upper = lower + 1 (at most H - 1), blended by the fraction. No antialiasing.
-    """
-    for dim, size in ((2, width), (1, height)):
-        if images.shape[dim] == size:
-            continue
-        # In float32 as TensorFlow computes it: the rounding decides which pixel an exact grid point reads.
-        ratio = np.float32(images.shape[dim]) / np.float32(size)
-        source = torch.from_numpy(np.arange(size, dtype=np.float32) * ratio).to(images.device)
-        lower = source.floor().long()
-        upper = (lower + 1).clamp(max=images.shape[dim] - 1)
-        fraction = (source - lower).view(-1, *[1] * (images.ndim - dim - 1))
-        low = images.index_select(dim, lower)
-        images = images.index_select(dim, upper).sub_(low).mul_(fraction).add_(low)
-    return images
 
 
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -97,6 +78,7 @@ class Convolution(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    transformed: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
@@ -104,11 +86,16 @@ class Convolution(nn.Module):
         layout = weight.flatten(1) if self.pointwise else weight.contiguous(memory_format=torch.channels_last_3d)
         self.register_buffer("weight", layout)  # (O, I) or (O, I, T, H, W)
         self.register_buffer("bias", bias)  # (O,)
+        self.wide = weight.shape[2:] == (3, 3, 3) and weight.shape[1] >= winograd.MIN_CHANNELS
+        if self.wide:
+            self.register_buffer("transformed", winograd.transform(weight))  # (4, O, I, 1, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pointwise:
             return F.linear(x.permute(0, 2, 3, 4, 1), self.weight, self.bias).permute(0, 4, 1, 2, 3)
-        return F.conv3d(x, self.weight, self.bias, padding=1)  # "same" for 3x3x3 at stride 1
+        if self.wide and x.device.type == "cpu" and x.shape[2] >= winograd.MIN_FRAMES:
+            return winograd.convolve_3x3x3(x, self.transformed, self.bias)
+        return winograd.convolve(x, self.weight, self.bias, (1, 1, 1))  # "same" for 3x3x3 at stride 1
 
 
 class Mixed(nn.Module):
@@ -172,9 +159,6 @@ class I3D(nn.Module):
             raise ValueError(f"I3D needs at least {MIN_FRAMES} frames a clip, got {clips.shape[2]}")
         if clips.dtype != torch.float32:
             raise ValueError(f"I3D is defined in float32, got clips in {clips.dtype}")
-        if len(clips) == 1 and clips.device.type == "cpu":
-            # torch sends a single clip to a reference convolution that is several times slower than two clips.
-            return self(clips.expand(2, -1, -1, -1, -1))[:1]
         with exact_float32(), torch.autocast(clips.device.type, enabled=False):
             return self.logits(clips)
 
