@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,11 @@ from bench.backbone import did_you_mean
 from bench.data.collection import Collection, find_collection, natural
 from bench.data.windows import STARTS, ReadSet, SeededCut, Start
 from bench.environment import commit, read_environment
-from bench.metrics import published
-from bench.metrics.distances import DISTANCES
+from bench.metrics import frame_quality, published
 from bench.metrics.extractor import EXTRACTORS, Extractor, load_extractor
 from bench.metrics.manifest import MANIFESTS
 from bench.metrics.measured import Measured
+from bench.metrics.motion import load_motion
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
 from bench.score_clips import Pair, Progress, Reader, block, device_name, rates_of, read_pair
 from bench.score_record import Distance, Group, Omitted, PublishedValue, Score, Side
@@ -81,7 +82,9 @@ def score(
     pair = read_pair(*collections, rule, num_clips, reader)
     # Networks come after the clips: a wrong folder is found in a moment, and before any weights are missed.
     measured = [measure(pair, load_extractor(name, device), rule, reader) for name in dict.fromkeys(extractors)]
-    distances = [found.distance(kind) for found in measured for kind in DISTANCES]
+    if frame_quality.FRAME.weights_sha256 in {found.block.weights_sha256 for found in measured}:
+        measured.append(measure_frames(pair, rule, reader, device))  # the frame encoder is a part of that network
+    distances = [found.distance(kind) for found in measured for kind in found.statistics]
     canonical = next((value for value in distances if (value.extractor, value.kind) == (CANONICAL_EXTRACTOR, "frechet")), None)
     clips = pair.real.frames.shape
     return Score(
@@ -124,6 +127,25 @@ def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -
     )
 
 
+def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: str) -> Measured:
+    """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
+    clips, dim = pair.real.frames.shape, frame_quality.FRAME.dim
+    network = load_motion(torch.device(device))
+    every = Extractor(
+        manifest=replace(frame_quality.FRAME, dim=clips[1] * dim),
+        device=torch.device(device),
+        batch_size=16,
+        features=lambda frames: network.frame_features(frames).reshape(len(frames), -1),
+    )
+    found = measure(pair, every, rule, reader)
+    return Measured(
+        **{name: getattr(found, name).reshape(-1, clips[1], dim) for name in ("real", "spare", "generated")},
+        block=found.block.model_copy(update={"dim": dim}),
+        statistics={"frechet": frame_quality.frame_distance},
+        per_clip=False,
+    )
+
+
 def groups(pair: Pair, measured: Sequence[Measured]) -> list[Group]:
     """Distances of each class that both sets have, and of each shape that clips came in, where there is more than one."""
     found = []
@@ -142,7 +164,7 @@ def groups(pair: Pair, measured: Sequence[Measured]) -> list[Group]:
             values = {}
             if n >= MIN_GROUP_CLIPS:
                 for over in measured:
-                    for kind, statistic in DISTANCES.items():
+                    for kind, statistic in over.statistics.items():
                         title = over.block.model_copy(update={"n_real": n, "n_fake": n}).name(kind)
                         values[title] = statistic(over.real[rows[0]], over.generated[rows[1]])
             found.append(

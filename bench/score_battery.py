@@ -49,6 +49,7 @@ def read_clips(path: Path, num_clips: int | None, num_frames: int, size: tuple[i
     """Two sets of clips of a folder, twice as long where there are enough of those, so that double speed can be tried."""
     collection, cache = find_collection(path), weights.cache_folder() / "score"
     limit = 2 * (num_clips or battery.NUM_CLIPS)
+    needed = MIN_CLIPS if num_clips is None else limit
     for length in (2 * num_frames - 1, num_frames):
         try:
             read = cached_set(collection, SeededCut(num_frames=length, size=size), limit, progress, cache)
@@ -56,6 +57,6 @@ def read_clips(path: Path, num_clips: int | None, num_frames: int, size: tuple[i
             if length == num_frames:
                 raise
             continue
-        if len(read) >= (limit if length > num_frames else MIN_CLIPS):
+        if len(read) >= (limit if length > num_frames else needed):
             return read
-    raise ValueError(f"the battery needs {MIN_CLIPS} clips of {num_frames} frames, {path} gives {len(read)}")
+    raise ValueError(f"the battery needs {needed} clips of {num_frames} frames, two sets, {path} gives {len(read)}")

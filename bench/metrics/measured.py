@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from bench.metrics import bias
 from bench.metrics.distances import DISTANCES
 from bench.metrics.diversity import NUM_NEIGHBOURS, diversity
 from bench.metrics.frechet import Features
-from bench.metrics.interval import NUM_GROUPS, jackknife
+from bench.metrics.interval import NUM_GROUPS, Statistic, jackknife
 from bench.score_record import ClipsProtocol, Distance, Share
 
 INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
@@ -18,14 +19,16 @@ INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 class Measured:
     """Features of n real and n generated clips, and of real clips that are compared with nothing else."""
 
-    real: Features  # (n, D)
-    generated: Features  # (n, D)
-    spare: Features  # (m, D) other real clips, for the floor
+    real: Features  # (n, D), or (n, T, D) of single frames
+    generated: Features  # as real
+    spare: Features  # (m, ...) other real clips, for the floor
     block: ClipsProtocol
+    statistics: Mapping[str, Statistic] = field(default_factory=lambda: DISTANCES)
+    per_clip: bool = True  # a row is one draw: False where a clip gives several, and no theory in n holds
 
     def distance(self, kind: str) -> Distance:
         """The distance with all that stands beside it."""
-        statistic, num = DISTANCES[kind], len(self.real)
+        statistic, num = self.statistics[kind], len(self.real)
         interval = jackknife(statistic, self.real, self.generated) if num >= NUM_GROUPS else None
         floor, floor_source = self.floor(kind)
         infinite, infinite_source = self.infinite_n(kind)
@@ -49,10 +52,10 @@ class Measured:
 
     def floor(self, kind: str) -> tuple[float | None, str]:
         """The distance of real clips to real clips at this n, by the best way there is, and which that was."""
-        statistic, num, dim = DISTANCES[kind], len(self.real), self.block.dim
+        statistic, num, dim = self.statistics[kind], len(self.real), self.block.dim
         if len(self.spare) >= num:
             return statistic(self.real, self.spare[:num]), f"measured against {num} other real clips"
-        if kind == "frechet" and num >= dim:
+        if kind == "frechet" and num >= dim and self.per_clip:
             return bias.expected_floor(self.real, num, num), "expected of two sets of one Gaussian with the real clips' covariance"
         half = num // 2
         if half < 2:
@@ -61,12 +64,15 @@ class Measured:
         if kind == "kernel":  # unbiased: its expectation is 0 at any n
             return halves, f"measured between two halves of the real clips, {half} each"
         # A Frechet distance within one population goes as 1/n above d, more slowly below, where this is a low guess.
-        return halves * half / num, f"scaled to n by 1/n from two halves of the real clips, {half} each; low, as n is below {dim} features"
+        low = f"; low, as n is below {dim} features" if num < dim else ""
+        return halves * half / num, f"scaled to n by 1/n from two halves of the real clips, {half} each{low}"
 
     def infinite_n(self, kind: str) -> tuple[bias.InfiniteN | None, str]:
         """The Frechet distance at infinite n where there are enough clips to say."""
         if kind != "frechet":
             return None, "not needed: unbiased"
+        if not self.per_clip:
+            return None, "none: frames of a clip are not independent"
         try:
             found = bias.frechet_infinite_n(self.real, self.generated)
         except ValueError as error:
@@ -75,7 +81,7 @@ class Measured:
 
     def shares(self) -> list[Share]:
         """Diversity, where there are enough clips for their neighbourhoods."""
-        if len(self.real) <= NUM_NEIGHBOURS:
+        if len(self.real) <= NUM_NEIGHBOURS or not self.per_clip:
             return []
         mark, n = self.block.fingerprint(), len(self.real)
         return [

@@ -195,8 +195,8 @@ PROTOCOLS: dict[str, Published] = {
         real_first=False,
         choices=_COMMON
         | {
-            "real clips": f"the first {MAX_CLIPS} in order of name, one each, random start",
-            "generated clips": f"the first {MAX_CLIPS} in order of name, one each, from frame 0",
+            "real clips": f"the first {MAX_CLIPS}, or -n, in order of name, one each, random start",
+            "generated clips": f"the first {MAX_CLIPS}, or -n, in order of name, one each, from frame 0",
             "frames": "as stored",
             "batch norm epsilon": "1e-3",
             "source": "universome/stylegan-v, src/metrics and src/training/dataset.py",
@@ -209,8 +209,8 @@ PROTOCOLS: dict[str, Published] = {
         real_first=True,
         choices=_COMMON
         | {
-            "real clips": "all, one each, random start",
-            "generated clips": f"again and again until there are {MAX_CLIPS}, random start",
+            "real clips": "all, or -n, one each, random start",
+            "generated clips": f"again and again until there are {MAX_CLIPS}, or -n, random start",
             "frames": f"shorter side to {CD_FVD_RESOLUTION} or --size by antialiased bilinear, centre crop, cut off to whole numbers",
             "batch norm epsilon": "1e-5",
             "source": "songweige/content-debiased-fvd, cdfvd/fvd.py and cdfvd/utils",

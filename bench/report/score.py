@@ -35,12 +35,11 @@ def to_markdown(score: Score) -> str:
         f"# {markdown(score.generated.path)} against {markdown(score.real.path)}",
         f"{clips}; {_rule(score)}. Lower is better for distances, higher for shares.",
         _distances(score.distances),
-        "\n".join(f"- {line}" for line in _remarks(score.distances)),
+        "\n".join(f"- {line}" for line in [*map(markdown, score.notes), *_remarks(score.distances)]),
         _shares(score),
         _groups(score, "class"),
         _groups(score, "shape"),
         *(_published(value) for value in score.published),
-        "\n".join(f"- {markdown(note)}" for note in score.notes),
         _left_out("REAL", score.real),
         _left_out("GENERATED", score.generated),
         _protocols(score),
@@ -141,7 +140,8 @@ def _published(value: PublishedValue) -> str:
         counts.append(f"{num} {what} clips" + (f", {distinct} of them different" if distinct != num else ""))
     skipped = f"; {len(value.skipped)} items left out" if value.skipped else ""
     choices = "\n".join(f"- {markdown(name)}: {markdown(choice)}" for name, choice in value.choices.items())
-    return f"## As {value.protocol} measures it\n\n{table(['value', ''], rows)}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
+    values = table(["value", "Fréchet distance"], rows)
+    return f"## As {value.protocol} measures it\n\n{values}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
 
 
 def _left_out(argument: str, side: Side) -> str:
