@@ -24,7 +24,7 @@ from bench.metrics.manifest import MANIFESTS
 from bench.metrics.measured import Measured
 from bench.metrics.motion import load_motion
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
-from bench.score_clips import Pair, Progress, Reader, block, device_name, rates_of, read_pair
+from bench.score_clips import Pair, Progress, Reader, block, device_name, find_device, rates_of, read_pair
 from bench.score_record import Distance, Group, Omitted, PublishedValue, Score, Side
 
 DEFAULT_EXTRACTORS = ("i3d", "motion")
@@ -77,13 +77,14 @@ def score(
         if number is not None and number < least:
             raise ValueError(f"{option} must be at least {least}, got {number}")
     rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
+    where = find_device(device)
     reader = Reader(cache or weights.cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, rule, num_clips, reader)
     # Networks come after the clips: a wrong folder is found in a moment, and before any weights are missed.
-    measured = [measure(pair, load_extractor(name, device), rule, reader) for name in dict.fromkeys(extractors)]
+    measured = [measure(pair, load_extractor(name, where), rule, reader) for name in dict.fromkeys(extractors)]
     if frame_quality.FRAME.weights_sha256 in {found.block.weights_sha256 for found in measured}:
-        measured.append(measure_frames(pair, rule, reader, device))  # the frame encoder is a part of that network
+        measured.append(measure_frames(pair, rule, reader, where))  # the frame encoder is a part of that network
     distances = [found.distance(kind) for found in measured for kind in found.statistics]
     canonical = next((value for value in distances if (value.extractor, value.kind) == (CANONICAL_EXTRACTOR, "frechet")), None)
     clips = pair.real.frames.shape
@@ -98,9 +99,9 @@ def score(
         distances=distances,
         shares=[share for found in measured for share in found.shares()],
         groups=groups(pair, measured),
-        published=[published_value(tool, collections, rule, num_clips, device, reader, canonical) for tool in tools],
+        published=[published_value(tool, collections, rule, num_clips, where, reader, canonical) for tool in tools],
         notes=pair.notes(),
-        environment=read_environment(torch.get_num_threads(), device_name(torch.device(device))),
+        environment=read_environment(torch.get_num_threads(), device_name(where)),
         commit=commit(),
     )
 
@@ -127,13 +128,13 @@ def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -
     )
 
 
-def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: str) -> Measured:
+def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: torch.device) -> Measured:
     """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
     clips, dim = pair.real.frames.shape, frame_quality.FRAME.dim
-    network = load_motion(torch.device(device))
+    network = load_motion(device)
     every = Extractor(
         manifest=replace(frame_quality.FRAME, dim=clips[1] * dim),
-        device=torch.device(device),
+        device=device,
         batch_size=16,
         features=lambda frames: network.frame_features(frames).reshape(len(frames), -1),
     )
@@ -203,7 +204,7 @@ def published_value(
     collections: tuple[Collection, Collection],
     rule: SeededCut,
     num_clips: int | None,
-    device: str,
+    device: torch.device,
     reader: Reader,
     canonical: Distance | None,
 ) -> PublishedValue:
@@ -215,7 +216,7 @@ def published_value(
         sets.append(reader.clips(collection, cut, limit))
         cuts[of] = cut.describe()
     real, fake = sets
-    network = published.load_network(tool, torch.device(device))
+    network = published.load_network(tool, device)
     features = [reader.features(network, clips, f"{what} clips") for clips, what in ((real, "real"), (fake, "generated"))]
     value, exact = published.distance_over_n(features[0], features[1], real_first=tool.real_first)
     distinct = [len(set(clips.rows)) for clips in (real, fake)]

@@ -13,6 +13,7 @@ from bench.metrics import battery
 from bench.metrics.extractor import load_extractor
 from bench.metrics.interval import NUM_GROUPS
 from bench.report import card as card_report
+from bench.score_clips import find_device
 
 Progress = Callable[[int, int, str], None]  # (done, total, what)
 
@@ -31,7 +32,7 @@ def run_battery(
     progress: Progress = lambda done, total, what: None,
 ) -> tuple[bool, str]:
     """Whether `extractor` passes, and the verdict in words; the card is written into `out`. `clips`: None = moving shapes made for it."""
-    network = load_extractor(extractor, device)
+    network = load_extractor(extractor, find_device(device))
     if clips is None:
         side = battery.SIZE if size is None else size[0]
         if size is not None and size[0] != size[1]:

@@ -123,6 +123,19 @@ def rates_of(clips: ReadSet) -> tuple[float, float] | None:
     return (min(known), max(known)) if known else None
 
 
+def find_device(name: str) -> torch.device:
+    """The device `name`. ValueError where there is none of that name here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown --device {name!r}; there are cpu and cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name} is not measured with; there are cpu and cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are seen here; use --device cpu")
+    return device
+
+
 def device_name(device: torch.device) -> str:
     """As in a protocol block: "cpu" or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -285,6 +285,23 @@ def test_a_rule_may_count_a_clip_again_but_it_is_read_once(tmp_path: Path) -> No
     assert clips.names == ("c0.npy#0", "c1.npy#0", "c0.npy#1", "c1.npy#1") and clips.rows == (0, 1, 2, 3, 0, 1, 2)
 
 
+def test_clips_of_two_lengths_do_not_mix(tmp_path: Path) -> None:
+    for name, num_frames in (("a", 5), ("b", 6), ("c", 5)):
+        save(tmp_path / "set" / f"{name}.npy", noise(num_frames, 8, 8, 3))
+    clips = read(tmp_path / "set", Whole())
+    assert clips.names == ("a.npy#0", "c.npy#0") and reasons(clips) == {"b.npy": "gives a clip of 6 frames, those before it have 5"}
+
+
+class Whole(Repeated):
+    """All frames of every item, once."""
+
+    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+        return ((item, 0) for item in items)
+
+    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+        return [range(num_frames)]
+
+
 def test_the_cache_opens_nothing_until_frames_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache, rule = grid(tmp_path), tmp_path / "cache", SeededCut(num_frames=6)
     first = cached_set(find_collection(root), rule, 5, nothing, cache)

@@ -15,12 +15,14 @@ from bench import cli
 from bench import score as score_module
 from bench.data.collection import find_collection
 from bench.data.windows import SeededCut, read_set
-from bench.metrics import bias, published
+from bench.metrics import bias, frame_quality, published
 from bench.metrics.distances import DISTANCES
 from bench.metrics.diversity import diversity
 from bench.metrics.extractor import Extractor, load_extractor
 from bench.metrics.features import extract
 from bench.metrics.interval import jackknife
+from bench.metrics.manifest import RANDOM3D
+from bench.metrics.motion import Motion
 from bench.score import MIN_GROUP_CLIPS, parse_size, score
 from bench.score_record import Distance, Score, read_score
 from bench.store import StoreError
@@ -139,6 +141,9 @@ def test_equal_n_smaller_set_wins_and_is_said(sets: tuple[Path, Path]) -> None:
         ({"num_frames": 1}, r"extractor 'random3d' needs at least 2 frames a clip, got --num-frames 1"),
         ({"num_frames": 5}, r"no clip could be read from .*generated\.npz: 24 tried, the first: .* has 4 frames, a clip of 5 needs 5"),
         ({"extractors": ["random4d"]}, r"unknown extractor 'random4d' \(did you mean 'random3d'\?\)"),
+        ({"device": "cuda:99"}, r"--device cuda:99: \d+ CUDA devices are seen here; use --device cpu"),
+        ({"device": "abacus"}, "unknown --device 'abacus'; there are cpu and cuda"),
+        ({"device": "meta"}, "--device meta is not measured with"),
         ({"protocols": ["stylegan"]}, r"unknown protocol 'stylegan' \(did you mean 'stylegan-v'\?\)"),
     ],
 )
@@ -191,6 +196,25 @@ def test_a_class_with_too_few_clips_is_named_not_scored(tmp_path: Path) -> None:
     groups = {group.name: group for group in measure(*sets).groups}
     assert groups["0"].n == MIN_GROUP_CLIPS and groups["0"].values
     assert groups["1"].n == 0 and not groups["1"].values and groups["1"].num_real == MIN_GROUP_CLIPS - 1
+
+
+def test_single_frames_are_compared_where_their_network_is_asked_for(
+    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = Motion().eval()
+    monkeypatch.setattr(score_module, "load_motion", lambda device: network)
+    monkeypatch.setattr(frame_quality, "FRAME", replace(frame_quality.FRAME, weights_sha256=RANDOM3D.weights_sha256))
+    found = measure(*sets)
+    assert [value.name for value in found.distances] == ["fd_random3d@24", "kd_random3d@24", "fd_frame@24"]
+    clips = [read_set(find_collection(path), SeededCut(num_frames=T), None, lambda *_: None, tmp_path) for path in sets]
+    real, generated = (network.frame_features(torch.from_numpy(np.array(side.frames))).unflatten(0, (-1, T)).numpy() for side in clips)
+    value = found.distances[2]
+    assert value.value == pytest.approx(frame_quality.frame_distance(real[:24], generated), rel=1e-4)
+    assert value.floor == pytest.approx(frame_quality.frame_distance(real[:24], real[24:48]), rel=1e-4)
+    assert value.low is not None and value.low < value.value and value.protocol.dim == 48
+    assert value.infinite_n is None and value.infinite_n_source == "none: frames of a clip are not independent"
+    assert not [share for share in found.shares if share.extractor == "frame"]
 
 
 def test_a_second_run_reads_no_frame_and_says_the_same(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

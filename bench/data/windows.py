@@ -210,8 +210,10 @@ class _Taking:
     def add(self, item: Item, opened: Opened, window: range) -> None:
         """Reads one clip. ValueError(reason)."""
         clip = np.ascontiguousarray(self.rule.fit(item, opened.read(window)))
-        self.sizes[clip.shape[1], clip.shape[2]] += 1
         self.shape = self.shape or clip.shape
+        if len(clip) != self.shape[0]:  # only a rule that takes all frames there are comes here
+            raise ValueError(f"gives a clip of {len(clip)} frames, those before it have {self.shape[0]}")
+        self.sizes[clip.shape[1], clip.shape[2]] += 1
         if clip.shape == self.shape:  # of another size, it is only counted: the set is refused in the end
             self.file.write(clip.tobytes())
         self.pixels[hashlib.blake2b(clip.tobytes(), digest_size=16).digest()] += 1
