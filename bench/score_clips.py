@@ -51,6 +51,10 @@ class Reader:
     """Reads sets and features, remembering both in the cache."""
 
     def __init__(self, cache: Path, progress: Progress):
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"the cache {cache} cannot be written: {error.strerror}; choose another with --cache") from error
         self.cache, self.progress = cache, progress
 
     def clips(self, collection: Collection, rule: Rule, limit: int | None) -> ReadSet:

@@ -105,6 +105,14 @@ def test_the_floor_says_how_it_was_found(tmp_path: Path) -> None:
     assert named(few, "kernel").floor == pytest.approx(DISTANCES["kernel"](real[:20], real[20:]), rel=1e-6)
 
 
+def test_spare_real_clips_widen_the_halves(tmp_path: Path) -> None:
+    found = measure(save(tmp_path / "r.npz", blobs(30, 0)), save(tmp_path / "g.npz", blobs(20, 1)))
+    clips = read_set(find_collection(tmp_path / "r.npz"), SeededCut(num_frames=T), None, lambda *_: None, tmp_path)
+    real = extract(load_extractor("random3d"), clips.frames)
+    assert named(found, "frechet").floor == pytest.approx(DISTANCES["frechet"](real[:15], real[15:]) * 15 / 20, rel=1e-6)
+    assert named(found, "kernel").floor_source == "measured between two halves of the real clips, 15 each"
+
+
 def test_with_as_many_clips_as_features_the_floor_is_expected_and_n_goes_to_infinity(tmp_path: Path) -> None:
     real, generated = save(tmp_path / "r.npz", blobs(270, 0)), save(tmp_path / "g.npz", blobs(260, 1))
     found = named(measure(real, generated), "frechet")
@@ -306,6 +314,20 @@ def test_wrong_arguments_are_one_line_and_status_2(sets: tuple[Path, Path], monk
             cli.main()
         said = capsys.readouterr()
         assert stopped.value.code == 2 and said.err.startswith("error: ") and said.err.count("\n") == 1 and not said.out
+
+
+def test_folders_that_cannot_be_written_are_said_before_the_work(
+    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *_: pytest.fail("worked"))
+    (tmp_path / "file").write_text("")
+    options = ("score", *sets, "--num-frames", T, "--extractor", "random3d")
+    for option, message in (
+        ("--out", "--out .* cannot be made"),
+        ("--cache", "the cache .* cannot be written: .*; choose another with --cache"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            raise run(*options, option, tmp_path / "file" / "inside").exception
 
 
 def test_parse_size() -> None:

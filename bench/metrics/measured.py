@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
 from bench.metrics import bias
 from bench.metrics.distances import DISTANCES
 from bench.metrics.diversity import NUM_NEIGHBOURS, diversity
@@ -55,12 +57,13 @@ class Measured:
         statistic, num, dim = self.statistics[kind], len(self.real), self.block.dim
         if len(self.spare) >= num:
             return statistic(self.real, self.spare[:num]), f"measured against {num} other real clips"
+        every = np.concatenate([self.real, self.spare])
         if kind == "frechet" and num >= dim and self.per_clip:
-            return bias.expected_floor(self.real, num, num), "expected of two sets of one Gaussian with the real clips' covariance"
-        half = num // 2
+            return bias.expected_floor(every, num, num), "expected of two sets of one Gaussian with the real clips' covariance"
+        half = len(every) // 2
         if half < 2:
             return None, "none: too few real clips"
-        halves = statistic(self.real[:half], self.real[half : 2 * half])
+        halves = statistic(every[:half], every[half : 2 * half])
         if kind == "kernel":  # unbiased: its expectation is 0 at any n
             return halves, f"measured between two halves of the real clips, {half} each"
         # A Frechet distance within one population goes as 1/n above d, more slowly below, where this is a low guess.

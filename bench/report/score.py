@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,17 @@ from bench.stats import MIN_FLOORS
 from bench.store import write_text
 
 MAX_LISTED = 20  # of what was left out; the JSON has all
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError unless files can be written there: said before minutes of work, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from error
+    if not writable:
+        raise ValueError(f"--out {folder} cannot be written; choose another folder")
 
 
 def write(score: Score, folder: Path) -> list[Path]:
