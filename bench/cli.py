@@ -89,6 +89,104 @@ def sample(
 
 
 @app.command()
+def score(
+    real: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="REAL", help="Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
+        ),
+    ] = None,
+    generated: Annotated[Path | None, typer.Argument(metavar="GENERATED", help="The clips to score, in any of these forms.")] = None,
+    num_clips: Annotated[
+        int | None, typer.Option("--num-clips", "-n", help="Clips of each set; by default as many as the smaller one has.")
+    ] = None,
+    num_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    stride: Annotated[int, typer.Option(help="Frames of a video from one frame of a clip to the next.")] = 1,
+    start: Annotated[
+        str, typer.Option(help="Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit).")
+    ] = "random",
+    size: Annotated[
+        str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice and the cutting of clips.")] = 0,
+    extractor: Annotated[
+        list[str] | None, typer.Option(help="Network to compare by; repeat it for several. By default i3d and motion.")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Also measure as another tool does, the canonical value beside it: stylegan-v or cd-fvd.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Folder of cached features; the user's cache by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for score.json and score.md; by default Markdown is printed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="REAL and GENERATED are two scores: print them side by side.")] = False,
+    battery: Annotated[
+        str | None,
+        typer.Option(metavar="EXTRACTOR", help="Instead, run this extractor through every corruption and write its report card."),
+    ] = None,
+) -> None:
+    """Score GENERATED clips against REAL ones: FVD and others with floors and intervals. Trains nothing."""
+    from bench.progress import Reporter
+
+    if battery is not None:
+        from bench.score import parse_size
+        from bench.score_battery import run_battery
+
+        folder = out or Path("reports") / "battery" / battery
+        with Reporter("battery").live() as progress:
+            passed, verdict = run_battery(
+                battery,
+                real,
+                folder,
+                num_clips=num_clips,
+                num_frames=num_frames,
+                size=parse_size(size),
+                device=device,
+                progress=progress,
+            )
+        typer.echo(f"{verdict}; card in {folder}")
+        if not passed:
+            raise typer.Exit(EXIT_CELL_FAILED)
+        return
+    if real is None or generated is None:
+        what = "two scores to --compare" if compare else "REAL and GENERATED, two folders of clips or arrays of them"
+        _fail(f"score needs {what}; see --help")
+    from bench.report import score as report
+
+    if compare:
+        from bench.score_record import read_score
+
+        typer.echo(report.comparison(read_score(real), read_score(generated)), nl=False)
+        return
+    from bench.score import DEFAULT_EXTRACTORS, parse_size, parse_start
+    from bench.score import score as measure
+
+    if out is not None:
+        report.check_folder(out)
+    with Reporter("score").live() as progress:
+        found = measure(
+            real,
+            generated,
+            num_clips=num_clips,
+            num_frames=num_frames,
+            stride=stride,
+            start=parse_start(start),
+            size=parse_size(size),
+            seed=seed,
+            extractors=extractor or DEFAULT_EXTRACTORS,
+            protocols=protocol or (),
+            device=device,
+            cache=cache,
+            progress=progress,
+        )
+    if out is not None:
+        for path in report.write(found, out):
+            typer.echo(path)
+    if out is None or as_json:
+        typer.echo(report.to_json(found) if as_json else report.to_markdown(found), nl=False)
+
+
+@app.command()
 def validate(matrix: MatrixName, overrides: Overrides = None) -> None:
     """Check MATRIX without running it: print the resolved cells and what differs between rivals."""
     from bench.listing import print_study
