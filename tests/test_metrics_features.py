@@ -38,6 +38,7 @@ def drifting(n: int, seed: int) -> np.ndarray:
 
 def test_table_and_protocol_agree(random3d: Extractor) -> None:
     assert set(EXTRACTORS) == set(MANIFESTS)
+    assert all(name == manifest.name for name, manifest in MANIFESTS.items())
     assert random3d.dim == MANIFESTS["random3d"].dim and extract(random3d, clips()).shape == (5, 128)
 
 
@@ -112,7 +113,7 @@ def test_cache_returns_the_same_features_without_computing(random3d: Extractor, 
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
 
 
-def test_cache_key_holds_all_that_determines_the_features(random3d: Extractor, tmp_path: Path) -> None:
+def test_cache_key_holds_all_that_determines_the_features(random3d: Extractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = clips()
     cached_features(random3d, frames, None, tmp_path)
     changed = frames.copy()
@@ -125,7 +126,15 @@ def test_cache_key_holds_all_that_determines_the_features(random3d: Extractor, t
     cached_features(with_manifest(random3d, weights_sha256="0" * 64), frames, None, tmp_path)
     cached_features(with_manifest(random3d, resize="none/2"), frames, None, tmp_path)
     cached_features(with_manifest(random3d, name="other"), frames, None, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 9
+    cached_features(with_manifest(random3d, value_range=(0.0, 1.0)), frames, None, tmp_path)
+    cached_features(with_manifest(random3d, size=(12, 10)), frames, None, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 11
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    cached_features(random3d, frames, None, tmp_path)
+    on_a_gpu = dataclasses.replace(random3d, device=torch.device("cuda"))
+    monkeypatch.setattr(features_module, "extract", lambda *_: np.zeros((5, 128), np.float32))
+    cached_features(on_a_gpu, frames, None, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 13
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "another file"])

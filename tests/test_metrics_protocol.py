@@ -42,8 +42,9 @@ def block(**changes: object) -> ProtocolBlock:
         ("kernel", "i3d", 4096, None, "kvd"),
         ("frechet", "random3d", 64, None, "fd_random3d@64"),
         ("kernel", "random3d", 2048, None, "kd_random3d"),
-        ("frechet", "vjepa", 2048, 1408, "fd_vjepa@2048"),
-        ("frechet", "vjepa", 2816, 1408, "fd_vjepa"),
+        ("frechet", "mine", 2048, 1408, "fd_mine@2048"),
+        ("frechet", "mine", 2816, 1408, "fd_mine"),
+        ("frechet", "vjepa", 2560, None, "fd_vjepa"),
     ],
 )
 def test_names(kind: str, extractor: str, n: int, dim: int | None, name: str) -> None:
@@ -77,7 +78,24 @@ def test_another_network_may_not_pass_for_i3d() -> None:
         block(weights_sha256="b" * 64)
     with pytest.raises(ValidationError, match="give another network another name"):
         block(dim=2048)
-    assert block(extractor="i3d_eps1e5", weights_sha256="b" * 64).name("frechet") == "fd_i3d_eps1e5@64"
+    assert block(extractor="mine", weights_sha256="b" * 64).name("frechet") == "fd_mine@64"
+
+
+def test_a_published_file_of_the_same_network_is_fvd_with_its_own_hash() -> None:
+    """StyleGAN-V's TorchScript: another file, the same network, so the same name; the blocks differ in the hash."""
+    other = block(weights_sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2")
+    assert other.name("frechet") == "fvd@64" and other.fingerprint() != block().fingerprint()
+    with pytest.raises(ValueError, match="weights_sha256: af5c50f0"):
+        compare_or_raise(block(), other)
+
+
+@pytest.mark.parametrize("change", [{"covariance": "n"}, {"root": "sqrtm"}, {"resize": "half-pixel-bilinear-224/1"}])
+def test_fvd_is_measured_one_way_only(change: dict[str, object]) -> None:
+    """As other tools measure, the same weights give a distance of another name."""
+    with pytest.raises(ValidationError, match=f"not measured with {next(iter(change))} .*give it another name"):
+        block(**change)
+    assert block(extractor="i3d_eps1e-5", **change).name("frechet") == "fd_i3d_eps1e-5@64"
+    assert block(extractor="i3d_half-pixel", **change).name("kernel") == "kd_i3d_half-pixel@64"
 
 
 def test_name_takes_the_smaller_set() -> None:
@@ -89,7 +107,8 @@ def test_name_takes_the_smaller_set() -> None:
     "change",
     [
         {"dtype": "bfloat16"},
-        {"covariance": "n"},
+        {"covariance": "n-2"},
+        {"root": "newton"},
         {"n_real": 1},
         {"weights_sha256": "short"},
         {"fps": 0.0},
@@ -116,18 +135,19 @@ def test_every_field_moves_the_fingerprint() -> None:
         "fps": 25.0,
         "height": 32,
         "width": 32,
-        "resize": "none/1",
         "split": "train",
+        "sampling": "random start, seed 0",
         "clip_list_sha256": "b" * 64,
         "device": "NVIDIA H100",
         "versions": {"torch": "2.13.1", "numpy": "2.4.6"},
     }
     # Held fixed for i3d by the block itself, or with one legal value.
-    assert set(ProtocolBlock.model_fields) - set(changes) == {"weights_sha256", "dim", "covariance", "dtype"}
+    assert set(ProtocolBlock.model_fields) - set(changes) == {"weights_sha256", "dim", "resize", "covariance", "root", "dtype"}
     prints = {block(**{field: value}).fingerprint() for field, value in changes.items()}
     other = {"extractor": "other"}
-    prints |= {block(**other, weights_sha256="b" * 64).fingerprint(), block(**other, dim=3).fingerprint(), block().fingerprint()}
-    assert len(prints) == len(changes) + 3
+    held = {"weights_sha256": "b" * 64, "dim": 3, "resize": "none/1", "covariance": "n", "root": "sqrtm"}
+    prints |= {block(**other, **{field: value}).fingerprint() for field, value in held.items()} | {block().fingerprint()}
+    assert len(prints) == len(changes) + len(held) + 1
     assert block().fingerprint() == block(versions={"numpy": "2.4.6", "torch": "2.13.0"}).fingerprint()
 
 

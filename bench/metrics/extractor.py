@@ -1,4 +1,4 @@
-"""Networks that turn clips into features: the table of them, by name. Adding one is an entry here and a manifest.
+"""Networks that turn clips into features: the table of them, by name, and those of one's own. Adding one is an entry and a manifest.
 
 Knows neither distances nor what a metric is called; features are extracted and cached in bench/metrics/features.py.
 """
@@ -6,14 +6,18 @@ Knows neither distances nor what a metric is called; features are extracted and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from bench import weights
 from bench.backbone import did_you_mean
-from bench.metrics import controls, i3d
-from bench.metrics.manifest import I3D, RANDOM3D, Manifest
+from bench.metrics import controls, custom, i3d, videomae, vjepa
+from bench.metrics.manifest import I3D, I3D_EPS, I3D_HALF_PIXEL, RANDOM3D, VIDEOMAE, VJEPA, Manifest
+from bench.metrics.resize import resize_half_pixel, resize_tf1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +40,34 @@ class Extractor:
         return self.manifest.dim
 
 
-def i3d_extractor(device: torch.device) -> Extractor:
-    network = i3d.load_i3d(device)
+def i3d_extractor(device: torch.device, manifest: Manifest = I3D, eps: float = i3d.BATCH_NORM_EPS) -> Extractor:
+    network = i3d.load_i3d(device, eps=eps)
+    resize = resize_tf1 if manifest.resize == I3D.resize else resize_half_pixel
     return Extractor(
-        manifest=I3D,
+        manifest=manifest,
         device=device,
         batch_size=2 if device.type == "cpu" else 16,  # on two cores larger batches leave the cache and are slower
-        features=lambda frames: network(i3d.preprocess(frames)),
+        features=lambda frames: network(i3d.preprocess(frames, resize)),
+    )
+
+
+def videomae_extractor(device: torch.device) -> Extractor:
+    network = videomae.load_videomae(device)
+    return Extractor(
+        manifest=VIDEOMAE,
+        device=device,
+        batch_size=1 if device.type == "cpu" else 8,
+        features=lambda frames: network(videomae.preprocess(frames, network.config.size)),
+    )
+
+
+def vjepa_extractor(device: torch.device) -> Extractor:
+    network = vjepa.load_vjepa(device)
+    return Extractor(
+        manifest=replace(VJEPA, weights_sha256=weights.source_sha256("vjepa")),
+        device=device,
+        batch_size=1 if device.type == "cpu" else 8,
+        features=lambda frames: network(vjepa.preprocess(frames, network.config.size)),
     )
 
 
@@ -52,12 +77,27 @@ def random3d_extractor(device: torch.device) -> Extractor:
 
 EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
     "i3d": i3d_extractor,
+    "i3d_half-pixel": partial(i3d_extractor, manifest=I3D_HALF_PIXEL),
+    "i3d_eps1e-5": partial(i3d_extractor, manifest=I3D_EPS, eps=1e-5),
+    "videomae": videomae_extractor,
+    "vjepa": vjepa_extractor,
     "random3d": random3d_extractor,
 }
 
 
 def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor `name`, ready on `device`. ValueError for an unknown name, WeightsError where its weights are missing."""
-    if name not in EXTRACTORS:
-        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; known: {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[name](torch.device(device))
+    """An extractor, ready on `device`: one of the table, a TorchScript file with a manifest beside it, or "module:factory".
+
+    ValueError for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
+    """
+    device = torch.device(device)
+    if name in EXTRACTORS:
+        return EXTRACTORS[name](device)
+    if custom.is_file_name(name):
+        manifest, features = custom.load_torchscript(Path(name), device)
+    elif ":" in name:
+        manifest, features = custom.load_factory(name, device)
+    else:
+        known = f"{', '.join(EXTRACTORS)}, a TorchScript file ({', '.join(custom.SUFFIXES)}) or module:factory"
+        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; known: {known}")
+    return Extractor(manifest=manifest, device=device, batch_size=2 if device.type == "cpu" else 16, features=features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -71,8 +72,7 @@ def cached_features(
     check_frames(extractor, frames)
     identity = {
         "extractor": extractor.name,
-        "weights_sha256": extractor.manifest.weights_sha256,
-        "preprocessing": extractor.manifest.resize,
+        "manifest": json.dumps(dataclasses.asdict(extractor.manifest), sort_keys=True),
         "clips": clips_digest or hash_frames(frames),
         "shape": "x".join(map(str, frames.shape)),
         "device": extractor.device.type,

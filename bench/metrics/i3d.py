@@ -78,7 +78,6 @@ class Convolution(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    transformed: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
@@ -88,13 +87,14 @@ class Convolution(nn.Module):
         self.register_buffer("bias", bias)  # (O,)
         self.wide = weight.shape[2:] == (3, 3, 3) and weight.shape[1] >= winograd.MIN_CHANNELS
         if self.wide:
-            self.register_buffer("transformed", winograd.transform(weight))  # (4, O, I, 1, 3, 3)
+            for size in winograd.TILES:
+                self.register_buffer(f"tiles_{size}", winograd.transform(weight, size))  # (size + 2, O, I, 1, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pointwise:
             return F.linear(x.permute(0, 2, 3, 4, 1), self.weight, self.bias).permute(0, 4, 1, 2, 3)
         if self.wide and x.device.type == "cpu" and x.shape[2] >= winograd.MIN_FRAMES:
-            return winograd.convolve_3x3x3(x, self.transformed, self.bias)
+            return winograd.convolve_3x3x3(x, self.get_buffer(f"tiles_{winograd.tile_frames(x.shape[2])}"), self.bias)
         return winograd.convolve(x, self.weight, self.bias, (1, 1, 1))  # "same" for 3x3x3 at stride 1
 
 

@@ -59,7 +59,7 @@ class ProtocolBlock(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extractor: str
-    weights_sha256: Sha256  # of the published weights
+    weights_sha256: Sha256  # of the published weights, of whichever of the files that hold them
     dim: Count  # features a clip
     n_real: Annotated[int, Field(ge=2)]
     n_fake: Annotated[int, Field(ge=2)]
@@ -71,7 +71,9 @@ class ProtocolBlock(BaseModel):
     resize: str  # what the extractor does to reach its own size, with a version
     split: str  # which clips are real: "train", "test", ...
     clip_list_sha256: Sha256  # of the list of real clips
-    covariance: Literal["n-1"] = "n-1"
+    sampling: str = "given"  # how clips were chosen of what there is: "all", "first", "random start, seed 0", ...
+    covariance: Literal["n-1", "n"] = "n-1"  # what it divides by
+    root: Literal["exact", "sqrtm"] = "exact"  # of the covariances' product: singular values, or scipy's sqrtm as other tools have it
     device: str  # "cpu" or the name of the GPU
     dtype: Literal["float32"]
     versions: dict[str, str]  # of the packages that compute
@@ -81,12 +83,15 @@ class ProtocolBlock(BaseModel):
         """Nothing may pass for FVD that was not measured with the published network."""
         if self.extractor == CANONICAL_EXTRACTOR:
             manifest = MANIFESTS[CANONICAL_EXTRACTOR]
-            expected = (manifest.weights_sha256, manifest.dim)
-            if (self.weights_sha256, self.dim) != expected:
+            if self.weights_sha256 not in (manifest.weights_sha256, *manifest.aliases) or self.dim != manifest.dim:
                 raise ValueError(
-                    f"extractor 'i3d' is the published network ({expected[1]} features, weights {expected[0][:12]}), "
+                    f"extractor 'i3d' is the published network ({manifest.dim} features, weights {manifest.weights_sha256[:12]}), "
                     f"got {self.dim} features, weights {self.weights_sha256[:12]}; give another network another name"
                 )
+            expected = {"resize": manifest.resize, "covariance": "n-1", "root": "exact"}
+            found = {key: getattr(self, key) for key in expected}
+            if other := [f"{key} {found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]:
+                raise ValueError(f"extractor 'i3d' gives FVD and KVD, which are not measured with {'; '.join(other)}; give it another name")
         return self
 
     def name(self, kind: str) -> str:

@@ -1,12 +1,13 @@
-"""A 3x3x3 convolution on a CPU with a third fewer multiplications: Winograd's F(2, 3) along time, a direct convolution in space.
+"""A 3x3x3 convolution on a CPU with half the multiplications: Winograd's F(4, 3) along time, a direct convolution in space.
 
-Two output frames of a three-tap filter g need four products of the input frames d instead of six (Lavin and Gray, 1509.09308, eq. 5):
-    m1 = (d0 - d2) g0,  m2 = (d1 + d2)(g0 + g1 + g2)/2,  m3 = (d2 - d1)(g0 - g1 + g2)/2,  m4 = (d1 - d3) g2
-    y0 = m1 + m2 + m3,  y1 = m2 - m3 - m4
-Every product here is a 1x3x3 convolution. Adding frames costs a pass over memory, so it pays for many channels only.
+Four output frames of a three-tap filter need six products of transformed frames instead of twelve, two need four instead of six
+(Lavin and Gray, 1509.09308, section 4.1):  y = A^T [(G g) * (B^T d)].  Every product here is a 1x3x3 convolution over space. The
+transforms are small matrix products over whole frames and cost a pass over memory each, so it pays for many channels only.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,48 @@ MIN_CHANNELS = 64  # fewer input channels leave too little work to pay for the e
 MIN_FRAMES = 4
 
 
+@dataclass(frozen=True)
+class Tile:
+    """F(m, 3): m outputs of n = m + 2 inputs."""
+
+    inputs: Tensor  # B^T (n, n)
+    filters: Tensor  # G (n, 3), float64
+    outputs: Tensor  # A^T (m, n)
+
+
+TILES = {
+    2: Tile(
+        torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+        torch.tensor([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]], dtype=torch.float64),
+        torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]]),
+    ),
+    4: Tile(
+        torch.tensor(
+            [
+                [4.0, 0, -5, 0, 1, 0],
+                [0, -4, -4, 1, 1, 0],
+                [0, 4, -4, -1, 1, 0],
+                [0, -2, -1, 2, 1, 0],
+                [0, 2, -1, -2, 1, 0],
+                [0, 4, 0, -5, 0, 1],
+            ]
+        ),
+        torch.tensor(
+            [
+                [1 / 4, 0, 0],
+                [-1 / 6, -1 / 6, -1 / 6],
+                [-1 / 6, 1 / 6, -1 / 6],
+                [1 / 24, 1 / 12, 1 / 6],
+                [1 / 24, -1 / 12, 1 / 6],
+                [0, 0, 1],
+            ],
+            dtype=torch.float64,
+        ),
+        torch.tensor([[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+    ),
+}
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int]) -> Tensor:
     """`conv3d` at stride 1 by oneDNN where there is one: torch sends small single clips to a reference loop, several times slower."""
     if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -23,25 +66,32 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     return F.conv3d(x, weight, bias, padding=padding)
 
 
-def transform(weight: Tensor) -> Tensor:
-    """Filters (O, I, 3, 3, 3) -> the four of the products, (4, O, I, 1, 3, 3), each channels-last."""
-    first, middle, last = weight.double().unbind(2)
-    products = (first, (first + middle + last) / 2, (first - middle + last) / 2, last)
-    laid_out = torch.stack([product.float().permute(0, 2, 3, 1) for product in products])  # (4, O, 3, 3, I)
-    return laid_out.permute(0, 1, 4, 2, 3).unsqueeze(3)
+def tile_frames(num_frames: int) -> int:
+    """Outputs of a tile: 4, unless that leaves more than one frame of the last tile unused."""
+    return 4 if -num_frames % 4 <= 1 else 2
+
+
+def transform(weight: Tensor, size: int) -> Tensor:
+    """Filters (O, I, 3, 3, 3) -> those of the products, (n, O, I, 1, 3, 3), each channels-last."""
+    products = torch.einsum("ns,oishw->nohwi", TILES[size].filters, weight.double()).float().contiguous()
+    return products.permute(0, 1, 4, 2, 3).unsqueeze(3)
 
 
 def convolve_3x3x3(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     """Clips (B, I, T, H, W), filters from `transform` -> (B, O, T, H, W) of a "same" convolution, both channels-last."""
-    num_frames = x.shape[2]
-    padded = F.pad(x, (0, 0, 0, 0, 1, 1 + num_frames % 2))  # one frame either side, and one more to make pairs
-    d0, d1, d2, d3 = padded[:, :, :-3:2], padded[:, :, 1:-2:2], padded[:, :, 2:-1:2], padded[:, :, 3::2]
-    m1 = convolve(d0 - d2, weights[0], None, (0, 1, 1))
-    m2 = convolve(d1 + d2, weights[1], bias, (0, 1, 1))  # the bias enters both outputs here
-    m3 = convolve(d2 - d1, weights[2], None, (0, 1, 1))
-    m4 = convolve(d1 - d3, weights[3], None, (0, 1, 1))
-    batch, channels, pairs, height, width = m1.shape
-    frames = x.new_empty((batch, pairs, 2, height, width, channels)).permute(0, 5, 1, 2, 3, 4)  # (B, O, T/2, 2, H, W)
-    torch.add(m1.add_(m2), m3, out=frames[:, :, :, 0])
-    torch.sub(m2.sub_(m3), m4, out=frames[:, :, :, 1])
-    return frames.flatten(2, 3)[:, :, :num_frames]
+    size = len(weights) - 2
+    tile, (num_clips, _, num_frames, height, width) = TILES[size], x.shape
+    num_tiles = -(-num_frames // size)
+    frames = F.pad(x, (0, 0, 0, 0, 1, 1 + num_tiles * size - num_frames)).permute(0, 2, 3, 4, 1)  # (B, T', H, W, I)
+    places = [(clip, index) for clip in range(num_clips) for index in range(num_tiles)]
+    seen = x.new_empty((size + 2, num_clips, num_tiles, height, width, frames.shape[-1]))
+    for clip, index in places:
+        window = frames[clip, index * size : (index + 1) * size + 2]  # (n, H, W, I)
+        torch.mm(tile.inputs, window.flatten(1), out=seen[:, clip, index].flatten(1))
+    products = x.new_empty((size + 2, num_clips, num_tiles, height, width, weights.shape[1]))
+    for product, shown, weight in zip(products, seen, weights, strict=True):
+        product.copy_(convolve(shown.permute(0, 4, 1, 2, 3), weight, None, (0, 1, 1)).permute(0, 2, 3, 4, 1))
+    out = x.new_empty((num_clips, num_tiles * size, height, width, weights.shape[1]))
+    for clip, index in places:
+        torch.mm(tile.outputs, products[:, clip, index].flatten(1), out=out[clip, index * size : (index + 1) * size].flatten(1))
+    return out.add_(bias).permute(0, 4, 1, 2, 3)[:, :, :num_frames]
