@@ -152,6 +152,8 @@ def hard_sets(case: str) -> tuple[np.ndarray, np.ndarray]:
     a, b = generator.standard_normal((n, d)) @ mix[0], generator.standard_normal((m, d)) @ mix[1] + 0.3
     if case == "offset 1e6":
         return a + 1e6, b + 1e6
+    if case == "narrow at 1e6":
+        return a * 1e-3 + 1e6, b * 1e-3 + 1e6
     if case == "condition 1e16":
         return a * np.logspace(0, -8, d) @ mix[1], b * np.logspace(-8, 0, d) @ mix[0]
     if case == "near-identical":
@@ -165,7 +167,7 @@ def hard_sets(case: str) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-HARD = ["plain", "n < d", "n = 2", "n = d", "n = d + 1", "offset 1e6", "condition 1e16", "near-identical", "shifted copy",
+HARD = ["plain", "n < d", "n = 2", "n = d", "n = d + 1", "offset 1e6", "narrow at 1e6", "condition 1e16", "near-identical", "shifted copy",
         "one feature repeated", "one far clip"]  # fmt: skip
 
 
@@ -192,6 +194,13 @@ def test_every_route_agrees_with_the_exact_one(case: str) -> None:
         assert abs(subsets(*keep) - expected) < 1e-6 * size
         moments = [(f.mean(0), np.cov(f - f.mean(0), rowvar=False), len(f)) for f in (x, y)]
         assert abs(frechet_from_moments(*moments[0], *moments[1]) - expected) < 1e-6 * size
+
+
+def test_moments_of_few_clips_keep_to_their_rank() -> None:
+    """n < d: what rounding leaves beyond n - 1 directions is not taken for spread, or the error would be 1e-8 of the traces."""
+    a, b = power_law(12, 200, 0)[0], power_law(500, 200, 0)[1]
+    moments = [(f.mean(0), np.cov(f, rowvar=False), len(f)) for f in (a, b)]
+    assert abs(frechet_from_moments(*moments[0], *moments[1]) - frechet_distance(a, b)) < 1e-11 * traces(a, b)
 
 
 def power_law(n: int, d: int, power: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,10 @@ def fast_root_trace(covariance_a: np.ndarray, covariance_b: np.ndarray) -> float
     absolute error, whose root is large where they are small, so the error is predicted from the eigenvalues that came out.
     """
     try:
-        values = scipy.linalg.eigh(covariance_b, covariance_a, type=2, eigvals_only=True, driver="gv", check_finite=False)
+        # The stubs know this driver only together with vectors.
+        values = scipy.linalg.eigh(  # type: ignore[call-overload]
+            covariance_b, covariance_a, type=2, eigvals_only=True, driver="gv", check_finite=False
+        )
     except np.linalg.LinAlgError:  # not positive definite
         return None
     noise = 8 * EPSILON * float(np.linalg.norm(covariance_a) * np.linalg.norm(covariance_b))
