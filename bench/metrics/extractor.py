@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench import weights
 from bench.backbone import did_you_mean
-from bench.metrics import controls, custom, i3d, videomae, vjepa
-from bench.metrics.manifest import I3D, I3D_EPS, I3D_HALF_PIXEL, RANDOM3D, VIDEOMAE, VJEPA, Manifest
+from bench.metrics import controls, custom, i3d, motion, videomae, vjepa
+from bench.metrics.manifest import I3D, I3D_EPS, I3D_HALF_PIXEL, MOTION, RANDOM3D, VIDEOMAE, VJEPA, Manifest
 from bench.metrics.resize import resize_half_pixel, resize_tf1
 
 
@@ -75,12 +75,17 @@ def random3d_extractor(device: torch.device) -> Extractor:
     return Extractor(manifest=RANDOM3D, device=device, batch_size=16, features=controls.random3d().to(device).eval())
 
 
+def motion_extractor(device: torch.device) -> Extractor:
+    return Extractor(manifest=MOTION, device=device, batch_size=16, features=motion.load_motion(device))
+
+
 EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
     "i3d": i3d_extractor,
     "i3d_half-pixel": partial(i3d_extractor, manifest=I3D_HALF_PIXEL),
     "i3d_eps1e-5": partial(i3d_extractor, manifest=I3D_EPS, eps=1e-5),
     "videomae": videomae_extractor,
     "vjepa": vjepa_extractor,
+    "motion": motion_extractor,
     "random3d": random3d_extractor,
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from bench import weights
 
@@ -88,6 +90,18 @@ RANDOM3D = Manifest(
     license="none: random weights",
 )
 
+_MOTION = json.loads(Path(__file__).with_name("motion.json").read_text(encoding="utf-8"))  # written by bench/metrics/motion_training.py
+MOTION = Manifest(
+    name="motion",
+    weights_sha256=_MOTION["weights_sha256"],
+    dim=_MOTION["dim"],
+    min_frames=4,  # fewer have no turn whose neighbours are turns of the same clip
+    size=(32, 32),
+    resize="bilinear-antialias-32/1",  # bump when `bench.metrics.motion.resize` changes a value
+    training=_MOTION["training"],
+    golden=_MOTION["golden"],
+)
+
 # Extractors that need nothing but this package and `weights get`, by name.
-_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, VIDEOMAE, VJEPA)
+_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, MOTION, VIDEOMAE, VJEPA)
 MANIFESTS: dict[str, Manifest] = {manifest.name: manifest for manifest in _ALL}

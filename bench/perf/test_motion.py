@@ -1,0 +1,30 @@
+"""The extractor `motion`: milliseconds a clip on one thread."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from bench.metrics.motion import load_motion
+
+ROUNDS = 50
+LARGEST_S = 0.05  # a clip
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", [32, 64])
+def test_clip(benchmark, one_thread: None, size: int) -> None:
+    network = load_motion(torch.device("cpu"))
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 16, size, size, 3), dtype=np.uint8))
+    benchmark.pedantic(network, args=(clip,), rounds=ROUNDS, warmup_rounds=5)
+    benchmark.extra_info["clip"] = f"16x{size}x{size}"
+    assert benchmark.stats["median"] < LARGEST_S
