@@ -1,5 +1,7 @@
 """VideoMAE-v2 and V-JEPA against a second statement of their arithmetic, on tiny checkpoints in the format of the published files."""
 
+import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -12,9 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import weights
+from bench.metrics import extractor as extractors
 from bench.metrics import videomae, vjepa
+from bench.metrics.features import extract
+from bench.metrics.manifest import MANIFESTS
 from bench.metrics.vit import ViTConfig
 from bench.weights_cache import WeightsError
+from bench.weights_hub import HubFile, HubSource
 
 # 3 x 2 x 2 tokens of 6 frames; unequal everywhere, so that a swapped axis cannot hide.
 MAE = ViTConfig(size=8, patch_size=4, num_frames=6, hidden_size=24, depth=2, num_heads=3, mlp_size=40, split_bias=True)
@@ -118,8 +125,8 @@ def stated_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, num_heads: int
         width = q.shape[1] // num_heads
         of = slice(head * width, (head + 1) * width)
         scores = q[:, of] @ k[:, of].T / math.sqrt(width)
-        weights = np.exp(scores - scores.max(1, keepdims=True))
-        out.append(weights / weights.sum(1, keepdims=True) @ v[:, of])
+        shares = np.exp(scores - scores.max(1, keepdims=True))
+        out.append(shares / shares.sum(1, keepdims=True) @ v[:, of])
     return np.concatenate(out, axis=1)
 
 
@@ -295,3 +302,40 @@ def test_old_files_of_torch_are_read(tmp_path: Path) -> None:
     file = tmp_path / "mae.pth"
     torch.save({"model": mae_tensors()}, file, _use_new_zipfile_serialization=False)
     videomae.load_videomae("cpu", file, MAE, CLASSES)
+
+
+@pytest.mark.parametrize("name", ["videomae", "vjepa"])
+def test_the_whole_way_from_a_hub_to_features(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetched, verified, loaded and used under the name it has in the tables; refused once the file is another one."""
+    published = [mae_file(tmp_path)] if name == "videomae" else list(jepa_files(tmp_path))
+    pinned = name == "videomae"
+    files = tuple(
+        HubFile(
+            file_name=f"{index}-{file.name}",
+            url=file.as_uri(),
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest() if pinned else None,
+            num_bytes=file.stat().st_size if pinned else None,
+        )
+        for index, file in enumerate(published)
+    )
+    monkeypatch.setattr(weights, "SOURCES", weights.SOURCES | {name: HubSource(files=files, license="MIT", description="tiny")})
+    monkeypatch.setenv("UNET_VS_DIT_CACHE", str(tmp_path / "cache"))
+    module, config = (videomae, MAE) if name == "videomae" else (vjepa, JEPA)
+    load = getattr(module, f"load_{name}")
+    monkeypatch.setattr(module, f"load_{name}", lambda device: load(device, None, config, CLASSES))
+    tiny = dataclasses.replace(MANIFESTS[name], dim=24, weights_sha256=weights.source_sha256(name))
+    monkeypatch.setattr(extractors, name.upper(), tiny)
+    with pytest.raises(WeightsError, match=f"python -m bench weights get {name}"):
+        extractors.load_extractor(name)
+    weights.get(name)
+    extractor = extractors.load_extractor(name)
+    assert extractor.manifest.weights_sha256 == weights.source_sha256(name) and len(extractor.manifest.weights_sha256) == 64
+    features = extract(extractor, clips(n=3))
+    np.testing.assert_allclose(extract(extractor, clips(n=3), batch_size=3), features, rtol=1e-4, atol=1e-5)
+    assert features.shape == (3, 24) and features.std() > 0.1
+    file = files[-1].path
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"not the published file|have changed since"):
+        extractors.load_extractor(name)
