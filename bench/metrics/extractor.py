@@ -16,7 +16,7 @@ from torch import Tensor
 from bench import weights
 from bench.backbone import did_you_mean
 from bench.metrics import controls, custom, i3d, motion, videomae, vjepa
-from bench.metrics.manifest import I3D, I3D_EPS, I3D_HALF_PIXEL, MOTION, RANDOM3D, VIDEOMAE, VJEPA, Manifest
+from bench.metrics.manifest import FRAME_MEAN, I3D, I3D_EPS, I3D_HALF_PIXEL, MOTION, RANDOM3D, VIDEOMAE, VJEPA, Manifest
 from bench.metrics.resize import resize_half_pixel, resize_tf1
 
 
@@ -75,6 +75,10 @@ def random3d_extractor(device: torch.device) -> Extractor:
     return Extractor(manifest=RANDOM3D, device=device, batch_size=16, features=controls.random3d().to(device).eval())
 
 
+def frame_mean_extractor(device: torch.device) -> Extractor:
+    return Extractor(manifest=FRAME_MEAN, device=device, batch_size=16, features=controls.frame_mean().to(device).eval())
+
+
 def motion_extractor(device: torch.device) -> Extractor:
     return Extractor(manifest=MOTION, device=device, batch_size=16, features=motion.load_motion(device))
 
@@ -87,6 +91,7 @@ EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
     "vjepa": vjepa_extractor,
     "motion": motion_extractor,
     "random3d": random3d_extractor,
+    "frame_mean": frame_mean_extractor,
 }
 
 

@@ -90,6 +90,14 @@ RANDOM3D = Manifest(
     license="none: random weights",
 )
 
+FRAME_MEAN = Manifest(
+    name="frame_mean",
+    weights_sha256="0b1ff9d98afe16f3cba69d499e599d86d85a4fdd257ace2dc3246f5a8715e5cb",
+    dim=128,
+    min_frames=1,
+    license="none: random weights",
+)
+
 _MOTION = json.loads(Path(__file__).with_name("motion.json").read_text(encoding="utf-8"))  # written by bench/metrics/motion_training.py
 MOTION = Manifest(
     name="motion",
@@ -103,5 +111,5 @@ MOTION = Manifest(
 )
 
 # Extractors that need nothing but this package and `weights get`, by name.
-_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, MOTION, VIDEOMAE, VJEPA)
+_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, FRAME_MEAN, MOTION, VIDEOMAE, VJEPA)
 MANIFESTS: dict[str, Manifest] = {manifest.name: manifest for manifest in _ALL}
