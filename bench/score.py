@@ -19,6 +19,7 @@ from bench.data.collection import Collection, find_collection, natural
 from bench.data.windows import STARTS, ReadSet, SeededCut, Start
 from bench.environment import commit, read_environment
 from bench.metrics import frame_quality, published
+from bench.metrics.custom import is_file_name
 from bench.metrics.extractor import EXTRACTORS, Extractor, load_extractor
 from bench.metrics.manifest import MANIFESTS
 from bench.metrics.measured import Measured
@@ -81,8 +82,10 @@ def score(
     reader = Reader(cache or weights.cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, rule, num_clips, reader)
-    # Networks come after the clips: a wrong folder is found in a moment, and before any weights are missed.
-    measured = [measure(pair, load_extractor(name, where), rule, reader) for name in dict.fromkeys(extractors)]
+    # Networks come after the clips and before any work: a wrong folder is found in a moment, missing weights before minutes are spent.
+    networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
+    tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
+    measured = [measure(pair, network, rule, reader) for network in networks]
     if frame_quality.FRAME.weights_sha256 in {found.block.weights_sha256 for found in measured}:
         measured.append(measure_frames(pair, rule, reader, where))  # the frame encoder is a part of that network
     distances = [found.distance(kind) for found in measured for kind in found.statistics]
@@ -99,7 +102,10 @@ def score(
         distances=distances,
         shares=[share for found in measured for share in found.shares()],
         groups=groups(pair, measured),
-        published=[published_value(tool, collections, rule, num_clips, where, reader, canonical) for tool in tools],
+        published=[
+            published_value(tool, network, collections, rule, num_clips, reader, canonical)
+            for tool, network in zip(tools, tool_networks, strict=True)
+        ],
         notes=pair.notes(),
         environment=read_environment(torch.get_num_threads(), device_name(where)),
         commit=commit(),
@@ -108,8 +114,11 @@ def score(
 
 def check_extractor(name: str, num_frames: int) -> None:
     """ValueError for an unknown extractor, or one that clips of `num_frames` are no food for: before anything is read."""
-    if name not in EXTRACTORS:
-        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {', '.join(EXTRACTORS)}")
+    if name not in MANIFESTS:
+        if is_file_name(name) or ":" in name:  # one's own, whose manifest comes with it
+            return
+        known = f"{', '.join(EXTRACTORS)}, a TorchScript file, or module:factory"
+        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")
     least, most = MANIFESTS[name].min_frames, MANIFESTS[name].max_frames
     if num_frames < least or (most is not None and num_frames > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}"
@@ -201,10 +210,10 @@ def omitted(clips: ReadSet) -> list[Omitted]:
 
 def published_value(
     tool: published.Published,
+    network: Extractor,
     collections: tuple[Collection, Collection],
     rule: SeededCut,
     num_clips: int | None,
-    device: torch.device,
     reader: Reader,
     canonical: Distance | None,
 ) -> PublishedValue:
@@ -216,7 +225,6 @@ def published_value(
         sets.append(reader.clips(collection, cut, limit))
         cuts[of] = cut.describe()
     real, fake = sets
-    network = published.load_network(tool, device)
     features = [reader.features(network, clips, f"{what} clips") for clips, what in ((real, "real"), (fake, "generated"))]
     value, exact = published.distance_over_n(features[0], features[1], real_first=tool.real_first)
     distinct = [len(set(clips.rows)) for clips in (real, fake)]

@@ -17,6 +17,7 @@ from bench.metrics.extractor import load_extractor
 from bench.metrics.features import extract
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.i3d import preprocess
+from bench.metrics.manifest import MANIFESTS
 from bench.metrics.published import (
     MAX_CLIPS,
     PROTOCOLS,
@@ -24,11 +25,10 @@ from bench.metrics.published import (
     StyleganVRule,
     distance_over_n,
     find_protocol,
-    half_pixel,
-    load_network,
     scaled_and_cropped,
     square_lanczos,
 )
+from bench.metrics.resize import resize_half_pixel
 
 
 def never() -> Opened:
@@ -65,7 +65,7 @@ def bilinear_by_hand(image: np.ndarray, size: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (300, 230), (224, 224)])
 def test_resize_has_half_pixel_centres_and_is_not_tensorflows(height: int, width: int) -> None:
     frames = noise(2, 3, height, width, 3)
-    clips = half_pixel(torch.from_numpy(frames))
+    clips = preprocess(torch.from_numpy(frames), resize_half_pixel)
     assert clips.shape == (2, 3, 3, 224, 224)
     by_hand = bilinear_by_hand(frames[1, 2, :, :, 0].astype(np.float64), 224) * 2 / 255 - 1
     np.testing.assert_allclose(clips[1, 0, 2].numpy(), by_hand, atol=2e-4)
@@ -197,6 +197,7 @@ def test_wrong_names_and_sizes() -> None:
         find_protocol("cd-fvd").rule("real", 16, 1, (16, 32), 0, None)
     for protocol in PROTOCOLS.values():
         assert "fvd" not in protocol.extractor and protocol.choices["source"]
+        assert MANIFESTS[protocol.extractor].resize == "half-pixel-bilinear-224/1"
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def needs_i3d() -> None:
 def test_without_a_resize_only_epsilon_is_left(needs_i3d: None) -> None:
     frames = noise(1, 9, 224, 224, 3)
     canonical = extract(load_extractor("i3d"), frames)
-    found: Callable[[str], np.ndarray] = lambda name: extract(load_network(PROTOCOLS[name], torch.device("cpu")), frames)  # noqa: E731
+    found: Callable[[str], np.ndarray] = lambda name: extract(load_extractor(PROTOCOLS[name].extractor), frames)  # noqa: E731
     np.testing.assert_allclose(found("stylegan-v"), canonical, atol=1e-3)
     other = np.abs(found("cd-fvd") - canonical).max() / np.abs(canonical).max()
     assert 1e-3 < other < 0.2

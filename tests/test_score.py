@@ -160,6 +160,11 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(sets: tuple[Path, Path],
         measure(*sets, **options)
 
 
+def test_an_extractor_of_ones_own_is_named_by_its_file(sets: tuple[Path, Path]) -> None:
+    with pytest.raises(OSError, match=r"extractor file own\.pt cannot be read"):
+        measure(*sets, extractors=["own.pt"])
+
+
 def test_two_sizes_need_one_to_be_chosen(sets: tuple[Path, Path], tmp_path: Path) -> None:
     small = save(tmp_path / "small.npz", blobs(24, 1, side=8))
     with pytest.raises(ValueError, match=r"real clips are 12x12, generated ones 8x8; choose one size with --size, such as --size 8x8"):
@@ -244,15 +249,15 @@ def test_progress_counts_reading_and_features(sets: tuple[Path, Path]) -> None:
 def light_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tools' networks replaced by one without weights."""
 
-    def load(protocol: published.Published, device: torch.device) -> Extractor:
+    def load(name: str, device: torch.device) -> Extractor:
         network = load_extractor("random3d", device)
-        return replace(network, manifest=replace(network.manifest, name=f"light_{protocol.extractor}"))
+        return replace(network, manifest=replace(network.manifest, name=f"light_{name}"))
 
-    monkeypatch.setattr(published, "load_network", load)
+    monkeypatch.setattr(score_module, "load_extractor", load)
 
 
 def test_published_protocols_stand_beside_the_canonical_value(sets: tuple[Path, Path], light_network: None) -> None:
-    found = measure(*sets, protocols=["stylegan-v", "cd-fvd"], num_clips=None)
+    found = measure(*sets, protocols=["stylegan-v", "cd-fvd"])
     stylegan_v, cd_fvd = found.published
     assert stylegan_v.name == "fd_light_i3d_half-pixel@24 (stylegan-v protocol)" and cd_fvd.name.endswith("@24 (cd-fvd protocol)")
     assert (stylegan_v.n_real, stylegan_v.n_fake) == (60, 24)  # as many as there are, up to 2048 of each

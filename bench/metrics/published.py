@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
@@ -39,28 +39,17 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from bench.backbone import did_you_mean
 from bench.data.collection import Item
 from bench.data.windows import cover, fraction
-from bench.metrics import i3d
-from bench.metrics.extractor import Extractor
 from bench.metrics.frechet import Features, check_features
-from bench.metrics.manifest import I3D
+from bench.metrics.manifest import I3D_EPS, I3D_HALF_PIXEL
 
 Set = Literal["real", "generated"]
 
 MAX_CLIPS = 2048  # of StyleGAN-V's two sets and cd-fvd's generated one
 CD_FVD_RESOLUTION = 256  # default of load_videos in cdfvd/fvd.py; its README says 128
-RESIZE = "half-pixel-bilinear-224/1"
-
-
-def half_pixel(frames: Tensor) -> Tensor:
-    """Frames (B, T, H, W, 3) uint8 -> clips (B, 3, T, 224, 224) in [-1, 1]: bilinear, align_corners=False, not antialiased."""
-    images = frames.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B*T, 3, H, W)
-    images = F.interpolate(images, size=(i3d.SIZE, i3d.SIZE), mode="bilinear", align_corners=False)
-    return (2 * images / 255 - 1).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +150,7 @@ class Published:
     """A tool's choices."""
 
     name: str  # as the option says it
-    extractor: str  # in the value's name
-    eps: float  # of batch norm
+    extractor: str  # the canonical weights behind the tool's resize and with its epsilon
     real_first: bool  # order of the covariances' product
     choices: dict[str, str]
 
@@ -190,8 +178,7 @@ _COMMON = {
 PROTOCOLS: dict[str, Published] = {
     "stylegan-v": Published(
         name="stylegan-v",
-        extractor="i3d_half-pixel",
-        eps=i3d.BATCH_NORM_EPS,
+        extractor=I3D_HALF_PIXEL.name,
         real_first=False,
         choices=_COMMON
         | {
@@ -204,8 +191,7 @@ PROTOCOLS: dict[str, Published] = {
     ),
     "cd-fvd": Published(
         name="cd-fvd",
-        extractor="i3d_eps1e-5",
-        eps=1e-5,
+        extractor=I3D_EPS.name,
         real_first=True,
         choices=_COMMON
         | {
@@ -224,17 +210,6 @@ def find_protocol(name: str) -> Published:
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}{did_you_mean(name, list(PROTOCOLS))}; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def load_network(protocol: Published, device: torch.device) -> Extractor:
-    """I3D with the tool's epsilon, behind its resize. WeightsError where there are no weights."""
-    network = i3d.load_i3d(device, eps=protocol.eps)
-    return Extractor(
-        manifest=replace(I3D, name=protocol.extractor, resize=RESIZE, golden={}),
-        device=device,
-        batch_size=2 if device.type == "cpu" else 16,
-        features=lambda frames: network(half_pixel(frames)),
-    )
 
 
 def distance_over_n(real: Features, fake: Features, *, real_first: bool) -> tuple[float | None, float]:
