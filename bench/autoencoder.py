@@ -179,13 +179,6 @@ def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 arrays, from the mean squared error over all their values."""
-    pairs = zip(first, second, strict=True)  # a clip at a time: the sets may be larger than memory
-    mse = sum(float(np.square(a.astype(np.float32) - b.astype(np.float32)).sum(dtype=np.float64)) for a, b in pairs) / first.size
-    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
-
-
 @contextlib.contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen."""

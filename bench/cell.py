@@ -117,9 +117,15 @@ class Sampler(Frozen):
 class Evaluation(Frozen):
     """What is measured of the samples."""
 
-    extractor: str = "i3d"  # key of the extractor table; only i3d may be called FVD
+    extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # networks whose features are compared; only the distance over i3d is called FVD
     num_samples: int = Field(64, ge=MIN_FEATURES)  # generated clips; as many real ones are held out to compare with
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if twice := sorted({name for name in self.extractors if self.extractors.count(name) > 1}):
+            raise ValueError(f"extractors names {', '.join(twice)} more than once")
+        return self
 
 
 class Cell(Frozen):

@@ -34,7 +34,7 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     from bench.report.console import summary
 
     study = _checked_study(matrix, overrides)
-    for extractor in sorted({named.cell.evaluation.extractor for named in study.cells} & set(weights.SOURCES)):
+    for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
         weights.verified_bytes(extractor)  # raises where they are missing or damaged, with the command that gets them
     console = Console(highlight=False, soft_wrap=True)
     outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))

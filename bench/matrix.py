@@ -124,14 +124,22 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
 def check_cell(named: NamedCell) -> None:
     """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
     cell = named.cell
-    extractor, num_frames = cell.evaluation.extractor, cell.data.num_frames
-    if extractor not in MANIFESTS:
-        near = did_you_mean(extractor, list(MANIFESTS))
-        raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
-    if num_frames < (fewest := MANIFESTS[extractor].min_frames):
-        raise MatrixError(
-            f"cell {named.name}: extractor {extractor!r} needs at least {fewest} frames a clip, got data.num_frames {num_frames}"
-        )
+    num_frames = cell.data.num_frames
+    for extractor in cell.evaluation.extractors:
+        if extractor not in MANIFESTS:
+            near = did_you_mean(extractor, list(MANIFESTS))
+            raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
+        manifest = MANIFESTS[extractor]
+        if num_frames < manifest.min_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
+        if manifest.max_frames is not None and num_frames > manifest.max_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
     try:
         factory = find_factory(cell.backbone)
         spec = latent_spec(cell, num_labels=0)

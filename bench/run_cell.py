@@ -23,11 +23,11 @@ from bench.backbone import load_backbone
 from bench.canary import run_canaries
 from bench.cell import Cell, content_hash
 from bench.environment import commit, read_environment
-from bench.evaluate import quality, sampling_measurements, training_measurements
+from bench.evaluate import sampling_measurements, training_measurements
 from bench.launch import Job
 from bench.meters import PhaseMemory, StorageMeter, count_flops
-from bench.metrics.features import cached_features
 from bench.progress import Reporter
+from bench.quality import Quality
 from bench.sampling import Samples, guided, sample
 from bench.stages import SHEET_CLIPS, Stages
 from bench.store import Measurement, Record, Sampling, next_attempt, now, write_record, write_text
@@ -152,8 +152,9 @@ class CellRun:
         storage = self._sampling_storage(backbone, stages)
         outcome["measurements"] += sampling_measurements(outcome["sampling"], cell, shape, flops, peaks, storage)
         with self._phase("quality"):
-            outcome["measurements"] += quality(cell, stages, generated, untrained, self.device, self.progress, self.job.results)
-            outcome["artefacts"]["features"] = self._save_features(stages, generated)
+            quality = Quality(cell, stages, self.device, self.progress, self.job.results)
+            outcome["measurements"] += quality.measure(generated, untrained)
+            outcome["artefacts"]["features"] = self._save_features(quality)
             outcome["artefacts"]["sheet"] = self._save_sheet(stages, generated, untrained)
 
     def _untrained(self, backbone: nn.Module, stages: Stages) -> np.ndarray:
@@ -200,10 +201,10 @@ class CellRun:
             guided(backbone, latents, times, labels, stages.spec.num_labels, cell.sampler.guidance_scale)
         return meter.peak_bytes
 
-    def _save_features(self, stages: Stages, generated: np.ndarray) -> str:
-        features = cached_features(stages.extractor, generated, None, stages_of.feature_folder(self.job.results))
-        arrays = {"generated": features, "real": stages.real, "real_other": stages.real_other, "reconstruction": stages.reconstruction}
-        save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    def _save_features(self, quality: Quality) -> str:
+        """Features of every subject under every extractor, as `<extractor>/<subject>`: for the report, and for others to score again."""
+        named = {f"{name}/{subject}": values for name, sets in quality.features.items() for subject, values in sets.items()}
+        save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(values)) for name, values in named.items()})
         return FEATURES
 
     def _save_sheet(self, stages: Stages, generated: np.ndarray, untrained: np.ndarray | None) -> str:

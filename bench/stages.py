@@ -33,10 +33,10 @@ class Stages:
     spec: LatentSpec
     train: LatentSet
     val: LatentSet
-    extractor: Extractor
-    real: np.ndarray  # features (n, D) of the first n test clips: what every distance compares with
-    real_other: np.ndarray  # features (n, D) of the first n validation clips: the real-against-real floor
-    reconstruction: np.ndarray  # features (n, D) of those same validation clips through the autoencoder: the ceiling
+    extractors: tuple[Extractor, ...]
+    # Extractor -> subject -> features (n, D). "test": the first n test clips, which every distance compares with. "real": the
+    # first n validation clips, the floor. "reconstruction": those through the autoencoder, the ceiling.
+    features: dict[str, dict[str, np.ndarray]]
     reconstructed: np.ndarray  # (n, T, H, W, 3) uint8, those clips
 
 
@@ -62,27 +62,30 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
         labels = clips.splits[split].labels if spec.num_labels else None
         sets[split] = LatentSet(latents=latents, labels=labels, null_label=spec.num_labels)
     num = cell.evaluation.num_samples
-    extractor = load_extractor(cell.evaluation.extractor, device)
     reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
-    features = {}
-    for name, frames in (
-        ("test", clips.splits["test"].frames[:num]),
-        ("val", clips.splits["val"].frames[:num]),
-        ("reconstruction", reconstructed),
-    ):
-        features[name] = cached_features(
-            extractor, frames, None, feature_folder(results), partial(labelled, progress, f"features of {name}")
-        )
+    shared = {
+        "test": clips.splits["test"].frames[:num],
+        "real": clips.splits["val"].frames[:num],
+        "reconstruction": reconstructed,
+    }
+    extractors = tuple(load_extractor(name, device) for name in cell.evaluation.extractors)
+    features = {
+        extractor.name: {
+            subject: cached_features(
+                extractor, frames, None, feature_folder(results), partial(labelled, progress, f"{extractor.name} features of {subject}")
+            )
+            for subject, frames in shared.items()
+        }
+        for extractor in extractors
+    }
     return Stages(
         clips=clips,
         autoencoder=stage,
         spec=spec,
         train=sets["train"],
         val=sets["val"],
-        extractor=extractor,
-        real=features["test"],
-        real_other=features["val"],
-        reconstruction=features["reconstruction"],
+        extractors=extractors,
+        features=features,
         reconstructed=reconstructed,
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.autoencoder import FrameAutoencoder, cached_latents, decode_clips, fresh_folder, from_model, prepare, psnr_db, to_model
+from bench.autoencoder import FrameAutoencoder, cached_latents, decode_clips, fresh_folder, from_model, prepare, to_model
 from bench.cell import PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.source import Clips, load_clips
 from tests.tiny import tiny_cell
@@ -130,13 +130,6 @@ def test_dead_channels_are_an_error(clips: Clips) -> None:
 
     with pytest.raises(ValueError, match="dead or broken"):
         FrameAutoencoder(Dead(), unshuffle=1).measure_statistics(clips.splits["train"], CPU)
-
-
-def test_psnr_by_hand() -> None:
-    black = np.zeros((1, 1, 2, 2, 3), np.uint8)
-    assert psnr_db(black, black + 255) == pytest.approx(0.0)
-    assert psnr_db(black, black + 1) == pytest.approx(48.1308, abs=1e-4)
-    assert psnr_db(black, black) == float("inf")
 
 
 def test_a_half_made_cache_is_never_seen(tmp_path: Path) -> None:

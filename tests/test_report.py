@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_factory import EXACT, environment, measurements, pair, record, write_run
+from report_factory import EXACT, PROTOCOL, environment, measurements, pair, record, write_run
 from rich.console import Console
 
 from bench.report import build, compare, metrics
@@ -189,14 +189,15 @@ def test_ties(tmp_path: Path) -> None:
 
 
 def test_different_protocols_are_not_compared(tmp_path: Path) -> None:
-    other = [changed(record(DIT, seed), fd_random3d_at_64={"protocol_fingerprint": "e" * 64}) for seed in range(3)]
+    protocol = {"protocol_fingerprint": "e" * 64, "protocol": {**PROTOCOL, "dtype": "bf16"}}
+    other = [changed(record(DIT, seed), fd_random3d_at_64=protocol) for seed in range(3)]
     run = write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *other])
     row = rows_of(run)[1]["fd_random3d@64"]
     assert row.verdict is not None
     assert row.verdict.outcome == "not compared"
     assert best_of(row) == []
     build([run], tmp_path / "out")
-    assert "different protocols (eeeeeeee, ffffffff)" in text_of(tmp_path / "out")
+    assert "different protocols (dtype: float32 and bf16)" in text_of(tmp_path / "out")
 
 
 def test_different_machines_compare_quality_and_counts_only(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def test_records_hold_everything_measured(finished: Path) -> None:
         assert all(canary.passed for canary in record.canaries), record.canaries
         names = {(m.name, m.subject) for m in record.measurements}
         for subject in ("real", "reconstruction", "untrained", "trained"):
-            assert {("fd_random3d@4", subject), ("kd_random3d@4", subject), ("one_object_rate", subject), ("steady_rate", subject)} <= names
+            for name_ in ("fd_random3d@4", "kd_random3d@4", "fd_frame@4", "one_object_rate", "steady_rate"):
+                assert (name_, subject) in names
         for name_ in (
             "train_clips_per_s",
             "sample_cells_per_s",
@@ -87,6 +88,7 @@ def test_records_hold_everything_measured(finished: Path) -> None:
             "val_loss",
         ):
             assert (name_, "trained") in names
+        assert {("psnr_db", "reconstruction"), ("ssim", "reconstruction")} <= names
         assert all("fvd" not in name for name, _ in names)  # a random network is never called FVD
         distance = record.measurement("fd_random3d@4")
         assert distance is not None
@@ -136,7 +138,7 @@ def test_artefacts_can_be_scored_again(finished: Path) -> None:
     features = load_file(folder / "features.safetensors")
     distance = record_of(finished, "DiT-XS_2-seed0").measurement("fd_random3d@4")
     assert distance is not None
-    assert frechet_distance(features["real"], features["generated"]) == pytest.approx(distance.value, rel=1e-9)
+    assert frechet_distance(features["random3d/test"], features["random3d/trained"]) == pytest.approx(distance.value, rel=1e-9)
 
 
 def test_second_run_trains_nothing(finished: Path) -> None:
@@ -239,7 +241,7 @@ def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
 
 def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
     """A diverged and a timed-out cell: the run ends non-zero and says which; the other results stand."""
-    fields = cell_fields(evaluation={"extractor": "random3d", "num_samples": 4, "untrained": False})
+    fields = cell_fields(evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False})
     del fields["backbone"]
     path = write_matrix(
         tmp_path,
@@ -282,9 +284,9 @@ BAD_INPUT = [
     (["data.height=20"], "divisible by 2, got 5"),
     (["data.height=18"], "not a multiple of the autoencoder's stride 4; use 16 or 20"),
     (["evaluation.num_samples=1"], "evaluation.num_samples"),
-    (["evaluation.extractor=i3d"], "extractor 'i3d' needs at least 9 frames a clip, got data.num_frames 4"),
-    (["evaluation.extractor=i3d", "data.num_frames=10"], "python -m bench weights get i3d"),
-    (["evaluation.extractor=i4d"], "unknown extractor 'i4d'"),
+    (["evaluation.extractors=[i3d]"], "extractor 'i3d' needs at least 9 frames a clip, got data.num_frames 4"),
+    (["evaluation.extractors=[i3d]", "data.num_frames=10"], "python -m bench weights get i3d"),
+    (["evaluation.extractors=[i4d]"], "unknown extractor 'i4d'"),
     (["optimizer.lerning_rate=1"], "did you mean 'learning_rate'"),
     (["match.tolerance=1e-6"], "match.tolerance"),
     (["device=cuda"], "device=cpu"),

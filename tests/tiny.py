@@ -24,7 +24,7 @@ def cell_fields(**changes: Any) -> dict[str, Any]:
         "budget": {"steps": 6},
         "optimizer": {"warmup_steps": 2, "ema_decay": 0.9},
         "sampler": {"num_steps": 2},
-        "evaluation": {"extractor": "random3d", "num_samples": 4},
+        "evaluation": {"extractors": ["random3d"], "num_samples": 4},
         "device": "cpu",
     }
     return {**fields, **changes}

@@ -65,14 +65,15 @@ def answer(run: Run, rows: Sequence[Row]) -> tuple[str, list[tuple[str, str]]]:
         ]
 
     judged = compare.axes(rows)
-    first = compare.primary(rows)
+    leading = compare.leading(rows)
+    first = leading[0] if leading else None
     headline = "Quality: not measured"
     sentences = []
     if first is not None and first.verdict is not None:
         headline = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
-        sentences.append(("Quality", _primary(first, first.verdict)))
+    sentences += [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
     for group in ("quality", "speed", "memory", "cost"):
-        members = [row for row in judged if row.metric.group == group and row is not first]
+        members = [row for row in judged if row.metric.group == group and row not in leading]
         if text := _group(members):
             sentences.append((metrics.GROUPS[group] if group != "quality" or first is None else "Other quality measures", text))
     if min(_seed_counts(run)) < MIN_SEEDS:
@@ -99,9 +100,16 @@ def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> str:
     return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}"
 
 
-def _primary(row: Row, verdict: Verdict) -> str:
-    """The primary distance in words."""
-    means = [f"{entry.contender} {row.text(entry.interval.mean)}" for entry in row.entries if entry.interval]
+def _distance(row: Row, verdict: Verdict) -> str:
+    """A leading distance in words, each mean with its interval."""
+    means = []
+    for entry in row.entries:
+        if entry.interval:
+            low, high = entry.interval.low, entry.interval.high
+            if low is None or high is None:
+                low, high = entry.clips_low, entry.clips_high
+            bounds = f" [{row.text(low)}, {row.text(high)}]" if low is not None and high is not None else ""
+            means.append(f"{entry.contender} {row.text(entry.interval.mean)}{bounds}")
     if "real" in row.references:
         means.append(f"real against real {row.text(row.references['real'][1])}")
     outcome = f"{verdict.leader} leads" if verdict.carried else verdict.outcome[0].upper() + verdict.outcome[1:]

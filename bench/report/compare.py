@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench import stats
+from bench.cell import flatten
 from bench.report import metrics
 from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
 from bench.stats import Interval, Verdict
@@ -76,6 +77,8 @@ def _row(run: Run, name: str, subject: str) -> Row:
     lines = lines[[math.isfinite(value) for value in lines["value"]]]
     own = lines[lines["subject"] == subject]
     metric = metrics.find(name)
+    if metric.distance and (num_frames := _frames(run, name)):
+        metric = replace(metric, title=f"{metric.title}, {num_frames} frames")
     shown = own if len(own) else lines
     better = directions.pop() if len(directions := set(shown["better"])) == 1 else "none"
     stored_unit = shown["unit"].iloc[0] if len(shown) else ""
@@ -136,6 +139,12 @@ def _row(run: Run, name: str, subject: str) -> Row:
     )
 
 
+def _frames(run: Run, name: str) -> int | None:
+    """Frames of the clips that a distance compares, as its protocol says."""
+    blocks = (measurement.protocol for record in run.records if (measurement := record.measurement(name)))
+    return next((int(block["num_frames"]) for block in blocks if block and "num_frames" in block), None)
+
+
 def _interval(values: list[float], metric: metrics.Metric) -> Interval:
     """Over seeds; of a share of clips, no wider than a share can be."""
     found = stats.mean_interval(values)
@@ -147,9 +156,8 @@ def _interval(values: list[float], metric: metrics.Metric) -> Interval:
 def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) -> str | None:
     """Why values must not be put side by side: another protocol, protocol version, machine or version. None where they may."""
     cells = [cell for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
-    protocols = sorted({str(value)[:8] if isinstance(value, str) else "none" for value in lines["protocol_fingerprint"]})
-    if len(protocols) > 1:
-        return f"different protocols ({', '.join(protocols)})"
+    if len(set(lines["protocol_fingerprint"].fillna("none"))) > 1:
+        return f"different protocols ({'; '.join(protocol_differences(cells, set(lines['name']))) or 'some have none'})"
     versions = sorted({cell.record.protocol_version for cell in cells if cell.record})
     if len(versions) > 1:
         return f"different protocol versions ({', '.join(map(str, versions))})"
@@ -158,6 +166,18 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
         if differing:
             return f"different machines or versions ({', '.join(differing)})"
     return None
+
+
+def protocol_differences(cells: Sequence[CellResult], names: set[str]) -> list[str]:
+    """'field: value and value' for every field in which the protocols of these measurements differ."""
+    records = [cell.record for cell in cells if cell.record]
+    blocks = [flatten(m.protocol) for record in records for m in record.measurements if m.name in names and m.protocol is not None]
+    found = []
+    for key in sorted({key for block in blocks for key in block}):
+        values = list(dict.fromkeys(str(block.get(key)) for block in blocks))
+        if len(values) > 1:
+            found.append(f"{key}: {' and '.join(values)}")
+    return found
 
 
 _MACHINE = ("cpu", "device", "num_threads", "python", "torch", "diffusers")
@@ -214,9 +234,16 @@ def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
+def leading(rows: Sequence[Row]) -> list[Row]:
+    """The distances that stand for quality, best first: one that sees time, and FVD beside it; else the first one measured."""
+    distances = [row for row in rows if row.metric.distance and row.subject == "trained" and any(e.by_seed for e in row.entries)]
+    beside = [row for row in distances if row.name.partition("@")[0] in ("fd_motion", "fvd")]
+    return beside or distances[:1]
+
+
 def primary(rows: Sequence[Row]) -> Row | None:
-    """The distance that stands for quality in the figures: the first one measured of trained models."""
-    return next((row for row in rows if row.metric.distance and row.subject == "trained" and any(e.by_seed for e in row.entries)), None)
+    """The distance that stands for quality in the figures."""
+    return next(iter(leading(rows)), None)
 
 
 def axes(rows: Sequence[Row]) -> list[Row]:

@@ -48,15 +48,25 @@ class Metric:
 
 
 METRICS: tuple[Metric, ...] = (
+    Metric(r"fd_motion", "Fréchet distance, motion", "quality", axis=True, distance=True),  # sees time; leads where it is measured
     Metric(r"fvd", "FVD", "quality", axis=True, distance=True),
-    Metric(r"fd_(?!.*_excess_ratio)(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"fd_frame", "Fréchet distance, single frames", "quality", axis=True, distance=True),
+    Metric(r"fd_(?!.*_(?:excess_ratio|infinite)$)(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"fvd_infinite", "FVD at infinite n", "quality"),
+    Metric(r"fd_(\w+)_infinite", "Fréchet distance at infinite n, {0}", "quality"),
+    Metric(r"kd_motion", "Kernel distance, motion", "quality", axis=True, distance=True),
     Metric(r"kvd", "KVD", "quality", axis=True, distance=True),
-    Metric(r"kd_(?!.*_excess_ratio)(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
+    Metric(r"kd_(?!.*_(?:excess_ratio|infinite)$)(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
     Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality", axis=True),
     Metric(r"val_loss", "Validation loss", "quality", axis=True),
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
     Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
+    Metric(r"precision_(\w+)", "Precision, {0}", "quality"),
+    Metric(r"recall_(\w+)", "Recall, {0}", "quality"),
+    Metric(r"density_(\w+)", "Density, {0}", "quality"),
+    Metric(r"coverage_(\w+)", "Coverage, {0}", "quality"),
     Metric(r"psnr_db", "PSNR of the autoencoder", "quality"),
+    Metric(r"ssim", "SSIM of the autoencoder", "quality"),
     Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
     Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
     Metric(r"train_cells_per_s", "Training rate, latent cells", "speed", machine=True),

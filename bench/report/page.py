@@ -128,6 +128,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
 TITLES = {
     "verdicts": "Who leads on each axis",
     "comparison": "Comparison",
+    "paired": "Do these samples differ?",
     "time": "Where the time went",
     "differences": "What differs",
     "mismatch": "How well the contenders are matched",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.cell import flatten
-from bench.report import answer, compare, metrics
+from bench.report import answer, compare, metrics, paired
 from bench.report.compare import Entry, Row
 from bench.report.load import Run, config_fields
 from bench.stats import Verdict
@@ -38,6 +38,7 @@ def all_tables(run: Run, rows: Sequence[Row]) -> list[Table]:
     tables = [
         verdict_table(rows),
         comparison_table(run, rows),
+        paired_table(run, rows),
         time_table(run),
         difference_table(run),
         mismatch_table(run, rows),
@@ -60,7 +61,9 @@ def verdict_table(rows: Sequence[Row]) -> Table:
         assert verdict is not None
         reason = "; ".join([verdict.reason, *row.caveats])
         values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in row.entries if e.interval) or NONE
-        lines.append((f"{row.metric.title}{_unit(row)}", leader_text(verdict), values, ", ".join(difference_parts(row, verdict)), reason))
+        references = ", ".join(reference_texts(rows, row)) or NONE
+        title = f"{row.metric.title}{_unit(row)}"
+        lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), reason))
         difference = verdict.difference
         data.append(
             {
@@ -78,8 +81,47 @@ def verdict_table(rows: Sequence[Row]) -> Table:
                 "reason": reason,
             }
         )
-    header = ("Axis", "Who leads", "Means", "Leader against next", "Why")
+    header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
     return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def reference_texts(rows: Sequence[Row], row: Row) -> list[str]:
+    """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
+    titles = {"real": "real", "reconstruction": "autoencoder"}
+    parts = [f"{title} {reference_text(row, name)}" for name, title in titles.items() if name in row.references]
+    untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
+    if untrained is not None:
+        means = [untrained.text(entry.interval.mean) for entry in untrained.entries if entry.interval]
+        parts.append(f"untrained {' and '.join(means)}")
+    return parts
+
+
+def paired_table(run: Run, rows: Sequence[Row]) -> Table:
+    """Whether two contenders' samples differ, at one seed, beyond the draw of the clips."""
+    lines, data = [], []
+    for pair in paired.pairs(run, rows):
+        interval, row = pair.difference, pair.row
+        text, verdict = NONE, pair.reason
+        if interval is not None:
+            text = f"{_signed(row, interval.estimate)} [{_signed(row, interval.low)}, {_signed(row, interval.high)}]"
+            verdict = "different" if pair.different else "not told apart"
+        lines.append((row.metric.title, str(pair.seed), f"{pair.first} {metrics.MINUS} {pair.second}", text, verdict))
+        data.append(
+            {
+                "measurement": row.name,
+                "seed": pair.seed,
+                "first": pair.first,
+                "second": pair.second,
+                "difference": interval.estimate if interval else None,
+                "low": interval.low if interval else None,
+                "high": interval.high if interval else None,
+                "different": pair.different if interval else None,
+                "reason": pair.reason,
+            }
+        )
+    header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
+    caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
+    return Table(name="paired", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
 
 
 def leader_text(verdict: Verdict) -> str:

@@ -1,0 +1,208 @@
+"""What the generated clips are worth: distances with floors, intervals and protocol, diversity, single frames, what the pixels show."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import stages as stages_of
+from bench.cell import Cell
+from bench.evaluate import protocol_fields
+from bench.metrics import frame_quality, permanence
+from bench.metrics.bias import frechet_infinite_n, infinite_n_clips
+from bench.metrics.distances import DISTANCES
+from bench.metrics.diversity import NUM_NEIGHBOURS, diversity
+from bench.metrics.extractor import Extractor
+from bench.metrics.features import cached_features
+from bench.metrics.interval import NUM_GROUPS, Statistic, jackknife
+from bench.metrics.manifest import Manifest
+from bench.metrics.protocol import ProtocolBlock
+from bench.stages import Stages
+from bench.store import Measurement, sha256_texts
+
+Progress = Callable[[int, int, str], None]
+Features = dict[str, np.ndarray]  # subject -> (n, D)
+
+INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
+NO_INTERVAL = f"none: a jackknife of {NUM_GROUPS} groups needs as many clips"
+
+
+class Quality:
+    """Scores the clips of one cell.
+
+    All distances compare n clips with the same n real test clips. `real`: n validation clips, the floor. `reconstruction`:
+    those validation clips through the autoencoder, the best a backbone can do. `trained`, `untrained`: generated clips.
+    """
+
+    def __init__(self, cell: Cell, stages: Stages, device: torch.device, progress: Progress, results: Path):
+        self.cell, self.stages, self.device, self.progress, self.results = cell, stages, device, progress, results
+        self.features: dict[str, Features] = {}  # extractor -> subject -> features; "test" are the clips compared with
+
+    def measure(self, generated: np.ndarray, untrained: np.ndarray | None) -> list[Measurement]:
+        """Every quality measurement of clips (n, T, H, W, 3) uint8."""
+        num = self.cell.evaluation.num_samples
+        clips = {"real": self.stages.clips.splits["val"].frames[:num], "reconstruction": self.stages.reconstructed}
+        clips |= {"untrained": untrained} if untrained is not None else {}
+        clips |= {"trained": generated}
+        measurements: list[Measurement] = []
+        for extractor in self.stages.extractors:
+            features = self._extract(extractor, clips)
+            self.features[extractor.name] = features
+            block = protocol_block(self.cell, self.stages, extractor.manifest, self.device)
+            for kind, distance in DISTANCES.items():
+                measurements += _distances(block.name(kind), distance, features, block)
+            measurements += _at_infinite_n(features, block)
+            measurements += _diversities(features, block)
+        return [*measurements, *self._single_frames(clips), *self._permanence(clips)]
+
+    def _extract(self, extractor: Extractor, clips: dict[str, np.ndarray]) -> Features:
+        """Features of every subject: those of the shared clips came with the stages."""
+        features = dict(self.stages.features[extractor.name])
+        folder = stages_of.feature_folder(self.results)
+        for subject in clips.keys() - features.keys():
+            report = partial(stages_of.labelled, self.progress, f"{extractor.name} features of {subject}")
+            features[subject] = cached_features(extractor, clips[subject], None, folder, report)
+        return {subject: features[subject] for subject in ("test", *clips)}
+
+    def _single_frames(self, clips: dict[str, np.ndarray]) -> list[Measurement]:
+        """Frechet distance over single frames, and what the autoencoder alone loses."""
+        num = self.cell.evaluation.num_samples
+        sets = {"test": self.stages.clips.splits["test"].frames[:num], **clips}
+        encoder = frame_quality.FrameEncoder(self.device)
+        features = {subject: encoder.features(frames) for subject, frames in sets.items()}  # each (n, T, D)
+        block = protocol_block(self.cell, self.stages, frame_quality.FRAME, self.device)
+        real, reconstructed = clips["real"], clips["reconstruction"]
+        return [
+            *_distances(block.name("frechet"), frame_quality.frame_distance, features, block),
+            *(
+                Measurement(name=name, subject="reconstruction", value=measure(real, reconstructed), unit=unit, better="higher")
+                for name, measure, unit in (("psnr_db", frame_quality.psnr_db, "dB"), ("ssim", frame_quality.ssim, "1"))
+            ),
+        ]
+
+    def _permanence(self, clips: dict[str, np.ndarray]) -> list[Measurement]:
+        """Whether a world of one object shows one object; nothing for any other data."""
+        if getattr(self.cell.data, "num_objects", None) != 1:
+            return []
+        thresholds = dataclasses.asdict(permanence.THRESHOLDS)
+        num = self.cell.evaluation.num_samples
+        block = {"measure": "permanence", "version": permanence.VERSION, "num_clips": num, "clips": self.stages.clips.digest, **thresholds}
+        found = []
+        for subject, frames in clips.items():
+            seen = permanence.measure(np.asarray(frames))
+            for name, rate in (("one_object_rate", seen.one_object_rate), ("steady_rate", seen.steady_rate)):
+                found.append(
+                    Measurement(name=name, subject=subject, value=rate, unit="share of clips", better="higher", **protocol_fields(block))
+                )
+        return found
+
+
+def _distances(name: str, distance: Statistic, features: Features, block: ProtocolBlock) -> list[Measurement]:
+    """One distance of every subject to the test clips, and how far training brought it down."""
+    real = features["test"]
+    found = []
+    for subject, values in features.items():
+        if subject == "test":
+            continue
+        interval = jackknife(distance, real, values) if len(values) >= NUM_GROUPS else None
+        found.append(
+            Measurement(
+                name=name,
+                subject=subject,
+                value=distance(real, values),
+                low=interval.low if interval else None,
+                high=interval.high if interval else None,
+                interval=INTERVAL if interval else NO_INTERVAL,
+                unit="1",
+                better="lower",
+                protocol=block.model_dump(mode="json"),
+                protocol_fingerprint=block.fingerprint(),
+            )
+        )
+    return found + excess_ratio(name, {measurement.subject: measurement.value for measurement in found})
+
+
+def _at_infinite_n(features: Features, block: ProtocolBlock) -> list[Measurement]:
+    """The Frechet distance of every subject without the bias of n; nothing where n is too small for the number of features."""
+    real = features["test"]
+    if len(real) < infinite_n_clips(block.dim):
+        return []
+    stem, _, size = block.name("frechet").partition("@")
+    found = []
+    for subject, values in features.items():
+        if subject != "test":
+            limit = frechet_infinite_n(real, values)
+            found.append(
+                Measurement(
+                    name=f"{stem}_infinite@{size or len(real)}",
+                    subject=subject,
+                    value=limit.value,
+                    low=limit.low,
+                    high=limit.high,
+                    interval=f"least squares in 1/n over sizes {', '.join(map(str, limit.sizes))}, jackknife, 95 %",
+                    unit="1",
+                    better="lower",
+                    protocol=block.model_dump(mode="json"),
+                    protocol_fingerprint=block.fingerprint(),
+                )
+            )
+    return found
+
+
+def _diversities(features: Features, block: ProtocolBlock) -> list[Measurement]:
+    """Precision, recall, density and coverage of every subject; too few clips for their neighbourhoods give none."""
+    real = features["test"]
+    if len(real) <= NUM_NEIGHBOURS:
+        return []
+    return [
+        Measurement(
+            name=f"{name}_{block.extractor}@{len(values)}",
+            subject=subject,
+            value=value,
+            unit="1",
+            better="higher",
+            protocol={**block.model_dump(mode="json"), "num_neighbours": NUM_NEIGHBOURS},
+            protocol_fingerprint=block.fingerprint(),
+        )
+        for subject, values in features.items()
+        if subject != "test"
+        for name, value in dataclasses.asdict(diversity(real, values)).items()
+    ]
+
+
+def protocol_block(cell: Cell, stages: Stages, manifest: Manifest, device: torch.device) -> ProtocolBlock:
+    """Everything beside the generated clips that changes a distance."""
+    num, data = cell.evaluation.num_samples, cell.data
+    test = stages.clips.splits["test"]
+    return ProtocolBlock(
+        extractor=manifest.name,
+        weights_sha256=manifest.weights_sha256,
+        dim=manifest.dim,
+        n_real=num,
+        n_fake=num,
+        num_frames=data.num_frames,
+        frame_stride=getattr(data, "frame_stride", 1),
+        fps=stages.clips.fps,
+        height=data.height,
+        width=data.width,
+        resize=manifest.resize,
+        split="test",
+        clip_list_sha256=sha256_texts([stages.clips.digest, *test.clip_ids[:num]]),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dtype="float32",
+        versions={"torch": torch.__version__},
+    )
+
+
+def excess_ratio(name: str, values: dict[str, float]) -> list[Measurement]:
+    """How many times the distance above its real-against-real floor fell from initial weights to trained ones."""
+    if "untrained" not in values:
+        return []
+    before, after = values["untrained"] - values["real"], values["trained"] - values["real"]
+    stem, at, size = name.partition("@")
+    ratio = before / after if after > 0 else math.inf
+    return [Measurement(name=f"{stem}_excess_ratio{at}{size}", value=ratio, unit="1", better="higher")]
