@@ -117,7 +117,7 @@ class Sampler(Frozen):
 class Evaluation(Frozen):
     """What is measured of the samples."""
 
-    extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # networks whose features are compared; only the distance over i3d is called FVD
+    extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=MIN_FEATURES)  # generated clips; as many real ones are held out to compare with
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder
 

@@ -15,9 +15,10 @@ HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 TORCH_FREE = (
     "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py", "bench/check.py",
     "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/report/*.py", "bench/data/*.py",
-    "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py", "bench/metrics/interval.py",
-    "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py", "bench/metrics/corruptions.py",
-    "bench/metrics/judgements.py", "dit/__init__.py", "baselines/__init__.py",
+    "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py",
+    "bench/metrics/interval.py", "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py",
+    "bench/metrics/measured.py", "bench/metrics/corruptions.py", "bench/metrics/judgements.py", "bench/score_record.py",
+    "dit/__init__.py", "baselines/__init__.py",
 )  # fmt: skip
 
 

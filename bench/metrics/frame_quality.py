@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torchmetrics import Metric
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.manifest import MOTION
@@ -38,19 +40,15 @@ def frame_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
     """Peak signal to noise ratio of the same frames (N, T, H, W, 3) uint8 in two versions, over all pixels; infinite where equal."""
-    from torchmetrics.image import PeakSignalNoiseRatio
-
     return _over_clips(PeakSignalNoiseRatio(data_range=LARGEST), first, second)
 
 
 def ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004), mean over frames (N, T, H, W, 3) uint8; 1 where equal. Gaussian window of 11 pixels."""
-    from torchmetrics.image import StructuralSimilarityIndexMeasure
-
     return _over_clips(StructuralSimilarityIndexMeasure(data_range=LARGEST), first, second)
 
 
-def _over_clips(metric: torch.nn.Module, first: np.ndarray, second: np.ndarray) -> float:
+def _over_clips(metric: Metric, first: np.ndarray, second: np.ndarray) -> float:
     """A torchmetrics metric of images over every frame, a clip in memory at a time."""
     if first.shape != second.shape:
         raise ValueError(f"the two sets of frames have shapes {first.shape} and {second.shape}; compare versions of the same frames")

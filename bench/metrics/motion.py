@@ -1,8 +1,8 @@
 """The extractor `motion`: what a small network trained on this suite's own worlds sees in a clip's frames and in their sequence.
 
 A frame encoder gives each frame Z numbers from which a small clean picture can be drawn; a head of convolutions in time reads them with
-their first and second differences. Trained by bench/metrics/motion_training.py, which writes the weights and motion.json beside this file.
-Knows nothing of distances, damage or training.
+their first and second differences. Plain statistics of those numbers and of the pixels go beside. Trained by
+bench/metrics/motion_training.py, which writes the weights and motion.json beside this file. Knows nothing of distances, damage or training.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ FRAME_DIM = 48  # Z, numbers a frame
 HIDDEN = 64  # channels of the temporal head
 LEARNED = 32  # features that the training tasks shape
 GROUPS = 8  # of a frame's numbers, each with a mean step, a mean turn and a balance of its halves
-DIM = LEARNED + 3 * GROUPS
+SCALES = 3  # of detail: pixels of 32x32, 16x16 and 8x8
+DIM = LEARNED + 3 * GROUPS + SCALES
 CHANNELS = (16, 32, 48)  # of the frame encoder, each at half the resolution of the one before
+FAINTEST = 0.03  # detail, of a range of 2: keeps the logarithm of a plain background finite
 LEAST = 0.05  # of a step, in standard deviations of a frame's numbers: keeps the logarithm of a frozen clip finite
 
 
@@ -43,16 +45,17 @@ def resize(frames: Tensor) -> Tensor:
 
 
 class Motion(nn.Module):
-    """Frames (B, T, H, W, 3) uint8 -> features (B, 56). 32 are learned. The others measure, for each of 8 groups of a frame's numbers, the
+    """Frames (B, T, H, W, 3) uint8 -> features (B, 59). No batch statistics. 32 are learned, the others are measured.
 
-    logarithm of steps from frame to frame and of turns (steps between steps), and how far the second half of the clip moves more than the
-    first, from -1 to 1: where energy is lost things slow down, so backwards they speed up. No batch statistics.
+    For each of 8 groups of a frame's numbers: the logarithm of steps from frame to frame, that of turns (steps between steps), and how far
+    the second half of the clip moves more than the first, from -1 to 1; where energy is lost things slow down, so backwards they speed up.
+    At each of 3 scales: how much detail the frames have.
     """
 
     frame_centre: Tensor  # (Z,), as the three below: statistics of undamaged training worlds
     frame_scale: Tensor  # (Z,)
-    centre: Tensor  # (56,)
-    scale: Tensor  # (56,)
+    centre: Tensor  # (59,)
+    scale: Tensor  # (59,)
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,20 +76,27 @@ class Motion(nn.Module):
             images = F.relu(layer(images))
         return self.squeeze(images.flatten(1))
 
-    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (B, T, Z) -> a state at each time (B, T, HIDDEN), and all features before scaling (B, 56)."""
+    def read(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (B, T, Z) -> a state at each time (B, T, HIDDEN), and the learned features (B, LEARNED)."""
         first = codes.diff(dim=1)  # (B, T-1, Z)
         second = first.diff(dim=1)  # (B, T-2, Z)
         x = torch.cat([codes, F.pad(first, (0, 0, 1, 0)), F.pad(second, (0, 0, 1, 1))], dim=2)  # (B, T, 3 Z)
         x = F.silu(self.window(x.transpose(1, 2)))
         x = F.silu(self.context(x))  # (B, HIDDEN, T)
         half = x.shape[2] // 2
-        learned = self.summary(torch.cat([x.mean(2), x.std(2, correction=0), x[:, :, -half:].mean(2) - x[:, :, :half].mean(2)], dim=1))
-        steps, turns = self.energies(first), self.energies(second)  # (B, T-1, GROUPS), (B, T-2, GROUPS)
+        moments = torch.cat([x.mean(2), x.std(2, correction=0), x[:, :, -half:].mean(2) - x[:, :, :half].mean(2)], dim=1)
+        return x.transpose(1, 2), self.summary(moments)
+
+    def describe(self, images: Tensor, num_frames: int) -> Tensor:
+        """Images (B*T, 3, 32, 32) of clips of T frames -> all features (B, 59) before they are centred and scaled."""
+        codes = self.encode(images).unflatten(0, (-1, num_frames))  # (B, T, Z)
+        first = codes.diff(dim=1)  # (B, T-1, Z)
+        steps, turns = self.energies(first), self.energies(first.diff(dim=1))  # (B, T-1, GROUPS), (B, T-2, GROUPS)
         middle = steps.shape[1] // 2
         early, late = steps[:, :middle].mean(1), steps[:, -middle:].mean(1)
         measured = [steps.log().mean(1), turns.log().mean(1), (late - early) / (late + early)]  # each (B, GROUPS)
-        return x.transpose(1, 2), torch.cat([learned, *measured], dim=1)
+        detail = details(images).unflatten(0, (-1, num_frames)).mean(1)  # (B, SCALES)
+        return torch.cat([self.read(codes)[1], *measured, detail], dim=1)
 
     def energies(self, changes: Tensor) -> Tensor:
         """Changes of frames' numbers (B, T, Z) -> their mean square in each group, (B, T, GROUPS)."""
@@ -103,8 +113,18 @@ class Motion(nn.Module):
         if frames.ndim == 5 and frames.shape[1] < MOTION.min_frames:
             raise ValueError(f"motion needs at least {MOTION.min_frames} frames a clip, got {frames.shape[1]}")
         with exact_float32(), torch.autocast(frames.device.type, enabled=False):
-            codes = self.encode(resize(frames)).unflatten(0, frames.shape[:2])  # (B, T, Z)
-            return (self.moments(codes)[1] - self.centre) / self.scale
+            return (self.describe(resize(frames), frames.shape[1]) - self.centre) / self.scale
+
+
+def details(images: Tensor) -> Tensor:
+    """Images (M, 3, 32, 32) -> (M, SCALES): logarithm of what 2x2 means lose, over all pixels; then of those means, and of theirs."""
+    found = []
+    for _ in range(SCALES):
+        coarse = F.avg_pool2d(images, 2)
+        lost = (images - F.interpolate(coarse, scale_factor=2, mode="nearest")).square().mean(1)  # (M, H, W)
+        found.append((lost + FAINTEST**2).log().mean((1, 2)))
+        images = coarse
+    return torch.stack(found, dim=1)
 
 
 def load_motion(device: torch.device, path: Path = WEIGHTS, sha256: str = MOTION.weights_sha256) -> Motion:

@@ -213,8 +213,7 @@ class Tasks(nn.Module):
     def losses(self, network: Motion, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Loss of each task, and shares of right answers."""
         codes = network.encode(batch.images.flatten(0, 1)).unflatten(0, batch.images.shape[:2])  # (B, T, Z)
-        states, features = network.moments(codes)  # (B, T, HIDDEN), (B, DIM)
-        learned = features[:, :LEARNED]
+        states, learned = network.read(codes)  # (B, T, HIDDEN), (B, LEARNED)
         cover = F.interpolate(batch.motion[:, :, 0], scale_factor=PICTURE / GRID).clamp(max=1)[:, :, None]  # objects count four times
         picture_error = (self.picture(codes).view_as(batch.clean) - batch.clean).square() * (1 + 3 * cover)
         flow_error = (self.flow(states).view_as(batch.motion) - batch.motion).square()
@@ -284,10 +283,12 @@ def train(settings: Settings, report: Reporter) -> tuple[Motion, dict[str, float
 def set_scales(network: Motion, worlds: Worlds) -> None:
     """Centre and scale of every number, from the undamaged training worlds."""
     clips = worlds.frames[:2048, :VAL_FRAMES]
-    codes = torch.cat([network.encode(resize(part)).unflatten(0, part.shape[:2]) for part in clips.split(32)])  # (N, T, Z)
-    network.frame_centre.copy_(codes.mean((0, 1)))
-    network.frame_scale.copy_(codes.std((0, 1)))
-    _, features = network.moments(codes)  # their steps are measured in frame_scale
+    images = resize(clips)  # (N*T, 3, 32, 32)
+    codes = torch.cat([network.encode(part) for part in images.split(32 * VAL_FRAMES)])  # (N*T, Z)
+    network.frame_centre.copy_(codes.mean(0))
+    network.frame_scale.copy_(codes.std(0))
+    # Their steps are measured in frame_scale, so it comes first.
+    features = torch.cat([network.describe(part, VAL_FRAMES) for part in images.split(32 * VAL_FRAMES)])
     network.centre.copy_(features.mean(0))
     network.scale.copy_(features.std(0))
 
