@@ -35,7 +35,7 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
 
     study = _checked_study(matrix, overrides)
     for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
-        weights.verified_bytes(extractor)  # raises where they are missing or damaged, with the command that gets them
+        weights.verify(extractor)  # raises where they are missing or damaged, with the command that gets them
     console = Console(highlight=False, soft_wrap=True)
     outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary([outcome.record for outcome in outcomes]))

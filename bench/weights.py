@@ -27,7 +27,6 @@ __all__ = [
     "read",
     "source_sha256",
     "status",
-    "verified_bytes",
     "verify",
 ]
 
@@ -85,9 +84,6 @@ def status_of(name: str) -> Status:
 def verify(name: str) -> None:
     """WeightsError, naming the command that helps, where the weights are missing or not what was written or published."""
     find_source(name).verify(name, remedy(name))
-
-
-verified_bytes = verify  # what bench/cli.py calls it
 
 
 def read(name: str) -> dict[str, np.ndarray]:
