@@ -1,15 +1,10 @@
-"""Runs an extractor through every corruption: clips in, report card out. What a number must be is in bench/metrics/judgements.py.
-
-python -m bench.metrics.battery EXTRACTOR --size 32 --num-clips 256 --out DIR
-"""
+"""Runs an extractor through every corruption: clips in, report card out. What a number must be is in bench/metrics/judgements.py."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.metadata
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +16,7 @@ from torch import Tensor
 
 from bench.data import worlds
 from bench.metrics.corruptions import AXES, Axis
-from bench.metrics.extractor import Extractor, load_extractor
+from bench.metrics.extractor import Extractor
 from bench.metrics.features import cached_features, check_frames, extract, hash_frames
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.interval import NUM_GROUPS, jackknife
@@ -29,7 +24,6 @@ from bench.metrics.judgements import CARD_VERSION, AxisResult, Card, Point, judg
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.protocol import metric_name
 from bench.shapes import check_shape
-from bench.weights import cache_folder
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what)
 
@@ -214,30 +208,3 @@ def batch_difference(extractor: Extractor, frames: np.ndarray) -> float:
     alone, together = (torch.cat([extractor.features(part) for part in few.split(size)]).double().cpu() for size in BATCH_SIZES)
     difference, length = (alone - together).norm(dim=1), together.norm(dim=1)
     return float((difference / length.clamp_min(1e-300)).max())
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of this file."""
-    from bench.report import card as report  # here, so that measuring needs no plotting
-
-    parser = argparse.ArgumentParser(prog="python -m bench.metrics.battery", description="Report card of an extractor.")
-    parser.add_argument("extractor")
-    parser.add_argument("--size", type=int, default=SIZE, help="height and width of a frame (default: %(default)s)")
-    parser.add_argument("--num-clips", type=int, default=NUM_CLIPS, help="in each set (default: %(default)s)")
-    parser.add_argument("--num-frames", type=int, default=NUM_FRAMES, help="of a clip (default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the card")
-    options = parser.parse_args(arguments)
-    extractor = load_extractor(options.extractor, options.device)
-    clips = world_clips(options.size, options.num_clips, options.num_frames)
-
-    def show(done: int, total: int, what: str) -> None:
-        print(f"{done}/{total} clips, {what}", file=sys.stderr, flush=True)
-
-    card = run(extractor, clips, cache=cache_folder() / "battery", progress=show)
-    report.write(card, options.out, clips.source)
-    print(report.verdict(card))
-
-
-if __name__ == "__main__":
-    main()
