@@ -57,7 +57,7 @@ def test_jackknife_groups_are_even_shuffled_and_repeatable() -> None:
         assert counts.max() - counts.min() <= 1
     np.testing.assert_array_equal(group_of_each(64, 16), group_of_each(64, 16))
     assert not np.array_equal(group_of_each(64, 16), np.arange(64) % 16)
-    with pytest.raises(ValueError, match="needs at least 2 groups and 16 clips, got 15"):
+    with pytest.raises(ValueError, match="needs at least 4 groups and 16 clips, got 15"):
         jackknife(frechet_distance, GOOD.repeat(2, axis=0)[:15], GOOD.repeat(4, axis=0))
 
 
@@ -77,19 +77,46 @@ def test_faster_routes_give_the_same_interval(distance, n: int, m: int, d: int) 
     assert sets.standard_error == pytest.approx(fast.standard_error, rel=1e-4)
 
 
-def test_where_pairs_make_all_of_it_the_variance_is_too_large_and_at_most_twice() -> None:
-    """The squared length of a mean around 0, whose variance is known."""
-    draws = np.random.default_rng(0).standard_normal((200, 16, 60))
-    found = [jackknife_variance(lambda keep, rows=rows: float(np.square(rows[keep].mean(axis=0)).sum()), 16) for rows in draws]
+def test_variance_of_a_sum_over_pairs() -> None:
+    """For the squared length of a mean around 0 the plain jackknife is twice too large; half of the excess is taken off."""
+    generator = np.random.default_rng(0)
+    draws = generator.standard_normal((200, 16, 60))
+
+    def length(rows: np.ndarray) -> float:
+        return float(np.square(rows.mean(axis=0)).sum())
+
+    plain, corrected = [], []
+    for rows in draws:
+        without = np.array([length(np.delete(rows, g, axis=0)) for g in range(16)])
+        plain.append(15 / 16 * np.square(without - without.mean()).sum())
+        corrected.append(jackknife_variance(lambda keep, rows=rows: length(rows[keep]), 16))
     truth = 2 * 60 / 16**2  # of a chi-squared with 60 degrees of freedom over 16
-    assert np.mean(found) / truth == pytest.approx(2, rel=0.2)
+    assert np.mean(plain) / truth == pytest.approx(2, rel=0.2)
+    assert np.mean(corrected) / truth == pytest.approx(1.5, rel=0.15)
 
 
-@pytest.mark.parametrize("groups", [2, 5, 16, 40])
-def test_variance_of_a_mean_is_exact(groups: int) -> None:
+@pytest.mark.parametrize("groups", [4, 5, 7, 16, 40])
+def test_pairs_take_nothing_off_a_mean(groups: int) -> None:
     numbers = np.random.default_rng(0).standard_normal(groups)
     variance = jackknife_variance(lambda keep: float(numbers[keep].mean()), groups)
     assert variance == pytest.approx(np.var(numbers, ddof=1) / groups, rel=1e-9)
+
+
+def test_at_least_half_of_the_jackknife_is_left(monkeypatch) -> None:
+    numbers = np.random.default_rng(0).standard_normal(16)
+
+    def value(keep: np.ndarray) -> float:
+        return float(numbers[keep].sum() if keep.sum() > 14 else 1e3 * numbers[keep].sum())
+
+    without = np.array([np.delete(numbers, g).sum() for g in range(16)])
+    assert jackknife_variance(value, 16) == pytest.approx(15 / 16 * np.square(without - without.mean()).sum() / 2)
+
+
+def test_a_pair_of_groups_is_left_out_once() -> None:
+    """4 groups have 6 pairs, and steps of 1 and 2 meet some of them twice."""
+    seen = []
+    jackknife_variance(lambda keep: seen.append(tuple(keep)) or float(keep @ [1, 5, 2, 9]) / keep.sum(), 4)
+    assert len(seen) == len(set(seen)) == 4 + 1 + 6
 
 
 def test_verdict_on_two_models_of_one_distribution() -> None:
@@ -126,8 +153,8 @@ def test_groups_are_shared_between_both_terms_of_a_difference() -> None:
 
 
 def test_too_few_groups() -> None:
-    with pytest.raises(ValueError, match="1 groups needs at least 2 groups"):
-        jackknife(frechet_distance, GOOD, GOOD, groups=1)
+    with pytest.raises(ValueError, match="3 groups needs at least 4 groups"):
+        jackknife(frechet_distance, GOOD, GOOD, groups=3)
 
 
 def test_by_group_keeps_whole_groups() -> None:

@@ -104,7 +104,9 @@ def test_what_is_no_clip_is_refused(network: Motion) -> None:
 
 def test_one_frame_does_not_depend_on_the_others(network: Motion) -> None:
     frames = torch.from_numpy(world_clips("train", 1, num_frames=6))
-    assert torch.equal(network.frame_features(frames.flip(1)), network.frame_features(frames).flip(0))
+    backwards = network.frame_features(frames.flip(1)).flip(0)
+    # A product may be summed in another order at another place of a batch.
+    torch.testing.assert_close(backwards, network.frame_features(frames), rtol=1e-4, atol=1e-4)
 
 
 def test_time_is_seen(network: Motion, clips: tuple[np.ndarray, np.ndarray]) -> None:

@@ -32,7 +32,8 @@ def test_quick_learns_what_its_world_shows(records: list[Record]) -> None:
     assert [record.status for record in records] == ["ok", "ok"]
     assert all(canary.passed for record in records for canary in record.canaries)
     for record in records:
-        assert value(record, "fvd_excess_ratio@64") >= 5, record.name
+        assert value(record, "fd_motion_excess_ratio@128") >= 10, record.name
+        assert value(record, "fvd_excess_ratio@128") >= 4, record.name
         assert value(record, "psnr_db", "reconstruction") >= 30
         assert value(record, "steady_rate", "real") == value(record, "steady_rate", "reconstruction") == 1.0
         assert value(record, "peak_rss_bytes") < 4e9
