@@ -82,7 +82,7 @@ def score(
     reader = Reader(cache or weights.cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, rule, num_clips, reader)
-    # Networks come after the clips and before any work: a wrong folder is found in a moment, missing weights before minutes are spent.
+    # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
     networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
     tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
     measured = [measure(pair, network, rule, reader) for network in networks]
@@ -113,7 +113,7 @@ def score(
 
 
 def check_extractor(name: str, num_frames: int) -> None:
-    """ValueError for an unknown extractor, or one that clips of `num_frames` are no food for: before anything is read."""
+    """Before anything is read: ValueError for an unknown extractor, or one that clips of `num_frames` are no food for; WeightsError."""
     if name not in MANIFESTS:
         if is_file_name(name) or ":" in name:  # one's own, whose manifest comes with it
             return
@@ -123,6 +123,8 @@ def check_extractor(name: str, num_frames: int) -> None:
     if num_frames < least or (most is not None and num_frames > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}"
         raise ValueError(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
+    if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths(name)):
+        weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 
 
 def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -> Measured:

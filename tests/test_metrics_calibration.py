@@ -30,19 +30,23 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_committed_table_meets_its_goals() -> None:
-    """Every row of the script is in it, and the rows without heavy tails meet what it promises."""
+    """Every row of the script is in it, and meets what it promises; the other columns as far as 40 or 200 runs can tell."""
     rows = list(csv.DictReader(COMMITTED.read_text().splitlines()))
     assert {(row["family"], row["spectrum"], int(row["n"]), int(row["d"]), row["models"]) for row in rows} == {
         (row.family, row.spectrum, row.n, row.d, row.models) for row in ROWS
     }
     for row in rows:
-        share = int(row["count"]) / int(row["runs"])
+        count, runs = int(row["count"]), int(row["runs"])
+        low, high = binomial_interval(count, runs)
         if row["column"] == "different":
-            assert share <= MOST_DIFFERENT, row
+            assert count / runs <= MOST_DIFFERENT, row
         elif row["column"] == "bootstrap":
-            assert share < GOAL[0], row
-        elif row["column"] in ("frechet", "infinite_n") and row["family"] != "t5":
-            assert GOAL[0] <= share <= GOAL[1], row
+            assert high < GOAL[0], row
+        elif row["column"] == "frechet":
+            assert GOAL[0] <= count / runs <= GOAL[1], row
+        else:
+            assert low <= GOAL[1], row
+            assert high >= GOAL[0], row
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
