@@ -57,7 +57,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"kd_motion", "Kernel distance, motion", "quality", axis=True, distance=True),
     Metric(r"kvd", "KVD", "quality", axis=True, distance=True),
     Metric(r"kd_(?!.*_(?:excess_ratio|infinite)$)(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
-    Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality", axis=True),
+    Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality"),
     Metric(r"val_loss", "Validation loss", "quality", axis=True),
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
     Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
