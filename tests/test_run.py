@@ -226,7 +226,14 @@ def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
     del fields["backbone"]
     path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
     arguments = [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)]
-    run = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # what a shell starts with & ignores ctrl-C
+    )
     deadline_s = time.monotonic() + 200
     while not _reached(results, "checkpoint") and time.monotonic() < deadline_s:
         time.sleep(0.05)
