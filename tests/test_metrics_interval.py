@@ -78,7 +78,7 @@ def test_faster_routes_give_the_same_interval(distance, n: int, m: int, d: int) 
 
 
 def test_variance_of_a_sum_over_pairs() -> None:
-    """For the squared length of a mean around 0 the plain jackknife is twice too large; up to 0.4 of the excess is taken off."""
+    """For the squared length of a mean around 0 the plain jackknife is twice too large, and much of the excess is taken off."""
     generator = np.random.default_rng(0)
     draws = generator.standard_normal((200, 16, 60))
 
@@ -92,7 +92,7 @@ def test_variance_of_a_sum_over_pairs() -> None:
         corrected.append(jackknife_variance(lambda keep, rows=rows: length(rows[keep]), 16))
     truth = 2 * 60 / 16**2  # of a chi-squared with 60 degrees of freedom over 16
     assert np.mean(plain) / truth == pytest.approx(2, rel=0.2)
-    assert np.mean(corrected) / truth == pytest.approx(1.65, rel=0.1)
+    assert np.mean(corrected) / truth == pytest.approx(1.55, rel=0.06)
 
 
 @pytest.mark.parametrize("groups", [4, 5, 7, 16, 40])
@@ -102,7 +102,7 @@ def test_pairs_take_nothing_off_a_mean(groups: int) -> None:
     assert variance == pytest.approx(np.var(numbers, ddof=1) / groups, rel=1e-9)
 
 
-def test_at_most_a_fifth_is_taken_off() -> None:
+def test_at_most_three_eighths_are_taken_off() -> None:
     """Pairs are at most half of the jackknife's variance, whatever their estimate says."""
     numbers = np.random.default_rng(0).standard_normal(16)
 
@@ -110,7 +110,7 @@ def test_at_most_a_fifth_is_taken_off() -> None:
         return float(numbers[keep].sum() if keep.sum() > 14 else 1e3 * numbers[keep].sum())
 
     without = np.array([np.delete(numbers, g).sum() for g in range(16)])
-    assert jackknife_variance(value, 16) == pytest.approx(15 / 16 * np.square(without - without.mean()).sum() * 0.8)
+    assert jackknife_variance(value, 16) == pytest.approx(15 / 16 * np.square(without - without.mean()).sum() * 0.625)
 
 
 def test_a_pair_of_groups_is_left_out_once() -> None:

@@ -26,6 +26,7 @@ from bench.metrics.motion import Motion
 from bench.score import MIN_GROUP_CLIPS, parse_size, score
 from bench.score_record import Distance, Score, read_score
 from bench.store import StoreError
+from bench.weights_cache import WeightsError
 
 T, SIDE = 4, 12
 
@@ -228,6 +229,12 @@ def test_single_frames_are_compared_where_their_network_is_asked_for(
     assert value.low is not None and value.low < value.value and value.protocol.dim == 48
     assert value.infinite_n is None and value.infinite_n_source == "none: frames of a clip are not independent"
     assert not [share for share in found.shares if share.extractor == "frame"]
+
+
+def test_missing_weights_are_named_before_a_clip_is_read(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *_: pytest.fail("read first"))
+    with pytest.raises(WeightsError, match="weights get i3d"):
+        score(*sets, num_frames=16, extractors=["i3d"])
 
 
 def test_a_second_run_reads_no_frame_and_says_the_same(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from bench.metrics.interval import jackknife, jackknife_difference
 from bench.metrics.kernel import kernel_distance
 from bench.progress import Reporter
 
-SEED = 0
+SEED = 5  # `PAIR_SHARE` and `PAIR_LEAST` of interval.py were chosen with others
 GOAL = (0.90, 0.98)  # of 95 % intervals
 MOST_DIFFERENT = 0.075  # of A/A verdicts, 15 of 200
 NUM_RESAMPLES = 200  # of the bootstrap
@@ -46,7 +46,7 @@ class Row:
     spectrum: str  # "flat", "power law" (variance of feature i is 1/i)
     family: str  # "Gaussian", "mixture" of 4 classes, "t5": Student's t with 5 degrees of freedom, one radius a clip
     models: str  # "A/A": distributed as the real clips; "A/B": not
-    runs: int = 200
+    runs: int = 400
     bootstrap: bool = False
 
     def __str__(self) -> str:
@@ -163,7 +163,8 @@ def write_tables(results: list[tuple[Row, dict[str, tuple[int, int]]]], folder: 
         "",
         f"A/A: models distributed as the real clips. A/B: deviations times {GAIN}, mean moved by {SHIFT} deviations. Power law: the",
         "variance of feature i is 1/i. A cell in bold misses its goal. `t5` has tails so heavy that a few clips decide a covariance:",
-        "an interval cannot see those that did not come, and may be too short.",
+        "an interval cannot see those that did not come, and may be too short. The two constants of the jackknife's correction were",
+        "chosen with other seeds.",
         "",
         "| family | spectrum | n | d | models | " + " | ".join(COLUMNS) + " |",
         "|---|---|---:|---:|---|" + "---:|" * len(COLUMNS),

@@ -21,7 +21,7 @@ ByGroup = Callable[[np.ndarray], float]  # keep (G,) bool -> value of the groups
 NUM_GROUPS = 16
 MIN_GROUPS = 4  # what two groups do together needs two others
 CONFIDENCE = 0.95
-PAIR_SHARE = 0.4  # of the pairs' estimated variance that is taken off: an estimate too, and too short an interval is the worse error
+PAIR_SHARE = 0.75  # of the pairs' estimated variance that is taken off: an estimate too, and too short an interval is the worse error
 PAIR_LEAST = 1 / 3  # of the jackknife's variance; a smaller part of pairs is left in
 PAIR_STEPS = (1, 2)  # group g is left out together with g + 1 and g + 2: 2 G of the G (G - 1) / 2 pairs
 
