@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bench.backbone import with_changes
 from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class UNetConfig:
         from baselines.twin import one_frame_gap
 
         return {"one frame equals the image twin": lambda: one_frame_gap(self, spec)}
+
+    def configured(self, **changes: Any) -> UNetConfig:
+        """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""
+        return with_changes(self, changes)
 
     def __call__(self, spec: LatentSpec) -> VideoUNet:
         """The model for this latent space, freshly initialised from torch's global generator."""

@@ -2,14 +2,24 @@
 
 A plug-in is a module that exports `BACKBONES: dict[str, Factory]`. Importing it must be cheap and torch-free; its
 factories import torch when they are called. This file knows no backbone by name.
+
+A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/2{depth: 5, hidden_size: 160}".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import importlib
 import importlib.metadata
-from typing import TYPE_CHECKING, Protocol
+import typing
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bench.shapes import LatentSpec, Shape
 
@@ -38,18 +48,20 @@ class Backbone(Protocol):
 
 
 class Factory(Protocol):
-    """Builds a backbone for a latent space. May also have `check(shape)`, so that shapes are checked before torch is imported."""
+    """Builds a backbone for a latent space. May also have `check(shape)`, so that shapes are checked before torch is imported,
+    and `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name."""
 
     def __call__(self, spec: LatentSpec) -> Backbone: ...
 
 
 def find_factory(name: str) -> Factory:
-    """Factory of "module:config". ValueError naming what is unknown and the nearest known name."""
-    module_name, colon, config = name.partition(":")
+    """Factory of "module:config{changes}". ValueError naming what is unknown and the nearest known name."""
+    plain, changes = split_name(name)
+    module_name, colon, config = plain.partition(":")
     if not colon or not module_name or not config:
         raise ValueError(f"backbone {name!r} is not of the form module:config; known modules: {', '.join(known_modules())}")
     try:
-        module = importlib.import_module(module_name)
+        module = import_plugin(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name.partition(".")[0] and error.name != module_name:
             raise ValueError(f"backbone module {module_name!r} needs the module {error.name!r}, which is not installed") from error
@@ -59,18 +71,134 @@ def find_factory(name: str) -> Factory:
         raise ValueError(f"backbone {name!r}: module {module_name!r} exports no dict BACKBONES, so it is not a plug-in")
     if config not in factories:
         names = [f"{module_name}:{known}" for known in factories]
-        raise ValueError(f"unknown backbone {name!r}{did_you_mean(name, names)}; {module_name} has {', '.join(factories)}")
-    return factories[config]
+        raise ValueError(f"unknown backbone {plain!r}{did_you_mean(plain, names)}; {module_name} has {', '.join(factories)}")
+    factory = factories[config]
+    if not changes:
+        return factory
+    if not hasattr(factory, "configured"):
+        raise ValueError(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
+    try:
+        return factory.configured(**changes)
+    except ValueError as error:
+        raise ValueError(f"backbone {name!r}: {error}") from error
 
 
 def load_backbone(name: str, spec: LatentSpec) -> Backbone:
-    """The backbone "module:config" for `spec`, with freshly initialised weights."""
+    """The backbone "module:config{changes}" for `spec`, with freshly initialised weights."""
     return find_factory(name)(spec)
+
+
+def split_name(name: str) -> tuple[str, dict[str, Any]]:
+    """The name without its changes, and those. ValueError where the braces hold no mapping from fields to values.
+
+    >>> split_name("dit:DiT-S/2{depth: 5}")
+    ('dit:DiT-S/2', {'depth': 5})
+    """
+    plain, brace, _ = name.partition("{")
+    if not brace:
+        return name, {}
+    text = name[len(plain) :]
+    form = f"backbone {name!r}: {text!r} is not of the form {{field: value, ...}}"
+    try:
+        changes: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if text.endswith("}") else None
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(form) from error
+    # YAML reads "depth:5", without a space, as a field of that name without a value.
+    if not isinstance(changes, dict) or not all(isinstance(key, str) and key.isidentifier() for key in changes):
+        raise ValueError(f"{form}, with a space behind each colon")
+    return plain, changes
+
+
+def canonical_name(value: Any) -> Any:
+    """The one spelling of a backbone in cells, records and reports: changes sorted by field; without any, the plain name.
+
+    Takes a name or, as a matrix may also write it, a mapping of `name` and changes. Anything else is left to the reader of the cell.
+
+    >>> canonical_name({"name": "dit:DiT-S/2", "hidden_size": 160, "depth": 5})
+    'dit:DiT-S/2{depth: 5, hidden_size: 160}'
+    >>> canonical_name("dit:DiT-S/2{}")
+    'dit:DiT-S/2'
+    """
+    if isinstance(value, dict):
+        changes = {str(key): change for key, change in value.items() if key != "name"}
+        plain = value.get("name")
+        if not isinstance(plain, str):
+            form = "{name: 'module:config', field: value}, or 'module:config{field: value}' in quotes"
+            raise ValueError(f"backbone {value!r} has no name; write {form}")
+        if changes and "{" in plain:
+            raise ValueError(f"backbone {plain!r} has changes in its name and beside it, {changes!r}; write them in one place")
+        value = plain + (_flow(changes) if changes else "")
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    plain, changes = split_name(value)
+    return plain + (_flow(changes) if changes else "")
+
+
+def short_name(name: str) -> str:
+    """The name without its module.
+
+    >>> short_name("dit:DiT-S/2{depth: 5}")
+    'DiT-S/2{depth: 5}'
+    """
+    plain, brace, changes = name.partition("{")
+    return plain.rpartition(":")[2] + brace + changes
+
+
+Config = TypeVar("Config")
+
+
+def with_changes(config: Config, changes: dict[str, Any]) -> Config:
+    """A dataclass with other fields, lists made tuples. ValueError for a field that it lacks or a value of another type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = typing.get_type_hints(type(config))
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    checked = {}
+    for key, value in changes.items():
+        check_field(key, known)
+        try:
+            checked[key] = TypeAdapter(hints[key]).validate_python(tuples(value), strict=True)
+        except ValidationError as error:
+            wanted = getattr(hints[key], "__name__", "") if isinstance(hints[key], type) else str(hints[key])
+            raise ValueError(f"field {key!r} is {wanted}, got {value!r}") from error
+        if any(isinstance(count, int) and count < 1 for count in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"field {key!r} counts something, got {value!r}; use 1 or more")
+    return dataclasses.replace(config, **checked)  # type: ignore[type-var]
+
+
+def check_field(key: str, known: list[str]) -> None:
+    """ValueError naming the nearest field where `key` is none of the `known` ones."""
+    if key not in known:
+        raise ValueError(f"no field {key!r}{did_you_mean(key, known)}; fields: {', '.join(known)}")
+
+
+def tuples(value: Any) -> Any:
+    """Lists as tuples, at any depth: configuration is frozen."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def import_plugin(name: str) -> ModuleType:
+    """The module of a backbone's name: what is registered under it, or else an importable module of that name."""
+    return importlib.import_module(_registered().get(name, name))
 
 
 def known_modules() -> list[str]:
     """Modules registered under the entry-point group, those of this project among them. Any other module on the path works too."""
-    return sorted({point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)})
+    return sorted(_registered())
+
+
+@functools.cache
+def _registered() -> dict[str, str]:
+    """Name -> module. Read once: it looks through every installed distribution."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _flow(changes: dict[str, Any]) -> str:
+    """{'b': 1, 'a': [2]} -> '{a: [2], b: 1}'. ValueError for what YAML has no plain form of."""
+    try:
+        return yaml.safe_dump(changes, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
+    except yaml.YAMLError as error:
+        raise ValueError(f"backbone: {changes!r} holds what YAML cannot write") from error
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

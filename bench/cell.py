@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
+from bench.backbone import canonical_name
 from bench.data.source import SourceConfig, load_config
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MIN_FEATURES = 2  # a covariance needs two clips
 
@@ -128,10 +129,17 @@ class Evaluation(Frozen):
         return self
 
 
+class Acceleration(Frozen):
+    """Faster or smaller, the same mathematics: an option for both backbones, measured like everything else."""
+
+    compile: Literal["none", "blocks"] = "none"  # torch.compile, block by block
+    checkpointing: Literal["none", "blocks"] = "none"  # drop the activations inside a block and compute them again in backward
+
+
 class Cell(Frozen):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
-    backbone: str  # "module:config"
+    backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"
     data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
     batching: Batching
     autoencoder: Autoencoder
@@ -141,6 +149,7 @@ class Cell(Frozen):
     sampler: Sampler = Sampler()
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16"] = "fp32"
+    acceleration: Acceleration = Acceleration()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     timeout_s: float = Field(7 * 24 * 3600, gt=0)  # wall clock after which the cell is stopped, resumably
     checkpoint_interval_s: float = Field(30.0, ge=0)  # at least; writing them never takes over a twentieth of the time

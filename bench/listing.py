@@ -1,13 +1,12 @@
 """What `ls` and `validate` print. Knows no torch."""
 
-import importlib
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import matrix as matrices
-from bench.backbone import known_modules
+from bench.backbone import import_plugin, known_modules
 from bench.cell import differences, flatten
 from bench.data.source import describe, sources
 from bench.matrix import Study
@@ -42,7 +41,7 @@ def print_all(results: Path) -> None:
     _print_table(console, "matrices", [(name, _description(name)) for name in matrices.shipped()])
     backbones = []
     for module in known_modules():
-        names = ", ".join(importlib.import_module(module).BACKBONES)
+        names = ", ".join(import_plugin(module).BACKBONES)
         backbones.append((f"{module}:", names))
     _print_table(console, "backbones", backbones)
     _print_table(console, "data", [(name, describe(name)) for name in sources()])

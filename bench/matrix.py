@@ -15,12 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError
 from yaml import YAMLError
 
-from bench.backbone import did_you_mean, find_factory
-from bench.cell import Cell, Frozen, flatten
+from bench.backbone import canonical_name, did_you_mean, find_factory, short_name, split_name
+from bench.cell import Cell, Frozen, content_hash, flatten
 from bench.metrics.manifest import MANIFESTS
 from bench.shapes import LatentSpec
 
 MATRICES = Path(__file__).parent / "matrices"
+MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 
 
 class MatrixError(ValueError):
@@ -176,19 +177,21 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
     points: list[dict[str, Any]] = [
         dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
     ]
-    points += [flatten(extra) for extra in matrix.include]
+    # A backbone may be written as a mapping, and is one name before anything is dotted.
+    points = [_with_one_name(name, point) for point in points] + [flatten(_with_one_name(name, extra)) for extra in matrix.include]
+    exclude = [flatten(_with_one_name(name, rule)) for rule in matrix.exclude]
     if not points:
         raise MatrixError(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
     backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
-    short = len({name.rpartition(":")[2] for name in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
+    short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
     cells: list[NamedCell] = []
     for point, seed in itertools.product(points, matrix.seeds):
         fields: dict[str, Any] = _deep_copy(matrix.defaults)
         fields["seed"] = seed
         for key, value in point.items():
             _set(fields, key, value)
-        flat = flatten(fields)
-        if any(all(flat.get(key) == value for key, value in flatten(rule).items()) for rule in matrix.exclude):
+        flat = flatten(_with_one_name(name, fields))
+        if any(all(flat.get(key) == value for key, value in rule.items()) for rule in exclude):
             continue
         slug = _slug(point, fields["seed"], short)
         try:
@@ -207,13 +210,33 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
     return cells
 
 
+def _with_one_name(matrix: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a cell with the backbone's name as cells hold it. MatrixError where it is not one."""
+    if "backbone" not in fields:
+        return fields
+    try:
+        return {**fields, "backbone": canonical_name(fields["backbone"])}
+    except ValueError as error:
+        raise MatrixError(f"matrix {matrix}: {error}") from error
+
+
 def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
     words = [
-        (str(value).rpartition(":")[2] if short else str(value)) if key == "backbone" else f"{key.rpartition('.')[2]}={value}"
-        for key, value in point.items()
+        _backbone_slug(str(value), short) if key == "backbone" else f"{key.rpartition('.')[2]}={value}" for key, value in point.items()
     ]
     text = "-".join([*words, f"seed{seed}"])
     return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)[:120]
+
+
+def _backbone_slug(name: str, short: bool) -> str:
+    """'dit:DiT-XS/2{depth: 5}' -> 'DiT-XS/2-depth=5'; where that is long, a hash stands for the changes."""
+    plain, changes = split_name(short_name(name) if short else name)
+    slug = "-".join([plain, *(f"{key}={_value_slug(value)}" for key, value in changes.items())])
+    return slug if len(slug) <= MOST_OF_A_NAME else f"{plain}-{content_hash(changes)[:8]}"
+
+
+def _value_slug(value: Any) -> str:
+    return "_".join(map(_value_slug, value)) if isinstance(value, list) else str(value)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -235,6 +258,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if head == "seed":
         raise MatrixError(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
     axes = tree.setdefault("axes", {})
+    if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
+        raise MatrixError(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
     if key in axes:
         axes[key] = value if isinstance(value, list) else [value]
     elif head == "budget":  # a budget has one axis: setting another replaces it

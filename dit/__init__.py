@@ -10,8 +10,9 @@ Sizes S to XL are those of DiT (Peebles & Xie, 2212.09748, table 1); XS is ours,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.backbone import with_changes
 from bench.shapes import LatentSpec, Shape, check_divisible
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ POSITIONS = ("rotary", "sincos")
 class DiTConfig:
     """One row of the ladder. Calling it with a `LatentSpec` builds the model."""
 
+    ragged: ClassVar[bool] = True  # any mix of shapes in one batch
     depth: int  # transformer blocks
     hidden_size: int  # D
     num_heads: int  # K
@@ -67,6 +69,10 @@ class DiTConfig:
         """Tokens of one clip of latents (T, H, W): (T/p_t)(H/p_h)(W/p_w)."""
         frames, rows, columns = (size // patch for size, patch in zip(shape, self.patch_size, strict=True))
         return frames * rows * columns
+
+    def configured(self, **changes: Any) -> DiTConfig:
+        """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""
+        return with_changes(self, changes)
 
     def __call__(self, spec: LatentSpec) -> DiT:
         """The model for this latent space, freshly initialised from torch's global generator."""

@@ -26,6 +26,17 @@ def test_fingerprint_covers_every_field(monkeypatch: pytest.MonkeyPatch) -> None
     assert cell.fingerprint() not in seen
 
 
+def test_a_backbone_has_one_fingerprint_however_it_is_written() -> None:
+    plain, name = tiny_cell(), "dit:DiT-XS/2{depth: 5, hidden_size: 160}"
+    assert tiny_cell(backbone="dit:DiT-XS/2{}") == plain
+    written = [name, "dit:DiT-XS/2{hidden_size: 160,depth: 5}", {"name": "dit:DiT-XS/2", "hidden_size": 160, "depth": 5}]
+    cells = [tiny_cell(backbone=each) for each in written]
+    assert {cell.backbone for cell in cells} == {name}
+    (fingerprint,) = {cell.fingerprint() for cell in cells}
+    assert fingerprint != plain.fingerprint()
+    assert differences(plain, cells[0]) == [("backbone", "dit:DiT-XS/2", name)]
+
+
 def test_fingerprint_survives_the_record() -> None:
     cell = tiny_cell()
     assert Cell.model_validate_json(cell.model_dump_json()).fingerprint() == cell.fingerprint()

@@ -1,5 +1,6 @@
 """Matrices: expansion, overrides, and one clear line for whatever is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,50 @@ def test_include_and_exclude(tmp_path: Path) -> None:
     assert study.cells[-1].cell.budget.steps == 9
 
 
+def test_a_backbone_may_carry_changes_as_text_or_as_a_mapping(tmp_path: Path) -> None:
+    deeper = "dit:DiT-XS/2{depth: 5, hidden_size: 160}"
+    for written in ("dit:DiT-XS/2{hidden_size: 160,depth: 5}", {"name": "dit:DiT-XS/2", "hidden_size": 160, "depth": 5}):
+        study = load_study(write(tmp_path, axes={"backbone": ["dit:DiT-XS/2", written]}, seeds=[0]))
+        assert [named.name for named in study.cells] == ["DiT-XS_2-seed0", "DiT-XS_2-depth=5-hidden_size=160-seed0"]
+        assert [named.cell.backbone for named in study.cells] == ["dit:DiT-XS/2", deeper]
+        assert study.cells[1].axes == {"backbone": deeper}
+        assert len(study.rivals()) == 1
+        for named in study.cells:
+            check_cell(named)
+        path = write(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, seeds=[0], include=[{"backbone": written}])
+        assert load_study(path).cells == study.cells
+        without = load_study(write(tmp_path, include=[{"backbone": written}], exclude=[{"backbone": written}]))
+        assert without.cells == load_study(write(tmp_path)).cells
+    study = load_study(write(tmp_path), [f"backbone=['{deeper}']", "seeds=[0]"])
+    assert [named.cell.backbone for named in study.cells] == [deeper]
+
+
+def test_one_field_of_a_backbone_may_be_an_axis(tmp_path: Path) -> None:
+    defaults = {**cell_fields(), "backbone": {"name": "dit:DiT-XS/2"}}
+    study = load_study(write(tmp_path, defaults=defaults, axes={"backbone.depth": [2, 3]}, seeds=[0]))
+    assert [(named.name, named.cell.backbone) for named in study.cells] == [
+        ("depth=2-seed0", "dit:DiT-XS/2{depth: 2}"),
+        ("depth=3-seed0", "dit:DiT-XS/2{depth: 3}"),
+    ]
+    exclude = [{"backbone": {"name": "dit:DiT-XS/2", "depth": 3}}]
+    path = write(tmp_path, defaults=defaults, axes={"backbone.depth": [2, 3]}, seeds=[0], exclude=exclude)
+    assert load_study(path).cells == study.cells[:1]
+
+
+def test_folder_names_stay_short_and_distinct(tmp_path: Path) -> None:
+    names = [f"baselines:UNet-XS{{block_channels: [32, {width}]}}" for width in (80, 96)]
+    long = {"block_channels": [32, 64, 80, 96, 112], "context_width": 256, "head_dim": 16, "norm_groups": 8, "num_res_blocks": 3}
+    long_names = [{"name": "baselines:UNet-XS", **long, "context_width": width} for width in (256, 257)]
+    study = load_study(write(tmp_path, axes={"backbone": [*names, *long_names]}, seeds=[0]))
+    slugs = [named.name for named in study.cells]
+    assert slugs[:2] == ["UNet-XS-block_channels=32_80-seed0", "UNet-XS-block_channels=32_96-seed0"]
+    assert all(re.fullmatch("UNet-XS-[0-9a-f]{8}-seed0", slug) for slug in slugs[2:])
+    assert len(set(slugs)) == 4
+    # With a colon among the changes, and the module kept where two modules share a name.
+    study = load_study(write(tmp_path, axes={"backbone": ["a:X{b: 'c:d'}", "b:X{b: 'c:d'}"]}, seeds=[0]))
+    assert [named.name for named in study.cells] == ["a_X-b=c_d-seed0", "b_X-b=c_d-seed0"]
+
+
 def test_excluded_cells_need_not_be_valid(tmp_path: Path) -> None:
     path = write(tmp_path, axes={"backbone": ["dit:DiT-XS/2"], "batching.batch_size": [0, 2]}, exclude=[{"batching.batch_size": 0}])
     assert len(load_study(path).cells) == 2
@@ -90,6 +135,10 @@ def test_overrides_change_the_fingerprint_of_their_cells(tmp_path: Path) -> None
         (["autoencoder.widht=3"], "did you mean 'width'"),
         (["data.source=wrlds"], "did you mean 'worlds'"),
         (["axes.backbone=[]"], "no cells"),
+        (["backbone=dit:DiT-XS/2{depth: 5}"], "in quotes"),
+        (["backbone=['dit:DiT-XS/2{depth:5}']"], "with a space behind each colon"),
+        (["backbone=[{depth: 5}]"], "has no name"),
+        (["backbone.depth=5"], "'backbone' is an axis of this matrix"),
     ],
 )
 def test_bad_overrides_name_the_thing_and_the_remedy(tmp_path: Path, overrides: list[str], expected: str) -> None:
@@ -126,6 +175,8 @@ def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:
         (["backbone=dit:DiT-XS/2", "data.height=20"], "height divisible by 2, got 5"),
         (["backbone=baselines:UNet-XS", "data.width=20"], "width divisible by 2, got 5"),
         (["data.width=18"], "width 18 is not a multiple"),
+        (["backbone=['dit:DiT-XS/2{depht: 5}']"], "no field 'depht' (did you mean 'depth'?)"),
+        (["backbone=['dit:DiT-XS/2{patch_size: [4, 2, 2]}']", "data.num_frames=6"], "frames divisible by 4, got 6"),
     ],
 )
 def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str], expected: str) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.backbone import short_name
 from bench.cell import flatten
 from bench.shapes import check_shape
 from bench.store import Record, StoreError, latest, read_run
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
-FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint")  # of a measurement
+FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint", "invalid")  # of a measurement
 COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
 
 
@@ -99,8 +100,14 @@ class Run:
         reasons = []
         for cell in self.of(contender):
             measurement = cell.record.measurement(name, subject) if cell.record else None
-            if measurement is None or not math.isfinite(measurement.value):
-                why = cell.status if cell.status != "ok" else "not measured" if measurement is None else "not finite"
+            why = None
+            if measurement is None:
+                why = cell.status if cell.status != "ok" else "not measured"
+            elif not math.isfinite(measurement.value):
+                why = cell.status if cell.status != "ok" else "not finite"
+            elif measurement.invalid is not None:
+                why = f"not valid: {measurement.invalid}"
+            if why is not None:
                 reasons.append(f"seed {cell.seed} {why}")
         return ", ".join(reasons) or None
 
@@ -160,7 +167,7 @@ def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
     ['a:XS', 'b:XS', 'S, policy crop']
     """
     backbones = {str(axes.get("backbone")) for axes in all_axes}
-    short = {name: name.rpartition(":")[2] for name in backbones}
+    short = {name: short_name(name) for name in backbones}
     unique = {name: cut if list(short.values()).count(cut) == 1 else name for name, cut in short.items()}
     labels = []
     for axes in all_axes:
