@@ -14,7 +14,7 @@ from torch import nn
 from bench.backbone import find_factory
 from bench.cell import Batching, Budget, Cell
 from bench.diffusion import draw_noise
-from bench.meters import optimizer_state
+from bench.meters.storage import optimizer_state
 from bench.shapes import LatentSpec, Shape
 from bench.store import Canary
 from bench.streams import stream_seed

@@ -1,32 +1,65 @@
 """From the raw course of training and sampling to named measurements: rates, memory, cost, validation loss."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.autoencoder import decode_clips, encode_clips
 from bench.cell import Cell, content_hash
 from bench.diffusion import VALIDATION_TIMESTEPS
+from bench.meters.clock import synchronize
 from bench.shapes import Shape, num_cells
 from bench.stages import Stages
 from bench.store import Measurement, Sampling, Training
 
+TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
 
-def training_measurements(
-    training: Training, cell: Cell, stages: Stages, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int, num_params: int
-) -> list[Measurement]:
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What was trained and sampled, as far as rates and costs depend on it."""
+
+    cell: Cell
+    stages: Stages
+    shape: Shape  # of the latents
+    flops: int  # forward, one clip
+    num_tokens: int  # of one clip, the backbone's own
+    num_params: int
+    peak_flop_per_s: float  # of a large matrix product here and in the cell's precision
+
+
+def training_measurements(training: Training, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
     """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
-    warmup = training.num_warmup_steps
+    cell, flops, warmup = subject.cell, subject.flops, training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
     clips = (training.num_steps - warmup) * cell.batching.batch_size
+    steady_s = float(np.median(training.step_time_s[warmup:]))
+    invalid = None
+    if training.other_processes:
+        invalid = f"{training.other_processes} other processes were on the device while it was measured"
+    energy = []
+    if training.energy_j is not None:
+        per_clip = training.energy_j / training.num_samples
+        energy = [Measurement(name="train_energy_per_clip_j", value=per_clip, unit="J/clip", better="lower", invalid=invalid)]
     return [
-        *_rates("train", clips, window_s, cell, shape, 3 * flops),
-        Measurement(name="step_time_s", value=float(np.median(training.step_time_s[warmup:])), unit="s", better="lower"),
+        *_rates("train", clips, window_s, subject, 3 * flops, invalid),
+        Measurement(name="step_time_s", value=steady_s, unit="s", better="lower", invalid=invalid),
+        Measurement(name="first_step_extra_s", value=training.step_time_s[0] - steady_s, unit="s", better="lower", invalid=invalid),
+        Measurement(name="other_cpu_share", value=training.other_cpu_share, unit="1", better="none"),
+        *energy,
         *(
             [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")] if storage_bytes else []
         ),  # a second step
+        *(
+            Measurement(name=f"peak_storage_{kind}_bytes", value=num_bytes, unit="B", better="none")
+            for kind, num_bytes in training.storage_by_kind.items()
+        ),
         *(Measurement(name=name, value=value, unit="B", better="lower") for name, value in peaks.items()),
-        Measurement(name="num_params", value=num_params, unit="1", better="none"),
+        Measurement(name="num_params", value=subject.num_params, unit="1", better="none"),
         Measurement(name="flops_per_clip", value=flops, unit="FLOP", better="lower"),
         Measurement(name="train_flops", value=3 * flops * training.num_samples, unit="FLOP", better="none"),
         Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
@@ -37,21 +70,40 @@ def training_measurements(
             value=training.validation[-1]["loss"],
             unit="1",
             better="lower",
-            **protocol_fields(_loss_protocol(cell, stages)),
+            **protocol_fields(_loss_protocol(cell, subject.stages)),
         ),
     ]
 
 
-def sampling_measurements(
-    sampling: Sampling, cell: Cell, shape: Shape, flops: int, peaks: dict[str, int], storage_bytes: int
-) -> list[Measurement]:
+def sampling_measurements(sampling: Sampling, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
     """Rates and memory of sampling; the warm-up call is not in the window."""
     total_s = sum(sampling.batch_time_s)
     return [
-        *_rates("sample", sampling.num_clips, total_s, cell, shape, sampling.num_evals * flops),
+        *_rates("sample", sampling.num_clips, total_s, subject, sampling.num_evals * subject.flops),
         Measurement(name="sample_peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
         *(Measurement(name=f"sample_{name}", value=value, unit="B", better="lower") for name, value in peaks.items()),
     ]
+
+
+def autoencoder_measurements(stages: Stages, device: torch.device) -> list[Measurement]:
+    """How fast the autoencoder that all contenders share encodes and decodes, apart from training and sampling; a first call warms up."""
+    network = stages.autoencoder.autoencoder
+    frames = np.array(stages.clips.splits["test"].frames[:TIMED_CLIPS])
+    latents = encode_clips(network, frames)
+    work: dict[str, Callable[[], object]] = {
+        "encode": lambda: encode_clips(network, frames),
+        "decode": lambda: decode_clips(network, list(latents)),
+    }
+    found = []
+    for name, call in work.items():
+        call()
+        synchronize(device)
+        start_s = time.perf_counter()
+        call()
+        synchronize(device)
+        rate = frames.shape[0] * frames.shape[1] / (time.perf_counter() - start_s)
+        found.append(Measurement(name=f"{name}_frames_per_s", subject="reconstruction", value=rate, unit="frame/s", better="none"))
+    return found
 
 
 def _loss_protocol(cell: Cell, stages: Stages) -> dict[str, Any]:
@@ -73,13 +125,19 @@ def protocol_fields(block: dict[str, Any]) -> dict[str, Any]:
     return {"protocol": block, "protocol_fingerprint": content_hash(block)[:16]}
 
 
-def _rates(prefix: str, num_clips: int, time_s: float, cell: Cell, shape: Shape, flops_per_clip: int) -> list[Measurement]:
+def _rates(
+    prefix: str, num_clips: int, time_s: float, subject: Subject, flops_per_clip: int, invalid: str | None = None
+) -> list[Measurement]:
+    flop_per_s = num_clips * flops_per_clip / time_s
     totals = {
         "clips_per_s": (num_clips, "clip/s"),
-        "frames_per_s": (num_clips * cell.data.num_frames, "frame/s"),
-        "cells_per_s": (num_clips * num_cells(shape), "latent cell/s"),
-        "tflop_per_s": (num_clips * flops_per_clip / 1e12, "TFLOP/s"),
+        "frames_per_s": (num_clips * subject.cell.data.num_frames, "frame/s"),
+        "cells_per_s": (num_clips * num_cells(subject.shape), "latent cell/s"),
+        "tokens_per_s": (num_clips * subject.num_tokens, "token/s"),
     }
+    rates = {name: (total / time_s, unit) for name, (total, unit) in totals.items()}
+    rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / subject.peak_flop_per_s, "1")}
     return [
-        Measurement(name=f"{prefix}_{name}", value=total / time_s, unit=unit, better="higher") for name, (total, unit) in totals.items()
+        Measurement(name=f"{prefix}_{name}", value=value, unit=unit, better="higher", invalid=invalid)
+        for name, (value, unit) in rates.items()
     ]

@@ -11,7 +11,7 @@ from bench.backbone import load_backbone
 from bench.cell import Cell
 from bench.launch import Job
 from bench.matrix import Match, latent_spec
-from bench.meters import count_flops
+from bench.meters.flops import count_flops
 from bench.progress import Reporter
 from bench.run_cell import num_params, pick_device
 from bench.shapes import num_cells

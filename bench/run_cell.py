@@ -18,14 +18,18 @@ from torch import nn
 
 from bench import autoencoder as autoencoders
 from bench import stages as stages_of
+from bench.acceleration import accelerate
 from bench.artefacts import FEATURES, SHEET, WEIGHTS, save_arrays, save_tensors
 from bench.backbone import load_backbone
 from bench.canary import run_canaries
 from bench.cell import Cell, content_hash
 from bench.environment import commit, read_environment
-from bench.evaluate import sampling_measurements, training_measurements
+from bench.evaluate import Subject, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.launch import Job
-from bench.meters import PhaseMemory, StorageMeter, count_flops
+from bench.meters.flops import count_flops
+from bench.meters.memory import PhaseMemory
+from bench.meters.peak import matmul_peak
+from bench.meters.storage import StorageMeter
 from bench.progress import Reporter
 from bench.quality import Quality
 from bench.sampling import Samples, guided, sample
@@ -89,6 +93,7 @@ class CellRun:
             "num_params": num_params(backbone),
             "flops_per_clip": flops,
             "tokens_per_clip": backbone.num_tokens(shape),
+            "peak_flop_per_s": matmul_peak(self.device, torch.bfloat16 if cell.precision == "bf16" else torch.float32),
             "latent_shape": [stages.spec.latent_channels, *shape],
         }
         with self._phase("canaries"):
@@ -102,6 +107,7 @@ class CellRun:
         gc.collect()
 
         encoder = stages.autoencoder.autoencoder.to("cpu")  # not in the way of what training is measured by
+        accelerate(backbone, cell.acceleration)
         with self._phase("training"):
             self.trainer = Trainer(
                 cell,
@@ -119,16 +125,16 @@ class CellRun:
             if self.trainer.state.step:
                 print(f"{self.named.name}: resumed at step {self.trainer.state.step}", file=sys.stderr)
             outcome["training"] = training = self.trainer.train()
-        outcome["measurements"] += training_measurements(
-            training,
-            cell,
-            stages,
-            shape,
-            flops,
-            self.trainer.state.peaks,
-            self.trainer.state.peak_storage_bytes,
-            outcome["backbone"]["num_params"],
+        subject = Subject(
+            cell=cell,
+            stages=stages,
+            shape=shape,
+            flops=flops,
+            num_tokens=outcome["backbone"]["tokens_per_clip"],
+            num_params=outcome["backbone"]["num_params"],
+            peak_flop_per_s=outcome["backbone"]["peak_flop_per_s"],
         )
+        outcome["measurements"] += training_measurements(training, subject, self.trainer.state.peaks, self.trainer.state.peak_storage_bytes)
         outcome["machines"] = self.trainer.state.machines
         backbone = self.trainer.averaged_backbone()
         self.trainer.release()
@@ -150,7 +156,8 @@ class CellRun:
             warmup_time_s=self.warmup_s,
         )
         storage = self._sampling_storage(backbone, stages)
-        outcome["measurements"] += sampling_measurements(outcome["sampling"], cell, shape, flops, peaks, storage)
+        outcome["measurements"] += sampling_measurements(outcome["sampling"], subject, peaks, storage)
+        outcome["measurements"] += autoencoder_measurements(stages, self.device)
         with self._phase("quality"):
             quality = Quality(cell, stages, self.device, self.progress, self.job.results)
             outcome["measurements"] += quality.measure(generated, untrained)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.backbone import Backbone
 from bench.cell import Objective, Sampler
 from bench.diffusion import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
-from bench.meters import synchronize
+from bench.meters.clock import synchronize
 
 
 def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:

@@ -37,6 +37,7 @@ class Measurement(Frozen):
     interval: str | None = None  # how low and high were found
     protocol: dict[str, Any] | None = None  # protocol block of a quality metric
     protocol_fingerprint: str | None = None
+    invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
 
 
 class Training(Frozen):
@@ -53,6 +54,11 @@ class Training(Frozen):
     validation: list[dict[str, float]]  # {"step", "wall_time_s", "loss"} at points of the run, EMA weights
     validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
     grad_norm: list[float]
+    storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
+    storage_by_module: dict[str, int] = Field(default_factory=dict)
+    energy_j: float | None = None  # of the whole device, over the loop
+    other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
+    other_cpu_share: float = 0.0  # part of the processors that others took
 
 
 class Sampling(Frozen):

@@ -23,7 +23,11 @@ from bench.batching import drawn_clips
 from bench.cell import Cell
 from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
 from bench.diffusion import Path as NoisePath
-from bench.meters import PhaseMemory, StepTimer, StopWatch, StorageMeter, optimizer_state
+from bench.meters.clock import StepTimer, StopWatch
+from bench.meters.device import EnergyMeter, Neighbours
+from bench.meters.memory import PhaseMemory
+from bench.meters.storage import StorageMeter, optimizer_state
+from bench.meters.warmup import num_warmup_steps
 from bench.store import Training
 from bench.streams import stream_seed
 
@@ -62,6 +66,11 @@ class State:
     num_samples: int = 0
     wall_time_s: float = 0.0
     peak_storage_bytes: int = 0
+    storage_by_kind: dict[str, int] = field(default_factory=dict)  # bytes alive at that peak: weights, gradients, activations, ...
+    storage_by_module: dict[str, int] = field(default_factory=dict)
+    energy_j: float | None = None  # of the whole device, over the loop; None where it does not tell
+    other_processes: int = 0  # most seen on the GPU at once, beside this one
+    other_cpu_share: float = 0.0  # part of the processors that others took, the largest of the processes that trained
     loss: list[float] = field(default_factory=list)
     grad_norm: list[float] = field(default_factory=list)
     step_time_s: list[float] = field(default_factory=list)
@@ -118,6 +127,7 @@ class Trainer:
         torch.manual_seed(stream_seed(cell.seed, "training", 0))
         self._unread: list[tuple[Tensor, Tensor]] = []  # (loss, gradient norm) of steps the host has not read
         self._timer = StepTimer(self.device)
+        self._neighbours = Neighbours(self.device)
         self._resume()
         machine = f"{self.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         for seen, new in ((self.state.commits, commit), (self.state.machines, machine)):
@@ -128,6 +138,8 @@ class Trainer:
         """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""
         state = self.state
         watch = StopWatch(self.device, state.wall_time_s)
+        energy, self._neighbours = EnergyMeter(self.device), Neighbours(self.device)
+        before_j = state.energy_j or 0.0
         saved_s, save_cost_s = time.perf_counter(), 0.0
         while (fraction := self._fraction()) < 1:
             if len(state.validation) < len(CURVE_FRACTIONS) and fraction >= CURVE_FRACTIONS[len(state.validation)]:
@@ -149,6 +161,9 @@ class Trainer:
                     save_cost_s = saved_s - save_start_s
         with watch.pause():
             state.wall_time_s = watch.elapsed_s()  # the device has been waited for
+            if (joules := energy.joules()) is not None:
+                state.energy_j = before_j + joules
+            state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share())
             self._read()
             self.save()
             by_timestep = self.validate(len(self.val.latents))
@@ -172,7 +187,12 @@ class Trainer:
             step_time_s=state.step_time_s,
             step_end_s=state.step_end_s,
             data_time_s=state.data_time_s,
-            num_warmup_steps=num_warmup_steps(state.step),
+            num_warmup_steps=num_warmup_steps(state.step_time_s),
+            storage_by_kind=state.storage_by_kind,
+            storage_by_module=state.storage_by_module,
+            energy_j=state.energy_j,
+            other_processes=state.other_processes,
+            other_cpu_share=state.other_cpu_share,
             validation=[*state.validation, *(last or [])],
             validation_by_timestep={f"{timestep:g}": loss for timestep, loss in (by_timestep or {}).items()},
         )
@@ -185,10 +205,11 @@ class Trainer:
             batch = self.draw(state.num_samples, num_clips)
             state.data_time_s.append(time.perf_counter() - start_s)
             if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
-                alive = (self.params, list(self.backbone.buffers()), optimizer_state(self.optimizer), self.ema.shadow_params)
-                with StorageMeter(*alive) as meter:
+                alive = {"optimiser": optimizer_state(self.optimizer), "average": self.ema.shadow_params}
+                with StorageMeter(batch, list(self.backbone.buffers()), model=self.backbone, **alive) as meter:
                     self._unread.append(self.update(*batch))
                 state.peak_storage_bytes = meter.peak_bytes
+                state.storage_by_kind, state.storage_by_module = meter.split(), meter.by_module()
             else:
                 self._unread.append(self.update(*batch))
         state.step += 1
@@ -330,6 +351,8 @@ class Trainer:
         self.state.loss += [float(loss) for loss, _ in unread]
         self.state.grad_norm += [float(norm) for _, norm in unread]
         self.state.step_time_s += self._timer.read()
+        self._neighbours.look()
+        self.state.other_processes = max(self.state.other_processes, self._neighbours.most_others)
         losses = self.state.loss
         if not all(math.isfinite(loss) for loss in losses[-len(unread) :] if unread):
             raise Diverged(f"loss is {losses[-1]} at step {len(losses)}; learning rate {self.cell.optimizer.learning_rate}")
@@ -349,11 +372,6 @@ class Trainer:
         if self.device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
-
-
-def num_warmup_steps(num_steps: int) -> int:
-    """Leading steps that no rate counts: ten, or a fifth of a short run."""
-    return min(10, num_steps // 5)
 
 
 def _mean(losses: dict[float, float]) -> float:

@@ -29,7 +29,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
     """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
     import torch
 
-    from bench.meters import use_exact_float32
+    from bench.precision import use_exact_float32
     from bench.preflight import prepare
     from bench.progress import Reporter
     from bench.run_cell import CellRun, sample_more

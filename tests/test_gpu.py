@@ -9,7 +9,9 @@ from torch.testing import assert_close
 
 from bench.backbone import load_backbone
 from bench.canary import run_canaries
-from bench.meters import PhaseMemory, StepTimer, StorageMeter
+from bench.meters.clock import StepTimer
+from bench.meters.memory import PhaseMemory
+from bench.meters.storage import StorageMeter
 from bench.train import Trainer
 from tests.tiny import SPEC, latent_set, tiny_cell
 

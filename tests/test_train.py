@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
-from bench.train import CURVE_FRACTIONS, Diverged, Interrupted, LatentSet, num_warmup_steps
+from bench.train import CURVE_FRACTIONS, Diverged, Interrupted, LatentSet
 from tests.tiny import latent_set, linear_trainer, tiny_cell
 
 
@@ -141,10 +141,6 @@ def test_storage_peak_is_exact_and_recorded(tmp_path: Path) -> None:
         peaks.add(trainer.state.peak_storage_bytes)
     assert len(peaks) == 1
     assert peaks.pop() > 0
-
-
-def test_warm_up_steps() -> None:
-    assert [num_warmup_steps(steps) for steps in (1, 5, 20, 1000)] == [0, 1, 4, 10]
 
 
 def test_bf16_trains_resumes_and_keeps_float32_weights(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.cell import Cell
 from bench.matrix import load_study
-from bench.meters import StopWatch
+from bench.meters.clock import StopWatch
 from bench.shapes import LatentSpec
 from bench.train import LatentSet, Trainer
 

@@ -75,6 +75,7 @@ def compare(run: Run) -> list[Row]:
 def _row(run: Run, name: str, subject: str) -> Row:
     lines = run.measurements[run.measurements["name"] == name]
     lines = lines[[math.isfinite(value) for value in lines["value"]]]
+    lines = lines[lines["invalid"].isna()]
     own = lines[lines["subject"] == subject]
     metric = metrics.find(name)
     if metric.distance and (num_frames := _frames(run, name)):

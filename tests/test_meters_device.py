@@ -1,0 +1,96 @@
+"""What the device says of itself, as far as a CPU can say it; the GPU's part with a stand-in for NVML."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench.meters import device
+from bench.meters.device import EnergyMeter, Neighbours, process_bytes
+from bench.meters.peak import matmul_peak
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def zone(folder: Path, name: str, joules: float, limit: float = 1000) -> None:
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "energy_uj").write_text(f"{int(joules * 1e6)}\n")
+    (folder / name / "max_energy_range_uj").write_text(f"{int(limit * 1e6)}\n")
+
+
+def test_energy_of_processor_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "PACKAGES", tmp_path)
+    assert EnergyMeter(CPU).joules() is None  # nothing reports it
+    zone(tmp_path, "intel-rapl:0", 100)
+    zone(tmp_path, "intel-rapl:1", 990)
+    meter = EnergyMeter(CPU)
+    zone(tmp_path, "intel-rapl:0", 130)
+    zone(tmp_path, "intel-rapl:1", 5)  # it has started again from 0 at 1000
+    assert meter.joules() == pytest.approx(30 + 15)
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()  # no longer readable
+    assert meter.joules() is None
+
+
+def on_gpu(monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]) -> None:
+    monkeypatch.setattr(device, "_handle", lambda device: None)
+    running = [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes.items()]
+    monkeypatch.setattr(device.pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: running)
+
+
+@pytest.mark.parametrize(
+    ("processes", "others"),
+    [({}, 0), ({os.getpid(): 5}, 0), ({os.getpid(): 5, 1: 7}, 1), ({71: 5}, 0), ({71: 5, 72: 6}, 1)],
+)
+def test_another_process_on_the_gpu_is_noticed(monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None], others: int) -> None:
+    """Without its own number on the list, as in a container, one of the processes is this one."""
+    on_gpu(monkeypatch, processes)
+    neighbours = Neighbours(CUDA)
+    assert neighbours.most_others == others
+    on_gpu(monkeypatch, {os.getpid(): 5})  # it left again, but it was there
+    neighbours.look()
+    assert neighbours.most_others == others
+
+
+def test_gpu_memory_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu(monkeypatch, {os.getpid(): 5, 1: 7})
+    assert process_bytes(CUDA) == 5
+    on_gpu(monkeypatch, {71: 9})
+    assert process_bytes(CUDA) == 9
+    on_gpu(monkeypatch, {71: 9, 72: 8})  # which of them is this one?
+    assert process_bytes(CUDA) is None
+    assert process_bytes(CPU) is None
+
+
+def burn(seconds: float) -> None:
+    end_s = time.process_time() + seconds
+    while time.process_time() < end_s:
+        pass
+
+
+def test_processors_taken_by_others_are_told_apart_from_our_own() -> None:
+    """Whatever else the machine does is in both shares, so only their order is looked at."""
+    own = Neighbours(CPU)
+    burn(1.0)
+    without = own.cpu_share()
+    process = multiprocessing.get_context("spawn").Process(target=burn, args=(60.0,))
+    process.start()
+    time.sleep(1.0)
+    beside = Neighbours(CPU)
+    time.sleep(1.5)
+    with_other = beside.cpu_share()
+    process.kill()
+    process.join()
+    assert 0 <= without <= 1
+    assert with_other > 0.5 / len(device._own_cpus())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_peak_is_a_rate_of_this_machine(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setitem(matmul_peak.__wrapped__.__globals__["SIDES"], "cpu", 256)
+    matmul_peak.cache_clear()
+    assert 1e8 < matmul_peak(CPU, dtype) < 1e14
+    matmul_peak.cache_clear()
