@@ -187,6 +187,38 @@ def score(
 
 
 @app.command()
+def check(
+    base: Annotated[
+        str | None, typer.Option(help="Revision to compare with: both are measured here, their steps in turn.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Revision to judge. By default HEAD, and then the work tree must be clean.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Instead, compare with numbers stored on this machine; coarser.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Instead, store the numbers of HEAD in this file.")] = None,
+    runs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="BASE HEAD", help="Instead, compare quality in the records of two finished runs, by the policy's `quality`."),
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML file of limits; see bench/check/policy.yaml.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Benchmarks to take, for example 'train/*'; repeat it for several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for check.md, check.json, junit.xml, base.json and head.json.")] = None,
+) -> None:
+    """Is this revision slower than BASE, or does it hold more? Times are judged by evidence, counters exactly; made for shared CI machines.
+
+    Exit status: 0 no regression, 1 regressed, 2 bad arguments, 3 too noisy to tell, 10 dirty work tree, 11 unknown revision, 12 does not
+    build, 13 a benchmark is missing on one side, 14 no reference, 15 reference of another machine, 16 another suite.
+    """
+    from bench.check.command import run as run_check
+    from bench.check.exits import CheckRefused
+
+    try:
+        status = run_check(base, head, against, save, runs, policy, only or [], out, typer.echo)
+    except CheckRefused as refused:
+        typer.echo(f"error: {refused}", err=True)
+        raise typer.Exit(int(refused.exit)) from refused
+    raise typer.Exit(int(status))
+
+
+@app.command()
 def validate(matrix: MatrixName, overrides: Overrides = None) -> None:
     """Check MATRIX without running it: print the resolved cells and what differs between rivals."""
     from bench.listing import print_study

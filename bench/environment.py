@@ -22,6 +22,7 @@ class Environment(BaseModel):
     system: str
     python: str
     cpu: str
+    cpu_id: str = ""  # vendor, family, model, stepping, cache: tells two processors of one marketing name apart
     num_cpus: int  # that this process may use
     memory_bytes: int
     gpus: list[str]  # "name, memory, driver", as the driver reports them
@@ -37,6 +38,7 @@ def read_environment(num_threads: int | None = None, device: str | None = None) 
         system=platform.system(),
         python=platform.python_version(),
         cpu=cpu_model(),
+        cpu_id=cpu_id(),
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
         memory_bytes=psutil.virtual_memory().total,
         gpus=list_gpus(),
@@ -48,12 +50,24 @@ def read_environment(num_threads: int | None = None, device: str | None = None) 
 
 def cpu_model() -> str:
     """Model name of the processor, or its architecture where the system does not tell."""
+    return _first_cpu().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_id() -> str:
+    """What tells two processors of one name apart, as far as the system says: a virtual machine often hides the name, not these."""
+    fields = {"vendor_id": "", "cpu family": "family ", "model": "model ", "stepping": "stepping ", "cache size": "cache "}
+    fields |= {"CPU implementer": "implementer ", "CPU part": "part ", "CPU variant": "variant "}  # ARM
+    cpu = _first_cpu()
+    return ", ".join(f"{prefix}{cpu[name]}" for name, prefix in fields.items() if name in cpu)
+
+
+def _first_cpu() -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo; empty where there is none."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    if not cpuinfo.exists():
+        return {}
+    first = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 def list_gpus() -> list[str]:

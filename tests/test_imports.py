@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 OURS = ("bench", "dit", "baselines")
 HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 TORCH_FREE = (
-    "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py", "bench/check.py",
+    "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py",
+    "bench/check/*.py", "bench/perf/suite.py",
     "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/report/*.py", "bench/data/*.py",
     "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py",
     "bench/metrics/interval.py", "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py",

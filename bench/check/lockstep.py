@@ -1,0 +1,106 @@
+"""Two workers, one for each revision, that alternate single steps: whatever else the machine does falls on both.
+
+A pair of fresh workers gives one number a benchmark, the median over its rounds of log(head / base). Steps of one process are not
+independent, so pairs, not rounds, are what the gate counts.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.check.workers import BenchmarkFailed, Worker
+
+ROUNDS = 60  # of a benchmark in a pair
+LONG_STEP_S = 0.05  # longer steps get fewer rounds, in the same time
+LEAST_ROUNDS = 10
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Rounds:
+    """A benchmark in one pair of workers. Lists have one entry a round."""
+
+    base_s: list[float] = field(default_factory=list)
+    head_s: list[float] = field(default_factory=list)
+    base_parts_s: dict[str, list[float]] = field(default_factory=dict)  # data, forward, ... -> seconds
+    head_parts_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def log_ratio(self) -> float:
+        """Median of log(head / base) over the rounds."""
+        return statistics.median(math.log(head / base) for base, head in zip(self.base_s, self.head_s, strict=True))
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """What one pair of fresh workers gave."""
+
+    rounds: dict[str, Rounds] = field(default_factory=dict)
+    counters: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # benchmark -> "base" or "head" -> counter -> value
+    failed: dict[str, str] = field(default_factory=dict)  # benchmark -> which revision, and its error
+    facts: dict[str, Any] = field(default_factory=dict)  # device, num_threads, torch
+
+
+def num_rounds(step_s: float) -> int:
+    """Rounds of a benchmark whose step takes `step_s`.
+
+    >>> num_rounds(0.02), num_rounds(0.1), num_rounds(10)
+    (60, 30, 10)
+    """
+    return max(LEAST_ROUNDS, min(ROUNDS, round(ROUNDS * LONG_STEP_S / step_s)))
+
+
+def run_pair(base: Path, head: Path, names: Sequence[str], *, head_first: bool, count: bool, say: Say, labels: tuple[str, str]) -> Pair:
+    """Start a worker in each tree, step the named benchmarks in lock-step, and stop them.
+
+    `head_first` decides who starts first and who opens first, and is to alternate between pairs. `count`: read the counters too.
+    """
+    pair = Pair()
+    trees = {"base": base, "head": head}
+    order = ("head", "base") if head_first else ("base", "head")
+    first = Worker(trees[order[0]], labels[order[0] == "head"])
+    with first, Worker(trees[order[1]], labels[order[1] == "head"]) as second:
+        workers = {order[0]: first, order[1]: second}
+        for name in names:
+            say(name)
+            try:
+                pair.rounds[name] = _rounds(workers, name, pair, count)
+            except BenchmarkFailed as error:
+                pair.failed[name] = str(error)
+    return pair
+
+
+def _rounds(workers: dict[str, Worker], name: str, pair: Pair, count: bool) -> Rounds:
+    for worker in workers.values():  # both at once: nothing is timed yet
+        worker.send("open", name=name)
+    opened = {role: _reply(worker, role) for role, worker in workers.items()}
+    pair.facts = {key: opened["head"][key] for key in ("device", "num_threads", "torch")}
+    steps_s = [_ask(worker, role, "step")["s"] for role, worker in workers.items()]
+    rounds = Rounds()
+    for index in range(num_rounds(max(steps_s))):
+        for role in sorted(workers, reverse=index % 2 == 1):  # base head, head base, ...
+            reply = _ask(workers[role], role, "step")
+            (rounds.base_s if role == "base" else rounds.head_s).append(reply["s"])
+            parts_s = rounds.base_parts_s if role == "base" else rounds.head_parts_s
+            for part, seconds in reply["parts"].items():
+                parts_s.setdefault(part, []).append(seconds)
+    if count:
+        pair.counters[name] = {role: _ask(worker, role, "counters") for role, worker in workers.items()}
+    for role, worker in workers.items():
+        _ask(worker, role, "close")
+    return rounds
+
+
+def _ask(worker: Worker, role: str, do: str) -> dict[str, Any]:
+    worker.send(do)
+    return _reply(worker, role)
+
+
+def _reply(worker: Worker, role: str) -> dict[str, Any]:
+    try:
+        return worker.reply()
+    except BenchmarkFailed as error:
+        raise BenchmarkFailed(f"{role}: {error}") from error

@@ -1,0 +1,199 @@
+"""Benchmarks of networks: the training, sampling and packed steps of a backbone, the autoencoder, I3D.
+
+Each step is the suite's own code path (the trainer's step, the sampler's loop), with timers put around its parts from outside.
+Weights are random: time and memory do not depend on them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.autoencoder import FrameAutoencoder, decode_clips, encode_clips
+from bench.backbone import load_backbone
+from bench.cell import Cell
+from bench.diffusion import clip_losses
+from bench.matrix import latent_spec
+from bench.meters.clock import StepTimer, StopWatch
+from bench.meters.flops import count_flops
+from bench.meters.storage import optimizer_state
+from bench.perf.workload import Workload
+from bench.sampling import sample
+from bench.shapes import LatentSpec, Shape
+from bench.train import LatentSet, Trainer
+
+NUM_LABELS = 4
+NUM_CLIPS = 64
+PACKED_SHAPES: tuple[Shape, ...] = ((8, 6, 6), (4, 6, 8), (1, 8, 8), (6, 4, 6), (8, 4, 4), (2, 6, 6), (1, 4, 8), (8, 6, 4))  # latents
+
+
+def train_step(definition: dict[str, Any], folder: Path) -> Workload:
+    """The trainer's step: draw, forward, backward, clip, optimiser, weight average, bookkeeping."""
+    cell, spec, shape = _cell(definition), _spec(definition), _shape(definition)
+    generator = np.random.default_rng(0)
+    latents = generator.standard_normal((NUM_CLIPS, spec.latent_channels, *shape)).astype(np.float32)
+    data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
+    backbone = _backbone(cell.backbone, spec)
+    device = _device()
+    trainer = Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1, device=device)
+    timers = {name: StepTimer(device) for name in ("data", "forward", "backward", "optimiser")}
+    # Instance attributes shadow the methods: the trainer's code runs as it is.
+    changes: list[tuple[Any, str, str]] = [
+        (trainer, "draw", "data"),
+        (trainer.backbone, "forward", "forward"),
+        (trainer.accelerator, "backward", "backward"),
+        (trainer.accelerator, "clip_grad_norm_", "optimiser"),
+        (trainer.optimizer, "step", "optimiser"),
+        (trainer.ema, "step", "optimiser"),
+    ]
+    for owner, method, part in changes:
+        setattr(owner, method, timers[part].timed(getattr(owner, method)))
+    watch = StopWatch(device)
+
+    def step() -> None:
+        trainer.step(watch)
+        trainer._read()
+
+    return Workload(
+        step=step,
+        device=device,
+        alive=lambda: (trainer.params, list(backbone.buffers()), optimizer_state(trainer.optimizer), trainer.ema.shadow_params),
+        parts=timers,
+        counts=lambda: _sizes(cell.backbone, spec, shape, backbone),
+    )
+
+
+def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
+    """One batch through every denoising step, guided."""
+    cell, spec, shape = _cell(definition), _spec(definition), _shape(definition)
+    device = _device()
+    backbone = _backbone(cell.backbone, spec).to(device).eval()
+    timer = StepTimer(device)
+    network: Any = timer.timed(backbone)
+    num = cell.sampler.batch_size
+
+    def step() -> None:
+        sample(
+            network,
+            shapes=[(spec.latent_channels, *shape)] * num,
+            labels=[index % NUM_LABELS for index in range(num)],
+            null_label=NUM_LABELS,
+            objective=cell.objective,
+            sampler=cell.sampler,
+            seed=0,
+            first_clip=0,
+            device=device,
+            autocast=torch.bfloat16 if cell.precision == "bf16" else None,
+            progress=lambda done, total, what: None,
+        )
+
+    return Workload(
+        step=step,
+        device=device,
+        alive=lambda: (list(backbone.parameters()), list(backbone.buffers())),
+        parts={"forward": timer},
+        counts=lambda: _sizes(cell.backbone, spec, shape, backbone),
+    )
+
+
+def packed_step(definition: dict[str, Any], folder: Path) -> Workload:
+    """Forward, loss and backward of a pack of clips of eight shapes."""
+    cell, spec = _cell(definition), _spec(definition)
+    device = _device()
+    backbone = _backbone(cell.backbone, spec).to(device)
+    generator = torch.Generator().manual_seed(0)
+    latents = [torch.randn((spec.latent_channels, *shape), generator=generator).to(device) for shape in PACKED_SHAPES]
+    times = torch.linspace(0.1, 0.9, len(latents)).to(device)
+    labels = (torch.arange(len(latents)) % NUM_LABELS).to(device)
+    timers = {name: StepTimer(device) for name in ("forward", "backward")}
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16"):
+            return clip_losses(backbone(latents, times, labels), latents).mean()
+
+    def step() -> None:
+        with timers["forward"].step():
+            value = loss()
+        with timers["backward"].step():
+            value.backward()
+        backbone.zero_grad(set_to_none=True)
+
+    return Workload(
+        step=step,
+        device=device,
+        alive=lambda: (list(backbone.parameters()), list(backbone.buffers()), latents),
+        parts=timers,
+        counts=lambda: {"num_params": sum(weight.numel() for weight in backbone.parameters())},
+    )
+
+
+def autoencoder(definition: dict[str, Any], folder: Path) -> Workload:
+    """Encode and decode one clip with an autoencoder as a cell trains it."""
+    from diffusers import AutoencoderTiny
+
+    device, width = _device(), definition["width"]
+    torch.manual_seed(0)
+    network = AutoencoderTiny(
+        in_channels=12, out_channels=12, latent_channels=4, encoder_block_out_channels=(width, width),
+        decoder_block_out_channels=(width, width), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+    )  # fmt: skip
+    frames_autoencoder = FrameAutoencoder(network.eval().requires_grad_(False), unshuffle=2).to(device)
+    frames = np.random.default_rng(0).integers(0, 256, (1, *definition["frames"], 3), dtype=np.uint8)
+    timers = {name: StepTimer(device) for name in ("encode", "decode")}
+
+    def step() -> None:
+        with timers["encode"].step():
+            latents = encode_clips(frames_autoencoder, frames)
+        with timers["decode"].step():
+            decode_clips(frames_autoencoder, list(latents))
+
+    return Workload(step=step, device=device, alive=lambda: list(frames_autoencoder.parameters()), parts=timers)
+
+
+def i3d(definition: dict[str, Any], folder: Path) -> Workload:
+    """I3D's features of one clip: resize and forward."""
+    from bench.metrics.i3d import load_i3d, preprocess
+
+    device = _device()
+    network = load_i3d().to(device)
+    num_frames, height, width = definition["clip"]
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, num_frames, height, width, 3), dtype=np.uint8))
+
+    @torch.inference_mode()
+    def step() -> None:
+        network(preprocess(frames.to(device)))
+
+    return Workload(step=step, device=device, alive=lambda: list(network.buffers()))
+
+
+def _cell(definition: dict[str, Any]) -> Cell:
+    """A cell with the definition's fields; what a step does not depend on is filled in."""
+    fields = {key: value for key, value in definition.items() if key not in ("step", "version")}
+    filled = {"autoencoder": {"kind": "trained", "num_steps": 1}, "budget": {"steps": 10**9}, "evaluation": {"num_samples": 2}}
+    return Cell.model_validate({**fields, **filled})
+
+
+def _spec(definition: dict[str, Any]) -> LatentSpec:
+    spec = latent_spec(_cell(definition), NUM_LABELS)
+    assert spec is not None
+    return spec
+
+
+def _shape(definition: dict[str, Any]) -> Shape:
+    data = definition["data"]
+    return _spec(definition).latent_shape((data["num_frames"], data["height"], data["width"]))
+
+
+def _backbone(name: str, spec: LatentSpec) -> Any:
+    torch.manual_seed(0)
+    return load_backbone(name, spec)
+
+
+def _sizes(name: str, spec: LatentSpec, shape: Shape, backbone: torch.nn.Module) -> dict[str, int]:
+    return {"num_params": sum(weight.numel() for weight in backbone.parameters()), "flops_per_clip": count_flops(name, spec, shape)}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,115 @@
+"""One process that hosts the suite of its own source tree and does what it is told, a line at a time: `python -m bench.perf.worker`.
+
+Requests and replies are JSON, one a line, on standard input and output; whatever else prints goes to standard error.
+    -> (nothing)                      <- {"suite_version", "tree", "benchmarks": {name: definition}, "python"}
+    -> {"do": "open", "name"}         <- {"device", "num_threads", "torch", "opened_s", "first_step_s"}
+    -> {"do": "step"}                 <- {"s": seconds, "parts": {part: seconds}}
+    -> {"do": "counters"}             <- {counter: value}
+    -> {"do": "close"}                <- {}
+    a request that fails              <- {"error": one line}
+"""
+
+import contextlib
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from bench.perf.suite import SUITE_VERSION, suite
+
+
+def main() -> int:
+    """Serve until standard input ends."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    benchmarks = suite()
+    _say(
+        out,
+        {
+            "suite_version": SUITE_VERSION,
+            "tree": str(Path(__file__).resolve().parents[2]),
+            "benchmarks": {name: benchmark.definition for name, benchmark in benchmarks.items()},
+            "python": platform.python_version(),
+        },
+    )
+    with Server() as server:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                reply = server.answer(request)
+            except Exception as error:  # noqa: BLE001  whatever a benchmark does wrong is the gate's to report
+                reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            _say(out, reply)
+    return 0
+
+
+class Server(contextlib.AbstractContextManager["Server"]):
+    """Holds the one benchmark that is open."""
+
+    def __init__(self) -> None:
+        self._benchmarks = suite()
+        self._workload: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do one request."""
+        if request["do"] == "open":
+            return self._open(request["name"])
+        if request["do"] == "close":
+            self.close()
+            return {}
+        if self._workload is None:
+            raise ValueError(f"{request['do']!r} without an open benchmark")
+        if request["do"] == "step":
+            total_s, parts = self._workload.timed_step()
+            return {"s": total_s, "parts": parts}
+        if request["do"] == "counters":
+            return self._workload.counters()
+        raise ValueError(f"unknown request {request['do']!r}")
+
+    def close(self) -> None:
+        """Let go of the open benchmark."""
+        self._workload = None
+        gc.enable()
+        gc.collect()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, name: str) -> dict[str, Any]:
+        import torch
+
+        from bench.perf.workload import warm_up
+        from bench.precision import use_exact_float32
+
+        self.close()
+        use_exact_float32()
+        start_s = time.perf_counter()
+        self._folder = tempfile.TemporaryDirectory()
+        self._workload = self._benchmarks[name].open(Path(self._folder.name))
+        opened_s = time.perf_counter() - start_s
+        first_step_s, _ = self._workload.timed_step()
+        warm_up(self._workload)
+        gc.collect()
+        gc.disable()  # a collection in the middle of a step would be timed
+        device = self._workload.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        facts = {"device": name, "num_threads": torch.get_num_threads(), "torch": torch.__version__}
+        return {**facts, "opened_s": opened_s, "first_step_s": first_step_s}
+
+
+def _say(out: TextIO, reply: dict[str, Any]) -> None:
+    out.write(json.dumps(reply) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
