@@ -7,6 +7,7 @@ every spatial residual block and temporal attention after every spatial attentio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,19 @@ class UNetConfig:
     def configured(self, **changes: Any) -> UNetConfig:
         """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""
         return with_changes(self, changes)
+
+    def scaled(self, width: float, deeper: int, skew: float = 0.0) -> dict[str, Any]:
+        """Changes that make it `width` times as wide and give each level `deeper` more residual blocks. ValueError below one.
+
+        `skew` widens the innermost level by half of it and narrows the outermost by as much, those between in proportion.
+        """
+        if self.num_res_blocks + deeper < 1:
+            raise ValueError(f"UNet of {self.num_res_blocks} residual blocks a level cannot have {-deeper} fewer")
+        step = math.lcm(self.head_dim, self.norm_groups)
+        last = max(1, len(self.block_channels) - 1)
+        widths = [width * (1 + skew * (level / last - 0.5)) for level in range(len(self.block_channels))]
+        channels = [max(step, step * round(wide * channels / step)) for wide, channels in zip(widths, self.block_channels, strict=True)]
+        return {"block_channels": channels, "num_res_blocks": self.num_res_blocks + deeper}
 
     def __call__(self, spec: LatentSpec) -> VideoUNet:
         """The model for this latent space, freshly initialised from torch's global generator."""

@@ -49,7 +49,8 @@ class Backbone(Protocol):
 
 class Factory(Protocol):
     """Builds a backbone for a latent space. May also have `check(shape)`, so that shapes are checked before torch is imported,
-    and `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name."""
+    `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name, and
+    `scaled(width, deeper, skew)`, the changes that give it another size: what `match` searches (bench/match/search.py)."""
 
     def __call__(self, spec: LatentSpec) -> Backbone: ...
 

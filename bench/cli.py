@@ -31,13 +31,16 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
 
     from bench import weights
     from bench.launch import run_study
+    from bench.match.resolve import resolve
     from bench.report.console import summary
 
-    study = _checked_study(matrix, overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    matched = resolve(_checked_study(matrix, overrides), results, console.print)
+    study = matched.study
     for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
         weights.verify(extractor)  # raises where they are missing or damaged, with the command that gets them
-    console = Console(highlight=False, soft_wrap=True)
-    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
+    proofs = {name: proof.model_dump(mode="json") for name, proof in matched.proofs.items()}
+    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
     console.print(summary([outcome.record for outcome in outcomes]))
     failures = [failure for outcome in outcomes for failure in outcome.failures()]
     for failure in failures:
@@ -188,9 +191,7 @@ def score(
 
 @app.command()
 def check(
-    base: Annotated[
-        str | None, typer.Option(help="Revision to compare with: both are measured here, their steps in turn.")
-    ] = None,
+    base: Annotated[str | None, typer.Option(help="Revision to compare with: both are measured here, their steps in turn.")] = None,
     head: Annotated[str | None, typer.Option(help="Revision to judge. By default HEAD, and then the work tree must be clean.")] = None,
     against: Annotated[Path | None, typer.Option(help="Instead, compare with numbers stored on this machine; coarser.")] = None,
     save: Annotated[Path | None, typer.Option(help="Instead, store the numbers of HEAD in this file.")] = None,
@@ -219,11 +220,57 @@ def check(
 
 
 @app.command()
-def validate(matrix: MatrixName, overrides: Overrides = None) -> None:
-    """Check MATRIX without running it: print the resolved cells and what differs between rivals."""
-    from bench.listing import print_study
+def profile(
+    backbones: Annotated[list[str], typer.Argument(metavar="BACKBONE...", help="Names such as dit:DiT-S/2; several are put side by side.")],
+    latents: Annotated[str, typer.Option(metavar="TxHxW", help="Frames, height and width of a clip's latents.")] = "16x32x32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips in a step.")] = 8,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda. Without CUDA, cuda is predicted.")] = "auto",
+    card: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Predict for a GPU that is not here, for example H100-80GB, or a size such as 24GiB.")
+    ] = None,
+    cross: Annotated[bool, typer.Option("--cross", help="Where do the first two cross as resolution and duration grow?")] = False,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 4,
+    labels: Annotated[int, typer.Option(min=0, help="Classes; 0 is unconditional.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for profile.md, profile.json and pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """What a BACKBONE costs, without training it: FLOPs, time, memory, and the largest step that fits a GPU."""
+    from rich.console import Console
 
-    print_study(_checked_study(matrix, overrides))
+    from bench.profile.command import run as run_profile
+    from bench.profile.command import show, write
+    from bench.progress import Reporter
+
+    with Reporter("profile").live() as progress:
+        result = run_profile(
+            backbones,
+            latents=latents,
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            card=card,
+            cross=cross,
+            channels=channels,
+            num_labels=labels,
+            draws=out is not None,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        show(result, Console(highlight=False, soft_wrap=False))
+    for path in write(result, out) if out is not None else []:
+        typer.echo(path, err=as_json)
+
+
+@app.command()
+def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
+    """Check MATRIX without running it: print the resolved cells and what differs between rivals. Sizes to match are found now."""
+    from bench.listing import print_study
+    from bench.match.resolve import resolve
+
+    print_study(resolve(_checked_study(matrix, overrides), results, typer.echo).study)
 
 
 @app.command(name="ls")

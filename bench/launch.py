@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +33,13 @@ class JobCell(Frozen):
     name: str
     folder: str  # inside the results folder
     cell: dict[str, Any]
+    match: dict[str, Any] | None = None  # how its backbone came to its size, where it was sized to match another
 
 
 class Job(Frozen):
     """What one process has to do."""
 
-    kind: Literal["prepare", "cell", "sample"]
+    kind: Literal["match", "prepare", "cell", "sample"]
     label: str  # in front of its progress
     matrix: str
     results: Path
@@ -47,7 +48,7 @@ class Job(Frozen):
     waiting: tuple[str, ...] = ()  # cells of a prepare job that are to run; the others are only compared with
     match: dict[str, Any] | None = None
     num_clips: int | None = None  # of a sample job
-    out: Path | None = None
+    out: Path | None = None  # of a sample or a match job
 
 
 class Refused(Exception):
@@ -72,8 +73,13 @@ class Outcome:
         return [f"{self.named.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.record.canaries if not canary.passed]
 
 
-def run_study(study: Study, results: Path, say: Callable[[str], None], command: str) -> list[Outcome]:
-    """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept."""
+def run_study(
+    study: Study, results: Path, say: Callable[[str], None], command: str, proofs: Mapping[str, dict[str, Any]] | None = None
+) -> list[Outcome]:
+    """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept.
+
+    `proofs`: cell's name -> how its backbone was sized, for its record.
+    """
     results = results.resolve()
     with _only_one(results / study.name) as lock:
         started_at = now()
@@ -84,13 +90,18 @@ def run_study(study: Study, results: Path, say: Callable[[str], None], command: 
         done = len(study.cells) - len(waiting)
         say(f"{study.name}: {len(study.cells)} cells, {done} finished before, {len(waiting)} to run")
         jobs = {
-            named.name: JobCell(name=named.name, folder=str(folders[named.name].relative_to(results)), cell=_dump(named))
+            named.name: JobCell(
+                name=named.name,
+                folder=str(folders[named.name].relative_to(results)),
+                cell=_dump(named),
+                match=(proofs or {}).get(named.name),
+            )
             for named in study.cells
         }
         write_run(results, study.name, _snapshot(study, folders, started_at, command))
         if waiting:
             everyone = [job for named, job in zip(study.cells, jobs.values(), strict=True) if named in waiting or study.matrix.match]
-            _run_job(_prepare_job(study, results, everyone, waiting), lock=lock)
+            run_job(_prepare_job(study, results, everyone, waiting), lock=lock)
         outcomes = []
         for named in study.cells:
             record = records[named.name]
@@ -115,7 +126,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, out
         num_clips=num_clips,
         out=out.resolve(),
     )
-    _run_job(job)
+    run_job(job)
 
 
 def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], None], lock: int) -> Record:
@@ -126,7 +137,7 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
     say(f"{named.name}: attempt {attempt} in {folder}")
     status, reason = "failed", ""
     try:
-        code = _run_job(job, timeout_s=named.cell.timeout_s, lock=lock)
+        code = run_job(job, timeout_s=named.cell.timeout_s, lock=lock)
         reason = how_it_ended(code)
     except subprocess.TimeoutExpired:
         status, reason = "timeout", f"ran over timeout_s = {named.cell.timeout_s:g}; the next `run` goes on from its checkpoint"
@@ -152,7 +163,7 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
     return record
 
 
-def _run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> int:
+def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> int:
     """Start a job's process and wait. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
     path = job.results / job.matrix / f".job.{os.getpid()}.json"
     write_text(path, job.model_dump_json())

@@ -6,13 +6,14 @@ cells), `exclude` (cells to leave out, by the fields given), and `seeds`.
 
 import difflib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from yaml import YAMLError
 
 from bench.backbone import canonical_name, did_you_mean, find_factory, short_name, split_name
@@ -29,10 +30,20 @@ class MatrixError(ValueError):
 
 
 class Match(Frozen):
-    """On what rivals are matched; the mismatch is measured, printed, and must stay within the tolerance."""
+    """On what rivals are matched; the mismatch is measured, printed, and must stay within the tolerance.
 
-    by: Literal["params", "flops"]
+    With `to`, every other backbone is given the width and depth that match that one's cost; without, the sizes are as named and checked.
+    """
+
+    by: Literal["params", "flops", "step_time", "peak_memory"]
+    to: str | None = None  # a backbone of the matrix, in full or without its module
     tolerance: float = Field(0.05, gt=0)  # largest relative difference between rivals
+
+    @model_validator(mode="after")
+    def _needs_a_target(self) -> Self:
+        if self.to is None and self.by in ("step_time", "peak_memory"):
+            raise ValueError(f"match.by {self.by} is found by sizing one backbone to another: name it with `to`")
+        return self
 
 
 class Matrix(Frozen):
@@ -90,7 +101,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
         raise MatrixError(f"matrix {path.stem}: {explain(error, Matrix)}") from error
-    return Study(name=path.stem, matrix=matrix, cells=tuple(_expand(path.stem, matrix)))
+    return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
 
 
 def find_matrix(name: str) -> Path:
@@ -173,7 +184,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(parts)
 
 
-def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
+def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None) -> list[NamedCell]:
+    """The cells of a matrix; `sized` gives a cell's backbone another size: its name."""
     points: list[dict[str, Any]] = [
         dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
     ]
@@ -198,6 +210,9 @@ def _expand(name: str, matrix: Matrix) -> list[NamedCell]:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
             raise MatrixError(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
+        if sized is not None and (backbone := sized(cell)) != cell.backbone:
+            point = {**point, "backbone": backbone}
+            cell, slug = cell.model_copy(update={"backbone": backbone}), _slug(point, seed, short)
         cells.append(NamedCell(name=slug, axes=point, cell=cell))
     if not cells:
         raise MatrixError(f"matrix {name}: `exclude` leaves no cell")

@@ -1,6 +1,7 @@
 """Before anything trains: every cell of a study is checked, and the stages that cells share are made."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from bench.matrix import Match, latent_spec
 from bench.meters.flops import count_flops
 from bench.progress import Reporter
 from bench.run_cell import num_params, pick_device
-from bench.shapes import num_cells
+from bench.shapes import LatentSpec, num_cells
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
@@ -40,10 +41,7 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
         raise ValueError(
             f"cell {name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0"
         )
-    # The latent space of an autoencoder yet to be trained is known; that of a pretrained one is read off it.
-    spec = latent_spec(cell, len(clips.label_names))
-    if spec is None:
-        spec = autoencoders.prepare(cell.autoencoder, clips, cache, pick_device(cell), progress).autoencoder.spec(len(clips.label_names))
+    spec = latent_space(cell, job.results, progress)
     try:
         shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
         with torch.device("meta"):
@@ -60,9 +58,21 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
     return {"params": params, "flops": count_flops(cell.backbone, spec, shape), "cell_bytes": cell_bytes, "latent_bytes": latent_bytes}
 
 
+def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
+    """The latent space of a cell: known of an autoencoder yet to be trained, read off a pretrained one."""
+    cache = stages_of.cache_folder(results)
+    clips = stages_of.load_clips(cell.data, cache, progress)
+    spec = latent_spec(cell, len(clips.label_names))
+    if spec is None:
+        spec = autoencoders.prepare(cell.autoencoder, clips, cache, pick_device(cell), progress).autoencoder.spec(len(clips.label_names))
+    return spec
+
+
 def _check_match(job: Job, sizes: dict[str, dict[str, int]]) -> None:
     """ValueError where rivals are further apart than the matrix allows."""
     match = Match.model_validate(job.match)
+    if match.to is not None:  # the sizes were found for it, and proved
+        return
     for first, second in job.rivals:
         a, b = sizes[first][match.by], sizes[second][match.by]
         mismatch = max(a, b) / min(a, b) - 1

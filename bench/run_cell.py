@@ -95,6 +95,7 @@ class CellRun:
             "tokens_per_clip": backbone.num_tokens(shape),
             "peak_flop_per_s": matmul_peak(self.device, torch.bfloat16 if cell.precision == "bf16" else torch.float32),
             "latent_shape": [stages.spec.latent_channels, *shape],
+            "match": self.named.match,
         }
         with self._phase("canaries"):
             outcome["canaries"] = run_canaries(cell, backbone, stages.spec, shape, stages.train, stages.val, self.device)

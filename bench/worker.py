@@ -29,6 +29,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
     """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
     import torch
 
+    from bench.match.search import match_backbone
     from bench.precision import use_exact_float32
     from bench.preflight import prepare
     from bench.progress import Reporter
@@ -39,7 +40,9 @@ def perform(job: Job, stop: "StopFlag") -> None:
     use_exact_float32()
     with Reporter(job.label).live() as progress:
         try:
-            if job.kind == "prepare":
+            if job.kind == "match":
+                match_backbone(job, progress)
+            elif job.kind == "prepare":
                 prepare(job, progress)
             elif job.kind == "sample":
                 sample_more(job, progress)

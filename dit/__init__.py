@@ -31,6 +31,7 @@ SIZES = {
 PATCHES = (2, 4, 8)  # latent cells per token, in height and in width
 TUBELETS = (1, 2)  # latent frames per token
 POSITIONS = ("rotary", "sincos")
+FEW_HEADS = 6  # below which a model is sized by the width of its heads and not by their number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,16 @@ class DiTConfig:
     def configured(self, **changes: Any) -> DiTConfig:
         """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""
         return with_changes(self, changes)
+
+    def scaled(self, width: float, deeper: int, skew: float = 0.0) -> dict[str, Any]:
+        """Changes that make it `width` times as wide and `deeper` blocks deeper; it has no levels to skew. ValueError below one block."""
+        if self.depth + deeper < 1:
+            raise ValueError(f"DiT of {self.depth} blocks cannot have {-deeper} fewer")
+        # Narrow models have too few heads for fine steps: there the heads get wider.
+        few = self.num_heads < FEW_HEADS
+        num_heads = self.num_heads if few else max(1, round(width * self.num_heads))
+        head_dim = max(6, 2 * round(width * self.head_dim / 2)) if few else self.head_dim
+        return {"depth": self.depth + deeper, "num_heads": num_heads, "hidden_size": num_heads * head_dim}
 
     def __call__(self, spec: LatentSpec) -> DiT:
         """The model for this latent space, freshly initialised from torch's global generator."""
