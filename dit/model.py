@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from bench.shapes import LatentSpec, Shape, check_shape
 from dit.attention import Attention
+from dit.gelu import GELU
+from dit.linear import Linear
+from dit.modulation import Modulation, Spread, gated_sum, modulated_norm, no_autocast
 from dit.packing import pack, segment_ids, unpack
-from dit.positions import rotary_tables, sincos_embedding
+from dit.positions import position_tables
 
 if TYPE_CHECKING:
     from dit import DiTConfig
@@ -40,24 +43,28 @@ class DiT(nn.Module):
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
-        self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.final_modulation = Modulation(config.hidden_size, 2)
         self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_cells)
         self._initialise()
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
         """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes."""
         shapes = self._check(latents, timesteps, labels)
-        values, positions, cu_seqlens, seqlens = pack(latents, self.config.patch_size)
+        values, grids, cu_seqlens, seqlens = pack(latents, self.config.patch_size)
         tokens = self.embed(values)  # (N, D)
-        cond = self.time_embed(timesteps)  # (B, D)
-        if self.label_embed is not None:
-            cond = cond + self.label_embed(labels)
+        with no_autocast(values.device):  # a few rows, as in `Modulation`
+            cond = self.time_embed(timesteps)  # (B, D)
+            if self.label_embed is not None:
+                cond = cond + self.label_embed(labels)
+        width = self.config.head_dim if self.config.positions == "rotary" else self.config.hidden_size
+        positions = position_tables(self.config.positions, grids, width, values.device)
         values = self.forward_packed(tokens, positions, cu_seqlens, seqlens, cond)  # (N, P)
         return unpack(values, seqlens, self.config.patch_size, shapes)
 
-    def forward_packed(self, tokens: Tensor, positions: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor) -> Tensor:
-        """The network on tensors: tokens (N, D), positions (N, 3), cu_seqlens (B + 1,) int32, cond (B, D) -> patches (N, P).
+    def forward_packed(
+        self, tokens: Tensor, positions: tuple[Tensor, ...], cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor
+    ) -> Tensor:
+        """The network on tensors: tokens (N, D), `position_tables`, cu_seqlens (B + 1,) int32, cond (B, D) -> patches (N, P).
 
         Equally long clips are a batch (B, N/B, D), and what a clip shares, such as modulation, broadcasts over its tokens.
         Any others are one row (1, N, D), and it is copied to each token. `seqlens` are integers of the host.
@@ -66,18 +73,28 @@ class DiT(nn.Module):
         assert sum(seqlens) == num_tokens and len(cond) == len(seqlens)
         uniform = len(set(seqlens)) == 1
         tokens = tokens.view(len(seqlens) if uniform else 1, -1, self.config.hidden_size)  # (G, N/G, D)
-        segments = None if uniform else segment_ids(cu_seqlens, num_tokens)  # (N,)
+        spread = None
+        if not uniform:
+            segments = segment_ids(cu_seqlens, num_tokens)  # (N,)
+            clips = torch.arange(len(seqlens), device=segments.device)
+            spread = Spread(segments, (clips[:, None] == segments).to(tokens.dtype))
         tables = None
+        # One table for all clips, or a row for each token. Angles are float32, their sines as precise as what they multiply.
+        places = [table.to(tokens.dtype).unflatten(1, (-1, tokens.shape[1])).squeeze(0) for table in positions]  # (1 or G, N/G, ...)
         if self.config.positions == "rotary":
-            cos, sin = rotary_tables(positions, self.config.head_dim)  # (N, 1, E/2) each
-            tables = cos.view(*tokens.shape[:2], 1, -1), sin.view(*tokens.shape[:2], 1, -1)
+            cos, sin = (place.unsqueeze(2) for place in places)  # (1 or G, N/G, 1, 1, E/2) each
+            tables = cos, sin
         else:
-            tokens = tokens + sincos_embedding(positions, self.config.hidden_size).view_as(tokens).to(tokens.dtype)
+            tokens = tokens + places[0]
         cond = F.silu(cond)  # (B, D)
         for block in self.blocks:
-            tokens = block(tokens, cond, segments, tables, cu_seqlens, seqlens)
-        shift, scale = spread(self.final_modulation(cond), segments, 2)
-        return self.final(modulate(self.final_norm(tokens), shift, scale)).flatten(0, 1)
+            tokens = block(tokens, cond, spread, tables, cu_seqlens, seqlens)
+        shift, scale = self.final_modulation(cond, tokens.dtype)  # (B, D) each
+        return self.final(modulated_norm(tokens, shift, scale, spread)).flatten(0, 1)
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
+        return list(self.blocks)
 
     def num_tokens(self, shape: Shape) -> int:
         """Tokens of one clip of latents (T, H, W)."""
@@ -133,31 +150,29 @@ class Block(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.modulation = nn.Linear(config.hidden_size, 6 * config.hidden_size)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
+        self.modulation = Modulation(config.hidden_size, 6)
         self.attention = Attention(config.hidden_size, config.num_heads)
-        self.mlp_norm = nn.LayerNorm(config.hidden_size, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
+            Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
+            GELU(),
+            Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
     def forward(
         self,
         tokens: Tensor,  # (G, N/G, D)
         cond: Tensor,  # (B, D), after SiLU
-        segments: Tensor | None,  # (N,), or None when G = B
+        spread: Spread | None,  # None when G = B
         tables: tuple[Tensor, Tensor] | None,  # of `rotary_tables`
         cu_seqlens: Tensor,
         seqlens: tuple[int, ...],
     ) -> Tensor:
         """Tokens -> tokens, (G, N/G, D)."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = spread(self.modulation(cond), segments, 6)
-        branch = self.attention(modulate(self.attention_norm(tokens), shift, scale), tables, cu_seqlens, seqlens)
-        tokens = torch.addcmul(tokens, gate, branch)
-        branch = self.mlp(modulate(self.mlp_norm(tokens), mlp_shift, mlp_scale))
-        return torch.addcmul(tokens, mlp_gate, branch)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
+        branch = self.attention(modulated_norm(tokens, shift, scale, spread), tables, cu_seqlens, seqlens)
+        tokens = gated_sum(tokens, gate, branch, spread)
+        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, spread))
+        return gated_sum(tokens, mlp_gate, branch, spread)
 
 
 class TimeEmbedding(nn.Module):
@@ -175,15 +190,3 @@ class TimeEmbedding(nn.Module):
         angle = 1000.0 * timesteps.float()[:, None] * 10000.0**-exponents  # (B, half)
         features = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.into.weight.dtype)
         return self.out(F.silu(self.into(features)))
-
-
-def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """tokens (1 + scale) + shift, in one pass."""
-    return torch.addcmul(shift, tokens, 1 + scale)
-
-
-def spread(modulation: Tensor, segments: Tensor | None, num_parts: int) -> tuple[Tensor, ...]:
-    """Modulation (B, parts D) -> `num_parts` tensors that broadcast with the tokens: (B, 1, D), or (1, N, D) by segment."""
-    if segments is None:
-        return modulation.unsqueeze(1).chunk(num_parts, dim=-1)
-    return tuple(part.index_select(0, segments).unsqueeze(0) for part in modulation.chunk(num_parts, dim=-1))

@@ -1,14 +1,50 @@
-"""Where a token sits in its clip, told to the network by rotation or by addition. Positions are (N, 3) integers: t, h, w."""
+"""Where a token sits in its clip, told to the network by rotation or by addition. Positions are (N, 3) integers: t, h, w.
+
+Tables depend on the grid of a clip alone: they are made once for a grid, and a pack strings together those of its clips.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from bench.shapes import Shape
 
 # Grids have tens of positions, not thousands: with RoPE's usual 10000 most of the few pairs per axis would hardly turn
 # (Heo et al., 2403.13298).
 ROTARY_BASE = 100.0
 SINCOS_BASE = 10000.0
+
+MAX_CACHED_GRIDS = 16
+
+
+def position_tables(kind: str, grids: tuple[Shape, ...], width: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Tables of the `kind` in MAKERS for a pack: each (1, N, ...), or (1, N/B, ...) where all clips have one grid."""
+    # What watches every operator (a meter, a counter, a fake device) must see the same ones each time, and leave nothing behind.
+    fresh = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    make = _grid_tables if fresh else _cached_grid_tables
+    distinct = grids[:1] if len(set(grids)) == 1 else grids
+    per_clip = [make(kind, grid, width, device) for grid in distinct]
+    # A copy, always: a table that was made while sampling is a tensor of inference mode, which training must not be given.
+    return tuple(torch.cat(tables).unsqueeze(0) for tables in zip(*per_clip, strict=True))
+
+
+def grid_positions(grid: Shape, device: torch.device) -> Tensor:
+    """Grid (T, H, W) -> positions (T H W, 3) int64, w fastest."""
+    axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
+    return torch.stack(axes, dim=-1).flatten(0, 2)
+
+
+def _grid_tables(kind: str, grid: Shape, width: int, device: torch.device) -> tuple[Tensor, ...]:
+    return MAKERS[kind](grid_positions(grid, device), width)
+
+
+_cached_grid_tables = lru_cache(MAX_CACHED_GRIDS)(_grid_tables)
 
 
 def rotary_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
@@ -33,15 +69,48 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-def sincos_embedding(positions: Tensor, hidden_size: int) -> Tensor:
-    """Fixed embedding to add to the tokens: (N, 3) -> (N, D).
+def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Queries and keys turned, values as they are: (G, N/G, 3, K, E) -> same; tables broadcast with (G, N/G, 2, K, E/2)."""
+    if torch.compiler.is_compiling():  # a compiler fuses the plain formula, and cannot write into a part of a tensor
+        return torch.cat([rotate(qkv[:, :, :2], cos, sin), qkv[:, :, 2:]], dim=2)
+    return _RotateQueryKey.apply(qkv, cos, sin)
+
+
+class _RotateQueryKey(torch.autograd.Function):
+    """`rotate` in fewer passes, into one tensor with the values, so that the one it came from can go."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(qkv, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """A rotation's derivative is the rotation back."""
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    turned = torch.empty_like(qkv)
+    first, second = qkv[:, :, :2].chunk(2, dim=-1)
+    turned_first, turned_second = turned[:, :, :2].chunk(2, dim=-1)
+    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned_second).addcmul_(first, sin)
+    turned[:, :, 2] = qkv[:, :, 2]
+    return turned
+
+
+def sincos_tables(positions: Tensor, hidden_size: int) -> tuple[Tensor]:
+    """Fixed embedding to add to the tokens: (N, 3) -> one of (N, D).
 
     DiT's image embedding (its width half first) plus a temporal one of full width (Latte, 2401.03048, section 3.3) less its
     value at frame 0, so that a one-frame clip is embedded exactly as DiT embeds an image.
     """
     time, row, column = positions.float().unbind(-1)  # (N,) each
     space = torch.cat([sine_cosine(column, hidden_size // 2), sine_cosine(row, hidden_size // 2)], dim=-1)
-    return space + sine_cosine(time, hidden_size) - sine_cosine(torch.zeros_like(time[:1]), hidden_size)
+    return (space + sine_cosine(time, hidden_size) - sine_cosine(torch.zeros_like(time[:1]), hidden_size),)
 
 
 def sine_cosine(position: Tensor, width: int) -> Tensor:
@@ -53,3 +122,6 @@ def sine_cosine(position: Tensor, width: int) -> Tensor:
 def frequencies(num: int, base: float, device: torch.device) -> Tensor:
     """base^(-i/num) for i below num: from 1 down, radians per position."""
     return base ** (-torch.arange(num, device=device, dtype=torch.float32) / num)
+
+
+MAKERS = {"rotary": rotary_tables, "sincos": sincos_tables}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from bench.backbone import find_factory, load_backbone
+from bench.meters import count_flops
 from bench.shapes import LatentSpec
 from dit import BACKBONES, SIZES, DiTConfig
 from dit.model import DiT
@@ -33,6 +36,16 @@ def test_ladder_has_the_papers_sizes(size: str, millions: int) -> None:
     with torch.device("meta"):
         for patch in (2, 4, 8):
             assert num_params(load_backbone(f"dit:DiT-{size}/{patch}", IMAGENET)) / 1e6 == pytest.approx(millions, rel=0.025)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("DiT-S/2", (1, 32, 32)), ("DiT-XS/2-sincos", (3, 8, 12)), ("DiT-XS/4t2", (4, 8, 8))])
+def test_flops_by_hand(name: str, shape: tuple[int, int, int]) -> None:
+    """Every product of the paper's network and no other: what makes it fast must not make it another network."""
+    config = BACKBONES[name]
+    tokens, width, values = config.num_tokens(shape), config.hidden_size, 4 * math.prod(config.patch_size)
+    block = 24 * tokens * width**2 + 4 * tokens**2 * width + 12 * width**2  # linear layers, attention, modulation
+    rest = 4 * tokens * values * width + 2 * 256 * width + 2 * width**2 + 4 * width**2  # both ends, time, last modulation
+    assert count_flops(f"dit:{name}", IMAGENET, shape) == config.depth * block + rest
 
 
 def test_every_name_builds() -> None:

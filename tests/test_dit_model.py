@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
+from bench.meters import StorageMeter
 from bench.shapes import LatentSpec
 from dit import DiTConfig
 from dit.model import DiT
@@ -152,6 +156,58 @@ def test_bfloat16_autocast(shapes: list[tuple[int, int, int]]) -> None:
     assert error / torch.cat([output.flatten() for output in exact]).norm() < 0.05
 
 
+def losses(outputs: list[Tensor]) -> Tensor:
+    return torch.stack([output.square().mean() for output in outputs]).mean()
+
+
+def step(model: DiT, shapes: list[tuple[int, int, int]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and gradients of one training step."""
+    outputs = model(*batch(shapes))
+    return outputs, list(torch.autograd.grad(losses(outputs), list(model.parameters())))
+
+
+def peak_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
+    with StorageMeter(list(model.parameters())) as meter:
+        loss().backward()
+    return meter.peak_bytes
+
+
+@pytest.mark.parametrize("shapes", [MIXED, UNIFORM])
+def test_recomputing_its_blocks_changes_memory_only(shapes: list[tuple[int, int, int]]) -> None:
+    plain, recomputed = small_dit(), small_dit()
+    for block in recomputed.repeated_blocks():
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    for ours, expected in zip(step(recomputed, shapes), step(plain, shapes), strict=True):
+        assert all(map(torch.equal, ours, expected))
+    peak, plain_peak = (peak_bytes(model, lambda model=model: losses(model(*batch(20 * shapes)))) for model in (recomputed, plain))
+    assert peak < 0.85 * plain_peak
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize(
+    ("shapes", "positions", "bfloat16"), [(MIXED, "rotary", False), (UNIFORM, "sincos", False), (UNIFORM, "rotary", True)]
+)
+def test_each_block_compiles_in_one_graph(shapes: list[tuple[int, int, int]], positions: str, bfloat16: bool) -> None:
+    plain, compiled = small_dit(positions=positions), small_dit(positions=positions)
+    for block in compiled.repeated_blocks():
+        block.compile(backend="aot_eager", fullgraph=True)  # all of the compiler but its code generator
+    assert len(compiled.repeated_blocks()) == 2
+    tolerance = 3e-2 if bfloat16 else 1e-5
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        results = zip(step(compiled, shapes), step(plain, shapes), strict=True)
+    for ours, expected in results:
+        for tensor, right in zip(ours, expected, strict=True):
+            assert (tensor - right).norm() <= tolerance * right.norm()
+
+
+def test_names_of_weights_are_those_of_earlier_checkpoints() -> None:
+    layers = ["embed", "time_embed.into", "time_embed.out", "final_modulation", "final"]
+    for index in range(2):
+        layers += [f"blocks.{index}.{layer}" for layer in ("modulation", "attention.qkv", "attention.out", "mlp.0", "mlp.2")]
+    names = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")} | {"label_embed.weight"}
+    assert set(small_dit().state_dict()) == names
+
+
 # What diffusers calls the layers of a block. Its query, key and value are three matrices.
 BLOCK_NAMES = {
     "modulation": "norm1.linear",
@@ -184,8 +240,8 @@ def weights_from_diffusers(theirs: dict[str, Tensor], depth: int, patch_size: in
     return ours
 
 
-def test_one_frame_is_diffusers_dit() -> None:
-    """The proof that this is DiT: same weights, same prediction as `DiTTransformer2DModel`."""
+def diffusers_pair() -> tuple[nn.Module, DiT]:
+    """`DiTTransformer2DModel` with random weights, and ours with the same ones."""
     from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 
     torch.manual_seed(0)
@@ -205,10 +261,31 @@ def test_one_frame_is_diffusers_dit() -> None:
         block.norm1.emb = theirs.transformer_blocks[0].norm1.emb  # DiT has one embedder, diffusers one a block
     ours = DiT(DiTConfig(depth=3, hidden_size=48, num_heads=2, patch_size=(1, 2, 2), positions="sincos"), SPEC).eval()
     ours.load_state_dict(weights_from_diffusers(theirs.state_dict(), depth=3, patch_size=2))
+    return theirs, ours
 
+
+def test_one_frame_is_diffusers_dit() -> None:
+    """The proof that this is DiT: same weights, same prediction as `DiTTransformer2DModel`."""
+    theirs, ours = diffusers_pair()
     images, timesteps, labels = torch.randn(5, 3, 8, 8), torch.tensor([0.0, 0.123, 0.5, 0.987, 1.0]), torch.arange(5)
     with torch.no_grad():
         expected = theirs(images, 1000 * timesteps, class_labels=labels).sample
         actual = torch.cat(ours(list(images.unsqueeze(2)), timesteps, labels), dim=1).transpose(0, 1)
     assert expected.std() > 0.1 and math.isfinite(expected.std())
     assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_step_needs_less_memory_than_diffusers(bfloat16: bool) -> None:
+    theirs, ours = diffusers_pair()
+    images, timesteps, labels = torch.randn(32, 3, 8, 8), torch.rand(32), torch.arange(32) % 5
+
+    def their_loss() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            return theirs(images, 1000 * timesteps, class_labels=labels).sample.square().mean()
+
+    def our_loss() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            return losses(ours(list(images.unsqueeze(2)), timesteps, labels))
+
+    assert peak_bytes(ours, our_loss) < peak_bytes(theirs, their_loss)

@@ -35,13 +35,11 @@ def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
         assert torch.equal(clip, restored)
 
 
-def test_positions_and_lengths_of_a_mixed_pack() -> None:
+def test_grids_and_lengths_of_a_mixed_pack() -> None:
     packed = pack([torch.zeros(1, 1, 4, 6), torch.zeros(1, 3, 4, 2)], (1, 2, 2))
+    assert packed.grids == ((1, 2, 3), (3, 2, 1))
     assert packed.seqlens == (6, 6)
     assert packed.cu_seqlens.tolist() == [0, 6, 12] and packed.cu_seqlens.dtype == torch.int32
-    first = [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]
-    second = [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0]]
-    assert packed.positions.tolist() == first + second
 
 
 def test_segment_ids() -> None:

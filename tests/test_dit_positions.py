@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dit.positions import rotary_tables, rotate, sincos_embedding
+from bench.meters import StorageMeter
+from dit.positions import grid_positions, position_tables, rotary_tables, rotate, rotate_query_key, sincos_tables
 
 
 @pytest.mark.parametrize("head_dim", [6, 8, 32, 64, 72])
@@ -40,7 +41,55 @@ def test_rotation_keeps_length_and_origin() -> None:
 
 def test_sincos_tells_every_cell_apart_and_leaves_frame_zero_to_the_image() -> None:
     positions = torch.cartesian_prod(torch.arange(3), torch.arange(4), torch.arange(5))
-    embedding = sincos_embedding(positions, 32)
+    (embedding,) = sincos_tables(positions, 32)
     assert torch.cdist(embedding, embedding).fill_diagonal_(1.0).min() > 0.1
     row, column = positions[7, 1:]
     assert_close(embedding[7, [0, 8, 16, 24]], torch.stack([column.sin(), column.cos(), row.sin(), row.cos()]))
+
+
+def test_positions_of_a_grid() -> None:
+    """w runs fastest, as in `patchify`."""
+    cpu = torch.device("cpu")
+    assert grid_positions((1, 2, 3), cpu).tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]
+    assert grid_positions((3, 2, 1), cpu).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0]]
+
+
+def test_queries_and_keys_turn_and_values_stay() -> None:
+    qkv = torch.randn(2, 5, 3, 2, 8, dtype=torch.float64, requires_grad=True)  # (G, N/G, 3, K, E)
+    cos, sin = (table.double()[:, None] for table in rotary_tables(torch.randint(0, 9, (5, 3)), 8))  # (N/G, 1, 1, E/2) each
+    turned = rotate_query_key(qkv, cos, sin)
+    assert_close(turned[:, :, :2], rotate(qkv[:, :, :2], cos, sin))
+    assert torch.equal(turned[:, :, 2], qkv[:, :, 2])
+    assert torch.autograd.gradcheck(lambda heads: rotate_query_key(heads, cos, sin), (qkv,))
+
+
+@pytest.mark.parametrize("kind", ["rotary", "sincos"])
+def test_tables_of_a_pack(kind: str) -> None:
+    """One table for clips of one grid; else those of the clips in a row, each made once."""
+    cpu = torch.device("cpu")
+    grids = ((1, 2, 3), (3, 2, 1))
+    alone = [position_tables(kind, (grid,), 24, cpu) for grid in grids]
+    for table, *parts in zip(position_tables(kind, grids, 24, cpu), *alone, strict=True):
+        assert len(parts) == 2 and torch.equal(table, torch.cat(parts, dim=1)) and not torch.equal(*parts)
+    for table, part in zip(position_tables(kind, (grids[0],) * 3, 24, cpu), alone[0], strict=True):
+        assert torch.equal(table, part)
+
+
+def test_a_kept_table_serves_every_mode_and_device() -> None:
+    """First made while sampling, then used in training; under a meter made anew and not kept; on `meta` its own."""
+    grid, cpu = (2, 3, 5), torch.device("cpu")
+
+    def embedding(device: torch.device = cpu) -> torch.Tensor:
+        return position_tables("sincos", (grid,), 24, device)[0]
+
+    with StorageMeter() as first:
+        expected = embedding()
+    with torch.inference_mode():
+        sampled = embedding()
+    tokens = torch.randn(1, 30, 24, requires_grad=True)
+    (tokens * embedding()).sum().backward()  # autograd refuses to keep a tensor of inference mode
+    assert torch.equal(sampled, expected)
+    with StorageMeter() as second:
+        embedding()
+    assert second.peak_bytes == first.peak_bytes
+    assert embedding(torch.device("meta")).is_meta and not embedding().is_meta

@@ -1,0 +1,150 @@
+"""A training step of the patch transformer on a CPU: against diffusers' network of the same sizes, and bfloat16 against float32.
+
+A step is forward, mean squared error and backward. All ratios are of pairs that alternate within one run, on one thread.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.backbone import load_backbone
+from bench.meters import StorageMeter, count_flops
+from bench.shapes import LatentSpec, Shape
+
+SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
+PEAK_SIZE = 2048  # side of the matrices whose product is the measured peak
+# fmt: off
+SIZES: dict[str, tuple[int, int, int, Shape, int, int]] = {
+    #     depth  hidden  heads  latents       batch  rounds
+    "XS": (   6,    128,     4, (1, 16, 16),     16,     25),
+    "S":  (  12,    384,     6, (1, 32, 32),      4,      9),
+    "B":  (  12,    768,    12, (1, 32, 32),      4,      5),
+}
+# fmt: on
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads of a shared machine wait for each other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+class Diffusers(nn.Module):
+    """`DiTTransformer2DModel` behind our call. Equal to ours to rounding when the weights are: tests/test_dit_model.py shows it."""
+
+    def __init__(self, size: str) -> None:
+        from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+
+        super().__init__()
+        depth, width, heads, (_, side, _), _, _ = SIZES[size]
+        self.network = DiTTransformer2DModel(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            in_channels=SPEC.latent_channels,
+            num_layers=depth,
+            sample_size=side,
+            patch_size=2,
+            num_embeds_ada_norm=SPEC.num_labels,
+            norm_eps=1e-6,
+        ).eval()  # its label dropout draws
+        for block in self.network.transformer_blocks[1:]:
+            block.norm1.emb = self.network.transformer_blocks[0].norm1.emb  # one embedder, as DiT has
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
+        images = torch.stack(latents).squeeze(2)
+        return list(self.network(images, 1000 * timesteps, class_labels=labels).sample.unsqueeze(2))
+
+
+def backbone(size: str) -> Any:
+    return load_backbone(f"dit:DiT-{size}/2-sincos", SPEC)
+
+
+def step_of(model: nn.Module, size: str, *, bfloat16: bool = False) -> Callable[[], None]:
+    """One training step on one batch. Weights are random: those of a new model leave most gradients zero."""
+    *_, shape, batch_size, _ = SIZES[size]
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05, generator=generator)
+    latents, targets = torch.randn(2, batch_size, SPEC.latent_channels, *shape, generator=generator).unbind()
+    timesteps, labels = torch.rand(batch_size, generator=generator), torch.arange(batch_size) % SPEC.num_labels
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            predictions = model(list(latents), timesteps, labels)
+        F.mse_loss(torch.stack(predictions).float(), targets).backward()
+
+    return step
+
+
+def timed(call: Callable[[], Any]) -> float:
+    start_s = time.perf_counter()
+    call()
+    return time.perf_counter() - start_s
+
+
+def peak_bytes(model: nn.Module, step: Callable[[], None]) -> int:
+    with StorageMeter(list(model.parameters())) as meter:
+        step()
+    return meter.peak_bytes
+
+
+def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median over rounds of (time of each other / time of ours). Others run before ours in every round."""
+    times: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
+
+    def run_others() -> None:
+        for name, call in others.items():
+            times[name].append(timed(call))
+
+    benchmark.pedantic(lambda: times["ours"].append(timed(ours)), setup=run_others, rounds=SIZES[size][-1], warmup_rounds=1)
+    pairs = {name: [other / own for other, own in zip(times[name], times["ours"], strict=True)][1:] for name in others}  # less the warm-up
+    ratios = {name: statistics.median(pair) for name, pair in pairs.items()}
+    benchmark.extra_info.update(size=size, times_s=times, median_ratios=ratios)
+    return ratios
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", ["XS", "S"])
+def test_step_against_diffusers(benchmark: Any, size: str) -> None:
+    ours, theirs = backbone(size), Diffusers(size)
+    our_step, their_step = step_of(ours, size), step_of(theirs, size)
+    ratio = alternate(benchmark, size, our_step, {"diffusers": their_step})["diffusers"]
+    memory, their_memory = peak_bytes(ours, our_step), peak_bytes(theirs, their_step)
+    benchmark.extra_info.update(peak_storage_bytes=memory, diffusers_peak_storage_bytes=their_memory)
+    print(f"\nDiT-{size}/2 step, float32: {ratio:.2f}x diffusers; storage peak {memory / 2**20:.0f} MiB against {their_memory / 2**20:.0f}")
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", ["S", "B"])
+def test_step_in_bfloat16_against_float32(benchmark: Any, size: str) -> None:
+    model = backbone(size)
+    float32, bfloat16 = step_of(model, size), step_of(model, size, bfloat16=True)
+    ratio = alternate(benchmark, size, bfloat16, {"float32": float32})["float32"]
+    print(f"\nDiT-{size}/2 step, bfloat16 under autocast: {ratio:.2f}x float32")
+
+
+@pytest.mark.perf
+def test_share_of_the_matrix_product_peak(benchmark: Any) -> None:
+    """The peak is torch's own float32 product. Where oneDNN's is faster, ours takes that one, and the share may pass 1."""
+    size = "S"
+    *_, shape, batch_size, _ = SIZES[size]
+    step_flops = 3 * batch_size * count_flops(f"dit:DiT-{size}/2-sincos", SPEC, shape)  # backward costs two forwards
+    left, right = torch.randn(2, PEAK_SIZE, PEAK_SIZE).unbind()
+    products = {"torch": lambda: torch.mm(left, right)}
+    if torch.backends.mkldnn.is_available():
+        products["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    ratios = alternate(benchmark, size, step_of(backbone(size), size), products)
+    shares = {name: ratio * step_flops / (2 * PEAK_SIZE**3) for name, ratio in ratios.items()}
+    benchmark.extra_info.update(step_flops=step_flops, peak_flops=2 * PEAK_SIZE**3, shares=shares)
+    listed = ", ".join(f"{100 * share:.0f} % of {name}'s" for name, share in shares.items())
+    print(f"\nDiT-{size}/2 step, float32: {listed} product of {PEAK_SIZE} x {PEAK_SIZE} matrices")
