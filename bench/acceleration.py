@@ -7,6 +7,7 @@ all blocks of a kind) or whose activations are dropped and computed again (Chen 
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,8 +26,8 @@ def accelerate(backbone: nn.Module, acceleration: Acceleration) -> None:
         )
     block: Any
     for block in blocks():
+        if acceleration.compile == "blocks":
+            block.forward = torch.compile(block.forward)  # before it is wrapped: what checkpointing adds is not for a compiler
         if acceleration.checkpointing == "blocks":
             # A backbone draws nothing at random, so no generator's state need be kept.
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        if acceleration.compile == "blocks":
-            block.compile()
