@@ -9,9 +9,15 @@ from torch.testing import assert_close
 
 from bench.backbone import load_backbone
 from bench.canary import run_canaries
-from bench.meters.clock import StepTimer
+from bench.meters.clock import StepTimer, StopWatch
+from bench.meters.device import EnergyMeter, Neighbours, process_bytes
 from bench.meters.memory import PhaseMemory
+from bench.meters.peak import matmul_peak
 from bench.meters.storage import StorageMeter
+from bench.perf.suite import suite
+from bench.perf.workload import warm_up
+from bench.profile.predict import Predictor
+from bench.profile.steps import Point, Stepper, make_batch
 from bench.train import Trainer
 from tests.tiny import SPEC, latent_set, tiny_cell
 
@@ -93,6 +99,64 @@ def test_mixed_shapes_agree_with_the_loop_in_half_precision() -> None:
         for index, clip in enumerate(latents):
             alone = network([clip], timesteps[index : index + 1], labels[index : index + 1])[0]
             assert_close(together[index].float(), alone.float(), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_step_never_waits_for_the_device(tmp_path: Path, backbone: str, precision: str) -> None:
+    made = trainer(tmp_path, backbone, precision=precision, budget={"steps": 100})
+    watch = StopWatch(made.device)
+    for _ in range(3):  # the second step is metered
+        made.step(watch)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            made.step(watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", [name for name in suite() if name.startswith(("train", "sample", "packed"))])
+def test_counters_repeat_and_kernels_are_among_them(tmp_path: Path, name: str) -> None:
+    counters = []
+    for turn in range(2):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        (tmp_path / str(turn)).mkdir()
+        workload = suite()[name].open(tmp_path / str(turn))
+        warm_up(workload)
+        counters.append(workload.counters())
+    assert counters[0] == counters[1]
+    assert counters[0]["kernels"] > 10
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", ["dit:DiT-S/2", "baselines:UNet-S"])
+def test_predicted_memory_is_what_the_allocator_sees(backbone: str, precision: str) -> None:
+    """Within 5 % of the allocated peak, for a step whose activations outweigh what libraries keep for themselves."""
+    device, point = torch.device("cuda"), Point(batch_size=8, shape=(8, 32, 32))
+    predicted = Predictor(backbone, SPEC, precision, "cuda").peak_bytes("training", point)
+    stepper = Stepper(load_backbone(backbone, SPEC).cuda().train(), device, precision, trains=True)  # type: ignore[attr-defined]
+    batch = make_batch(SPEC, point, "training", device)
+    stepper.step("training", batch)
+    torch.cuda.reset_peak_memory_stats()
+    stepper.step("training", batch)
+    assert abs(torch.cuda.max_memory_allocated() / predicted - 1) < 0.05
+
+
+def test_meters_of_the_device() -> None:
+    device = torch.device("cuda")
+    energy, neighbours = EnergyMeter(device), Neighbours(device)
+    a = torch.randn(4096, 4096, device=device)
+    for _ in range(50):
+        a = (a @ a).clamp(-1, 1)
+    torch.cuda.synchronize()
+    joules = energy.joules()
+    assert joules is None or joules > 0
+    assert neighbours.most_others == 0
+    used = process_bytes(device)
+    assert used is None or used >= torch.cuda.memory_reserved()
+    assert matmul_peak(device, torch.bfloat16) > matmul_peak(device, torch.float32) > 1e12
 
 
 def test_step_timer_sees_the_device_and_not_the_host() -> None:

@@ -208,6 +208,19 @@ def test_different_machines_compare_quality_and_counts_only(tmp_path: Path) -> N
     assert verdict_of(run, "flops_per_clip").outcome == "exact"
 
 
+def test_a_rate_taken_beside_another_process_is_no_value(tmp_path: Path) -> None:
+    disturbed = [
+        m.model_copy(update={"invalid": "2 other processes were on the device"}) if m.name == "train_clips_per_s" else m
+        for m in measurements(DIT, 2, 0.03)
+    ]
+    run = write_run(tmp_path, [*pair(3)[:-1], record(DIT, 2, measurements=disturbed)])
+    verdict = verdict_of(run, "train_clips_per_s")
+    assert verdict.outcome == "inconclusive"
+    assert "seed 2 not valid: 2 other processes were on the device" in verdict.reason
+    assert [seed for seed, _ in rows_of(run)[1]["train_clips_per_s"].entry("DiT-XS/2").by_seed] == [0, 1]
+    assert verdict_of(run, "val_loss").carried
+
+
 def test_a_failed_canary_takes_every_verdict_away(tmp_path: Path) -> None:
     broken = record(DIT, 0, canaries=[Canary(name="batch equals one at a time", passed=False, detail="0.3")])
     run = write_run(tmp_path, [record(UNET, 0), broken])
