@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.embeddings import Timesteps
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
+from baselines.blocks import LAYERS, FramePositions, replace_layers
+from baselines.operators import laid_out, norm_silu
 from bench.shapes import LatentSpec, Shape, check_shape
 
 if TYPE_CHECKING:
@@ -44,9 +45,8 @@ class VideoUNet(nn.Module):
             torch.stack(latents),  # (B, C, T, H, W)
             1000.0 * timesteps.float(),
             context,
-            timestep_cond=label,
-            return_dict=False,
-        )[0]
+            label,
+        )
         return list(prediction)
 
     def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -63,6 +63,14 @@ class VideoUNet(nn.Module):
     def check(self, shape: Shape) -> None:
         """ValueError where latents (T, H, W) cannot be halved once a level."""
         self.config.check(shape)
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The layers: what is compiled one by one, or recomputed one by one in backward.
+
+        Each takes and returns maps and keeps many times its input for backward. Skips pass outside them, in the blocks of diffusers.
+        Recomputing those, a level each, would hold a whole level at once: at widths (64, 128) 57 % of the peak is left, by layers 19 %.
+        """
+        return [module for module in self.unet.modules() if type(module) in LAYERS.values()]
 
     def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
         """The boundary: ValueError for what a caller can get wrong."""
@@ -95,23 +103,35 @@ class VideoUNet(nn.Module):
             nn.init.normal_(self.label_embed.weight, std=0.02)
 
 
-class FramePositions(nn.Module):
-    """Adds a sinusoid of the frame index, without which the temporal layers could not tell first from last."""
+class LatentUNet(UNet3DConditionModel):
+    """diffusers' model, with the conditioning kept once a clip; its parts take it so."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.encode = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None) -> Tensor:
+        """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
+        num_frames = latents.shape[2]
+        cond = self.time_embedding(self.time_proj(timesteps).to(self.dtype), label)  # (B, 4 C)
+        maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C, H, W)
+        maps = self.conv_in(laid_out(maps))
+        (maps,) = self.transformer_in(maps, num_frames=num_frames)
+        skips = [maps]
+        for block in self.down_blocks:
+            inputs = {"encoder_hidden_states": context} if hasattr(block, "attentions") else {}
+            maps, new_skips = block(maps, cond, num_frames=num_frames, **inputs)
+            skips += new_skips
+        maps = self.mid_block(maps, cond, encoder_hidden_states=context, num_frames=num_frames)
+        for block in self.up_blocks:
+            inputs = {"encoder_hidden_states": context} if hasattr(block, "attentions") else {}
+            num_skips = len(block.resnets)
+            maps = block(maps, tuple(skips[-num_skips:]), cond, num_frames=num_frames, **inputs)
+            del skips[-num_skips:]
+        maps = self.conv_out(norm_silu(self.conv_norm_out, maps))
+        return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)
 
-    def forward(self, sequences: Tensor) -> Tensor:
-        """(B H W, T, D) -> same."""
-        frames = torch.arange(sequences.shape[1], device=sequences.device)
-        return sequences + self.encode(frames).to(sequences.dtype)
 
-
-def build_unet(config: UNetConfig, spec: LatentSpec) -> UNet3DConditionModel:
+def build_unet(config: UNetConfig, spec: LatentSpec) -> LatentUNet:
     """diffusers' model of these sizes, with attention at every level but the innermost, and in the middle."""
     attention = [True] * (len(config.block_channels) - 1) + [False]
-    unet = UNet3DConditionModel(
+    unet = LatentUNet(
         in_channels=spec.latent_channels,
         out_channels=spec.latent_channels,
         down_block_types=tuple("CrossAttnDownBlock3D" if attends else "DownBlock3D" for attends in attention),
@@ -131,10 +151,8 @@ def build_unet(config: UNetConfig, spec: LatentSpec) -> UNet3DConditionModel:
         norm_num_groups=config.norm_groups,
     )
     for module in unet.modules():
-        if isinstance(module, nn.Dropout):
-            # Hard-coded to 0.1 in the temporal convolutions: a handicap the DiT has not, and a draw from global randomness.
-            module.p = 0.0
         if isinstance(module, TransformerTemporalModel):
             # Inside the branch, after its projection, so that a closed branch adds no positions to the image U-Net.
             module.proj_in = nn.Sequential(module.proj_in, FramePositions(module.proj_in.out_features))
+    replace_layers(unet)
     return unet

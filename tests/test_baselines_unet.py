@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from baselines import UNetConfig
+from baselines.blocks import FramePositions
 from baselines.twin import image_twin
-from baselines.unet import FramePositions, VideoUNet
+from baselines.unet import VideoUNet
 from bench.shapes import LatentSpec
 
 SPEC = LatentSpec(latent_channels=3, spatial_stride=4, temporal_stride=1, num_labels=4)
@@ -79,7 +80,7 @@ def test_temporal_attention_knows_the_order_of_frames() -> None:
     assert gap() > 1e-3
     for module in model.modules():
         if isinstance(module, FramePositions):
-            module.forward = lambda sequences: sequences  # type: ignore[method-assign]
+            module.forward = lambda tokens, num_frames: tokens  # type: ignore[method-assign]
     assert gap() < 1e-5
 
 

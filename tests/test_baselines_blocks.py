@@ -1,0 +1,203 @@
+"""The layers of the video U-Net against diffusers' own forward on the same weights, and what recomputing them saves."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from baselines import operators
+from baselines.unet import VideoUNet
+from bench.meters import StorageMeter
+from bench.perf.test_unet_step import plain_unet
+from tests.test_baselines_unet import SHAPE, batch, small_unet
+
+
+@pytest.fixture(params=["one thread", "several threads", "no CPU"])
+def device_choices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choices made on a CPU, and those made on any other device."""
+    monkeypatch.setattr(operators, "one_thread", lambda: request.param == "one thread")
+    if request.param == "no CPU":
+        monkeypatch.setattr(operators, "on_cpu", lambda tensor: False)
+
+
+def plain_forward(model: VideoUNet, plain: nn.Module, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> Tensor:
+    context, label = model.conditioning(len(latents), labels)
+    return plain(torch.stack(latents), 1000 * timesteps, context, timestep_cond=label, return_dict=False)[0]
+
+
+def gradients(network: nn.Module, prediction: Tensor) -> dict[str, Tensor]:
+    network.zero_grad(set_to_none=True)
+    prediction.square().mean().backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.usefixtures("device_choices")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "tolerance"),
+    [
+        (SHAPE, torch.float32, 1e-4),
+        (SHAPE, torch.float64, 1e-6),
+        ((1, 2, 2), torch.float64, 1e-6),  # one cell left at the innermost level
+        ((10, 2, 4), torch.float64, 1e-6),  # more frames than a head is wide: the fused kernel
+    ],
+)
+def test_outputs_and_gradients_are_those_of_plain_diffusers(shape: tuple[int, int, int], dtype: torch.dtype, tolerance: float) -> None:
+    model = small_unet().to(dtype)
+    latents, timesteps, labels = batch(3, shape)
+    latents = [clip.to(dtype) for clip in latents]
+    plain = plain_unet(model.unet, dropout=False).to(dtype)
+    expected = plain_forward(model, plain, latents, timesteps, labels)
+    actual = torch.stack(model(latents, timesteps, labels))
+    assert_close(actual, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+    actual_gradients, expected_gradients = gradients(model.unet, actual), gradients(plain, expected)
+    assert actual_gradients.keys() == expected_gradients.keys()
+    for name, grad in expected_gradients.items():
+        atol = tolerance * grad.abs().max().item() + 1e-3 * tolerance  # where one cell meets no other, some gradients are zero
+        assert_close(actual_gradients[name], grad, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_parameters_keep_their_names_and_initial_values() -> None:
+    model = small_unet(open_temporal=False)
+    assert {name.split(".")[0] for name in model.state_dict()} == {"unet", "context", "label_embed"}
+    plain = plain_unet(model.unet, dropout=False)
+    assert [(name, value.shape) for name, value in model.unet.state_dict().items()] == [(n, v.shape) for n, v in plain.state_dict().items()]
+
+
+@pytest.mark.usefixtures("device_choices")
+def test_never_more_memory_than_plain_diffusers() -> None:
+    model, inputs = small_unet().train(), batch(4, (8, 8, 8))
+    plain = plain_unet(model.unet, dropout=False)
+    peaks = []
+    for network, predict in ((model, lambda: torch.stack(model(*inputs))), (plain, lambda: plain_forward(model, plain, *inputs))):
+        network.zero_grad(set_to_none=True)
+        with StorageMeter() as meter:
+            predict().square().mean().backward()
+        peaks.append(meter.peak_bytes)
+    assert peaks[0] < peaks[1]
+
+
+def test_never_more_operations_than_plain_diffusers() -> None:
+    with torch.device("meta"):
+        model = small_unet(open_temporal=False)
+        plain = plain_unet(model.unet, dropout=False)
+        latents, timesteps, labels = [torch.empty(3, *SHAPE)] * 2, torch.empty(2), torch.zeros(2, dtype=torch.long)
+        counts = []
+        for predict in (
+            lambda: torch.stack(model(latents, timesteps, labels)),
+            lambda: plain_forward(model, plain, latents, timesteps, labels),
+        ):
+            with FlopCounterMode(display=False) as counter:
+                predict().sum().backward()
+            counts.append(counter.get_total_flops())
+    assert 0.9 * counts[1] < counts[0] <= counts[1]
+
+
+def test_bfloat16_autocast_is_as_close_as_plain_diffusers() -> None:
+    model, inputs = small_unet(), batch()
+    plain = plain_unet(model.unet, dropout=False)
+    exact = plain_forward(model, plain, *inputs)
+    exact_gradients = gradients(plain, exact)
+    errors = {}
+    for name, network, predict in (
+        ("ours", model.unet, lambda: torch.stack(model(*inputs))),
+        ("plain", plain, lambda: plain_forward(model, plain, *inputs)),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            prediction = predict().float()
+        grads = gradients(network, prediction)
+        assert all(grad.dtype == torch.float32 for grad in grads.values())
+        gaps = torch.stack([(grads[key] - grad).norm() / grad.norm() for key, grad in exact_gradients.items()])
+        errors[name] = ((prediction - exact).norm() / exact.norm()).item(), gaps.median().item()
+    assert errors["ours"][0] < 1.5 * errors["plain"][0]
+    assert errors["ours"][1] < 1.5 * errors["plain"][1]
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (2, 6, 1, 4), (2, 6, 4, 1), (3, 6, 1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.usefixtures("device_choices")
+def test_norm_silu(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    norm = nn.GroupNorm(2, 6, dtype=torch.float64)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    maps, grad = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    maps = maps.contiguous(memory_format=layout).requires_grad_()
+    inputs = (maps, *norm.parameters())
+    actual, expected = operators.norm_silu(norm, maps), F.silu(norm(maps))
+    assert_close(actual, expected)
+    assert_close(torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad))
+
+
+@pytest.mark.usefixtures("device_choices")
+def test_norm_silu_of_half_precision_maps_is_exact_inside_and_half_outside() -> None:
+    norm = nn.GroupNorm(2, 6)
+    maps = (torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0)) + 50).bfloat16().requires_grad_()
+    output = operators.norm_silu(norm, maps)
+    assert_close(output, F.silu(norm(maps.float())).bfloat16(), rtol=0, atol=0.02)
+    output.square().sum().backward()
+    assert (output.dtype, maps.grad is not None and maps.grad.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
+def test_gated_gelu() -> None:
+    projected = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    value, gate = projected.chunk(2, dim=-1)
+    assert_close(operators.gated_gelu(projected), value * F.gelu(gate))
+    assert torch.autograd.gradcheck(operators.gated_gelu, projected)
+
+
+def test_a_sum_reuses_only_memory_of_its_own_type_and_layout() -> None:
+    tokens, half = torch.ones(2, 3, 4), torch.ones(2, 3, 4, dtype=torch.bfloat16)
+    assert operators.add(tokens.clone(), tokens).eq(2).all()
+    assert operators.add(half, tokens).dtype == torch.float32
+    assert operators.add(half, tokens) is not half
+    assert half.eq(1).all()
+    transposed = tokens.transpose(1, 2).contiguous().transpose(1, 2)
+    assert operators.add(transposed, tokens).stride() == tokens.stride()
+
+
+def test_recomputing_block_by_block_changes_nothing_and_saves_memory() -> None:
+    model, inputs = small_unet().train(), batch(4, (8, 8, 8))
+    results: list[tuple[Any, ...]] = []
+    for recompute in (False, True):
+        if recompute:
+            for block in model.repeated_blocks():
+                block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        model.zero_grad(set_to_none=True)
+        with StorageMeter() as meter:
+            prediction = torch.stack(model(*inputs))
+            prediction.square().mean().backward()
+        results.append((prediction.detach(), [parameter.grad for parameter in model.parameters()], meter.peak_bytes))
+    (plain, plain_grads, plain_peak), (again, again_grads, peak) = results
+    assert torch.equal(plain, again)
+    assert all(torch.equal(a, b) for a, b in zip(plain_grads, again_grads, strict=True))
+    assert peak < 0.5 * plain_peak
+
+
+def test_repeated_blocks_are_the_layers_and_never_one_within_another() -> None:
+    model = small_unet()
+    blocks = model.repeated_blocks()
+    assert len(blocks) == 1 + 4 + 2 + 6 + 8 + 4  # first transformer, down with and without attention, mid, up
+    inside = [module for block in blocks for module in block.modules()]
+    assert len(set(inside)) == len(inside)
+    parameters = sum(parameter.numel() for block in blocks for parameter in block.parameters())
+    assert parameters > 0.8 * sum(parameter.numel() for parameter in model.unet.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_each_kind_of_layer_compiles_as_one_graph() -> None:
+    model, inputs = small_unet().train(), batch(2)
+    expected = gradients(model, torch.stack(model(*inputs)))
+    first = {type(block): block for block in reversed(model.repeated_blocks())}
+    assert len(first) == 4
+    for block in first.values():
+        block.compile(backend="aot_eager", fullgraph=True)
+    for name, grad in gradients(model, torch.stack(model(*inputs))).items():
+        assert_close(grad, expected[name], rtol=0, atol=1e-5 * expected[name].abs().max().item() + 1e-9)
