@@ -13,9 +13,9 @@ from typing import Any
 
 from bench.check.workers import BenchmarkFailed, Worker
 
-ROUNDS = 60  # of a benchmark in a pair
-LONG_STEP_S = 0.05  # longer steps get fewer rounds, in the same time
-LEAST_ROUNDS = 10
+MOST_ROUNDS, LEAST_ROUNDS = 60, 10  # of a benchmark in a pair
+ROUNDS_S = 3.0  # of steps on each side; longer steps get fewer rounds
+LONG_STEP_S = 0.1  # from here on rounds are too few for the finer promise
 
 Say = Callable[[str], None]
 
@@ -50,7 +50,7 @@ def num_rounds(step_s: float) -> int:
     >>> num_rounds(0.02), num_rounds(0.1), num_rounds(10)
     (60, 30, 10)
     """
-    return max(LEAST_ROUNDS, min(ROUNDS, round(ROUNDS * LONG_STEP_S / step_s)))
+    return max(LEAST_ROUNDS, min(MOST_ROUNDS, round(ROUNDS_S / step_s)))
 
 
 def run_pair(base: Path, head: Path, names: Sequence[str], *, head_first: bool, count: bool, say: Say, labels: tuple[str, str]) -> Pair:
