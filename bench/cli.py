@@ -1,5 +1,6 @@
 """The command line: arguments to calls, nothing else. Whatever is heavy is imported inside the command that needs it."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -309,9 +310,11 @@ def _checked_study(name: str, overrides: list[str] | None):  # Study, whose modu
 
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
-    from bench.launch import Refused, Stopped
+    from bench.launch import CALM_THREADS, Refused, Stopped
     from bench.store import StoreError
 
+    for name, value in CALM_THREADS.items():  # read when torch is loaded, which no command has done yet
+        os.environ.setdefault(name, value)
     try:
         app(standalone_mode=True)
     except Stopped as stopped:

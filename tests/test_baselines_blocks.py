@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines import operators
 from baselines.unet import VideoUNet
-from bench.meters import StorageMeter
+from bench.meters.storage import StorageMeter
 from bench.perf.test_unet_step import plain_unet
 from tests.test_baselines_unet import SHAPE, batch, small_unet
 

@@ -18,7 +18,7 @@ from baselines.zoo import BACKBONES, CLASSES, class_fields
 from baselines.zoo_calls import CALLS, POSITIONS, Inputs, ltx
 from baselines.zoo_model import DiffusersBackbone
 from bench.backbone import find_factory
-from bench.meters import count_flops
+from bench.meters.flops import count_flops
 from bench.shapes import LatentSpec, Shape
 
 SPEC = LatentSpec(latent_channels=3, spatial_stride=4, temporal_stride=1, num_labels=4)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.backbone import find_factory, load_backbone
-from bench.meters import count_flops
+from bench.meters.flops import count_flops
 from bench.shapes import LatentSpec
 from dit import BACKBONES, SIZES, DiTConfig
 from dit.model import DiT

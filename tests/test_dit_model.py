@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from bench.meters import StorageMeter
+from bench.meters.storage import StorageMeter
 from bench.shapes import LatentSpec
 from dit import DiTConfig
 from dit.model import DiT

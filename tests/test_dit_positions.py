@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.meters import StorageMeter
+from bench.meters.storage import StorageMeter
 from dit.positions import grid_positions, position_tables, rotary_tables, rotate, rotate_query_key, sincos_tables
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone import load_backbone
-from bench.meters import StorageMeter, count_flops
+from bench.meters.flops import count_flops
+from bench.meters.storage import StorageMeter
 from bench.shapes import LatentSpec, Shape
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)

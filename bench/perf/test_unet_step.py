@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
 from bench.backbone import find_factory
-from bench.meters import StorageMeter
+from bench.meters.storage import StorageMeter
 from bench.shapes import LatentSpec
 
 ROUNDS = 7  # of one step of each contender

@@ -1,0 +1,81 @@
+"""Tables of what the benchmarks of the backbones' steps found: `python -m bench.perf.speed BENCHMARK.json --out reports/speed`.
+
+Reads the file that `--benchmark-json` wrote and takes the rows that benchmarks left in `extra_info`; times nothing itself.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+TITLES = {
+    "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",
+    "precision": "bfloat16 under autocast against float32",
+    "peak": "Share of the measured matrix-product peak",
+    "gains": "What each change gains: the step with the plain code it replaced, over the step as it is",
+}
+
+
+def write(path: Path, out: Path) -> list[Path]:
+    """Tables of the benchmarks in `path`, as Markdown together and as CSV each. ValueError where it has none."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in _rows(benchmark["extra_info"])]
+    if not rows:
+        raise ValueError(f"{path} has no rows for a table; write it with `tox -e speed`")
+    out.mkdir(parents=True, exist_ok=True)
+    processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
+    lines = [
+        "# The backbones' steps",
+        "",
+        f"`tox -e speed` on {processor}, torch {_version(content)}, commit {content['commit_info']['id'][:9]}. Every ratio is the median",
+        "of pairs that alternate within one run; in brackets, a 95 % interval of that median. Memory is the peak of tensor storage,",
+        "weights and gradients included.",
+        "",
+    ]
+    written = []
+    for table, title in TITLES.items():
+        frame = pd.DataFrame([row for row in rows if row["table"] == table]).drop(columns="table", errors="ignore")
+        if frame.empty:
+            continue
+        frame.to_csv(out / f"{table}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        written.append(out / f"{table}.csv")
+        lines += [f"## {title}", "", *_markdown(frame), ""]
+    (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
+    return [out / "speed.md", *written]
+
+
+def _rows(extra_info: dict[str, Any]) -> list[dict[str, Any]]:
+    return extra_info.get("rows", [])
+
+
+def _markdown(frame: pd.DataFrame) -> list[str]:
+    """Bytes as MiB, the interval behind its ratio, everything else as it is."""
+    shown = pd.DataFrame(index=frame.index)
+    for column in frame.columns:
+        if column in ("low", "high"):
+            continue
+        if column == "ratio" and "low" in frame:
+            shown["ratio"] = [f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in zip(frame.ratio, frame.low, frame.high, strict=True)]
+        elif column.endswith("_bytes"):
+            shown[column.removesuffix("_bytes").replace("_", " ") + ", MiB"] = [f"{value / 2**20:.1f}" for value in frame[column]]
+        else:
+            shown[column] = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in frame[column]]
+    header = [f"| {' | '.join(shown.columns)} |", f"|{' --- |' * len(shown.columns)}"]
+    return header + [f"| {' | '.join(row)} |" for row in shown.to_numpy()]
+
+
+def _version(content: dict[str, Any]) -> str:
+    environments = [benchmark["extra_info"].get("torch") for benchmark in content["benchmarks"]]
+    return next((version for version in environments if version), "unknown")
+
+
+def main(path: Path, out: Annotated[Path, typer.Option(help="Folder of the tables.")]) -> None:
+    """Write the tables of a benchmark file."""
+    for written in write(path, out):
+        typer.echo(written)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,113 @@
+"""What each change to a backbone gains: a training step with it and with the plain code it replaced, in turn, one thread.
+
+A backbone's package that has such changes exports them in `changes.PLAIN`: change -> a context in which the plain code runs.
+"""
+
+import importlib
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+
+from bench.backbone import load_backbone
+from bench.meters.storage import StorageMeter
+from bench.profile.steps import Point, make_batch
+from bench.shapes import LatentSpec, Shape
+
+SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
+# case -> backbone, latents (T, H, W), batch, precision, rounds
+CASES: dict[str, tuple[str, Shape, int, str, int]] = {
+    "DiT-XS/2": ("dit:DiT-XS/2", (10, 6, 6), 12, "fp32", 25),
+    "DiT-S/2": ("dit:DiT-S/2", (1, 32, 32), 4, "fp32", 9),
+    "DiT-S/2 bf16": ("dit:DiT-S/2", (1, 32, 32), 4, "bf16", 9),
+    "UNet-XS": ("baselines:UNet-XS", (10, 6, 6), 12, "fp32", 15),
+    "UNet (64, 128)": ("baselines:UNet-S{block_channels: [64, 128]}", (8, 16, 16), 4, "fp32", 9),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def changes(name: str) -> dict[str, Any]:
+    module = importlib.import_module(f"{name.partition(':')[0]}.changes")
+    return module.PLAIN
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize(
+    ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*changes(name), "all of them"]]
+)
+def test_gain(benchmark: Any, case: str, change: str) -> None:
+    name, shape, batch_size, precision, rounds = CASES[case]
+    plain = changes(name)
+    contexts = list(plain.values()) if change == "all of them" else [plain[change]]
+    torch.manual_seed(0)
+    model: Any = load_backbone(name, SPEC)
+    for weight in model.parameters():  # those of a new model leave most gradients zero
+        torch.nn.init.normal_(weight, std=0.05)
+    batch = make_batch(SPEC, Point(batch_size=batch_size, shape=shape), "training", torch.device("cpu"))
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            predictions = model(batch.latents, batch.timesteps, batch.labels)
+        torch.stack([clip.float().square().mean() for clip in predictions]).mean().backward()
+
+    def timed(with_change: bool) -> float:
+        with nullcontext() if with_change else plain_code(contexts):
+            start_s = time.perf_counter()
+            step()
+            return time.perf_counter() - start_s
+
+    def peak_bytes(with_change: bool) -> int:
+        model.zero_grad(set_to_none=True)
+        with nullcontext() if with_change else plain_code(contexts), StorageMeter(list(model.parameters())) as meter:
+            step()
+        return meter.peak_bytes
+
+    times_s: dict[str, list[float]] = {"with": [], "without": []}
+    peaks = {"with": peak_bytes(True), "without": peak_bytes(False)}
+
+    def pair() -> None:
+        """In turn, and turned about, so that neither always comes second."""
+        for with_change in (True, False) if len(times_s["with"]) % 2 else (False, True):
+            times_s["with" if with_change else "without"].append(timed(with_change))
+
+    pair()
+    for series in times_s.values():
+        series.clear()  # the warm-up
+    benchmark.pedantic(pair, rounds=rounds)
+    ratios = sorted(without / with_ for with_, without in zip(times_s["with"], times_s["without"], strict=True))
+    low, high = ratios[_rank(rounds)], ratios[-1 - _rank(rounds)]
+    benchmark.extra_info["torch"] = torch.__version__
+    row = {"table": "gains", "case": case, "change": change, "ratio": statistics.median(ratios), "low": low, "high": high}
+    row |= {"pairs": rounds, "peak_bytes": peaks["with"], "plain_peak_bytes": peaks["without"]}
+    benchmark.extra_info["rows"] = [row]
+    benchmark.extra_info["times_s"] = times_s
+
+
+@contextmanager
+def plain_code(contexts: list[Any]) -> Iterator[None]:
+    """The plain code of all of them."""
+    with ExitStack() as stack:
+        for make in contexts:
+            stack.enter_context(make())
+        yield
+
+
+def _rank(num: int) -> int:
+    """Place of the lower end of a 95 % interval of the median among `num` sorted values (binomial, conservative)."""
+    below, place = 0.0, 0
+    while place < num // 2 and (below := below + math.comb(num, place) / 2**num) <= 0.025:
+        place += 1
+    return max(0, place - 1)

@@ -1,0 +1,87 @@
+"""What fits: the largest batch, number of frames or square size whose predicted peak stays below a limit. Knows no torch."""
+
+from collections.abc import Callable
+
+from bench.shapes import Shape
+
+MOST_UNITS = 2**20  # a search ends there
+GROWTH = 8  # a guess is at most this many times what is known to fit: what is far too large may take long to predict
+CLOSE = 0.001  # of the limit
+MOST_GUESSES = 8  # evaluations after which the interval is halved
+
+
+def largest(cost: Callable[[int], int], limit: float, *, most: int = MOST_UNITS, guess: int = 16) -> int:
+    """The largest n in 1..most of which cost(n), which grows with n, is at most `limit`; 0 where there is none.
+
+    An n whose cost is within `CLOSE` below the limit is as good as the largest, as no prediction is that good. A parabola
+    through the three nearest known points says where to look next: few evaluations, as memory is nearly a polynomial.
+
+    >>> largest(lambda n: 10 + 3 * n, 100), largest(lambda n: n * n, 10), largest(lambda n: n + 5, 3)
+    (30, 3, 0)
+    """
+    known = {1: cost(1)}
+    if known[1] > limit:
+        return 0
+    fits, fails = 1, most + 1
+    looked = min(guess, most)
+    while fails - fits > 1 and known[fits] < (1 - CLOSE) * limit:
+        if not fits < looked < fails:
+            looked = _next(known, fits, fails, (1 - CLOSE / 2) * limit)
+        known[looked] = cost(looked)
+        fits, fails = (looked, fails) if known[looked] <= limit else (fits, looked)
+        looked = 0
+    return fits
+
+
+def _next(known: dict[int, int], fits: int, fails: int, limit: float) -> int:
+    """Where to look between `fits` and `fails`: at the answer that the parabola gives, or right above it, where it is known to fit."""
+    if len(known) > MOST_GUESSES and fails in known:
+        return (fits + fails) // 2
+    distinct = {size: n for n, size in sorted(known.items())}  # of a plateau the last point
+    nearest = sorted((n for n in distinct.values()), key=lambda n: abs(known[n] - limit))[:3]
+    low, high = fits, min(fails - 1, fits * GROWTH)
+    while low < high:  # the last n at which the curve is below the limit
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _curve(nearest, known, middle) <= limit else (low, middle - 1)
+    return max(low, fits + 1)
+
+
+def _curve(places: list[int], known: dict[int, int], at: int) -> float:
+    """Lagrange's polynomial through the known values at `places`."""
+    total = 0.0
+    for place in places:
+        weight = 1.0
+        for other in places:
+            if other != place:
+                weight *= (at - other) / (place - other)
+        total += weight * known[place]
+    return total
+
+
+def unit(check: Callable[[int], None]) -> int:
+    """The smallest size that `check` takes, of which it then takes multiples. ValueError, the check's own, where it takes none."""
+    for size in range(1, 129):
+        if accepts(check, size):
+            return size
+    check(128)
+    raise AssertionError("unreachable: 128 was refused just now")
+
+
+def most_units(check: Callable[[int], None], step: int) -> int:
+    """The most units that `check` takes: a backbone may have positions for so many only."""
+    fits, fails = 1, MOST_UNITS + 1
+    if accepts(check, MOST_UNITS * step):
+        return MOST_UNITS
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if accepts(check, middle * step) else (fits, middle)
+    return fits
+
+
+def accepts(check: Callable[..., None], *sizes: int | Shape) -> bool:
+    """Whether a check raises nothing."""
+    try:
+        check(*sizes)
+    except ValueError:
+        return False
+    return True

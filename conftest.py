@@ -1,0 +1,8 @@
+"""Before any test imports torch: threads that wait must not spin, or a busy machine makes steps take minutes."""
+
+import os
+
+from bench.launch import CALM_THREADS
+
+for name, value in CALM_THREADS.items():
+    os.environ.setdefault(name, value)
