@@ -194,7 +194,7 @@ class CellRun:
         """Labels of the clips to generate: those of the test clips they are compared with."""
         return stages.clips.splits["test"].labels[: self.cell.evaluation.num_samples]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode autocast's casts are lost on a meter
     def _sampling_storage(self, backbone: Any, stages: Stages) -> int:
         """Peak bytes of tensor storage of one denoising evaluation at the sampler's batch size, weights included."""
         cell = self.cell

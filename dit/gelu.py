@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 LINEAR = 2 * math.sqrt(2 / math.pi)  # z = x (LINEAR + CUBIC x^2)
 CUBIC = 0.044715 * LINEAR
 CHUNK = 2**17  # values at a time in backward, so that its temporaries stay in the cache
+MOST_CHUNKS = 512  # each costs a few calls
 
 
 class GELU(nn.Module):
@@ -42,7 +43,8 @@ class _SigmoidGELU(torch.autograd.Function):
         """With s = sigmoid(z): d(x s)/dx = s + s (1 - s) x dz/dx, and x dz/dx = 3 z - 2 LINEAR x."""
         (x,) = ctx.saved_tensors
         slopes = x.new_empty(x.shape)
-        for values, out, upper in zip(*(part.view(-1).split(CHUNK) for part in (x, slopes, grad.contiguous())), strict=True):
+        chunk = max(CHUNK, -(-x.numel() // MOST_CHUNKS))
+        for values, out, upper in zip(*(part.view(-1).split(chunk) for part in (x, slopes, grad.contiguous())), strict=True):
             z = exponent(values)
             gate = torch.sigmoid(z, out=out)
             slope = z.add_(values, alpha=-2 / 3 * LINEAR)  # x dz/dx / 3

@@ -118,6 +118,18 @@ def test_rates_are_two_totals_over_one_window(finished: Path) -> None:
     assert value("sample_tflop_per_s") == pytest.approx(2 * value("flops_per_clip") * value("sample_clips_per_s") / 1e12)
 
 
+def test_cells_in_half_precision_with_blocks_recomputed(tmp_path: Path) -> None:
+    options = {"precision": "bf16", "acceleration": {"checkpointing": "blocks"}, "budget": {"steps": 3}}
+    defaults = {**cell_fields(), **options}
+    del defaults["backbone"]
+    done = command("run", write_matrix(tmp_path, defaults=defaults), "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    for name in ("UNet-XS-seed0", "DiT-XS_2-seed0"):
+        record = record_of(tmp_path / "results", name)
+        assert (record.status, record.reason) == ("ok", None)
+        assert record.measurement("sample_peak_storage_bytes") is not None
+
+
 def test_rivals_saw_the_same_data(finished: Path) -> None:
     first, second = record_of(finished, "UNet-XS-seed0"), record_of(finished, "DiT-XS_2-seed0")
     assert first.data["digest"] == second.data["digest"]
