@@ -4,6 +4,9 @@ Reads the file that `--benchmark-json` wrote and takes the rows that benchmarks 
 """
 
 import json
+import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +47,20 @@ def write(path: Path, out: Path) -> list[Path]:
         lines += [f"## {title}", "", *_markdown(frame), ""]
     (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
     return [out / "speed.md", *written]
+
+
+def of_pairs(ratios: Sequence[float]) -> dict[str, float | int]:
+    """Fields of a row: the median of pairs and its 95 % interval, from their order alone (binomial, conservative).
+
+    >>> of_pairs([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8])
+    {'ratio': 1.4, 'low': 1.1, 'high': 1.7, 'pairs': 9}
+    """
+    ordered, num = sorted(ratios), len(ratios)
+    below, place = 0.0, 0
+    while place < num // 2 and (below := below + math.comb(num, place) / 2**num) <= 0.025:
+        place += 1
+    place = max(0, place - 1)
+    return {"ratio": statistics.median(ordered), "low": ordered[place], "high": ordered[-1 - place], "pairs": num}
 
 
 def _rows(extra_info: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,8 +4,6 @@ A backbone's package that has such changes exports them in `changes.PLAIN`: chan
 """
 
 import importlib
-import math
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,6 +14,7 @@ import torch
 
 from bench.backbone import load_backbone
 from bench.meters.storage import StorageMeter
+from bench.perf.speed import of_pairs
 from bench.profile.steps import Point, make_batch
 from bench.shapes import LatentSpec, Shape
 
@@ -87,11 +86,10 @@ def test_gain(benchmark: Any, case: str, change: str) -> None:
     for series in times_s.values():
         series.clear()  # the warm-up
     benchmark.pedantic(pair, rounds=rounds)
-    ratios = sorted(without / with_ for with_, without in zip(times_s["with"], times_s["without"], strict=True))
-    low, high = ratios[_rank(rounds)], ratios[-1 - _rank(rounds)]
+    ratios = [without / with_ for with_, without in zip(times_s["with"], times_s["without"], strict=True)]
     benchmark.extra_info["torch"] = torch.__version__
-    row = {"table": "gains", "case": case, "change": change, "ratio": statistics.median(ratios), "low": low, "high": high}
-    row |= {"pairs": rounds, "peak_bytes": peaks["with"], "plain_peak_bytes": peaks["without"]}
+    row = {"table": "gains", "case": case, "change": change, **of_pairs(ratios)}
+    row |= {"peak_bytes": peaks["with"], "plain_peak_bytes": peaks["without"]}
     benchmark.extra_info["rows"] = [row]
     benchmark.extra_info["times_s"] = times_s
 
@@ -103,11 +101,3 @@ def plain_code(contexts: list[Any]) -> Iterator[None]:
         for make in contexts:
             stack.enter_context(make())
         yield
-
-
-def _rank(num: int) -> int:
-    """Place of the lower end of a 95 % interval of the median among `num` sorted values (binomial, conservative)."""
-    below, place = 0.0, 0
-    while place < num // 2 and (below := below + math.comb(num, place) / 2**num) <= 0.025:
-        place += 1
-    return max(0, place - 1)

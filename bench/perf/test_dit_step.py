@@ -3,7 +3,6 @@
 A step is forward, mean squared error and backward. All ratios are of pairs that alternate within one run, on one thread.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from bench.backbone import load_backbone
 from bench.meters.flops import count_flops
 from bench.meters.storage import StorageMeter
+from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
@@ -99,8 +99,8 @@ def peak_bytes(model: nn.Module, step: Callable[[], None]) -> int:
     return meter.peak_bytes
 
 
-def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median over rounds of (time of each other / time of ours). Others run before ours in every round."""
+def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Of every round, (time of each other / time of ours). Others run before ours."""
     times: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
 
     def run_others() -> None:
@@ -109,9 +109,8 @@ def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[s
 
     benchmark.pedantic(lambda: times["ours"].append(timed(ours)), setup=run_others, rounds=SIZES[size][-1], warmup_rounds=1)
     pairs = {name: [other / own for other, own in zip(times[name], times["ours"], strict=True)][1:] for name in others}  # less the warm-up
-    ratios = {name: statistics.median(pair) for name, pair in pairs.items()}
-    benchmark.extra_info.update(size=size, times_s=times, median_ratios=ratios)
-    return ratios
+    benchmark.extra_info.update(size=size, times_s=times, torch=torch.__version__)
+    return pairs
 
 
 @pytest.mark.perf
@@ -119,10 +118,10 @@ def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[s
 def test_step_against_diffusers(benchmark: Any, size: str) -> None:
     ours, theirs = backbone(size), Diffusers(size)
     our_step, their_step = step_of(ours, size), step_of(theirs, size)
-    ratio = alternate(benchmark, size, our_step, {"diffusers": their_step})["diffusers"]
-    memory, their_memory = peak_bytes(ours, our_step), peak_bytes(theirs, their_step)
-    benchmark.extra_info.update(peak_storage_bytes=memory, diffusers_peak_storage_bytes=their_memory)
-    print(f"\nDiT-{size}/2 step, float32: {ratio:.2f}x diffusers; storage peak {memory / 2**20:.0f} MiB against {their_memory / 2**20:.0f}")
+    ratios = alternate(benchmark, size, our_step, {"diffusers": their_step})["diffusers"]
+    row = {"table": "rivals", "case": f"DiT-{size}/2", "against": "diffusers' DiTTransformer2DModel", "threads": 1, **of_pairs(ratios)}
+    row |= {"peak_bytes": peak_bytes(ours, our_step), "diffusers_peak_bytes": peak_bytes(theirs, their_step)}
+    benchmark.extra_info["rows"] = [row]
 
 
 @pytest.mark.perf
@@ -130,8 +129,10 @@ def test_step_against_diffusers(benchmark: Any, size: str) -> None:
 def test_step_in_bfloat16_against_float32(benchmark: Any, size: str) -> None:
     model = backbone(size)
     float32, bfloat16 = step_of(model, size), step_of(model, size, bfloat16=True)
-    ratio = alternate(benchmark, size, bfloat16, {"float32": float32})["float32"]
-    print(f"\nDiT-{size}/2 step, bfloat16 under autocast: {ratio:.2f}x float32")
+    ratios = alternate(benchmark, size, bfloat16, {"float32": float32})["float32"]
+    benchmark.extra_info["rows"] = [
+        {"table": "precision", "case": f"DiT-{size}/2", "width": SIZES[size][1], "threads": 1, **of_pairs(ratios)}
+    ]
 
 
 @pytest.mark.perf
@@ -145,7 +146,8 @@ def test_share_of_the_matrix_product_peak(benchmark: Any) -> None:
     if torch.backends.mkldnn.is_available():
         products["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     ratios = alternate(benchmark, size, step_of(backbone(size), size), products)
-    shares = {name: ratio * step_flops / (2 * PEAK_SIZE**3) for name, ratio in ratios.items()}
-    benchmark.extra_info.update(step_flops=step_flops, peak_flops=2 * PEAK_SIZE**3, shares=shares)
-    listed = ", ".join(f"{100 * share:.0f} % of {name}'s" for name, share in shares.items())
-    print(f"\nDiT-{size}/2 step, float32: {listed} product of {PEAK_SIZE} x {PEAK_SIZE} matrices")
+    rows = []
+    for name, pairs in ratios.items():
+        shares = of_pairs([ratio * step_flops / (2 * PEAK_SIZE**3) for ratio in pairs])
+        rows.append({"table": "peak", "case": f"DiT-{size}/2, float32", "product": name, "side": PEAK_SIZE, "threads": 1, **shares})
+    benchmark.extra_info.update(step_flops=step_flops, rows=rows)

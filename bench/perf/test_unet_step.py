@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.backbone import find_factory
 from bench.meters.storage import StorageMeter
+from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec
 
 ROUNDS = 7  # of one step of each contender
@@ -91,9 +91,17 @@ def storage_peak_bytes(network: nn.Module, step: Callable[[], Tensor]) -> int:
     return meter.peak_bytes
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.perf
 @pytest.mark.parametrize("case", CASES)
-def test_unet_train_step_against_plain_diffusers(benchmark, case: str) -> None:
+def test_unet_train_step_against_plain_diffusers(benchmark, case: str, threads: int) -> None:
     name, changes, shape = CASES[case]
     factory: Any = find_factory(name)
     torch.manual_seed(0)
@@ -113,15 +121,9 @@ def test_unet_train_step_against_plain_diffusers(benchmark, case: str) -> None:
         setup=rivals,  # before every round, so that all see the same machine
         rounds=ROUNDS,
     )
-    plain, shipped = (
-        [statistics.median(theirs[clock] / own[clock] for theirs, own in zip(times[whose], times["ours"], strict=True)) for clock in (0, 1)]
-        for whose in ("plain", "shipped")
-    )
-    ratios = {"plain": plain, "shipped": shipped}
-    benchmark.extra_info.update(case=case, threads=torch.get_num_threads(), median_ratios=ratios, peak_storage_bytes=peaks, times=times)
-    mebibytes = {whose: f"{peak / 2**20:.0f}" for whose, peak in peaks.items()}
-    print(
-        f"\nU-Net ({case}), {torch.get_num_threads()} threads, train step: {plain[0]:.2f}x plain diffusers by the clock, {plain[1]:.2f}x "
-        f"in time of all threads; {shipped[0]:.2f}x and {shipped[1]:.2f}x with its dropout as shipped; "
-        f"storage peak {mebibytes['ours']} MiB against {mebibytes['plain']} and {mebibytes['shipped']}"
-    )
+    rows = []
+    for whose, against in (("plain", "diffusers' UNet3DConditionModel, dropout 0"), ("shipped", "the same with its dropout of 0.1")):
+        ratios = [theirs[0] / own[0] for theirs, own in zip(times[whose], times["ours"], strict=True)]
+        row = {"table": "rivals", "case": f"UNet ({case})", "against": against, "threads": threads, **of_pairs(ratios)}
+        rows.append(row | {"peak_bytes": peaks["ours"], "diffusers_peak_bytes": peaks[whose]})
+    benchmark.extra_info.update(rows=rows, times=times, torch=torch.__version__)
