@@ -40,11 +40,13 @@ class Worker:
             command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
         )
         self._buffer = b""
-        self.hello = self._read(START_TIMEOUT_S)
-        if Path(self.hello["tree"]).resolve() != tree.resolve():
-            raise CheckRefused(
-                Exit.DOES_NOT_BUILD, f"{label}: its packages are imported from {self.hello['tree']} and not from {tree}; unset PYTHONHOME"
-            )
+        try:
+            self.hello = self._read(START_TIMEOUT_S)
+            if (found := Path(self.hello["tree"]).resolve()) != tree.resolve():
+                raise CheckRefused(Exit.DOES_NOT_BUILD, f"{label}: its packages are imported from {found} and not from {tree}")
+        except CheckRefused:
+            self.__exit__(None, None, None)
+            raise
 
     def send(self, do: str, **fields: Any) -> None:
         """Send a request; its reply must be read before the next one."""

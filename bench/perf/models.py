@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.acceleration import accelerate
 from bench.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.backbone import load_backbone
 from bench.cell import Cell
@@ -35,7 +36,7 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     generator = np.random.default_rng(0)
     latents = generator.standard_normal((NUM_CLIPS, spec.latent_channels, *shape)).astype(np.float32)
     data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
-    backbone = _backbone(cell.backbone, spec)
+    backbone = _backbone(cell, spec)
     device = _device()
     trainer = Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1, device=device)
     timers = {name: StepTimer(device) for name in ("data", "forward", "backward", "optimiser")}
@@ -69,7 +70,7 @@ def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
     """One batch through every denoising step, guided."""
     cell, spec, shape = _cell(definition), _spec(definition), _shape(definition)
     device = _device()
-    backbone = _backbone(cell.backbone, spec).to(device).eval()
+    backbone = _backbone(cell, spec).to(device).eval()
     timer = StepTimer(device)
     network: Any = timer.timed(backbone)
     num = cell.sampler.batch_size
@@ -102,7 +103,7 @@ def packed_step(definition: dict[str, Any], folder: Path) -> Workload:
     """Forward, loss and backward of a pack of clips of eight shapes."""
     cell, spec = _cell(definition), _spec(definition)
     device = _device()
-    backbone = _backbone(cell.backbone, spec).to(device)
+    backbone = _backbone(cell, spec).to(device)
     generator = torch.Generator().manual_seed(0)
     latents = [torch.randn((spec.latent_channels, *shape), generator=generator).to(device) for shape in PACKED_SHAPES]
     times = torch.linspace(0.1, 0.9, len(latents)).to(device)
@@ -186,9 +187,11 @@ def _shape(definition: dict[str, Any]) -> Shape:
     return _spec(definition).latent_shape((data["num_frames"], data["height"], data["width"]))
 
 
-def _backbone(name: str, spec: LatentSpec) -> Any:
+def _backbone(cell: Cell, spec: LatentSpec) -> Any:
     torch.manual_seed(0)
-    return load_backbone(name, spec)
+    backbone: Any = load_backbone(cell.backbone, spec)
+    accelerate(backbone, cell.acceleration)
+    return backbone
 
 
 def _sizes(name: str, spec: LatentSpec, shape: Shape, backbone: torch.nn.Module) -> dict[str, int]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bench.perf.workload import Workload
 
 SUITE_VERSION = 1  # of the definitions and of what the workers say; suites of different versions are not compared
-STEP_FIELDS = ("backbone", "data", "batching", "objective", "optimizer", "sampler", "precision")  # of a cell, that a step depends on
+# Of a cell, what a step depends on.
+STEP_FIELDS = ("backbone", "data", "batching", "objective", "optimizer", "sampler", "precision", "acceleration")
 
 
 @dataclass(frozen=True, kw_only=True)

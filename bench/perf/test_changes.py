@@ -29,20 +29,13 @@ CASES: dict[str, tuple[str, Shape, int, str, int]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 def changes(name: str) -> dict[str, Any]:
     module = importlib.import_module(f"{name.partition(':')[0]}.changes")
     return module.PLAIN
 
 
 @pytest.mark.perf
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*changes(name), "all of them"]]
 )

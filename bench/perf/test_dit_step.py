@@ -4,7 +4,7 @@ A step is forward, mean squared error and backward. All ratios are of pairs that
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,15 +28,6 @@ SIZES: dict[str, tuple[int, int, int, Shape, int, int]] = {
     "B":  (  12,    768,    12, (1, 32, 32),      4,      5),
 }
 # fmt: on
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads of a shared machine wait for each other."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 class Diffusers(nn.Module):
@@ -114,6 +105,7 @@ def alternate(benchmark: Any, size: str, ours: Callable[[], Any], others: dict[s
 
 
 @pytest.mark.perf
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("size", ["XS", "S"])
 def test_step_against_diffusers(benchmark: Any, size: str) -> None:
     ours, theirs = backbone(size), Diffusers(size)
@@ -125,6 +117,7 @@ def test_step_against_diffusers(benchmark: Any, size: str) -> None:
 
 
 @pytest.mark.perf
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("size", ["S", "B"])
 def test_step_in_bfloat16_against_float32(benchmark: Any, size: str) -> None:
     model = backbone(size)
@@ -136,6 +129,7 @@ def test_step_in_bfloat16_against_float32(benchmark: Any, size: str) -> None:
 
 
 @pytest.mark.perf
+@pytest.mark.usefixtures("one_thread")
 def test_share_of_the_matrix_product_peak(benchmark: Any) -> None:
     """The peak is torch's own float32 product. Where oneDNN's is faster, ours takes that one, and the share may pass 1."""
     size = "S"

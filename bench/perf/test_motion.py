@@ -1,7 +1,5 @@
 """The extractor `motion`: milliseconds a clip on one thread."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -10,14 +8,6 @@ from bench.metrics.motion import load_motion
 
 ROUNDS = 50
 LARGEST_S = 0.05  # a clip
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.perf

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.perf.suite import SUITE_VERSION, suite
+from bench.perf.suite import SUITE_VERSION, Benchmark, suite
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
             "python": platform.python_version(),
         },
     )
-    with Server() as server:
+    with Server(benchmarks) as server:
         for line in sys.stdin:
             request = json.loads(line)
             try:
@@ -51,8 +51,8 @@ def main() -> int:
 class Server(contextlib.AbstractContextManager["Server"]):
     """Holds the one benchmark that is open."""
 
-    def __init__(self) -> None:
-        self._benchmarks = suite()
+    def __init__(self, benchmarks: dict[str, Benchmark]) -> None:
+        self._benchmarks = benchmarks
         self._workload: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
