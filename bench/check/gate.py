@@ -78,7 +78,7 @@ def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Call
         def show(name: str, index: int = index, waiting: list[str] = waiting) -> None:
             say(index, policy.most_pairs, f"pair {index + 1}, {len(waiting)} open: {name}")
 
-        pair = run_pair(base.tree, head.tree, waiting, head_first=index % 2 == 1, count=index == 0, say=show, labels=labels)
+        pair = run_pair(base.tree, head.tree, waiting, index=index, count=index == 0, say=show, labels=labels)
         pairs.append(pair)
         for name, reason in pair.failed.items():
             decisions.drop(name)

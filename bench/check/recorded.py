@@ -45,10 +45,10 @@ def record(tree: Path, names: list[str], num_pairs: int, out: Path, load: bool, 
     """Add pairs of workers of the one tree to the file `out` until it holds `num_pairs`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = len(out.read_text().splitlines()) if out.is_file() else 0
-    with _neighbour(load), out.open("a", encoding="utf-8") as file:
+    with neighbour(load), out.open("a", encoding="utf-8") as file:
         for index in range(done, num_pairs):
             show = partial(say, index, num_pairs)
-            pair = run_pair(tree, tree, names, head_first=index % 2 == 1, count=False, say=show, labels=("base", "head"))
+            pair = run_pair(tree, tree, names, index=index, count=False, say=show, labels=("base", "head"))
             if pair.failed:
                 raise ValueError(f"a benchmark failed: {pair.failed}")
             file.write(json.dumps(_microseconds(pair)) + "\n")
@@ -71,7 +71,8 @@ def _microseconds(pair: Pair) -> dict[str, list[list[int]]]:
 
 
 @contextmanager
-def _neighbour(load: bool) -> Iterator[None]:
+def neighbour(load: bool) -> Iterator[None]:
+    """A busy neighbour while the block runs, where `load` says so."""
     if not load:
         yield
         return

@@ -13,8 +13,8 @@ from bench.store import write_text
 
 SIGNS = {"regressed": "❌", "unchanged": "✅", "improved": "🚀", "inconclusive": "❔", "not comparable": "⚠️"}
 METHOD = (
-    "Two workers, one for each revision, alternate single steps on one thread; a pair of fresh workers is one sample, a benchmark is done "
-    "when its verdict is clear."
+    "Two workers, one for each revision, alternate single steps on one thread of one processor; a pair of fresh workers is one sample, a "
+    "benchmark is done when its verdict is clear."
 )
 HEADLINES = {
     Exit.REGRESSED: "slower, or holds more",

@@ -27,7 +27,7 @@ class Revision:
 
 def repository(start: Path) -> Path:
     """Root of the repository around `start`."""
-    root = _git(start, "rev-parse", "--show-toplevel")
+    root = git(start, "rev-parse", "--show-toplevel")
     if root is None:
         raise CheckRefused(Exit.UNKNOWN_REVISION, f"{start} is in no git repository; run the check inside a checkout")
     return Path(root)
@@ -35,7 +35,7 @@ def repository(start: Path) -> Path:
 
 def refuse_dirty(root: Path) -> None:
     """CheckRefused where tracked files differ from HEAD: what is checked out would not be what is measured."""
-    changed = (_git(root, "diff", "--name-only", "HEAD") or "").splitlines()
+    changed = (git(root, "diff", "--name-only", "HEAD") or "").splitlines()
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckRefused(
@@ -48,13 +48,13 @@ def checked_out(root: Path, names: dict[str, str]) -> Iterator[dict[str, Revisio
     """Role -> revision, each in a fresh work tree. CheckRefused for a name that git does not know, or a commit without the suite."""
     commits = {}
     for role, name in names.items():
-        commit = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        commit = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         if commit is None:
             raise CheckRefused(
                 Exit.UNKNOWN_REVISION,
                 f"--{role} {name!r} is no revision of {root.name}; fetch it (a shallow clone lacks it)",
             )
-        if _git(root, "cat-file", "-e", f"{commit}:{SUITE}") is None:
+        if git(root, "cat-file", "-e", f"{commit}:{SUITE}") is None:
             raise CheckRefused(Exit.DOES_NOT_BUILD, f"--{role} {name!r} ({commit[:9]}) is older than the performance suite: no {SUITE}")
         commits[role] = commit
     folder = Path(tempfile.mkdtemp(prefix="unet-vs-dit-check-"))
@@ -62,18 +62,18 @@ def checked_out(root: Path, names: dict[str, str]) -> Iterator[dict[str, Revisio
         revisions = {}
         for role, commit in commits.items():
             tree = folder / role
-            if _git(root, "worktree", "add", "--detach", "--force", str(tree), commit) is None:
+            if git(root, "worktree", "add", "--detach", "--force", str(tree), commit) is None:
                 raise CheckRefused(Exit.DOES_NOT_BUILD, f"git cannot check {names[role]!r} out into {tree}; is the disk full?")
             revisions[role] = Revision(name=names[role], commit=commit, tree=tree)
         yield revisions
     finally:
         for role in commits:
-            _git(root, "worktree", "remove", "--force", str(folder / role))
+            git(root, "worktree", "remove", "--force", str(folder / role))
         shutil.rmtree(folder, ignore_errors=True)
-        _git(root, "worktree", "prune")
+        git(root, "worktree", "prune")
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git(folder: Path, *arguments: str) -> str | None:
     """What git prints, or None where it fails."""
     tool = shutil.which("git")
     if tool is None:

@@ -1,6 +1,7 @@
 """The deterministic peak of tensor storage, on any device, and what it consists of."""
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 OUTSIDE = "(no module)"  # loss, backward, optimiser
+
+
+def held_bytes() -> int:
+    """Bytes of tensor storage that Python objects of this process hold, each storage once: caches and forgotten tensors too."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        if type(thing) in (Tensor, nn.Parameter) and thing.layout is torch.strided and thing.device.type != "meta":
+            storage = thing.untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
+    return sum(storages.values())
 
 
 @dataclass

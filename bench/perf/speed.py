@@ -18,6 +18,8 @@ TITLES = {
     "precision": "bfloat16 under autocast against float32",
     "peak": "Share of the measured matrix-product peak",
     "gains": "What each change gains: the step with the plain code it replaced, over the step as it is",
+    "harness": "What the harness and its meters add: a step of the trainer over the least that a training step can be",
+    "memory": "Peak of tensor storage of a training step: measured again and again, and predicted",
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.cell import Cell
 from bench.matrix import load_study
 from bench.meters.clock import StopWatch
+from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec
 from bench.train import LatentSet, Trainer
 
@@ -44,6 +45,7 @@ def bare_step(trainer: Trainer, latents: list[Tensor], targets: list[Tensor], ti
 
 
 @pytest.mark.perf
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("backbone", ["baselines:UNet-XS", "dit:DiT-XS/2"])
 def test_harness_overhead(benchmark, tmp_path: Path, backbone: str) -> None:
     trainer = quick_trainer(backbone, tmp_path)
@@ -72,4 +74,5 @@ def test_harness_overhead(benchmark, tmp_path: Path, backbone: str) -> None:
         harness_step_s=harness_s,
     )
     if ratios:
+        benchmark.extra_info["rows"] = [{"table": "harness", "backbone": backbone, **of_pairs(ratios)}]
         print(f"\n{backbone}: the harness adds {statistics.median(ratios) - 1:+.2%} to the bare step (median of {len(ratios)} pairs)")

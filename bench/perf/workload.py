@@ -9,7 +9,7 @@ import torch
 
 from bench.meters.clock import StepTimer, synchronize
 from bench.meters.operators import OperatorCounter, count_kernels
-from bench.meters.storage import StorageMeter
+from bench.meters.storage import StorageMeter, held_bytes
 
 WARMUP_STEPS = 3
 COUNTED_STEPS = 2  # two, so that what one step leaves behind is seen by the next
@@ -48,6 +48,7 @@ class Workload:
             "operators": operators.num_operators,
             "peak_storage_bytes": storage.peak_bytes,
             "kept_bytes": kept_bytes,  # what the steps leave behind: more of it with every step is a leak
+            "held_bytes": held_bytes(),  # at rest, by anything: a tensor kept once, in a cache, is no part of what steps allocate
             **self.counts(),
         }
         if self.device.type == "cuda":

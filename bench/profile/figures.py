@@ -1,32 +1,17 @@
 """Pictures of a profile as SVG files that stand alone: what just fits, and heat maps of the ratios."""
 
-import io
 import math
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.profile.cross import QUANTITIES, ratio
 from bench.profile.result import Cross, ProfileResult
+from bench.svg import COLOURS, GRID, MARKERS, figure, to_svg
 
-COLOURS = ("#1667b7", "#c2510c", "#2a7d4f", "#7f4bb8", "#b02f63", "#7a6a00", "#00747c", "#5b6067")  # those of reports
-MARKERS = "osD^vPX*"
 WIDEST = 2.0  # the colours of a heat map end at least at ratios of 1/4 and 4
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "text.parse_math": False,
-    "legend.frameon": False,
-}
 
 
 def all_figures(result: ProfileResult) -> dict[str, tuple[str, str]]:
@@ -46,9 +31,8 @@ def all_figures(result: ProfileResult) -> dict[str, tuple[str, str]]:
 
 def frontier(result: ProfileResult) -> str:
     """Frames against height = width, one line a backbone."""
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": "frontier"}):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
+    with figure("frontier", 6.4, 4.2) as drawn:
+        axes = drawn.subplots()
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         for place, contender in enumerate(result.contenders):
@@ -62,9 +46,9 @@ def frontier(result: ProfileResult) -> str:
         axes.set_xlabel("latent height = width (cells)")
         axes.set_ylabel("most latent frames")
         axes.set_title(f"Training at batch 1 that just fits {result.target.name} ({result.precision}, predicted)")
-        axes.grid(color="#d9dad6", linewidth=0.6)
+        axes.grid(color=GRID, linewidth=0.6)
         axes.legend()
-        return _svg(figure)
+        return to_svg(drawn)
 
 
 def heat_map(cross: Cross, quantity: str) -> str:
@@ -74,9 +58,8 @@ def heat_map(cross: Cross, quantity: str) -> str:
     table = np.array([[math.log2(value) if (value := values.get((f, s))) else math.nan for s in sizes] for f in frames])
     widest = max(WIDEST, float(np.nanmax(np.abs(table))))
     where = f" on {cross.measured_on}" if quantity == "step_time_s" else ""
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": quantity}):
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        axes = figure.subplots()
+    with figure(quantity, 6.4, 4.4) as drawn:
+        axes = drawn.subplots()
         image = axes.pcolormesh(
             np.arange(len(sizes) + 1) - 0.5, np.arange(len(frames) + 1) - 0.5, table, cmap="RdBu_r", vmin=-widest, vmax=widest
         )
@@ -102,20 +85,13 @@ def heat_map(cross: Cross, quantity: str) -> str:
         axes.set_xlabel("latent height x width (cells)")
         axes.set_ylabel("latent frames")
         axes.set_title(f"{cross.names[0]} / {cross.names[1]}: {QUANTITIES[quantity]}{where}")
-        bar = figure.colorbar(image, ax=axes, label=f"below 1: {cross.names[0]} is cheaper")
+        bar = drawn.colorbar(image, ax=axes, label=f"below 1: {cross.names[0]} is cheaper")
         ticks = np.arange(math.ceil(-widest), math.floor(widest) + 1)
         bar.set_ticks(ticks.tolist(), labels=[f"{2.0**tick:g}" for tick in ticks])
-        return _svg(figure)
+        return to_svg(drawn)
 
 
 def _plain_ticks(axes: Axes, sizes: list[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _svg(figure: Figure) -> str:
-    """Without dates or versions, so that the same numbers make the same file."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()

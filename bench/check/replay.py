@@ -1,0 +1,100 @@
+"""The gate over recorded pairs: how often it cries wolf, and how often it catches what is planted by scaling.
+
+A check's pairs are drawn at random from the recorded ones, without replacement and the same for all benchmarks, and `gate.Decisions`
+decides, the code of a live check. Beside it stands what `pytest-benchmark --benchmark-compare-fail` would say: one process against
+another one, here the head of each pair against the base of the pair before.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.check.gate import Decisions
+from bench.check.policy import Policy
+from bench.check.recorded import Recording
+
+NUM_TRIALS = 2000
+SEED = 1
+STATISTICS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median, "min": np.min}
+RULE = 1.05  # of --benchmark-compare-fail
+RULES = tuple(f"{name}:{RULE - 1:.0%}" for name in STATISTICS)
+
+Say = Callable[[int, int, str], None]
+
+
+def replayed(recording: Recording, policy: Policy, slow_downs: Sequence[float], say: Say) -> pd.DataFrame:
+    """One row for the whole suite of an unchanged tree, and one for each benchmark and planted slow-down (0.05 for 5 %).
+
+    "gate", "mean:5%", ...: shares of checks that say "slower". "pairs": of workers, that the gate took on average.
+    """
+    generator = np.random.default_rng(SEED)
+    log_ratios = recording.log_ratios()
+    names = list(log_ratios)
+    steps_s = {name: float(np.median(times)) for name, times in recording.times_s.items()}
+    recorded = len(log_ratios[names[0]])
+    draws = [generator.permutation(recorded)[: policy.most_pairs] for _ in range(NUM_TRIALS)]
+
+    def row(asked: Sequence[str], slow_down: float) -> dict[str, object]:
+        shift = np.log1p(slow_down)
+        checks = [_check({name: log_ratios[name][draw] + shift for name in asked}, steps_s, policy, len(names)) for draw in draws]
+        return {
+            "machine": recording.name,
+            "recorded": recorded,
+            "benchmark": "whole suite" if len(asked) > 1 else asked[0],
+            "detect": None if len(asked) > 1 else policy.detect_of(asked[0], steps_s[asked[0]]),
+            "planted": slow_down,
+            "gate": float(np.mean(["regressed" in outcomes for outcomes, _ in checks])),
+            "inconclusive": float(np.mean(["inconclusive" in outcomes for outcomes, _ in checks])),
+            "pairs": float(np.mean([used for _, used in checks])),
+            **_compare_fail(recording, asked, slow_down),
+        }
+
+    questions = [(names, 0.0), *(([name], slow_down) for name in names for slow_down in slow_downs)]
+    rows = []
+    for index, (asked, slow_down) in enumerate(questions):
+        say(index, len(questions), f"{recording.name}: {asked[0]}")
+        rows.append(row(asked, slow_down))
+    return pd.DataFrame(rows)
+
+
+def spread(recording: Recording) -> pd.DataFrame:
+    """How far pairs, and processes, of one unchanged tree differ."""
+    rows = []
+    for name, values in recording.log_ratios().items():
+        times = recording.times_s[name]
+        process = np.log(np.mean(times[1:, 1], axis=-1) / np.mean(times[:-1, 0], axis=-1))
+        rows.append(
+            {
+                "machine": recording.name,
+                "benchmark": name,
+                "step_ms": 1000 * float(np.median(times)),
+                "rounds": times.shape[-1],
+                "pair_spread": float(np.std(values, ddof=1)),
+                "largest_pair": float(np.abs(values).max()),
+                "processes_over_5_percent_apart": float(np.mean(np.abs(process) > np.log(RULE))),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _check(log_ratios: dict[str, np.ndarray], steps_s: dict[str, float], policy: Policy, num_benchmarks: int) -> tuple[set[str], int]:
+    """Outcomes that occur in one check, and the pairs it took."""
+    decisions = Decisions(policy, list(log_ratios), num_benchmarks=num_benchmarks)
+    used = 0
+    while used < policy.most_pairs and (waiting := decisions.open()):
+        decisions.add({name: float(log_ratios[name][used]) for name in waiting}, steps_s)
+        used += 1
+    return {estimate.outcome for estimate in decisions.estimates.values()}, used
+
+
+def _compare_fail(recording: Recording, names: Sequence[str], slow_down: float) -> dict[str, float]:
+    """Rule of --benchmark-compare-fail -> how often it says "slower" for any of `names`: each pair's head against the base before."""
+    rates = {}
+    for rule, function in zip(RULES, STATISTICS.values(), strict=True):
+        slower = [
+            (1 + slow_down) * function(recording.times_s[name][1:, 1], axis=-1) > RULE * function(recording.times_s[name][:-1, 0], axis=-1)
+            for name in names
+        ]
+        rates[rule] = float(np.mean(np.any(slower, axis=0)))
+    return rates

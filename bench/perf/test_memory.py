@@ -1,0 +1,41 @@
+"""The storage peak of a training step: is it the same number each time, and the one that is predicted without a device?"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench.profile.measure import measure_memory
+from bench.profile.predict import Predictor
+from bench.profile.steps import Point
+from bench.shapes import LatentSpec
+
+SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
+RUNS = 5
+# name -> latents and batch; the last is of diffusers, through the adapter
+CASES = {
+    "baselines:UNet-XS": Point(batch_size=12, shape=(10, 6, 6)),
+    "dit:DiT-XS/2": Point(batch_size=12, shape=(10, 6, 6)),
+    "baselines:UNet-S": Point(batch_size=1, shape=(8, 16, 16)),
+    "dit:DiT-S/2": Point(batch_size=2, shape=(8, 16, 16)),
+    "diffusers:LatteTransformer3DModel": Point(batch_size=2, shape=(8, 16, 16)),
+}
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_peak(benchmark: Any, name: str, precision: str) -> None:
+    point, device = CASES[name], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predicted = Predictor(name, SPEC, precision, device.type).peak("training", point).num_bytes
+    peaks: list[int] = []
+
+    def run() -> None:
+        peaks.append(measure_memory(name, SPEC, point, "training", precision, device)[0].num_bytes)
+
+    benchmark.pedantic(run, rounds=RUNS)
+    row = {"table": "memory", "backbone": name, "precision": precision, "device": device.type, "latents": "x".join(map(str, point.shape))}
+    row |= {"batch": point.batch_size, "peak_bytes": peaks[0], "runs with this peak": f"{peaks.count(peaks[0])} of {len(peaks)}"}
+    row |= {"predicted_bytes": predicted, "predicted / measured": f"{predicted / peaks[0]:.4f}"}
+    benchmark.extra_info["torch"] = torch.__version__
+    benchmark.extra_info["rows"] = [row]

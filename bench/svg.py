@@ -1,0 +1,38 @@
+"""One look for pictures that stand alone as SVG files; those of reports take their colours from the page instead (bench/report/figures)."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLOURS = ("#1667b7", "#c2510c", "#2a7d4f", "#7f4bb8", "#b02f63", "#7a6a00", "#00747c", "#5b6067")  # those of reports
+MARKERS = "osD^vPX*"
+GRID = "#d9dad6"
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "text.parse_math": False,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def figure(name: str, width: float, height: float) -> Iterator[Figure]:
+    """A figure in the house's style, inches. `name` sets the identifiers in the file: the same numbers make the same file."""
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(drawn: Figure) -> str:
+    """The figure as text, without dates or versions. To be called while `figure` is open."""
+    buffer = io.StringIO()
+    drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
