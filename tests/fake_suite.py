@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 WORKER = """
-import json, math, random, sys
+import json, math, os, random, sys
 from pathlib import Path
 
 tree = Path(__file__).resolve().parents[2]
@@ -31,6 +31,9 @@ for line in sys.stdin:
         else:
             say({"device": "cpu", "num_threads": 1, "torch": "0"})
     elif request["do"] == "step":
+        if "log" in suite:
+            with open(suite["log"], "a") as log:
+                log.write(f"{tree.name} {sorted(os.sched_getaffinity(0))}\\n")
         if benchmark.get("dies"):
             sys.exit("out of luck")
         seconds = benchmark["ms"] / 1000 * process * generator.lognormvariate(0, 0.02)

@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 
 from bench.check.policy import Policy
-from bench.check.replay import NUM_TRIALS, RULES
+from bench.check.replay import NUM_TRIALS, PROMISES, RULES, STEPS
 from bench.svg import COLOURS, GRID, MARKERS, figure, to_svg
 
-PROMISES = {0.05: 0.90, 0.10: 0.99}  # planted slow-down -> share of checks that must call it
 FALSE_ALARMS = 0.01  # of whole checks of an unchanged revision
-STEPS = "train/"  # the benchmarks that the promises are about
 PICTURE = "power.svg"
 LINES: dict[str, Any] = {"gate": "-", **dict(zip(RULES, ((0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))), strict=True))}
 
@@ -24,9 +22,10 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
     lines = [
         "# Does the gate keep its promises?",
         "",
-        f"`python -m bench.check.trials`. Recorded pairs of workers of one unchanged tree: {recorded}. Each share is over",
-        f"{NUM_TRIALS} checks that draw their pairs ({policy.least_pairs} to {policy.most_pairs}) from one recording; a slow-down is",
-        "planted by scaling. Under a rule of `--benchmark-compare-fail` a check is one process against another, as with stored baselines.",
+        f"`python -m bench.check.trials`. Recorded pairs of workers of one unchanged tree: {recorded}.",
+        f"Each share is over {NUM_TRIALS} checks that draw their pairs, {policy.least_pairs} to {policy.most_pairs}, from one recording; a",
+        "slow-down is planted by scaling. Under a rule of `--benchmark-compare-fail` a check is one process against another, as it is",
+        "with stored baselines.",
         "",
         "## An unchanged tree: checks of the whole suite that call anything slower",
         "",
@@ -34,7 +33,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
             ("machine", "gate", *(f"`{rule}`" for rule in RULES), "gate inconclusive", "pairs taken", "promise"),
             [
                 (row["machine"], _share(row["gate"]), *(_share(row[rule]) for rule in RULES), _share(row["inconclusive"]),
-                 f"{row['pairs']:.1f}", f"at most {FALSE_ALARMS:.0%}: {_kept(row['gate'] <= FALSE_ALARMS)}")
+                 f"{row['pairs']:.1f}", f"at most {_share(FALSE_ALARMS, 0)}: {_kept(row['gate'] <= FALSE_ALARMS)}")
                 for row in whole.to_dict("records")
             ],
         ),
@@ -44,7 +43,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         *_table(
             ("machine", "benchmark", "planted", "gate", *(f"`{rule}`" for rule in RULES), "pairs taken", "promise"),
             [
-                (row["machine"], f"`{row['benchmark']}`", f"{row['planted']:.0%}", _share(row["gate"]),
+                (row["machine"], f"`{row['benchmark']}`", _share(row["planted"], 0), _share(row["gate"]),
                  *(_share(row[rule]) for rule in RULES),
                  f"{row['pairs']:.1f}", _promise(row))
                 for row in rows[rows.planted.isin(PROMISES)].to_dict("records")
@@ -62,8 +61,8 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         *_table(
             ("machine", "benchmark", "step", "rounds", "spread of pairs", "largest pair", "processes over 5 % apart"),
             [
-                (row["machine"], f"`{row['benchmark']}`", f"{row['step_ms']:.1f} ms", str(row["rounds"]), f"{row['pair_spread']:.2%}",
-                 f"{row['largest_pair']:.2%}", _share(row["processes_over_5_percent_apart"]))
+                (row["machine"], f"`{row['benchmark']}`", f"{row['step_ms']:.1f} ms", str(row["rounds"]), _share(row["pair_spread"], 2),
+                 _share(row["largest_pair"], 2), _share(row["processes_over_5_percent_apart"]))
                 for row in spreads.to_dict("records")
             ],
         ),
@@ -117,15 +116,15 @@ def _promise(row: Mapping[Any, Any]) -> str:
     share = PROMISES[row["planted"]]
     if row["planted"] < row["detect"]:
         return ""
-    return f"at least {share:.0%}: {_kept(row['gate'] >= share)}"
+    return f"at least {_share(share, 0)}: {_kept(row['gate'] >= share)}"
 
 
 def _kept(kept: bool) -> str:
     return "yes" if kept else "**no**"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _share(value: float, decimals: int = 1) -> str:
+    return f"{100 * value:.{decimals}f} %"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.check.exits import CheckRefused, Exit
-from bench.check.judge import Estimate, Outcome, alpha_of_a_look, judge_pairs
+from bench.check.judge import Estimate, Outcome, alpha_of_a_look, judge_pairs, usual_spread
 from bench.check.lockstep import Pair, run_pair
 from bench.check.policy import Policy
 from bench.check.result import CheckResult, Side, Verdict
@@ -24,26 +24,27 @@ DEPENDENCIES = ("constraints.txt", "pyproject.toml")  # both revisions run in th
 class Decisions:
     """The sequential test: pairs go in one by one, a benchmark leaves when its verdict is clear. Used live and by the replay alike."""
 
-    def __init__(self, policy: Policy, names: Sequence[str], num_benchmarks: int | None = None):
-        """`num_benchmarks`: over how many the false alarms are shared, where `names` are a part of a suite."""
+    def __init__(self, policy: Policy, names: Sequence[str]):
         self.policy = policy
         self.log_ratios: dict[str, list[float]] = {name: [] for name in names}
         self.detect: dict[str, float] = {}
         self.estimates: dict[str, Estimate] = {}
-        self.alpha = alpha_of_a_look(policy.false_alarms, num_benchmarks or max(1, len(names)), policy.most_pairs - policy.least_pairs + 1)
+        self.alpha = alpha_of_a_look(policy.false_alarms, max(1, len(names)), policy.most_pairs - policy.least_pairs + 1)
 
     def open(self) -> list[str]:
         """Benchmarks whose verdict is not clear yet."""
         return [name for name in self.log_ratios if self._outcome(name) == "inconclusive"]
 
     def add(self, log_ratios: Mapping[str, float], steps_s: Mapping[str, float]) -> None:
-        """One pair's log ratio of each benchmark, and what a step of it takes."""
+        """One pair's log ratio of each benchmark that is open, and what a step of it takes."""
         for name, value in log_ratios.items():
-            values = self.log_ratios[name]
-            values.append(value)
-            detect = self.detect.setdefault(name, self.policy.detect_of(name, steps_s[name]))
-            if len(values) >= self.policy.least_pairs:
-                self.estimates[name] = judge_pairs(values, detect=detect, alpha=self.alpha)
+            self.log_ratios[name].append(value)
+            self.detect.setdefault(name, self.policy.detect_of(name, steps_s[name]))
+        judged = [name for name in log_ratios if len(self.log_ratios[name]) >= self.policy.least_pairs]
+        if judged:
+            usual = usual_spread(values for values in self.log_ratios.values() if len(values) > 1)
+            for name in judged:
+                self.estimates[name] = judge_pairs(self.log_ratios[name], detect=self.detect[name], alpha=self.alpha, usual=usual)
 
     def drop(self, name: str) -> None:
         """A benchmark that failed is judged no more."""

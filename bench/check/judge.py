@@ -2,12 +2,13 @@
 
 One benchmark at a time. A slow-down is called when the mean log ratio is at least half of the smallest slow-down that must be caught
 (halfway, so that missing it and crying wolf are equally far) and a one-sided t-test says that it is no accident. The variance of
-few pairs is itself uncertain: it is shrunk towards what is usual (Smyth 2004, the moderated t-test of limma).
+few pairs is itself uncertain: it is shrunk towards what is usual (Smyth 2004, the moderated t-test of limma). Usual is what recordings
+showed, or, where all the suite is noisier than that, what it shows in this very check.
 """
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,15 +30,25 @@ class Estimate:
     outcome: Outcome
 
 
-def judge_pairs(log_ratios: Sequence[float], *, detect: float, alpha: float) -> Estimate:
+def usual_spread(suite: Iterable[Sequence[float]]) -> float:
+    """Standard deviation of pairs to shrink towards: that of recordings, or the median over the benchmarks of this check if it is larger.
+
+    `suite`: of each benchmark that has two or more pairs, its log ratios.
+    """
+    variances = [_squares(log_ratios) / (len(log_ratios) - 1) for log_ratios in suite]
+    return max(PRIOR_SPREAD, math.sqrt(statistics.median(variances)))
+
+
+def judge_pairs(log_ratios: Sequence[float], *, detect: float, alpha: float, usual: float = PRIOR_SPREAD) -> Estimate:
     """Verdict from pairs of workers; "inconclusive" also means "not yet".
 
-    `detect`: the smallest slow-down to catch, 0.05 for 5 %. `alpha`: chance of a false alarm that this one look may have.
+    `detect`: the smallest slow-down to catch, 0.05 for 5 %. `alpha`: chance of a false alarm that this one look may have. `usual`: see
+    `usual_spread`.
     """
     num = len(log_ratios)
     mean = statistics.fmean(log_ratios)
     freedom = PRIOR_FREEDOM + num - 1
-    variance = (PRIOR_FREEDOM * PRIOR_SPREAD**2 + _squares(log_ratios)) / freedom
+    variance = (PRIOR_FREEDOM * usual**2 + _squares(log_ratios)) / freedom
     return _decide(mean, math.sqrt(variance / num), freedom, num, detect, alpha)
 
 

@@ -66,8 +66,8 @@ class Trial:
         """In words."""
         return {
             "nothing": "nothing",
-            "slow-down": f"{self.share:.0%} slower: {self.where}",
-            "tensor kept": f"a tensor of {LEAK_SHARE:.0%} of the peak kept: {self.where}",
+            "slow-down": f"{100 * self.share:.0f} % slower: {self.where}",
+            "tensor kept": f"a tensor of {100 * LEAK_SHARE:.0f} % of the peak kept: {self.where}",
             "operator": f"one operator more: {self.where}",
         }[self.plant]
 

@@ -17,16 +17,20 @@ from bench.check.recorded import Recording
 NUM_TRIALS = 2000
 SEED = 1
 STATISTICS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median, "min": np.min}
+PROMISES = {0.05: 0.90, 0.10: 0.99}  # planted slow-down -> share of checks that must call it
+STEPS = "train/"  # the benchmarks that the promises are about
+CURVE = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.10, 0.15)  # slow-downs planted in those, for a picture
 RULE = 1.05  # of --benchmark-compare-fail
 RULES = tuple(f"{name}:{RULE - 1:.0%}" for name in STATISTICS)
 
 Say = Callable[[int, int, str], None]
 
 
-def replayed(recording: Recording, policy: Policy, slow_downs: Sequence[float], say: Say) -> pd.DataFrame:
+def replayed(recording: Recording, policy: Policy, say: Say) -> pd.DataFrame:
     """One row for the whole suite of an unchanged tree, and one for each benchmark and planted slow-down (0.05 for 5 %).
 
-    "gate", "mean:5%", ...: shares of checks that say "slower". "pairs": of workers, that the gate took on average.
+    "gate", "mean:5%", ...: shares of checks that say "slower". "pairs": of workers, that the gate took by the whole suite
+    on average.
     """
     generator = np.random.default_rng(SEED)
     log_ratios = recording.log_ratios()
@@ -35,26 +39,32 @@ def replayed(recording: Recording, policy: Policy, slow_downs: Sequence[float], 
     recorded = len(log_ratios[names[0]])
     draws = [generator.permutation(recorded)[: policy.most_pairs] for _ in range(NUM_TRIALS)]
 
-    def row(asked: Sequence[str], slow_down: float) -> dict[str, object]:
-        shift = np.log1p(slow_down)
-        checks = [_check({name: log_ratios[name][draw] + shift for name in asked}, steps_s, policy, len(names)) for draw in draws]
+    def row(name: str | None, slow_down: float) -> dict[str, object]:
+        """`name`: where it is planted, and asked for; None for all of the suite."""
+        shift = {name: np.log1p(slow_down)}
+        outcomes, taken = [], []
+        for draw in draws:
+            found, pairs = _check({each: values[draw] + shift.get(each, 0.0) for each, values in log_ratios.items()}, steps_s, policy)
+            outcomes.append(set(found.values()) if name is None else {found[name]})
+            taken.append(pairs)
         return {
             "machine": recording.name,
             "recorded": recorded,
-            "benchmark": "whole suite" if len(asked) > 1 else asked[0],
-            "detect": None if len(asked) > 1 else policy.detect_of(asked[0], steps_s[asked[0]]),
+            "benchmark": name or "whole suite",
+            "detect": policy.detect_of(name, steps_s[name]) if name else None,
             "planted": slow_down,
-            "gate": float(np.mean(["regressed" in outcomes for outcomes, _ in checks])),
-            "inconclusive": float(np.mean(["inconclusive" in outcomes for outcomes, _ in checks])),
-            "pairs": float(np.mean([used for _, used in checks])),
-            **_compare_fail(recording, asked, slow_down),
+            "gate": float(np.mean(["regressed" in found for found in outcomes])),
+            "inconclusive": float(np.mean(["inconclusive" in found for found in outcomes])),
+            "pairs": float(np.mean(taken)),
+            **_compare_fail(recording, [name] if name else names, slow_down),
         }
 
-    questions = [(names, 0.0), *(([name], slow_down) for name in names for slow_down in slow_downs)]
+    questions: list[tuple[str | None, float]] = [(None, 0.0)]
+    questions += [(name, each) for name in names for each in (CURVE if name.startswith(STEPS) else PROMISES)]
     rows = []
-    for index, (asked, slow_down) in enumerate(questions):
-        say(index, len(questions), f"{recording.name}: {asked[0]}")
-        rows.append(row(asked, slow_down))
+    for index, (name, slow_down) in enumerate(questions):
+        say(index, len(questions), f"{recording.name}: {name or 'whole suite'}")
+        rows.append(row(name, slow_down))
     return pd.DataFrame(rows)
 
 
@@ -78,14 +88,14 @@ def spread(recording: Recording) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _check(log_ratios: dict[str, np.ndarray], steps_s: dict[str, float], policy: Policy, num_benchmarks: int) -> tuple[set[str], int]:
-    """Outcomes that occur in one check, and the pairs it took."""
-    decisions = Decisions(policy, list(log_ratios), num_benchmarks=num_benchmarks)
+def _check(log_ratios: dict[str, np.ndarray], steps_s: dict[str, float], policy: Policy) -> tuple[dict[str, str], int]:
+    """(benchmark -> outcome, pairs taken) of one check."""
+    decisions = Decisions(policy, list(log_ratios))
     used = 0
     while used < policy.most_pairs and (waiting := decisions.open()):
         decisions.add({name: float(log_ratios[name][used]) for name in waiting}, steps_s)
         used += 1
-    return {estimate.outcome for estimate in decisions.estimates.values()}, used
+    return {name: estimate.outcome for name, estimate in decisions.estimates.items()}, used
 
 
 def _compare_fail(recording: Recording, names: Sequence[str], slow_down: float) -> dict[str, float]:

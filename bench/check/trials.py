@@ -15,7 +15,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from bench.check.evidence import PICTURE, PROMISES, power, to_markdown
+from bench.check.evidence import PICTURE, power, to_markdown
 from bench.check.planted import run_trials
 from bench.check.policy import read_policy
 from bench.check.recorded import read_recording, record
@@ -23,7 +23,6 @@ from bench.check.replay import replayed, spread
 from bench.progress import Reporter
 from bench.store import write_text
 
-PLANTED = (0.0, 0.01, 0.02, 0.03, 0.04, *PROMISES, 0.075, 0.15)  # slow-downs of the picture and the tables
 LIVE = "live.jsonl"
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -54,7 +53,7 @@ def replay(folder: Path, recordings: Annotated[list[str], typer.Argument(help="F
     policy = read_policy(None)
     read = [read_recording(folder / name) for name in recordings]
     with Reporter("replay").live() as progress:
-        rows = pd.concat([replayed(recording, policy, sorted(PLANTED), progress) for recording in read])
+        rows = pd.concat([replayed(recording, policy, progress) for recording in read])
     spreads = pd.concat([spread(recording) for recording in read])
     checks = [json.loads(line) for line in (folder / LIVE).read_text().splitlines()] if (folder / LIVE).is_file() else []
     for name, frame in (("trials", rows), ("spread", spreads)):

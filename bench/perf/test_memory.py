@@ -34,7 +34,13 @@ def test_peak(benchmark: Any, name: str, precision: str) -> None:
         peaks.append(measure_memory(name, SPEC, point, "training", precision, device)[0].num_bytes)
 
     benchmark.pedantic(run, rounds=RUNS)
-    row = {"table": "memory", "backbone": name, "precision": precision, "device": device.type, "latents": "x".join(map(str, point.shape))}
+    row: dict[str, Any] = {
+        "table": "memory",
+        "backbone": name,
+        "precision": precision,
+        "device": device.type,
+        "latents": "x".join(map(str, point.shape)),
+    }
     row |= {"batch": point.batch_size, "peak_bytes": peaks[0], "runs with this peak": f"{peaks.count(peaks[0])} of {len(peaks)}"}
     row |= {"predicted_bytes": predicted, "predicted / measured": f"{predicted / peaks[0]:.4f}"}
     benchmark.extra_info["torch"] = torch.__version__
