@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.check.judge import alpha_of_a_look, judge_groups, judge_pairs
+from bench.check.judge import PRIOR_SPREAD, alpha_of_a_look, judge_groups, judge_pairs, usual_spread
 
 ALPHA = alpha_of_a_look(0.01, 11, 9)
 
@@ -39,6 +39,16 @@ def test_evidence_without_size_passes() -> None:
 def test_a_few_equal_pairs_do_not_pretend_to_certainty() -> None:
     """Pairs that happen to agree say little of the spread: the usual one stands in."""
     assert judge_pairs([math.log(1.03)] * 2, detect=0.05, alpha=ALPHA).outcome == "inconclusive"
+
+
+def test_what_is_usual_is_what_the_suite_shows_where_it_is_noisier() -> None:
+    calm, wild = [0.001, -0.001, 0.0], [0.1, -0.1, 0.0]
+    assert usual_spread([calm, calm, wild]) == PRIOR_SPREAD
+    assert usual_spread([calm, wild, wild]) == pytest.approx(0.1)
+    assert usual_spread([wild]) == pytest.approx(0.1)
+    four = [0.05, 0.06, 0.04, 0.05]
+    assert judge_pairs(four, detect=0.05, alpha=ALPHA).outcome == "regressed"
+    assert judge_pairs(four, detect=0.05, alpha=ALPHA, usual=0.1).outcome == "inconclusive"
 
 
 def test_false_alarms_are_rare_and_slow_downs_are_caught() -> None:

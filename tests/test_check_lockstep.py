@@ -23,11 +23,11 @@ def test_steps_alternate_in_one_order_on_one_processor(tmp_path: Path, index: in
     steps = log.read_text().splitlines()
     rounds = len(pair.rounds["a"].base_s)
     assert 25 <= rounds <= 36
-    assert len(steps) == 2 + 2 * rounds
+    assert len(steps) == 2 * 2 + 2 * rounds
     first, second = ("base", "head") if index % 2 == 0 else ("head", "base")
     cpu = cpus[index // 2 % len(cpus)]
-    assert set(steps[::2]) == {f"{first} [{cpu}]"}
-    assert set(steps[1::2]) == {f"{second} [{cpu}]"}
+    assert set(steps[4::2]) == {f"{first} [{cpu}]"}
+    assert set(steps[5::2]) == {f"{second} [{cpu}]"}
 
 
 def test_long_steps_get_fewer_rounds() -> None:

@@ -3,7 +3,7 @@
 One benchmark at a time. A slow-down is called when the mean log ratio is at least half of the smallest slow-down that must be caught
 (halfway, so that missing it and crying wolf are equally far) and a one-sided t-test says that it is no accident. The variance of
 few pairs is itself uncertain: it is shrunk towards what is usual (Smyth 2004, the moderated t-test of limma). Usual is what recordings
-showed, or, where all the suite is noisier than that, what it shows in this very check.
+showed, or, where the whole suite is noisier than that, what it shows in this very check.
 """
 
 import math
@@ -14,8 +14,9 @@ from typing import Literal
 
 Outcome = Literal["regressed", "unchanged", "improved", "inconclusive", "not comparable"]
 
-# A usual spread of pairs and how many pairs' worth it is: a little over the 0.9 % of 4 pairs of 5 benchmarks, one thread, two busy cores.
-PRIOR_SPREAD, PRIOR_FREEDOM = 0.012, 4
+# A usual spread of pairs and how many pairs' worth it is. Recordings have 0.4 to 1.5 % (reports/gate). With more weight, a machine on
+# which pairs differ by 3 % or more would raise false alarms where few benchmarks are chosen.
+PRIOR_SPREAD, PRIOR_FREEDOM = 0.01, 2
 MISS = 0.01  # chance of calling "unchanged" what is just as slow as must be caught
 
 
@@ -31,12 +32,12 @@ class Estimate:
 
 
 def usual_spread(suite: Iterable[Sequence[float]]) -> float:
-    """Standard deviation of pairs to shrink towards: that of recordings, or the median over the benchmarks of this check if it is larger.
+    """Standard deviation of pairs to shrink towards: that of recordings, or the lower median over a suite's benchmarks if it is larger.
 
-    `suite`: of each benchmark that has two or more pairs, its log ratios.
+    `suite`: of each benchmark with two or more pairs, its log ratios.
     """
     variances = [_squares(log_ratios) / (len(log_ratios) - 1) for log_ratios in suite]
-    return max(PRIOR_SPREAD, math.sqrt(statistics.median(variances)))
+    return max(PRIOR_SPREAD, math.sqrt(statistics.median_low(variances)))
 
 
 def judge_pairs(log_ratios: Sequence[float], *, detect: float, alpha: float, usual: float = PRIOR_SPREAD) -> Estimate:

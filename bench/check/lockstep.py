@@ -90,9 +90,10 @@ def _rounds(workers: dict[str, Worker], name: str, pair: Pair, count: bool, cpu:
     if cpu is not None:
         for worker in workers.values():
             worker.pin([cpu])
-    steps_s = [_ask(worker, role, "step")["s"] for role, worker in workers.items()]
+    # The faster of two, so that one step in a neighbour's way does not cost rounds; of the slower worker.
+    step_s = max(min(_ask(worker, role, "step")["s"] for _ in range(2)) for role, worker in workers.items())
     rounds = Rounds()
-    for _ in range(num_rounds(max(steps_s))):
+    for _ in range(num_rounds(step_s)):
         for role, worker in workers.items():
             reply = _ask(worker, role, "step")
             (rounds.base_s if role == "base" else rounds.head_s).append(reply["s"])
