@@ -14,7 +14,7 @@ from typing import Literal
 
 Outcome = Literal["regressed", "unchanged", "improved", "inconclusive", "not comparable"]
 
-# A usual spread of pairs and how many pairs' worth it is. Recordings have 0.4 to 1.5 % (reports/gate). With more weight, a machine on
+# A usual spread of pairs and how many pairs' worth it is. Recordings have 0.4 to 1.7 % (reports/gate). With more weight, a machine on
 # which pairs differ by 3 % or more would raise false alarms where few benchmarks are chosen.
 PRIOR_SPREAD, PRIOR_FREEDOM = 0.01, 2
 MISS = 0.01  # chance of calling "unchanged" what is just as slow as must be caught
