@@ -29,6 +29,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
     """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
     import torch
 
+    from bench.allocator import keep_freed_memory
     from bench.match.search import match_backbone
     from bench.precision import use_exact_float32
     from bench.preflight import prepare
@@ -38,6 +39,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
     from bench.train import Interrupted
 
     use_exact_float32()
+    keep_freed_memory()
     with Reporter(job.label).live() as progress:
         try:
             if job.kind == "match":

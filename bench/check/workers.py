@@ -19,9 +19,6 @@ START_TIMEOUT_S = 120.0
 # One thread: a neighbour on a shared machine that holds one core holds up every barrier between threads. On two busy cores the spread
 # of pairs was about 0.9 % on one thread and 3 % on two, and steps of this size are no faster on two.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# glibc hands large blocks back to the system and fetches them again, page by page, in some processes and not in others: pairs of one
-# unchanged tree differed by 2 to 5 % in packed and U-Net steps, and by 0.5 to 1 % with these.
-MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 REPLY_TIMEOUT_S = 300.0  # the longest request opens a benchmark on a busy machine
 
 
@@ -42,7 +39,7 @@ class Worker:
         self.label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-        environment |= {"PYTHONPATH": str(tree), **THREADS, **MEMORY}
+        environment |= {"PYTHONPATH": str(tree), **THREADS}
         command = [sys.executable, "-m", "bench.perf.worker"]
         # Neither the caller's folder nor Ctrl-C reaches it: its end is the end of its standard input.
         self._process = subprocess.Popen(

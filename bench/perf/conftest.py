@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from bench.allocator import keep_freed_memory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_memory() -> None:
+    """As in every process that trains."""
+    keep_freed_memory()
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

@@ -87,11 +87,13 @@ class Server(contextlib.AbstractContextManager["Server"]):
     def _open(self, name: str) -> dict[str, Any]:
         import torch
 
+        from bench.allocator import keep_freed_memory
         from bench.perf.workload import warm_up
         from bench.precision import use_exact_float32
 
         self.close()
         use_exact_float32()
+        keep_freed_memory()
         start_s = time.perf_counter()
         self._folder = tempfile.TemporaryDirectory()
         self._workload = self._benchmarks[name].open(Path(self._folder.name))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from bench.allocator import keep_freed_memory
 from bench.backbone import canonical_name
 from bench.meters.peak import matmul_peak
 from bench.precision import use_exact_float32
@@ -49,6 +50,7 @@ def run(
     point = Point(batch_size=batch_size, shape=parse_latents(latents))
     here = pick_device(device)
     use_exact_float32()
+    keep_freed_memory()
     target = find_target(here, device, find_card(card) if card is not None else None, precision)
     spec = LatentSpec(latent_channels=channels, spatial_stride=8, temporal_stride=1, num_labels=num_labels)
     request = Request(names=tuple(names), spec=spec, point=point, precision=precision, cross=cross, frontier=draws)
