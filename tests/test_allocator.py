@@ -13,8 +13,8 @@ from bench import allocator
 TURNS, BLOCK_BYTES = 20, 40 << 20
 SCRIPT = f"""
 import resource, sys
-from bench.allocator import hand_back_freed_memory, keep_freed_memory
-done = {{"keep": keep_freed_memory, "hand back": hand_back_freed_memory, "nothing": lambda: True}}[sys.argv[1]]()
+from bench.allocator import keep_freed_memory
+done = sys.argv[1] == "nothing" or keep_freed_memory()
 block = b"x" * {BLOCK_BYTES}
 del block
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -38,7 +38,6 @@ def test_blocks_are_taken_from_what_was_freed_before() -> None:
     kept = faults("keep")
     assert kept < TURNS  # a handful, where a block has 20 pages at the very least
     assert faults("nothing") >= 10 * TURNS
-    assert faults("hand back") >= 10 * TURNS
 
 
 def test_a_smaller_threshold_where_the_library_takes_no_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +63,6 @@ def test_nothing_is_done_without_such_a_call(monkeypatch: pytest.MonkeyPatch, er
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert not allocator.keep_freed_memory()
-    assert not allocator.hand_back_freed_memory()
 
 
 @pytest.mark.parametrize("place", ["bench.worker:perform", "bench.perf.worker:Server._open", "bench.profile.command:run"])

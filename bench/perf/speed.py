@@ -18,6 +18,7 @@ TITLES = {
     "precision": "bfloat16 under autocast against float32",
     "peak": "Share of the measured matrix-product peak",
     "gains": "What each change gains: the step with the plain code it replaced, over the step as it is",
+    "allocator": "Freed memory kept: the step of a process as glibc has it, over the step of one that keeps what it frees",
     "harness": "What the harness and its meters add: a step of the trainer over the least that a training step can be",
     "memory": "Peak of tensor storage of a training step: measured again and again, and predicted",
 }
@@ -76,7 +77,7 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
         if column in ("low", "high"):
             continue
         if column == "ratio" and "low" in frame:
-            shown["ratio"] = [f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in zip(frame.ratio, frame.low, frame.high, strict=True)]
+            shown["ratio"] = [f"{r:.3f} [{low:.3f}, {high:.3f}]" for r, low, high in zip(frame.ratio, frame.low, frame.high, strict=True)]
         elif column.endswith("_bytes"):
             shown[column.removesuffix("_bytes").replace("_", " ") + ", MiB"] = [f"{value / 2**20:.1f}" for value in frame[column]]
         else:

@@ -1,7 +1,6 @@
 """What each change to a backbone gains: a training step with it and with the plain code it replaced, in turn, one thread.
 
-A backbone's package that has such changes exports them in `changes.PLAIN`: change -> a context in which the plain code runs. The harness
-has one of its own, for every backbone.
+A backbone's package that has such changes exports them in `changes.PLAIN`: change -> a context in which the plain code runs.
 """
 
 import importlib
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench.allocator import hand_back_freed_memory, keep_freed_memory
 from bench.backbone import load_backbone
 from bench.meters.storage import StorageMeter
 from bench.perf.speed import of_pairs
@@ -36,27 +34,15 @@ def changes(name: str) -> dict[str, Any]:
     return module.PLAIN
 
 
-@contextmanager
-def memory_handed_back() -> Iterator[None]:
-    """What glibc does by itself."""
-    if not hand_back_freed_memory():
-        pytest.skip("the C library has no mallopt")
-    yield
-    keep_freed_memory()
-
-
-HARNESS = {"freed memory kept": memory_handed_back}
-
-
 @pytest.mark.perf
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*changes(name), "all of them", *HARNESS]]
+    ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*changes(name), "all of them"]]
 )
 def test_gain(benchmark: Any, case: str, change: str) -> None:
     name, shape, batch_size, precision, rounds = CASES[case]
-    plain = changes(name) | HARNESS
-    contexts = list(changes(name).values()) if change == "all of them" else [plain[change]]
+    plain = changes(name)
+    contexts = list(plain.values()) if change == "all of them" else [plain[change]]
     torch.manual_seed(0)
     model: Any = load_backbone(name, SPEC)
     for weight in model.parameters():  # those of a new model leave most gradients zero
