@@ -19,11 +19,11 @@ CASES = {
     "UNet-S": ("baselines:UNet-S", (16, 32, 32), 2, 5),
 }
 STEPPER = """
-import re, sys, time
-from pathlib import Path
+import sys, time
 import torch
 from bench.allocator import keep_freed_memory
 from bench.backbone import load_backbone
+from bench.meters.memory import PhaseMemory
 from bench.profile.steps import Point, make_batch
 from bench.shapes import LatentSpec
 
@@ -34,6 +34,8 @@ spec = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_la
 model = load_backbone(name, spec)
 batch = make_batch(spec, Point(batch_size=batch_size, shape=shape), "training", torch.device("cpu"))
 optimizer = torch.optim.AdamW(model.parameters())
+memory = PhaseMemory(torch.device("cpu"))
+memory.start()
 for _ in sys.stdin:
     start_s = time.perf_counter()
     predictions = model(batch.latents, batch.timesteps, batch.labels)
@@ -41,9 +43,7 @@ for _ in sys.stdin:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     end_s = time.perf_counter()
-    # Of this program alone: the peak that getrusage tells begins with that of the process that started it.
-    peak_kib = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)
-    print(end_s - start_s, peak_kib, flush=True)
+    print(end_s - start_s, memory.peaks()["peak_rss_bytes"], flush=True)
 """
 
 
@@ -56,7 +56,7 @@ class Stepper:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def step(self) -> tuple[float, int]:
-        """Seconds, and the peak of resident memory so far in KiB."""
+        """Seconds, and the peak of resident memory so far in bytes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -90,5 +90,5 @@ def test_gain_of_kept_memory(benchmark: Any, case: str) -> None:
         benchmark.pedantic(pair, rounds=CASES[case][-1])
     ratios = [plain_s / kept_s for kept_s, plain_s in zip(times_s["kept"], times_s["handed back"], strict=True)]
     row = {"table": "allocator", "case": case, **of_pairs(ratios)}
-    row |= {"resident_bytes": 1024 * resident["kept"], "resident_without_bytes": 1024 * resident["handed back"]}
+    row |= {"resident_bytes": resident["kept"], "resident_without_bytes": resident["handed back"]}
     benchmark.extra_info.update(rows=[row], times_s=times_s)
