@@ -1,6 +1,7 @@
-"""Tables of what the benchmarks of the backbones' steps found: `python -m bench.perf.speed BENCHMARK.json --out reports/speed`.
+"""Tables of what the benchmarks of the backbones' steps found: `python -m bench.perf.speed BENCHMARK.json ... --out reports/speed`.
 
-Reads the file that `--benchmark-json` wrote and takes the rows that benchmarks left in `extra_info`; times nothing itself.
+Reads the files that `--benchmark-json` wrote and takes the rows that benchmarks left in `extra_info`; times nothing itself. A table of a
+later file takes the place of an earlier one's: a part measured again.
 """
 
 import json
@@ -24,30 +25,42 @@ TITLES = {
 }
 
 
-def write(path: Path, out: Path) -> list[Path]:
-    """Tables of the benchmarks in `path`, as Markdown together and as CSV each. ValueError where it has none."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in _rows(benchmark["extra_info"])]
-    if not rows:
-        raise ValueError(f"{path} has no rows for a table; write it with `tox -e speed`")
+def write(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Tables of the benchmarks in `paths`, as Markdown together and as CSV each.
+
+    ValueError where a file has no rows, or is of another processor or torch than the first.
+    """
+    tables: dict[str, list[dict[str, Any]]] = {}
+    commits: dict[str, str] = {}  # of each table
+    machines = []
+    for path in paths:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in _rows(benchmark["extra_info"])]
+        if not rows:
+            raise ValueError(f"{path} has no rows for a table; write it with `tox -e speed`")
+        names = {row["table"] for row in rows}
+        tables |= {name: [row for row in rows if row["table"] == name] for name in names}
+        commits |= dict.fromkeys(names, content["commit_info"]["id"][:9])
+        processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
+        machines.append(f"{processor}, torch {_version(content)}")
+        if machines[-1] != machines[0]:
+            raise ValueError(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")
     out.mkdir(parents=True, exist_ok=True)
-    processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
     lines = [
         "# The backbones' steps",
         "",
-        f"`tox -e speed` on {processor}, torch {_version(content)}, commit {content['commit_info']['id'][:9]}. Every ratio is the median",
-        "of pairs that alternate within one run; in brackets, a 95 % interval of that median. Memory is the peak of tensor storage,",
-        "weights and gradients included.",
+        f"`tox -e speed` on {machines[0]}. Every ratio is the median of pairs that alternate within one run; in brackets, a 95 %",
+        "interval of that median. Memory is the peak of tensor storage, weights and gradients included, where it is not called resident.",
         "",
     ]
     written = []
     for table, title in TITLES.items():
-        frame = pd.DataFrame([row for row in rows if row["table"] == table]).drop(columns="table", errors="ignore")
-        if frame.empty:
+        if table not in tables:
             continue
+        frame = pd.DataFrame(tables[table]).drop(columns="table")
         frame.to_csv(out / f"{table}.csv", index=False, float_format="%.6g", lineterminator="\n")
         written.append(out / f"{table}.csv")
-        lines += [f"## {title}", "", *_markdown(frame), ""]
+        lines += [f"## {title}", "", f"Commit {commits[table]}.", "", *_markdown(frame), ""]
     (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
     return [out / "speed.md", *written]
 
@@ -87,14 +100,17 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
 
 
 def _version(content: dict[str, Any]) -> str:
-    environments = [benchmark["extra_info"].get("torch") for benchmark in content["benchmarks"]]
-    return next((version for version in environments if version), "unknown")
+    versions = [benchmark["extra_info"].get("torch") for benchmark in content["benchmarks"]]
+    return next((version for version in versions if version), "unknown")
 
 
-def main(path: Path, out: Annotated[Path, typer.Option(help="Folder of the tables.")]) -> None:
-    """Write the tables of a benchmark file."""
-    for written in write(path, out):
-        typer.echo(written)
+def main(paths: list[Path], out: Annotated[Path, typer.Option(help="Folder of the tables.")]) -> None:
+    """Write the tables of benchmark files."""
+    try:
+        for written in write(paths, out):
+            typer.echo(written)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from bench.perf.speed import of_pairs
 
@@ -91,4 +92,4 @@ def test_gain_of_kept_memory(benchmark: Any, case: str) -> None:
     ratios = [plain_s / kept_s for kept_s, plain_s in zip(times_s["kept"], times_s["handed back"], strict=True)]
     row = {"table": "allocator", "case": case, **of_pairs(ratios)}
     row |= {"resident_bytes": resident["kept"], "resident_without_bytes": resident["handed back"]}
-    benchmark.extra_info.update(rows=[row], times_s=times_s)
+    benchmark.extra_info.update(rows=[row], times_s=times_s, torch=torch.__version__)

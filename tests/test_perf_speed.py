@@ -1,0 +1,51 @@
+"""Tables of benchmarks: which rows they show, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.perf.speed import write
+
+
+def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU") -> Path:
+    """A file as pytest-benchmark writes it, as far as tables read it."""
+    benchmarks = [{"extra_info": {"torch": "2.0", "rows": [row]}} for row in rows]
+    machine = {"cpu": {"brand_raw": processor}}
+    path.write_text(json.dumps({"benchmarks": benchmarks, "machine_info": machine, "commit_info": {"id": commit * 9}}))
+    return path
+
+
+def row(table: str, case: str, ratio: float) -> dict[str, Any]:
+    return {"table": table, "case": case, "ratio": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "pairs": 9}
+
+
+def test_a_table_measured_again_takes_the_place_of_the_earlier_one_and_no_other(tmp_path: Path) -> None:
+    first = saved(tmp_path / "a.json", [row("rivals", "DiT", 1.5), row("gains", "old", 1.1)], commit="a")
+    again = saved(tmp_path / "b.json", [row("gains", "new", 1.25)], commit="b")
+    written = write([first, again], tmp_path / "out")
+    assert [path.name for path in written] == ["speed.md", "rivals.csv", "gains.csv"]
+    page = (tmp_path / "out" / "speed.md").read_text()
+    rivals, gains = page.split("## ")[1:]
+    assert "Commit aaaaaaaaa." in rivals
+    assert "1.500 [1.400, 1.600]" in rivals
+    assert "Commit bbbbbbbbb." in gains
+    assert "1.250 [1.150, 1.350]" in gains
+    assert "old" not in gains
+    assert (tmp_path / "out" / "gains.csv").read_text() == "case,ratio,low,high,pairs\nnew,1.25,1.15,1.35,9\n"
+
+
+def test_files_of_two_machines_are_refused(tmp_path: Path) -> None:
+    first = saved(tmp_path / "a.json", [row("rivals", "DiT", 1.5)], commit="a")
+    other = saved(tmp_path / "b.json", [row("gains", "DiT", 1.5)], commit="a", processor="Another CPU")
+    with pytest.raises(ValueError, match=r"b\.json is of Another CPU, torch 2\.0 and .*a\.json of A CPU, torch 2\.0"):
+        write([first, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.json has no rows for a table"):
+        write([saved(tmp_path / "a.json", [], commit="a")], tmp_path / "out")
