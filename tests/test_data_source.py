@@ -11,7 +11,7 @@ import pytest
 
 import bench.data.clips
 from bench.data.clips import open_frames, read_clips
-from bench.data.source import SourceConfig, clips_digest, describe, load_clips, load_config, sources
+from bench.data.source import SourceConfig, Survey, clips_digest, describe, load_clips, load_config, sources, survey_clips
 
 WORLD = {"source": "worlds", "num_frames": 3, "height": 12, "width": 16, "num_train": 5, "num_val": 2, "num_test": 2}
 
@@ -42,6 +42,47 @@ def write(config, folder, progress):
 '''
 
 
+MIXED_PLUGIN = '''
+"""Grey clips of given shapes."""
+import numpy as np
+from bench.data.clips import ClipSet, open_ragged_frames, save_clips
+from bench.data.source import SourceConfig, digest_of
+
+class Config(SourceConfig):
+    level: int
+    shapes: list[tuple[int, int, int]]
+    tells: bool = True
+
+    @property
+    def mixed(self):
+        return self.tells
+
+def digest(config):
+    return digest_of(config.model_dump(mode="json"))
+
+def labels(config):
+    return ()
+
+def write(config, folder, progress):
+    num = {"train": 4, "val": config.num_val, "test": config.num_test}
+    shapes = {split: [config.shapes[i % len(config.shapes)] for i in range(num)] for split, num in num.items()}
+    splits = {}
+    for split, frames in open_ragged_frames(folder, shapes).items():
+        box = np.zeros((len(frames), max(shape[0] for shape in shapes[split]), 1, 4))
+        for clip in frames:
+            clip[...] = config.level
+        splits[split] = ClipSet(frames, np.zeros(len(frames)), tuple(f"{split}{i}" for i in range(len(frames))), {"box": box})
+    save_clips(folder, splits, label_names=(), fps=3.0, lost={"a reason": 2}, notes=("a note",))
+'''
+
+
+def mixed_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> SourceConfig:
+    (tmp_path / f"{name}.py").write_text(MIXED_PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    fields = {"source": name, "num_frames": 2, "height": 8, "width": 9, "num_val": 1, "num_test": 3, "level": 7}
+    return load_config(fields | {"shapes": [(2, 8, 9), (1, 8, 8)]} | changes)
+
+
 def world(**changes: Any) -> SourceConfig:
     return load_config(WORLD | changes)
 
@@ -54,7 +95,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fewer: st
 
 def test_every_source_is_found_and_described() -> None:
     assert {"worlds", "folder", "ucf101"} <= set(sources())
-    assert not {"source", "video", "clips", "timeline"} & set(sources())
+    assert not {"source", "video", "clips", "timeline", "inventory", "aspects"} & set(sources())
     assert all(describe(name) and "\n" not in describe(name) for name in sources())
 
 
@@ -208,7 +249,64 @@ def test_frames_are_reserved_on_disk(tmp_path: Path) -> None:
 
 
 def test_sources_are_torch_free() -> None:
-    for name in ("clips", "folder", "source", "timeline", "ucf101", "video", "worlds"):
+    for name in ("aspects", "clips", "folder", "images", "inventory", "source", "timeline", "ucf101", "video", "worlds"):
         spec = importlib.util.find_spec(f"bench.data.{name}")
         assert spec is not None and spec.origin is not None
         assert "torch" not in Path(spec.origin).read_text()
+
+
+def test_a_mixed_source_writes_any_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = load_clips(mixed_plugin(tmp_path, monkeypatch, "mixed_clips"), tmp_path)
+    assert clips.splits["train"].shapes == ((2, 8, 9), (1, 8, 8)) * 2
+    assert all((clip == 7).all() for clip in clips.splits["test"].frames)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tells": False}, r"wrote train clips of \(1, 8, 8\), its config says \(2, 8, 9\)"),
+        ({"tells": False, "shapes": [(2, 9, 8)]}, r"wrote train clips of \(2, 9, 8\), its config says \(2, 8, 9\)"),
+        ({"shapes": [(2, 8, 9), (0, 8, 8)]}, r"wrote train clips of \(0, 8, 8\); a clip has at least one frame"),
+    ],
+)
+def test_shapes_that_a_source_did_not_promise_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_clips(mixed_plugin(tmp_path, monkeypatch, f"wrong_clips_{len(message)}", **changes), tmp_path / "cache")
+    assert list((tmp_path / "cache" / "clips").iterdir()) == []
+
+
+def test_a_config_at_another_shape_is_checked_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(plugin(tmp_path, monkeypatch, "shaped_clips"))
+    other = config.at((5, 16, 24), 3)
+    assert other.model_dump() == config.model_dump() | {"num_frames": 5, "height": 16, "width": 24, "num_val": 3, "num_test": 3}
+    assert load_clips(other, tmp_path).splits["test"].frames.shape == (3, 5, 16, 24, 3)
+    with pytest.raises(ValueError, match="source 'shaped_clips': num_frames = 0") as caught:
+        config.at((0, 16, 24), 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_survey_of_a_source_that_has_none_is_what_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survey = survey_clips(mixed_plugin(tmp_path, monkeypatch, "silent_clips"), tmp_path)
+    assert survey.shapes["test"] == ((2, 8, 9), (1, 8, 8), (2, 8, 9)) and survey.clip_ids["val"] == ("val0",)
+    assert survey.boxes is not None and survey.boxes["test"].shape == (3, 2, 1, 4)
+    assert (survey.fps, survey.lost, survey.skipped, survey.notes) == (3.0, {"a reason": 2}, (), ("a note",))
+    uniform = survey_clips(load_config(plugin(tmp_path, monkeypatch, "plain_clips")), tmp_path)
+    assert uniform.shapes["train"] == ((2, 8, 9),) * 4 and uniform.boxes is None
+
+
+def test_a_survey_of_worlds_is_what_loading_makes_and_writes_nothing(tmp_path: Path) -> None:
+    calls: list[tuple[int, int, str]] = []
+    for config in (world(shapes=[(3, 12, 16), (1, 12, 12), (5, 16, 12)]), world(), world(margin=0.1)):
+        survey: Survey = survey_clips(config, tmp_path / "none", lambda *call: calls.append(call))
+        assert calls.pop()[:2] == (9, 9) and not (tmp_path / "none").exists()
+        clips = load_clips(config, tmp_path)
+        assert survey.shapes == {split: clip_set.shapes for split, clip_set in clips.splits.items()}
+        assert survey.clip_ids == {split: clip_set.clip_ids for split, clip_set in clips.splits.items()}
+        assert (survey.fps, survey.skipped, survey.lost) == (clips.fps, clips.skipped, clips.lost)
+        assert survey.boxes is not None
+        for split, clip_set in clips.splits.items():
+            box = (clip_set.truth or {}).get("box", survey.boxes[split])
+            assert survey.boxes[split].shape == (len(clip_set), max(shape[0] for shape in clip_set.shapes), 1, 4)
+            assert np.array_equal(survey.boxes[split], box, equal_nan=True)

@@ -106,3 +106,75 @@ def test_what_the_error_says_there_is_can_be_had() -> None:
 def test_auto_needs_enough_groups_for_files() -> None:
     assert make_plan(footage(*[40] * MIN_GROUPS), cutting(), "auto").split_by == "file"
     assert make_plan(footage(*[40] * (MIN_GROUPS - 1)), cutting(), "auto").split_by == "time"
+
+
+def test_short_files_give_what_they_have_and_only_to_train_on() -> None:
+    files = [*footage(*[23] * 12), *(Footage(name=f"short{i}", group=f"other{i}", num_frames=1 + i, fps=10) for i in range(4))]
+    plan = make_plan(files, cutting(), "auto", keep_short=True)
+    without = make_plan(files, cutting(), "auto")
+    assert (plan.val, plan.test, plan.split_by) == (without.val, without.test, "file")
+    assert plan.train == sorted([*without.train, *((f"short{i}", 0) for i in range(4))])
+    assert not any("short" in reason for reason in plan.lost)
+
+
+def test_a_short_version_of_a_held_out_file_is_left_out_and_counted() -> None:
+    files = footage(*[23] * 12)
+    files += [Footage(name=f"short{i}", group=f"hash{i}", num_frames=3, fps=10) for i in range(12)]
+    plan = make_plan(files, cutting(), "file", keep_short=True)
+    trained = {name for name, _ in plan.train}
+    assert 0 < len(trained) < 24
+    assert all((f"short{i}" in trained) == (f"file{i}" in trained) for i in range(12))
+    assert plan.lost["short files of scenes in val or test"] == 12 - sum(name.startswith("short") for name in trained)
+
+
+def test_a_short_version_of_a_scene_cut_by_time_must_end_before_its_held_out_part() -> None:
+    def kept(num_frames: int, fps: float) -> bool:
+        files = [
+            Footage(name="long", group="scene", num_frames=60, fps=10),
+            Footage(name="v", group="scene", num_frames=num_frames, fps=fps),
+        ]
+        plan = make_plan(files, cutting(span=20, hop=20, num_val=1, num_test=1, gap_s=0.0), "time", keep_short=True)
+        assert plan.train[0] == ("long", 0) and plan.val == [("long", 20)] and plan.test == [("long", 40)]
+        return ("v", 0) in plan.train
+
+    assert kept(19, fps=10) and kept(1, fps=1)
+    assert kept(10, fps=5) and not kept(11, fps=5)  # its last frame is from second 1.8, and 2.0, where val begins
+
+
+def test_frames_of_short_files_are_not_lost() -> None:
+    files = [*footage(25, 25, 25), Footage(name="short", group="s", num_frames=3, fps=10)]
+    plan = make_plan(files, cutting(num_val=1, num_test=1), "file", keep_short=True)
+    assert ("short", 0) in plan.train and plan.lost.get("frames in no clip for other reasons", 0) == 5 * (
+        plan.lost.get("val clips beyond num_val", 0) + plan.lost.get("test clips beyond num_test", 0)
+    )
+
+
+@pytest.mark.parametrize("split_by", ["file", "time"])
+@pytest.mark.parametrize("span", [1, 3, 5, 9])
+def test_clips_of_another_length_keep_the_splits(split_by: str, span: int) -> None:
+    files = footage(*(range(30, 60, 2) if split_by == "file" else (60, 62, 64)), 4)  # the last is too short for what was dealt out
+    dealt = cutting(num_val=6, num_test=6)
+    before = make_plan(files, dealt, split_by)
+    plan = make_plan(files, cutting(span=span, hop=span, num_val=3, num_test=3), split_by, dealt=dealt)
+    assert plan.split_by == split_by and len(plan.val) == len(plan.test) == 3
+    for file in files:
+        trained, held_out = frames_of(before, "train", file.name), set()
+        for split in ("val", "test"):
+            held_out |= frames_of(plan, split, file.name, span)
+        assert not trained & held_out
+        assert not held_out or file.num_frames >= 5
+    assert ((files[-1].name, 0) in plan.train) == (span <= 4)
+
+
+def test_a_length_that_the_kept_splits_cannot_have_says_so() -> None:
+    dealt = cutting(num_val=1, num_test=1)
+    with pytest.raises(
+        ValueError, match=r"kept for val .* clips of 5 frames, holds 0 of 30 frames, 1 are needed; ask for fewer or shorter"
+    ):
+        make_plan(footage(40, 40), cutting(span=30, hop=30, num_val=1, num_test=1), "time", dealt=dealt)
+    split_of = {name: split for split in ("train", "val", "test") for name, _ in getattr(make_plan(footage(5, 5, 5), dealt, "file"), split)}
+    files = footage(*(5 if split_of[f"file{i}"] == "train" else 40 for i in range(3)))
+    with pytest.raises(ValueError, match=r"kept for train .* holds 0 of 6 frames, 1 are needed"):
+        make_plan(files, cutting(span=6, hop=6, num_val=1, num_test=1), "file", dealt=dealt)
+    with pytest.raises(ValueError, match=r"kept for test .* holds \d+ of 5 frames, 99 are needed"):
+        make_plan(footage(40, 40), cutting(num_val=1, num_test=99), "time", dealt=dealt)

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from bench.data.video import count_frames, iter_frames, probe, read_frames
+from bench.data.video import count_frames, iter_frames, probe, read_frames, upright_size, within_area
 
 ENCODERS = {  # extension -> codec, pixel format, mean absolute error in levels that its compression may cost
     ".mkv": ("ffv1", "bgr0", 0),
@@ -93,6 +93,28 @@ def test_turns_a_file_upright(tmp_path: Path) -> None:
     path.write_bytes(content)
     clip = read_frames(path, 0, 3, 1, 48, 32)
     assert clip[:, :, 20:].min() > 220 and clip[:, :, :12].max() < 35
+    assert upright_size(path) == (48, 32) and (probe(path).height, probe(path).width) == (32, 48)
+
+
+def test_a_frame_that_is_shown_whole_loses_nothing(tmp_path: Path) -> None:
+    frames = np.zeros((2, 32, 96, 3), dtype=np.uint8)
+    frames[:, :, :12] = frames[:, :, -12:] = 255
+    path = write_video(tmp_path / "wide.mkv", frames)
+    assert upright_size(path) == (32, 96)
+    for height, width in ((32, 96), (16, 48), (8, 23), (9, 8)):  # aspects that are off by less than a pixel, and by much
+        _, whole = next(iter_frames(path, [0], height, width, "whole"))
+        assert whole.shape == (height, width, 3) and whole[:, 0].min() > 220 and whole[:, -1].min() > 220
+    assert not read_frames(path, 0, 1, 1, 9, 8)[0].any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(272, 640), (640, 272), (33, 32), (1080, 1920), (9, 4000), (1000, 999)])
+@pytest.mark.parametrize("area", [64 * 64, 24 * 40, 97])
+def test_within_area_keeps_the_aspect_to_the_pixel(height: int, width: int, area: int) -> None:
+    small = within_area(height, width, area)
+    scale = min(1, area / (height * width)) ** 0.5
+    assert small[0] * small[1] <= area
+    assert 0 <= height * scale - small[0] < 1 + 1e-9 and 0 <= width * scale - small[1] < 1 + 1e-9
+    assert within_area(height, width, height * width) == (height, width) == within_area(height, width, 10**9)
 
 
 def test_errors_say_why(tmp_path: Path) -> None:

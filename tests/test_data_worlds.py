@@ -1,5 +1,7 @@
-"""Rigid-body worlds: determinism, pixels against state, conservation laws."""
+"""Rigid-body worlds: determinism, pixels against state, conservation laws, clips of many shapes."""
 
+import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 from scipy import stats
 
 from bench.data import worlds
-from bench.data.source import load_clips
-from bench.data.worlds import SHAPES, STATE, Config, render, simulate
+from bench.data.ragged import Ragged
+from bench.data.source import clips_digest, load_clips
+from bench.data.worlds import SHAPES, STATE, Config, boxes, clip_shape, render, simulate
+from bench.shapes import Shape
 
 
 def config(**changes: Any) -> Config:
@@ -165,3 +169,193 @@ def test_more_frames_and_a_second_object_fit() -> None:
     truth = states(config(num_objects=2, radius=(0.15, 0.22), num_frames=30), 20)
     apart = np.hypot(np.diff(truth["x"], axis=2), np.diff(truth["y"], axis=2))[..., 0] - truth["radius"].sum(axis=2)
     assert apart.min() > -0.02 and (apart[:, 0] > 0).all()
+
+
+# Taken before clips could have many shapes. A change of pymunk changes the digest, not the pixels of these short clips.
+QUICK = {"num_frames": 10, "height": 24, "width": 24, "num_train": 2000, "num_val": 128, "num_test": 128}
+QUICK |= {"radius": (0.25, 0.31), "tilt": 0, "spin": 0}
+CROWD = {"num_frames": 5, "height": 20, "width": 37, "seed": 3, "num_objects": 2, "radius": (0.15, 0.22), "gravity": 0.4, "damping": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "split", "index", "pixels"),
+    [
+        (QUICK, "train", 3, "82baf319aef9abfb65c1e05f4efe1f0d"),
+        (QUICK, "test", 0, "3bef4b5c85787ead549f31884f094731"),
+        (CROWD, "train", 3, "c53d00f3fc4aabd542b838a2cc07fd16"),
+        (CROWD, "test", 0, "371192943d764c3ffe7ec013c1e36c32"),
+    ],
+)
+def test_clips_of_older_configs_keep_their_pixels(fields: dict[str, Any], split: str, index: int, pixels: str) -> None:
+    made = config(**fields)
+    frames = render(simulate(made, split, index)[None], made.height, made.width)
+    assert hashlib.blake2b(frames.tobytes(), digest_size=16).hexdigest() == pixels
+
+
+def test_older_configs_keep_their_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worlds.pymunk, "version", "7.3.1")
+    quick = config(**QUICK)
+    assert worlds.digest(quick) == "10a2d6fba54f77d5d19b18bb3864e427"
+    assert clips_digest(quick) == "dc91709707e93872ec75d39321938cff"
+    assert worlds.digest(config(**QUICK, shapes=(), margin=0.0, placement="uniform")) == worlds.digest(quick)
+    changes: list[dict[str, Any]] = [
+        {"shapes": ((10, 24, 24),)},
+        {"margin": 0.1},
+        {"placement": "edges", "radius": (0.2, 0.3)},
+        {"seed": 1},
+    ]
+    assert len({worlds.digest(quick), *(worlds.digest(config(**{**QUICK, **change})) for change in changes)}) == 5
+
+
+MIXED: tuple[Shape, ...] = ((4, 16, 28), (1, 24, 24), (6, 28, 16), (2, 12, 12), (1, 24, 24))
+
+
+def test_clips_of_many_shapes(tmp_path: Path) -> None:
+    made = config(shapes=MIXED, num_train=70, num_val=9)
+    assert made.mixed and not config().mixed
+    clips = load_clips(made, tmp_path)
+    for split, clip_set in clips.splits.items():
+        assert isinstance(clip_set.frames, Ragged) and clip_set.truth is not None
+        assert clip_set.shapes == tuple(clip_shape(made, index) for index in range(len(clip_set)))
+        for index in (0, 1, 2, 3, len(clip_set) - 1):  # the last lies in another batch
+            state = simulate(made, split, index)
+            num_frames, height, width = clip_set.shapes[index]
+            assert state.shape == (num_frames, 1, len(STATE))
+            assert (clip_set.frames[index] == render(state[None], height, width)[0]).all()
+            for i, name in enumerate(STATE):
+                truth = clip_set.truth[name][index]  # (longest T, objects)
+                assert truth.shape == (6, 1) and (truth[:num_frames] == state[..., i]).all()
+                assert (truth[num_frames:] == -1 if name == "shape" else np.isnan(truth[num_frames:])).all()
+        assert (clip_set.labels == np.arange(len(clip_set)) % 4).all()
+    fewer = load_clips(config(shapes=MIXED, num_train=5), tmp_path).splits["train"]
+    assert all((one == other).all() for one, other in zip(fewer.frames, clips.splits["train"].frames, strict=False))
+
+
+@pytest.mark.parametrize("num_shapes", [1, 2, 3, 4, 5, 6, 8, 12])
+def test_shapes_are_dealt_evenly_and_independently_of_class(num_shapes: int) -> None:
+    made = config(shapes=[(1, 8, 8 + i) for i in range(num_shapes)])
+    dealt = [clip_shape(made, index)[2] - 8 for index in range(8 * num_shapes)]
+    for num in range(1, len(dealt)):
+        counts = np.bincount(dealt[:num], minlength=num_shapes)
+        assert counts.max() - counts.min() <= 1, num
+    every = set(itertools.product(range(num_shapes), range(4)))
+    for first in range(0, 4 * num_shapes, int(np.lcm(4, num_shapes))):
+        assert {(dealt[index], index % 4) for index in range(first, first + 4 * num_shapes)} == every
+
+
+def test_a_shape_named_twice_comes_twice_as_often() -> None:
+    made = config(shapes=MIXED)
+    dealt = [clip_shape(made, index) for index in range(100)]
+    assert dealt.count((1, 24, 24)) == 40 and dealt.count((4, 16, 28)) == 20
+
+
+def test_one_clip_of_a_shape_is_that_clip_of_the_grid(tmp_path: Path) -> None:
+    """`at` shows the same motion: the clips that have the shape among others are found again."""
+    made = config(shapes=MIXED, num_test=12, margin=0.05)
+    grid = made.at((6, 28, 16), 5)
+    assert (grid.num_frames, grid.height, grid.width, grid.num_train, grid.num_val, grid.num_test) == (6, 28, 16, 1, 5, 5)
+    assert not grid.mixed and grid.margin == 0.05
+    mixed, uniform = load_clips(made, tmp_path), load_clips(grid, tmp_path)
+    assert isinstance(uniform.splits["test"].frames, np.ndarray) and len(uniform.splits["train"]) == 1
+    shared = [index for index, shape in enumerate(mixed.splits["test"].shapes[:5]) if shape == (6, 28, 16)]
+    assert shared and all((mixed.splits["test"].frames[i] == uniform.splits["test"].frames[i]).all() for i in shared)
+    with pytest.raises(ValueError, match="height = 4: should be greater than or equal to 8"):
+        made.at((6, 4, 16), 5)
+    with pytest.raises(ValueError, match=r"num_objects = 3 .* in 8x8 leave no room; use 1"):
+        config(num_objects=3, width=48).at((6, 8, 8), 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shapes": [(0, 8, 8)]}, r"shapes has \(0, 8, 8\): .* at least \(1, 8, 8\)"),
+        ({"shapes": [(2, 24, 24), (2, 24, 7)]}, r"shapes has \(2, 24, 7\)"),
+        ({"shapes": [(2, 24)]}, "shapes.0.2"),
+        ({"margin": 0.25}, "margin = 0.25: .* with the margin below 0.5"),
+        ({"margin": -0.1}, "margin"),
+        ({"num_objects": 4, "radius": (0.1, 0.2), "margin": 0.1}, "in 24x24 leave no room; use 2"),
+        ({"num_objects": 4, "radius": (0.1, 0.2), "width": 48, "shapes": [(2, 24, 48), (2, 48, 48)]}, "in 48x48 leave no room; use 3"),
+        ({"placement": "edges", "margin": 0.1}, r"outer third of 24x24; together they must be below 0.333"),
+        ({"placement": "edges", "margin": 0.1, "shapes": [(2, 24, 48), (2, 24, 26)]}, r"outer third of 24x26; .* below 0.361"),
+        ({"placement": "middle"}, "placement"),
+    ],
+)
+def test_shapes_and_placements_that_cannot_be_are_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+@pytest.mark.parametrize("shape", [(30, 24, 24), (30, 20, 44)])
+def test_margin_is_kept_at_all_times(shape: Shape) -> None:
+    num_frames, height, width = shape
+    made = config(num_frames=num_frames, height=height, width=width, margin=0.12, num_objects=2, radius=(0.1, 0.2), speed=(0.5, 1.0))
+    truth = states(made, 40)
+    gaps = [truth["x"] - truth["radius"], truth["y"] - truth["radius"]]
+    gaps += [width / min(shape[1:]) - truth["x"] - truth["radius"], height / min(shape[1:]) - truth["y"] - truth["radius"]]
+    first = np.array([gap[:, 0].min() for gap in gaps])
+    assert (first >= 0.12).all() and (first < 0.2).all()
+    assert np.min(gaps) > 0.12 - 0.01  # a wall is felt within one physics step
+    assert np.max([gap.min() for gap in gaps]) < 0.12 + 0.01  # every wall is hit, so it stands at the margin
+    assert np.allclose(np.hypot(truth["vx"], truth["vy"])[:, 0].max(), 1.0, atol=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (24, 48), (60, 20)])
+def test_edges_puts_the_first_object_in_an_outer_third_of_the_longer_side(height: int, width: int) -> None:
+    made = config(height=height, width=width, num_objects=2, radius=(0.1, 0.18), margin=0.05, placement="edges", num_frames=1)
+    truth = states(made, 400)
+    side = min(height, width)
+    x, y = truth["x"][:, 0] * side / width, truth["y"][:, 0] * side / height  # (N, objects), in frames
+    outer = {"x": np.abs(x - 0.5) > 1 / 6, "y": np.abs(y - 0.5) > 1 / 6}
+    if height == width:
+        assert (outer["x"] | outer["y"])[:, 0].all() and not outer["x"][:, 0].all() and not outer["y"][:, 0].all()
+        along = x
+    else:
+        longer, along = ("x", x) if width > height else ("y", y)
+        assert outer[longer][:, 0].all() and not outer[longer][:, 1].all()  # the second is anywhere
+    assert 0.3 < (along[:, 0] < 0.5).mean() < 0.7  # either end
+    classes = truth["shape"][:, 0, 0]
+    assert stats.chi2_contingency(np.histogram2d(classes, along[:, 0] < 0.5, bins=(4, 2))[0]).pvalue > 1e-3
+    gaps = np.minimum(truth["x"], truth["y"]) - truth["radius"]
+    assert gaps.min() >= 0.05
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (64, 150), (150, 64)])
+def test_box_is_the_extent_of_what_is_drawn(height: int, width: int) -> None:
+    made = config(num_frames=5, height=height, width=width, spin=2.0)
+    state = np.stack([simulate(made, "train", index) for index in range(16)])
+    frames = render(state, height, width)
+    box = boxes(list(state), [(5, height, width)] * 16)  # (N, T, objects, 4)
+    assert box.shape == (16, 5, 1, 4)
+    half_lit = frames.max(axis=-1) > (worlds.BACKGROUND + 255) / 2  # (N, T, H, W)
+    for clip, frame in itertools.product(range(16), range(5)):
+        rows, columns = np.nonzero(half_lit[clip, frame])
+        drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        slack = {"disc": 0.6, "ring": 0.6, "square": 1.6, "triangle": 2.1}[SHAPES[clip % 4]]  # a sharp corner covers little of a pixel
+        assert np.abs(box[clip, frame, 0] - drawn).max() < slack
+        assert (box[clip, frame, 0, :2] < np.add(drawn[:2], 0.6)).all() and (box[clip, frame, 0, 2:] > np.subtract(drawn[2:], 0.6)).all()
+
+
+def test_box_by_hand() -> None:
+    state = np.zeros((1, 4, len(STATE)))
+    state[..., STATE.index("x")], state[..., STATE.index("y")], state[..., STATE.index("radius")] = 1.0, 0.5, 0.4
+    state[..., STATE.index("shape")] = range(4)
+    disc, square, triangle, ring = boxes([state], [(1, 100, 200)])[0, 0]
+    assert disc == pytest.approx([60, 10, 140, 90]) and ring == pytest.approx(disc)
+    assert square == pytest.approx([100 - 40 / 2**0.5, 50 - 40 / 2**0.5, 100 + 40 / 2**0.5, 50 + 40 / 2**0.5])
+    assert triangle == pytest.approx([100 - 20 * 3**0.5, 10, 100 + 20 * 3**0.5, 70])  # apex up: y is down
+    state[..., STATE.index("angle")] = np.pi / 4
+    assert boxes([state], [(1, 100, 200)])[0, 0, 1] == pytest.approx([60, 10, 140, 90])  # the square stands on a corner
+    assert boxes([state], [(1, 200, 100)])[0, 0, 0] == pytest.approx([60, 10, 140, 90])  # the shorter side, whichever it is
+
+
+def test_box_is_stored_where_older_configs_are_not_meant(tmp_path: Path) -> None:
+    """A cache of an older config has none, so that what is stored under one digest is always the same."""
+    for changes in ({"margin": 0.1}, {"placement": "edges"}, {"shapes": ((10, 24, 24), (3, 8, 8))}):
+        test = load_clips(config(radius=(0.2, 0.22), **changes), tmp_path).splits["test"]
+        assert test.truth is not None and test.truth["box"].shape == (4, 10, 1, 4)
+        box = test.truth["box"][0, :, 0]  # (T, 4)
+        assert (box[:, :2] >= -0.5).all() and (box[:, 2:] <= 24.5).all() and (box[:, 2:] - box[:, :2] == pytest.approx(48 * 0.21, abs=0.6))
+    mixed = test.truth["box"]
+    assert np.isnan(mixed[1, 3:]).all() and not np.isnan(mixed[1, :3]).any()
+    plain = load_clips(config(), tmp_path).splits["test"]
+    assert plain.truth is not None and "box" not in plain.truth

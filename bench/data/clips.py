@@ -1,21 +1,24 @@
 """Clips on disk: three splits of uint8 frames that are memory-mapped, with labels, names and exact state beside them.
 
-A source fills what `open_frames` returns and ends with `save_clips`; `read_clips` gives it back. The layout on disk is
-(N, T, H, W, 3), as video decoders give it. The one conversion to (C, T, H, W) floats happens where clips enter the
-model, not here.
+A source fills what `open_frames` or `open_ragged_frames` returns and ends with `save_clips`; `read_clips` gives it back. The
+layout on disk is (N, T, H, W, 3), as video decoders give it, in `<split>.npy`. Clips of many shapes lie there one behind the
+other, without axes, and `<split>.shapes.npy` (N, 3) has each one's T, H and W. The one conversion to (C, T, H, W) floats happens
+where clips enter the model, not here.
 """
 
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.shapes import Shape, check_shape
 
 SPLITS = ("train", "val", "test")
@@ -27,13 +30,19 @@ META = "meta.json"  # written last, so a folder without it is unfinished
 class ClipSet:
     """One split. `frames` is a read-only memory map when it comes from a cache."""
 
-    frames: np.ndarray  # (N, T, H, W, 3) uint8, the layout on disk
+    frames: Frames  # (N, T, H, W, 3) uint8, the layout on disk; Ragged where the clips have several shapes
     labels: np.ndarray  # (N,) int64; all 0 where there are no classes
     clip_ids: tuple[str, ...]  # N names, each unique over all splits
-    truth: dict[str, np.ndarray] | None = None  # exact state, each (N, T, objects, ...)
+    # Exact state, each (N, T, objects, ...), T of the longest clip. Behind a shorter clip's end floats are NaN and integers -1.
+    truth: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(T, H, W) of each clip."""
+        return clip_shapes(self.frames)
 
 
 @dataclass(frozen=True)
@@ -60,21 +69,32 @@ class Clips:
 
 def open_frames(folder: Path, num_clips: Mapping[str, int], clip_shape: Shape) -> dict[str, np.ndarray]:
     """Writable memory maps (N, T, H, W, 3) uint8 per split in `folder`, their disk space reserved. OSError when it does not fit."""
-    clip_bytes = int(np.prod(clip_shape)) * 3
-    needed_bytes = sum(num_clips.values()) * clip_bytes
+    return _opened(folder, {split: (num, *clip_shape, 3) for split, num in num_clips.items()})
+
+
+def open_ragged_frames(folder: Path, shapes: Mapping[str, Sequence[Shape]]) -> dict[str, Ragged]:
+    """As `open_frames`, for splits whose clips have each its own shape (T, H, W)."""
+    item_shapes = {split: [(*shape, 3) for shape in clips] for split, clips in shapes.items()}
+    flat = _opened(folder, {split: (sum(map(math.prod, items)),) for split, items in item_shapes.items()})
+    return {split: Ragged(flat[split], items) for split, items in item_shapes.items()}
+
+
+def _opened(folder: Path, array_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A uint8 memory map of each shape as `<split>.npy`, checked against the free space and reserved."""
+    needed_bytes = sum(map(math.prod, array_shapes.values()))
     if needed_bytes > (free_bytes := shutil.disk_usage(folder).free):
         raise out_of_disk(folder, needed_bytes, free_bytes)
-    frames: dict[str, np.ndarray] = {}
-    for split, num in num_clips.items():
+    arrays: dict[str, np.ndarray] = {}
+    for split, shape in array_shapes.items():
         path = folder / f"{split}.npy"
         try:
-            frames[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(num, *clip_shape, 3))
+            arrays[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             reserve(path)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise out_of_disk(folder, needed_bytes, shutil.disk_usage(folder).free) from error
             raise
-    return frames
+    return arrays
 
 
 def reserve(path: Path) -> None:
@@ -127,26 +147,38 @@ def save_clips(
 
 
 def _save_split(folder: Path, split: str, clips: ClipSet) -> dict[str, int]:
-    """Flushes frames and writes labels and truth; file name -> bytes."""
+    """Flushes frames and writes shapes, labels and truth; file name -> bytes."""
     num = len(clips.clip_ids)
-    frames_path = folder / f"{split}.npy"
-    if num < len(clips.frames):  # files that broke off while being read
-        shorter = folder / f"{split}.short.npy"
-        copy = np.lib.format.open_memmap(shorter, mode="w+", dtype=np.uint8, shape=(num, *clips.frames.shape[1:]))
-        for i in range(num):
-            copy[i] = clips.frames[i]
-        copy.flush()
-        shorter.replace(frames_path)
-    elif isinstance(clips.frames, np.memmap):
-        clips.frames.flush()
-    paths = [frames_path, folder / f"{split}.labels.npy"]
+    frames, path = clips.frames, folder / f"{split}.npy"
+    if num < len(frames):  # files that broke off while being read
+        frames = _cut(frames[:num], folder / f"{split}.short.npy")
+        (folder / f"{split}.short.npy").replace(path)
+    if isinstance(stored := frames.flat if isinstance(frames, Ragged) else frames, np.memmap):
+        stored.flush()
+    paths = [path, folder / f"{split}.labels.npy"]
     np.save(paths[1], np.asarray(clips.labels, dtype=np.int64)[:num])
+    num_frames = None  # of the longest clip, which may have been cut off
+    if isinstance(frames, Ragged):
+        shapes = clip_shapes(frames)
+        num_frames = max((shape[0] for shape in shapes), default=0)
+        paths.append(folder / f"{split}.shapes.npy")
+        np.save(paths[-1], np.array(shapes, dtype=np.int64).reshape(num, 3))
     if clips.truth is not None:
         paths.append(folder / f"{split}.truth.npz")
-        np.savez(paths[2], **{name: values[:num] for name, values in clips.truth.items()})  # type: ignore[arg-type]
+        np.savez(paths[-1], **{name: values[:num, :num_frames] for name, values in clips.truth.items()})  # type: ignore[arg-type]
     for path in paths:
         _sync(path)
     return {path.name: path.stat().st_size for path in paths}
+
+
+def _cut(frames: Frames, path: Path) -> Frames:
+    """`frames`, a part of a longer array, copied clip by clip into a file of their own."""
+    values = frames.flat if isinstance(frames, Ragged) else frames
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=values.shape)
+    copy = Ragged(stored, frames.shapes) if isinstance(frames, Ragged) else stored
+    for index in range(len(frames)):
+        copy[index][...] = frames[index]
+    return copy
 
 
 def _sync(path: Path) -> None:
@@ -187,9 +219,8 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
         if (actual := (folder / name).stat().st_size) != num_bytes:
             raise ValueError(f"{folder / name} has {actual} bytes, {num_bytes} were written")
     clip_ids = tuple(meta["clip_ids"])
-    frames = np.load(folder / f"{split}.npy", mmap_mode="r")
+    frames = _read_frames(folder, split, len(clip_ids), ragged=f"{split}.shapes.npy" in meta["bytes"])
     labels = np.load(folder / f"{split}.labels.npy")
-    check_shape(f"{split} frames in {folder}", frames, (len(clip_ids), None, None, None, 3))
     check_shape(f"{split} labels in {folder}", labels, (len(clip_ids),))
     if frames.dtype != np.uint8:
         raise ValueError(f"{split} frames in {folder} are {frames.dtype}, expected uint8")
@@ -199,8 +230,23 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
     if f"{split}.truth.npz" in meta["bytes"]:
         with np.load(folder / f"{split}.truth.npz") as stored:
             truth = {name: stored[name] for name in stored.files}
-        expected = frames.shape[:2]
+        expected = (len(frames), max((shape[0] for shape in clip_shapes(frames)), default=0))
         for name, values in truth.items():
             if values.ndim < 3 or values.shape[:2] != expected:
                 raise ValueError(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
     return ClipSet(frames=frames, labels=labels, clip_ids=clip_ids, truth=truth)
+
+
+def _read_frames(folder: Path, split: str, num: int, *, ragged: bool) -> Frames:
+    """The memory map of a split's frames: one array where all clips have one shape, however they were written."""
+    frames = np.load(folder / f"{split}.npy", mmap_mode="r")
+    if not ragged:
+        check_shape(f"{split} frames in {folder}", frames, (num, None, None, None, 3))
+        return frames
+    shapes = np.load(folder / f"{split}.shapes.npy")
+    check_shape(f"{split} shapes in {folder}", shapes, (num, 3))
+    try:
+        items = Ragged(frames, [(*shape, 3) for shape in shapes.tolist()])
+    except ValueError as error:
+        raise ValueError(f"{split} frames in {folder} do not have the shapes beside them: {error}") from error
+    return frames.reshape(num, *items.shapes[0]) if len(set(items.shapes)) == 1 else items

@@ -5,7 +5,8 @@ A source is a module that exports
     Config(SourceConfig)                     its fields, checked when built
     digest(config) -> str                    hash of everything that determines the content
     labels(config) -> tuple[str, ...]        class names; () = no classes
-    write(config, folder, progress) -> None  fills `folder` by bench.data.clips.open_frames and save_clips
+    write(config, folder, progress) -> None  fills `folder` by open_frames, or open_ragged_frames, and save_clips of bench.data.clips
+    survey(config, progress) -> Survey       optional: what `write` would make, without making it
 
 and is named by its file in bench/data/, or, as a plug-in, by any importable module: {source: my_data} or {source: my.data}.
 Knows no source by name.
@@ -22,16 +23,32 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, Self, cast
 
+import numpy as np
 import pydantic
 
 import bench.data
 from bench.backbone import did_you_mean
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
+from bench.shapes import Shape
 
-__all__ = ["ClipSet", "Clips", "Progress", "Skipped", "SourceConfig", "describe", "digest_of", "load_clips", "load_config", "sources"]
+__all__ = [
+    "ClipSet",
+    "Clips",
+    "Progress",
+    "Skipped",
+    "SourceConfig",
+    "Survey",
+    "describe",
+    "digest_of",
+    "load_clips",
+    "load_config",
+    "sources",
+    "survey_clips",
+]
 
 Progress = Callable[[int, int, str], None]  # (done, total, what is being done)
 Count = Annotated[int, pydantic.Field(ge=1)]
@@ -48,6 +65,46 @@ class SourceConfig(pydantic.BaseModel):
     width: Annotated[int, pydantic.Field(ge=8)]  # pixels
     num_val: Count  # clips in the validation split
     num_test: Count  # clips in the test split
+
+    @property
+    def mixed(self) -> bool:
+        """Whether clips come at several shapes; then num_frames, height and width are not those of every clip."""
+        return False
+
+    def at(self, shape: Shape, num_clips: int) -> Self:
+        """The same content with every clip at one `shape` in pixels, and `num_clips` of val and of test.
+
+        ValueError for a shape that no clip can have. What only the content can tell, such as files that are too short, is one
+        when the clips are loaded.
+        """
+        num_frames, height, width = shape
+        return self.changed(num_frames=num_frames, height=height, width=width, num_val=num_clips, num_test=num_clips)
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other values of `fields`, checked like any other config. ValueError, one line, for what is wrong."""
+        return cast(Self, load_config({**self.model_dump(), **fields}))
+
+    def identity(self, *, added: tuple[str, ...] = (), place: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The config as plain data for a digest, without the fields that only say the `place` of the content.
+
+        Those `added` after clips had been cached count only where they differ from their default: older clips keep their digest.
+        """
+        fields = type(self).model_fields
+        unchanged = {name for name in added if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unchanged | set(place))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What clips a source has, told without making them."""
+
+    shapes: dict[str, tuple[Shape, ...]]  # split -> (T, H, W) of each clip, in the order of the clips
+    clip_ids: dict[str, tuple[str, ...]]  # split -> name of each clip
+    boxes: dict[str, np.ndarray] | None = None  # split -> x0, y0, x1, y1 in pixels, (N, longest T, objects, 4); None where nothing says it
+    skipped: tuple[Skipped, ...] = ()  # files that give nothing
+    lost: dict[str, int] = field(default_factory=dict)  # reason -> count, of what is usable and would not be in any split
+    fps: float  # as of `Clips`
+    notes: tuple[str, ...] = ()  # how the clips would be made, and how far this can be off
 
 
 class Source(Protocol):
@@ -160,6 +217,24 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = No
     return read_clips(folder, digest)
 
 
+def survey_clips(config: SourceConfig, cache: Path, progress: Progress | None = None) -> Survey:
+    """What clips `config` has: as its source tells it, or, from a source that cannot tell, by loading them."""
+    own: Callable[[Any, Progress], Survey] | None = getattr(find_source(config.source), "survey", None)
+    if own is not None:
+        return own(config, progress or (lambda done, total, what: None))
+    clips = load_clips(config, cache, progress)
+    boxes = {split: clip_set.truth["box"] for split, clip_set in clips.splits.items() if clip_set.truth and "box" in clip_set.truth}
+    return Survey(
+        shapes={split: clip_set.shapes for split, clip_set in clips.splits.items()},
+        clip_ids={split: clip_set.clip_ids for split, clip_set in clips.splits.items()},
+        boxes=boxes or None,
+        skipped=clips.skipped,
+        lost=clips.lost,
+        fps=clips.fps,
+        notes=clips.notes,
+    )
+
+
 def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) -> None:
     temp = _temporary(folder)
     temp.mkdir(parents=True)
@@ -182,10 +257,13 @@ def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) 
 def _check_written(config: SourceConfig, clips: Clips) -> None:
     """ValueError unless a source wrote what its config promises: a plug-in is another person's code."""
     expected = {"val": config.num_val, "test": config.num_test}
+    promised = (config.num_frames, config.height, config.width)
     for split, clip_set in clips.splits.items():
-        shape = clip_set.frames.shape[1:4]
-        if shape != (config.num_frames, config.height, config.width):
-            raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}, its config says (num_frames, height, width)")
+        for shape in sorted(set(clip_set.shapes)):
+            if shape != promised and not config.mixed:
+                raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}, its config says {promised}")
+            if min(shape) < 1:
+                raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}; a clip has at least one frame of one pixel")
         if len(clip_set) != expected.get(split, len(clip_set)) or not len(clip_set):
             raise ValueError(f"source {config.source!r} wrote {len(clip_set)} {split} clips, expected {expected.get(split, 'at least 1')}")
     clip_ids = [clip_id for clip_set in clips.splits.values() for clip_id in clip_set.clip_ids]

@@ -4,7 +4,8 @@ Two ways to keep splits apart:
     file  files are dealt to the splits in the order of a hash of their content; no file is in two splits
     time  every file's timeline is cut into train | gap | val | gap | test; for a few long files
 Files of one group (versions of one scene) go to one split, or are cut at the same times. Clips of val and test are
-disjoint; those of train start every `hop` frames.
+disjoint; those of train start every `hop` frames. Files shorter than a clip are not dealt out: where they give a clip of
+what they have, it is one to train on, and only if no version of the scene shows the same time in val or test.
 """
 
 import hashlib
@@ -87,19 +88,17 @@ class _Scene:
         """Part of the timeline that val and test would have with one more clip."""
         return (sum(self.num.values()) + 1) * self.clip_frames / self.shortest.num_frames
 
-    def starts(self, split: str) -> dict[str, range]:
-        """File -> first frames of its clips of `split`."""
-        hop = self.cutting.hop if split == "train" else self.cutting.span
-        starts = {}
+    def parts(self, split: str) -> dict[str, tuple[int, int]]:
+        """File -> first frame of its part of `split` and one past the last, whole frames; the second below the first where it has none."""
+        parts = {}
         for file in self.files:
             first, end = (bound * file.fps / self.shortest.fps for bound in self.segments()[split])
-            last = min(int(np.floor(end + 1e-6)), file.num_frames) - self.cutting.span
-            starts[file.name] = range(max(int(np.ceil(first - 1e-6)), 0), last + 1, hop)
-        return starts
+            parts[file.name] = (max(int(np.ceil(first - 1e-6)), 0), min(int(np.floor(end + 1e-6)), file.num_frames))
+        return parts
 
     def num_clips(self) -> dict[str, int]:
         """Split -> its clips in all versions of the scene."""
-        return {split: sum(len(starts) for starts in self.starts(split).values()) for split in ("train", "val", "test")}
+        return {split: _num_clips(self.parts(split), self.cutting, split) for split in ("train", "val", "test")}
 
     def gap_frames(self) -> int:
         """Frames of all versions that only keep splits apart."""
@@ -107,20 +106,40 @@ class _Scene:
         return sum(int(min(self.gap_length, first) * file.fps / self.shortest.fps + 1e-6) for first in firsts for file in self.files)
 
 
-def make_plan(footage: list[Footage], cutting: Cutting, split_by: str) -> Plan:
-    """Clips of each split, `split_by` one of PLANNERS. ValueError that says how many clips there are when they are too few."""
+Parts = dict[str, tuple[int, int]]  # file -> the first of its frames that a split may show, and one past the last
+
+
+def make_plan(footage: list[Footage], cutting: Cutting, split_by: str, *, keep_short: bool = False, dealt: Cutting | None = None) -> Plan:
+    """Clips of each split, `split_by` one of PLANNERS. ValueError that says how many clips there are when they are too few.
+
+    With `keep_short` a file shorter than a clip gives one clip of what it has. With `dealt` the splits are those of that
+    cutting, so that clips of another length show nothing that was in another split.
+    """
+    dealt = dealt or cutting
+    long = [file for file in footage if file.num_frames >= dealt.span]
     groups: dict[str, list[Footage]] = defaultdict(list)
-    for file in footage:
+    for file in long:
         groups[file.group].append(file)
     if split_by == "auto":
         split_by = "file" if len(groups) >= MIN_GROUPS else "time"
-    candidates, gap_frames = PLANNERS[split_by](list(groups.values()), cutting)
-    lost = {}
+    parts, gap_frames = PLANNERS[split_by](list(groups.values()), dealt)
+    candidates = {split: _clips(parts[split], cutting, split) for split in ("train", "val", "test")}
+    short = [file for file in footage if file.num_frames < dealt.span and (keep_short or file.num_frames >= cutting.span)]
+    used = _free_to_train(short, groups, parts)
+    candidates["train"] += _clips(_whole(used), cutting, "train")
+    candidates["train"] += [(file.name, 0) for file in used if file.num_frames < cutting.span]
+    lost = {"short files of scenes in val or test": len(short) - len(used)}
+    for split, num in (("val", cutting.num_val), ("test", cutting.num_test), ("train", 1)):
+        if len(candidates[split]) < num:  # only where the splits were made for other clips
+            raise ValueError(
+                f"the part kept for {split} when the splits were made, for clips of {dealt.span} frames, holds {len(candidates[split])} "
+                f"of {cutting.span} frames, {num} are needed; ask for fewer or shorter ones"
+            )
     for split, num in (("val", cutting.num_val), ("test", cutting.num_test)):
         lost[f"{split} clips beyond num_{split}"] = len(candidates[split]) - num
         candidates[split] = _chosen(candidates[split], num)
     lost["frames in gaps between splits"] = gap_frames
-    lost["frames in no clip for other reasons"] = _uncovered(footage, cutting.span, candidates) - gap_frames
+    lost["frames in no clip for other reasons"] = _uncovered(long + used, cutting.span, candidates) - gap_frames
     return Plan(
         train=sorted(candidates["train"]),
         val=sorted(candidates["val"]),
@@ -130,33 +149,44 @@ def make_plan(footage: list[Footage], cutting: Cutting, split_by: str) -> Plan:
     )
 
 
-Candidates = dict[str, list[tuple[str, int]]]
+def _free_to_train(short: list[Footage], groups: dict[str, list[Footage]], parts: dict[str, Parts]) -> list[Footage]:
+    """Short files that show nothing of val and test: versions of a scene start together, so those that end within its part for train."""
+    free = []
+    for file in short:
+        versions = groups.get(file.group, [])
+        is_held_out = any(first < end for split in ("val", "test") for first, end in (parts[split].get(v.name, (0, 0)) for v in versions))
+        train_end_s = max((parts["train"].get(version.name, (0, 0))[1] / version.fps for version in versions), default=0.0)
+        if not is_held_out or (file.num_frames - 1) / file.fps < train_end_s:
+            free.append(file)
+    return free
 
 
-def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[Candidates, int]:
+def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, Parts], int]:
     """Test, then val, take groups in hash order until they have their clips and their share of groups; train has the rest."""
     groups = sorted(groups, key=lambda files: _hash(files[0].group))
     rest = iter(groups)
-    candidates: Candidates = {"test": [], "val": [], "train": []}
+    parts: dict[str, Parts] = {"test": {}, "val": {}, "train": {}}
     for split, num in (("test", cutting.num_test), ("val", cutting.num_val)):
-        num_groups = 0
-        while len(candidates[split]) < num or num_groups < MIN_SHARE * len(groups):
+        num_groups = num_clips = 0
+        while num_clips < num or num_groups < MIN_SHARE * len(groups):
             files = next(rest, None)
             if files is None:
                 break
-            candidates[split] += _all_starts(files, cutting.span, cutting.span)
+            parts[split] |= _whole(files)
+            num_clips += _num_clips(_whole(files), cutting, split)
             num_groups += 1
-    candidates["train"] = _all_starts((file for files in rest for file in files), cutting.span, cutting.hop)
-    if min(len(candidates["val"]) - cutting.num_val, len(candidates["test"]) - cutting.num_test, len(candidates["train"]) - 1) < 0:
-        total = len(_all_starts((file for files in groups for file in files), cutting.span, cutting.span))
+    parts["train"] = _whole(file for files in rest for file in files)
+    have = {split: _num_clips(files, cutting, split) for split, files in parts.items()}
+    if min(have["val"] - cutting.num_val, have["test"] - cutting.num_test, have["train"] - 1) < 0:
+        total = _num_clips(_whole(file for files in groups for file in files), cutting, "test")
         raise ValueError(
             f"num_val = {cutting.num_val} and num_test = {cutting.num_test} leave nothing to train on: {len(groups)} files or groups hold "
             f"{total} disjoint clips of {cutting.span} frames; ask for fewer, add videos or try split_by='time'"
         )
-    return candidates, 0
+    return parts, 0
 
 
-def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[Candidates, int]:
+def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, Parts], int]:
     """The ends of all scenes' timelines, in equal shares of their length, until val and test have their clips."""
     scenes = [_Scene(files=files, cutting=cutting) for files in sorted(groups, key=lambda files: _hash(files[0].group))]
     have = _allocate(scenes, {"val": cutting.num_val, "test": cutting.num_test})
@@ -166,11 +196,8 @@ def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[Candidates,
             f"{cutting.gap_s} s and one clip left to train on, {sum(len(files) for files in groups)} files hold {have['val']} val and "
             f"{have['test']} test clips of {cutting.span} frames; ask for fewer, shorten the clips or add videos"
         )
-    candidates = {
-        split: [(name, start) for scene in scenes for name, starts in scene.starts(split).items() for start in starts]
-        for split in ("train", "val", "test")
-    }
-    return candidates, sum(scene.gap_frames() for scene in scenes)
+    parts = {split: {name: part for scene in scenes for name, part in scene.parts(split).items()} for split in ("train", "val", "test")}
+    return parts, sum(scene.gap_frames() for scene in scenes)
 
 
 def _allocate(scenes: list[_Scene], need: dict[str, int]) -> dict[str, int]:
@@ -192,11 +219,25 @@ def _allocate(scenes: list[_Scene], need: dict[str, int]) -> dict[str, int]:
     return have
 
 
-PLANNERS: dict[str, Callable[[list[list[Footage]], Cutting], tuple[Candidates, int]]] = {"file": _by_file, "time": _by_time}
+PLANNERS: dict[str, Callable[[list[list[Footage]], Cutting], tuple[dict[str, Parts], int]]] = {"file": _by_file, "time": _by_time}
 
 
-def _all_starts(files: Iterable[Footage], span: int, hop: int) -> list[tuple[str, int]]:
-    return [(file.name, start) for file in files for start in range(0, file.num_frames - span + 1, hop)]
+def _whole(files: Iterable[Footage]) -> Parts:
+    return {file.name: (0, file.num_frames) for file in files}
+
+
+def _starts(parts: Parts, cutting: Cutting, split: str) -> dict[str, range]:
+    """File -> first frames of its clips of `split`."""
+    hop = cutting.hop if split == "train" else cutting.span
+    return {name: range(first, end - cutting.span + 1, hop) for name, (first, end) in parts.items()}
+
+
+def _num_clips(parts: Parts, cutting: Cutting, split: str) -> int:
+    return sum(map(len, _starts(parts, cutting, split).values()))
+
+
+def _clips(parts: Parts, cutting: Cutting, split: str) -> list[tuple[str, int]]:
+    return [(name, start) for name, starts in _starts(parts, cutting, split).items() for start in starts]
 
 
 def _chosen(starts: list[tuple[str, int]], num: int) -> list[tuple[str, int]]:
@@ -204,7 +245,7 @@ def _chosen(starts: list[tuple[str, int]], num: int) -> list[tuple[str, int]]:
     return sorted(starts, key=lambda start: _hash(f"{start[0]}#{start[1]}"))[:num]
 
 
-def _uncovered(footage: list[Footage], span: int, candidates: Candidates) -> int:
+def _uncovered(footage: list[Footage], span: int, candidates: dict[str, list[tuple[str, int]]]) -> int:
     """Frames that lie in no clip."""
     covered = {file.name: np.zeros(file.num_frames, dtype=bool) for file in footage}
     for starts in candidates.values():

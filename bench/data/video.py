@@ -1,21 +1,26 @@
 """Video files to frames, by PyAV: any container and codec its FFmpeg reads (mp4, mov, mkv, webm, avi, gif, ...).
 
 A frame is turned upright by the file's rotation, scaled by Pillow's bicubic filter (antialiased when it shrinks) until it
-covers height x width, and cropped around the centre. Frames are counted as stored: a variable frame rate is not
-resampled, and pixels count as square. What cannot be read is a ValueError whose text is the reason.
+covers height x width, and cropped around the centre; or, where its own aspect is kept, scaled whole. Frames are counted as
+stored: a variable frame rate is not resampled, and pixels count as square. What cannot be read is a ValueError whose text is the reason.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from bench.shapes import cover_box
+
 EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
+Fit = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,25 @@ def count_frames(path: Path) -> int:
     return sum(1 for _ in _decoded(path))
 
 
-def iter_frames(path: Path, indices: Iterable[int], height: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it. ValueError(reason)."""
+    for frame in _decoded(path):
+        return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
+    raise ValueError("has no frames")
+
+
+def within_area(height: int, width: int, area: int) -> tuple[int, int]:
+    """The largest height and width of this aspect, to the rounding of a pixel, that have at most `area` pixels, and never more than given.
+
+    >>> within_area(272, 640, 64 * 64), within_area(20, 30, 64 * 64)
+    ((41, 98), (20, 30))
+    """
+    if height * width <= area:
+        return height, width
+    return math.isqrt(area * height // width), math.isqrt(area * width // height)
+
+
+def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit: Fit = "cover") -> Iterator[tuple[int, np.ndarray]]:
     """(index, frame (H, W, 3) uint8) for each of the increasing `indices`, in one pass from the file's first frame.
 
     ValueError(reason) when the file ends, or cannot be decoded, before the last of them.
@@ -72,7 +95,7 @@ def iter_frames(path: Path, indices: Iterable[int], height: int, width: int) -> 
     for index, frame in enumerate(_decoded(path) if target is not None else ()):
         num_frames = index + 1
         if index == target:
-            yield index, _fitted(reformatter.reformat(frame, format="rgb24"), frame.rotation, height, width)
+            yield index, _fitted(reformatter.reformat(frame, format="rgb24"), frame.rotation, height, width, fit)
             if (target := next(wanted, None)) is None:
                 return
     if target is not None:
@@ -99,12 +122,15 @@ def read_frames(path: Path, start: int, num_frames: int, stride: int, height: in
     return clip
 
 
-def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int) -> np.ndarray:
+def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit: Fit) -> np.ndarray:
     """Decoded rgb24 frame of any size -> (H, W, 3) uint8; `rotation` in degrees counter-clockwise, as np.rot90 turns."""
     pixels = np.rot90(frame.to_ndarray(), round(rotation / 90) % 4)
-    stored_height, stored_width = pixels.shape[:2]
-    scale = min(stored_height / height, stored_width / width)  # stored pixels per pixel; the other axis is cropped
-    left, top = (stored_width - width * scale) / 2, (stored_height - height * scale) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + width * scale, stored_width), min(top + height * scale, stored_height))
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    box = window(image.height, image.width, height, width, fit)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def window(height: int, width: int, to_height: int, to_width: int, fit: Fit) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what is shown of a frame that is scaled to `to_height` x `to_width`."""
+    windows = {"cover": cover_box(height, width, to_height, to_width), "whole": (0.0, 0.0, float(width), float(height))}
+    return windows[fit]

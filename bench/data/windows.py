@@ -20,6 +20,7 @@ from PIL import Image
 from bench.data.clips import Skipped
 from bench.data.collection import READER_VERSION, Collection, Item, Opened
 from bench.data.source import digest_of
+from bench.shapes import cover_box
 
 Start = Literal["random", "first", "disjoint"]
 STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
@@ -99,10 +100,7 @@ class SeededCut:
 
 def cover(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (height, width, 3): scaled by Pillow's antialiased bicubic filter until it covers, cropped around the centre."""
-    stored_height, stored_width = frame.shape[:2]
-    scale = min(stored_height / height, stored_width / width)  # stored pixels per pixel; the other axis is cropped
-    left, top = (stored_width - width * scale) / 2, (stored_height - height * scale) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + width * scale, stored_width), min(top + height * scale, stored_height))
+    box = cover_box(frame.shape[0], frame.shape[1], height, width)
     return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 

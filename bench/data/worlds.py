@@ -4,16 +4,18 @@ A clip shows one bright shape (its class: disc, square, triangle, ring) of any h
 background and bounces off the frame's edges without loss. Further objects, gravity, and damping are options.
 
 Units: lengths in the frame's shorter side, x to the right, y down, both from the top left corner; time in seconds.
-So x * min(height, width) - 0.5 is a column index, and a clip has the same motion at any resolution.
+So x * min(height, width) - 0.5 is a column index, and a clip has the same motion at any resolution. Clips may have many
+shapes, dealt out in turn: then the shorter side is each clip's own.
 
 Every body collides as the disc around it, and without friction. So motion does not depend on the class, and without
 damping spin never changes (a spinning square stays nameable) and energy is kept to rounding.
 """
 
 import colorsys
+import functools
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,11 +23,15 @@ import numpy as np
 import pydantic
 import pymunk
 
-from bench.data.clips import SPLITS, ClipSet, open_frames, save_clips
-from bench.data.source import Count, Progress, SourceConfig, digest_of
+from bench.data.clips import SPLITS, ClipSet, open_frames, open_ragged_frames, save_clips
+from bench.data.ragged import Frames, by_shape
+from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
+from bench.shapes import Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
+ADDED = ("shapes", "margin", "placement")  # fields that the first cached clips did not have
 SHAPES = ("disc", "square", "triangle", "ring")
+NUM_SIDES = {"square": 4, "triangle": 3}  # of the regular polygons among them
 RING_HOLE = 0.5  # inner over outer radius
 BACKGROUND = 16  # grey level
 STATE = ("x", "y", "vx", "vy", "angle", "angular_velocity", "radius", "hue", "shape", "mass")  # hue in turns; shape indexes SHAPES
@@ -50,6 +56,9 @@ class Config(SourceConfig):
     damping: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0  # share of velocity and of spin lost per second: an arrow of time
     fps: Annotated[float, pydantic.Field(gt=0, le=1000)] = 8.0  # frames per second
     num_substeps: Count = 16  # physics steps per frame
+    shapes: tuple[Shape, ...] = ()  # (T, H, W) in pixels, dealt to clips in turn; one named twice comes twice as often. () = the one shape
+    margin: NonNegative = 0.0  # between every object's disc and the frame's edge, at all times; shorter sides
+    placement: Literal["uniform", "edges"] = "uniform"  # edges: the first object starts in an outer third of the longer side
 
     @pydantic.field_validator("radius", "speed")
     @classmethod
@@ -60,23 +69,46 @@ class Config(SourceConfig):
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Self:
-        box = (self.width / self.side) * (self.height / self.side)
-        if self.radius[0] == 0 or self.radius[1] >= 0.5:
-            raise ValueError(f"radius = {self.radius}: must be above 0 and below 0.5, or a shape does not fit the frame")
-        if self.num_objects > 1 and self.num_objects * math.pi * self.radius[1] ** 2 > 0.45 * box:
-            most = max(1, int(0.45 * box / (math.pi * self.radius[1] ** 2)))
-            raise ValueError(f"num_objects = {self.num_objects} of radius {self.radius[1]} leave no room; use {most} or smaller ones")
+        if self.radius[0] == 0 or self.radius[1] + self.margin >= 0.5:
+            raise ValueError(
+                f"radius = {self.radius} and margin = {self.margin}: a radius must be above 0, and with the margin below 0.5, "
+                "or a shape does not fit the frame"
+            )
+        for shape in self.shapes:
+            if shape[0] < 1 or min(shape[1:]) < 8:
+                raise ValueError(f"shapes has {shape}: (frames, height, width) of a clip are at least (1, 8, 8)")
+        for _, height, width in self.shapes or [clip_shape(self, 0)]:
+            self._fits_frame(height, width)
         return self
 
+    def _fits_frame(self, height: int, width: int) -> None:
+        """ValueError where a frame of this aspect has no room for what is to be in it."""
+        sides = (width / min(height, width), height / min(height, width))
+        room = math.prod(side - 2 * self.margin for side in sides)
+        if self.num_objects > 1 and self.num_objects * math.pi * self.radius[1] ** 2 > 0.45 * room:
+            most = max(1, int(0.45 * room / (math.pi * self.radius[1] ** 2)))
+            raise ValueError(
+                f"num_objects = {self.num_objects} of radius {self.radius[1]} in {height}x{width} leave no room; use {most} or smaller ones"
+            )
+        if self.placement == "edges" and self.radius[1] + self.margin >= max(sides) / 3:
+            raise ValueError(
+                f"placement = 'edges' with radius {self.radius[1]} and margin {self.margin} leaves no room in an outer third of "
+                f"{height}x{width}; together they must be below {max(sides) / 3:.3g} shorter sides"
+            )
+
     @property
-    def side(self) -> int:
-        """Pixels per unit of length."""
-        return min(self.height, self.width)
+    def mixed(self) -> bool:
+        """Whether clips have several shapes."""
+        return bool(self.shapes)
+
+    def at(self, shape: Shape, num_clips: int) -> Self:
+        """Clips of one shape, with the motion that they have at any other, and one to train on."""
+        return super().at(shape, num_clips).changed(shapes=(), num_train=1)
 
 
 def digest(config: Config) -> str:
     """The config, the generator and the physics library: nothing else determines a clip."""
-    return digest_of(GENERATOR_VERSION, pymunk.version, config.model_dump(mode="json"))
+    return digest_of(GENERATOR_VERSION, pymunk.version, config.identity(added=ADDED))
 
 
 def labels(config: Config) -> tuple[str, ...]:
@@ -86,25 +118,109 @@ def labels(config: Config) -> tuple[str, ...]:
 
 def write(config: Config, folder: Path, progress: Progress) -> None:
     """All splits. Clip k of a split is the same whatever the number of clips."""
-    num_clips = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
-    frames = open_frames(folder, num_clips, (config.num_frames, config.height, config.width))
-    total, done = sum(num_clips.values()), 0
+    shapes = split_shapes(config)
+    if config.mixed:
+        frames: Mapping[str, Frames] = open_ragged_frames(folder, shapes)
+    else:
+        frames = open_frames(folder, {split: len(clips) for split, clips in shapes.items()}, clip_shape(config, 0))
+    total, done = sum(map(len, shapes.values())), 0
     splits = {}
     for split in SPLITS:
-        num = num_clips[split]
-        states = np.empty((num, config.num_frames, config.num_objects, len(STATE)))
+        num = len(shapes[split])
+        states = []
         for start in range(0, num, BATCH):
             stop = min(start + BATCH, num)
-            for index in range(start, stop):
-                states[index] = simulate(config, split, index)
-            frames[split][start:stop] = render(states[start:stop], config.height, config.width)
+            states += [simulate(config, split, index) for index in range(start, stop)]
+            for (_, height, width), members in by_shape(shapes[split][start:stop]).items():
+                clips = render(np.stack([states[start + member] for member in members]), height, width)
+                for member, clip in zip(members, clips, strict=True):
+                    frames[split][start + member][...] = clip
             done += stop - start
             progress(done, total, "simulating worlds")
-        truth = {name: states[..., i] for i, name in enumerate(STATE)}
-        truth["shape"] = truth["shape"].astype(np.int64)
-        clip_ids = tuple(f"{split}-{index:06d}" for index in range(num))
-        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids, truth)
+        truth = truth_of(states)
+        if not set(ADDED).isdisjoint(config.identity(added=ADDED)):  # the truth of older configs is cached without it
+            truth["box"] = boxes(states, shapes[split])
+        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, num), truth)
     save_clips(folder, splits, label_names=SHAPES, fps=config.fps)
+
+
+def survey(config: Config, progress: Progress) -> Survey:
+    """What `write` would make, by simulating without rendering. Boxes are told of any config."""
+    shapes = split_shapes(config)
+    total = sum(map(len, shapes.values()))
+    box, done = {}, 0
+    for split, clips in shapes.items():
+        states = []
+        for index in range(len(clips)):
+            states.append(simulate(config, split, index))
+            done += 1
+            if done % BATCH == 0 or done == total:
+                progress(done, total, "simulating worlds")
+        box[split] = boxes(states, clips)
+    return Survey(
+        shapes={split: tuple(clips) for split, clips in shapes.items()},
+        clip_ids={split: clip_ids(split, len(clips)) for split, clips in shapes.items()},
+        boxes=box,
+        fps=config.fps,
+    )
+
+
+def split_shapes(config: Config) -> dict[str, list[Shape]]:
+    """Split -> the shape of each of its clips."""
+    num_clips = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
+    return {split: [clip_shape(config, index) for index in range(num_clips[split])] for split in SPLITS}
+
+
+def clip_shape(config: Config, index: int) -> Shape:
+    """Shape (T, H, W) of clip `index` of any split.
+
+    Dealt in turn, and one further each time that shapes and classes would meet in the same pairs again. So any run of
+    clips has the shapes in nearly equal numbers, and 4 x len(shapes) clips have every shape with every class once.
+    """
+    if not config.shapes:
+        return (config.num_frames, config.height, config.width)
+    return config.shapes[(index + index // math.lcm(len(config.shapes), len(SHAPES))) % len(config.shapes)]
+
+
+def clip_ids(split: str, num: int) -> tuple[str, ...]:
+    """Names of a split's clips."""
+    return tuple(f"{split}-{index:06d}" for index in range(num))
+
+
+def truth_of(states: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """States (T, objects, 10) of N clips -> name -> (N, longest T, objects); behind a shorter clip's end NaN, and -1 for the shape."""
+    padded = _padded(states)
+    truth = {name: padded[..., i] for i, name in enumerate(STATE)}
+    truth["shape"] = np.nan_to_num(truth["shape"], nan=-1).astype(np.int64)
+    return truth
+
+
+def boxes(states: Sequence[np.ndarray], shapes: Sequence[Shape]) -> np.ndarray:
+    """States (T, objects, 10) of N clips of `shapes` -> x0, y0, x1, y1 in pixels of what is drawn: (N, longest T, objects, 4).
+
+    A column c covers [c, c + 1), so the box of a shape that fills a frame is (0, 0, W, H). NaN behind a shorter clip's end.
+    """
+    return _padded([_extent(state) * min(shape[1:]) for state, shape in zip(states, shapes, strict=True)])
+
+
+def _extent(state: np.ndarray) -> np.ndarray:
+    """States (..., 10) -> x0, y0, x1, y1 (..., 4) in shorter sides: of a square's or triangle's corners, of a disc's circle."""
+    x, y, angle, radius, shape = (state[..., STATE.index(name)] for name in ("x", "y", "angle", "radius", "shape"))
+    box = np.stack([x - radius, y - radius, x + radius, y + radius], axis=-1)
+    for name, num_sides in NUM_SIDES.items():
+        turns = angle[..., None] + math.pi / 2 + math.pi * (2 * np.arange(num_sides) + 1) / num_sides  # between the sides' normals
+        xs, ys = x[..., None] + radius[..., None] * np.cos(turns), y[..., None] + radius[..., None] * np.sin(turns)  # (..., corners)
+        corners = np.stack([xs.min(axis=-1), ys.min(axis=-1), xs.max(axis=-1), ys.max(axis=-1)], axis=-1)
+        box = np.where((shape == SHAPES.index(name))[..., None], corners, box)
+    return box
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays (T_i, ...) -> (N, longest T, ...), NaN behind the end of shorter ones."""
+    padded = np.full((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), np.nan)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
 
 
 def clip_rng(seed: int, split: str, index: int) -> np.random.Generator:
@@ -115,13 +231,14 @@ def clip_rng(seed: int, split: str, index: int) -> np.random.Generator:
 def simulate(config: Config, split: str, index: int) -> np.ndarray:
     """State of every object in every frame: (T, objects, 10) float64, the columns of STATE."""
     rng = clip_rng(config.seed, split, index)
+    num_frames, *size = clip_shape(config, index)
+    height, width = (side / min(size) for side in size)
     space = pymunk.Space()
     space.gravity = (0.0, config.gravity)
     space.damping = 1 - config.damping  # pymunk names the share that is kept
     space.iterations = 30
     space.collision_slop = 1e-4  # pymunk's 0.1 is meant for pixels
-    width, height = config.width / config.side, config.height / config.side
-    space.add(*_walls(space, width, height))
+    space.add(*_walls(space, width, height, config.margin))
     bodies: list[pymunk.Body] = []
     constants = []  # radius, hue, shape, mass of each
     for radius, (x, y) in _placed(config, rng, width, height):
@@ -136,18 +253,19 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
         space.add(body, disc)
         bodies.append(body)
         constants.append((radius, rng.uniform(), shape, mass))
-    state = np.empty((config.num_frames, len(bodies), len(STATE)))
-    for frame in range(config.num_frames):
+    state = np.empty((num_frames, len(bodies), len(STATE)))
+    for frame in range(num_frames):
         for _ in range(config.num_substeps if frame else 0):
             space.step(1 / config.fps / config.num_substeps)
         state[frame] = [(*b.position, *b.velocity, b.angle, b.angular_velocity, *c) for b, c in zip(bodies, constants, strict=True)]
     return state
 
 
-def _walls(space: pymunk.Space, width: float, height: float) -> list[pymunk.Segment]:
-    """Four elastic walls outside the frame, thick enough that nothing passes through between two steps."""
+def _walls(space: pymunk.Space, width: float, height: float, margin: float) -> list[pymunk.Segment]:
+    """Four elastic walls `margin` inside the frame's edges, thick enough that nothing passes through between two steps."""
     thick = 2.0
-    corners = [(-thick, -thick), (width + thick, -thick), (width + thick, height + thick), (-thick, height + thick)]
+    near, right, bottom = margin - thick, width - margin + thick, height - margin + thick
+    corners = [(near, near), (right, near), (right, bottom), (near, bottom)]
     walls = []
     for k in range(4):
         wall = pymunk.Segment(space.static_body, corners[k - 1], corners[k], thick)
@@ -157,12 +275,18 @@ def _walls(space: pymunk.Space, width: float, height: float) -> list[pymunk.Segm
 
 
 def _placed(config: Config, rng: np.random.Generator, width: float, height: float) -> Iterator[tuple[float, tuple[float, float]]]:
-    """Radius and centre of each object, inside the frame and apart. Starts over when the last ones find no room."""
+    """Radius and centre of each object, inside the frame's margin and apart. Starts over when the last ones find no room."""
     for _ in range(1000):
         discs: list[tuple[float, tuple[float, float]]] = []
         for _ in range(20 * config.num_objects):
             radius = rng.uniform(*config.radius)
-            x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
+            near = radius + config.margin
+            ranges = [(near, width - near), (near, height - near)]
+            if config.placement == "edges" and not discs:
+                axis = int(rng.integers(2)) if width == height else int(height > width)
+                ends = (near, max(width, height) / 3), (max(width, height) * 2 / 3, max(width, height) - near)
+                ranges[axis] = ends[rng.integers(2)]
+            x, y = (rng.uniform(*bounds) for bounds in ranges)
             if all(math.hypot(x - other[0], y - other[1]) > radius + reach for reach, other in discs):
                 discs.append((radius, (x, y)))
             if len(discs) == config.num_objects:
@@ -218,9 +342,8 @@ def _polygon(num_sides: int, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, 
     return distance - radius * math.cos(math.pi / num_sides)
 
 
-DISTANCES = {
+DISTANCES: dict[str, Callable[..., np.ndarray]] = {
     "disc": _disc,
-    "square": lambda *args: _polygon(4, *args),
-    "triangle": lambda *args: _polygon(3, *args),
     "ring": _ring,
+    **{name: functools.partial(_polygon, num_sides) for name, num_sides in NUM_SIDES.items()},
 }
