@@ -15,30 +15,42 @@ import safetensors
 import safetensors.numpy
 import torch
 
+from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.metrics.extractor import Extractor
+from bench.metrics.manifest import Manifest
 from bench.shapes import check_shape
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 
-def check_frames(extractor: Extractor, frames: np.ndarray) -> None:
-    """ValueError unless `frames` are uint8 (N, T, H, W, 3) clips that the extractor can take."""
+def check_frames(extractor: Extractor, frames: Frames) -> None:
+    """ValueError unless `frames` are uint8 (N, T, H, W, 3) clips, or clips of many shapes, that the extractor can take."""
     if frames.dtype != np.uint8:
         hint = "multiply by 255 and round" if np.issubdtype(frames.dtype, np.floating) else "convert them"
         raise ValueError(f"frames must be uint8 in 0..255, got {frames.dtype}; {hint} first, so that every metric sees the same pixels")
-    check_shape("frames", frames, (None, None, None, None, 3))
-    if min(frames.shape) < 1:
-        raise ValueError(f"frames have an empty axis: {frames.shape}")
-    manifest, num_frames = extractor.manifest, frames.shape[1]
-    if num_frames < manifest.min_frames:
-        raise ValueError(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
-    if manifest.max_frames is not None and num_frames > manifest.max_frames:
-        raise ValueError(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
+    if not isinstance(frames, Ragged):
+        check_shape("frames", frames, (None, None, None, None, 3))
+        if min(frames.shape) < 1:
+            raise ValueError(f"frames have an empty axis: {frames.shape}")
+    manifest = extractor.manifest
+    for num_frames in sorted({shape[0] for shape in frames.shapes} if isinstance(frames, Ragged) else {frames.shape[1]}):
+        if num_frames < manifest.min_frames:
+            raise ValueError(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
+        if manifest.max_frames is not None and num_frames > manifest.max_frames:
+            raise ValueError(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
 
 
-def extract(extractor: Extractor, frames: np.ndarray, progress: Progress | None = None, batch_size: int | None = None) -> np.ndarray:
-    """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time."""
+def extract(extractor: Extractor, frames: Frames, progress: Progress | None = None, batch_size: int | None = None) -> np.ndarray:
+    """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time.
+
+    Clips of many shapes are extracted shape by shape, and come back in their order.
+    """
     check_frames(extractor, frames)
+    if isinstance(frames, Ragged):
+        features = np.empty((len(frames), extractor.dim), np.float32)
+        for members in by_shape(clip_shapes(frames)).values():
+            features[members] = extract(extractor, np.stack([frames[index] for index in members]), None, batch_size)
+        return features
     batch_size = extractor.batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -54,16 +66,28 @@ def extract(extractor: Extractor, frames: np.ndarray, progress: Progress | None 
     return features
 
 
-def hash_frames(frames: np.ndarray) -> str:
+def usable(manifest: Manifest, frames: Frames, most: int | None = None) -> Frames:
+    """The clips that have as many frames as the extractor needs, the first `most` of them; of one shape all have, or none."""
+    if not isinstance(frames, Ragged):
+        return frames[:most]
+    longest = manifest.max_frames or max(shape[0] for shape in frames.shapes)
+    found = [clip for clip in frames if manifest.min_frames <= len(clip) <= longest][:most]
+    if not found:
+        raise ValueError(f"extractor {manifest.name!r} needs {manifest.min_frames} frames a clip, and none of {len(frames)} has as many")
+    return stacked(found, len(found))
+
+
+def hash_frames(frames: Frames) -> str:
     """SHA-256 of shape and pixels, a clip in memory at a time."""
-    digest = hashlib.sha256(f"{frames.dtype} {frames.shape}".encode())
+    shape = frames.shapes if isinstance(frames, Ragged) else frames.shape
+    digest = hashlib.sha256(f"{frames.dtype} {shape}".encode())
     for clip in frames:
         digest.update(clip.tobytes())
     return digest.hexdigest()
 
 
 def cached_features(
-    extractor: Extractor, frames: np.ndarray, clips_digest: str | None, cache: Path, progress: Progress | None = None
+    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Progress | None = None
 ) -> np.ndarray:
     """`extract`, kept in the folder `cache` under the hash of all that determines the features; None hashes the frames themselves.
 
@@ -74,7 +98,7 @@ def cached_features(
         "extractor": extractor.name,
         "manifest": json.dumps(dataclasses.asdict(extractor.manifest), sort_keys=True),
         "clips": clips_digest or hash_frames(frames),
-        "shape": "x".join(map(str, frames.shape)),
+        "shape": f"{len(frames)} of several" if isinstance(frames, Ragged) else "x".join(map(str, frames.shape)),
         "device": extractor.device.type,
         "torch": torch.__version__,
     }

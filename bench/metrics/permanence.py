@@ -8,8 +8,8 @@ and the autoencoder's reconstructions are the floors of this number.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from bench.metrics.foreground import components, contrast
 from bench.shapes import check_shape
 
 
@@ -81,24 +81,17 @@ def _clip_objects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Clip (T, H, W, 3) -> number of objects (T,), area of the only one (T,) or 0, its mean colour (T, 3)."""
     num_frames, height, width, _ = clip.shape
     pixels = clip.astype(np.float32)
-    background = np.median(pixels.reshape(-1, 3), axis=0)  # covers most of every true frame
-    foreground = np.abs(pixels - background).max(axis=-1) > THRESHOLDS.foreground  # (T, H, W)
-    neighbours = np.zeros((3, 3, 3), dtype=bool)
-    neighbours[1] = True  # eight neighbours in the same frame, none in the next
-    components, num = ndimage.label(foreground, structure=neighbours)
-    areas = np.bincount(components.ravel(), minlength=num + 1)[1:]
-    first_pixel = np.unique(components, return_index=True)[1][-num:] if num else np.zeros(0, dtype=int)
-    frame_of = first_pixel // (height * width)  # (components,)
-    speck = areas < max(THRESHOLDS.speck_share * height * width, 2)
-    num_objects = np.bincount(frame_of[~speck], minlength=num_frames)
-    speck_area = np.bincount(frame_of[speck], weights=areas[speck], minlength=num_frames)
+    pieces = components(contrast(clip) > THRESHOLDS.foreground)
+    speck = pieces.areas < max(THRESHOLDS.speck_share * height * width, 2)
+    num_objects = np.bincount(pieces.frames[~speck], minlength=num_frames)
+    speck_area = np.bincount(pieces.frames[speck], weights=pieces.areas[speck], minlength=num_frames)
     area, colour = np.zeros(num_frames), np.zeros((num_frames, 3))
     least, most = THRESHOLDS.object_share * height * width, THRESHOLDS.crowd_share * height * width
-    for component in np.flatnonzero(~speck):
-        frame, size = frame_of[component], areas[component]
+    for piece in np.flatnonzero(~speck):
+        frame, size = pieces.frames[piece], pieces.areas[piece]
         if num_objects[frame] == 1 and least <= size <= most and speck_area[frame] <= THRESHOLDS.clutter * size:
             area[frame] = size
-            colour[frame] = pixels[frame][components[frame] == component + 1].mean(axis=0)
+            colour[frame] = pixels[frame][pieces.labels[frame] == piece + 1].mean(axis=0)
     return num_objects, area, colour
 
 
