@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.backbone import with_changes
 from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
@@ -33,6 +33,7 @@ SIZES = {
 class UNetConfig:
     """One row of the ladder. Calling it with a `LatentSpec` builds the model."""
 
+    ragged: ClassVar[bool] = False  # one shape a batch
     block_channels: tuple[int, ...]  # width of each level, outermost first; each level halves height and width
     num_res_blocks: int  # residual blocks of a level on the way down; one more on the way up
     head_dim: int  # E, the width of one attention head

@@ -1,17 +1,24 @@
 """Files a cell leaves beside its record: lossless samples, features, averaged weights. Each is written whole or not at all."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.torch import save_file
-from torch import Tensor
+
+from bench.data.ragged import Frames, Ragged, clip_shapes
+from bench.shapes import bounding_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "averaged.safetensors"  # the averaged weights of a trained cell
 FEATURES = "features.safetensors"  # of generated, real and reconstructed clips, for others to score again
 SHEET = "sheet.npz"  # the few clips that a report shows
+GREY = 128  # around clips that are smaller than others
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
@@ -19,8 +26,38 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     _atomically(path, ".npz", lambda temp: np.savez_compressed(temp, **arrays))
 
 
+def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
+    """Clips as `frames` (N, T, H, W, 3); of many shapes as `frames`, one behind the other, and `shapes` (N, 4). OSError as above."""
+    if isinstance(frames, Ragged):
+        save_arrays(path, frames=frames.flat, shapes=np.array(frames.shapes), **arrays)
+    else:
+        save_arrays(path, frames=frames, **arrays)
+
+
+def load_frames(path: Path) -> Frames:
+    """What `save_frames` left. OSError, KeyError or ValueError where it is not that."""
+    with np.load(path, allow_pickle=False) as stored:
+        frames = stored["frames"]
+        return Ragged(frames, stored["shapes"].tolist()) if "shapes" in stored.files else frames
+
+
+def framed(frames: Frames) -> np.ndarray:
+    """Clips as one array (N, T, H, W, 3): those of many shapes on a grey ground as large as the largest, a short one's last frame held."""
+    if not isinstance(frames, Ragged):
+        return np.array(frames)
+    num_frames, height, width = bounding_shape(clip_shapes(frames))
+    canvas = np.full((len(frames), num_frames, height, width, 3), GREY, np.uint8)
+    for target, clip in zip(canvas, frames, strict=True):
+        top, left = (height - clip.shape[1]) // 2, (width - clip.shape[2]) // 2
+        held = clip[np.minimum(np.arange(num_frames), len(clip) - 1)]
+        target[:, top : top + clip.shape[1], left : left + clip.shape[2]] = held
+    return canvas
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file. OSError where it cannot be written."""
+    from safetensors.torch import save_file
+
     # Clones: safetensors refuses tensors that share storage, such as views of one buffer.
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _atomically(path, "", lambda temp: save_file(content, temp))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.cell import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, content_hash
-from bench.data.clips import reserve
+from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.source import Clips, ClipSet
 from bench.shapes import LatentSpec
 from bench.streams import stream_seed
@@ -89,16 +89,25 @@ class FrameAutoencoder(nn.Module):
     def measure_statistics(self, train: ClipSet, device: torch.device) -> None:
         """Set shift and scale from evenly spaced training clips."""
         index = np.unique(np.linspace(0, len(train.frames) - 1, STATISTICS_CLIPS).astype(int))
-        frames = train.frames[index]
-        raw = [self.encode_frames(_fold_frames(to_model(frames[chunk], device))).double().cpu() for chunk in _batches(frames)]
-        latents = torch.cat(raw)  # (F, C, h, w)
-        deviation = latents.std(dim=(0, 2, 3))
+        if isinstance(train.frames, Ragged):
+            clips = [self._divisible(train.frames[i][None]) for i in index]
+        else:
+            frames = train.frames[index]
+            clips = [frames[chunk] for chunk in _batches(frames)]
+        raw = [self.encode_frames(_fold_frames(to_model(clip, device))).double().cpu() for clip in clips]  # each (F, C, h, w)
+        latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, cells)
+        deviation = latents.std(dim=1)
         if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
             raise ValueError(
                 f"the autoencoder's latents have channel deviations {deviation.tolist()}; a dead or broken channel cannot be scaled"
             )
-        self.shift.copy_(latents.mean(dim=(0, 2, 3)))
+        self.shift.copy_(latents.mean(dim=1))
         self.scale.copy_(1 / deviation)
+
+    def _divisible(self, frames: np.ndarray) -> np.ndarray:
+        """Frames (..., H, W, 3) without the rows and columns that the stride leaves over."""
+        height, width = (size // self.spatial_stride * self.spatial_stride for size in frames.shape[-3:-1])
+        return frames[..., :height, :width, :]
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, int]:
@@ -140,36 +149,13 @@ def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device
     return Stage(autoencoder=autoencoder.to(device), key=content_hash([key, _weights_hash(autoencoder)])[:16], facts=facts)
 
 
-def cached_latents(stage: Stage, clip_set: ClipSet, clips_digest: str, split: str, cache: Path, progress: Progress) -> np.ndarray:
-    """Latents of a split, memory-mapped, (N, C, T, H, W) float32."""
-    folder = cache / "latents" / content_hash({"autoencoder": stage.key, "clips": clips_digest, "split": split})[:16]
-    if not (folder / "latents.npy").is_file():
-        autoencoder = stage.autoencoder
-        num_clips, num_frames, height, width, _ = clip_set.frames.shape
-        shape = (num_clips, *(autoencoder.latent_channels, *autoencoder.spec(0).latent_shape((num_frames, height, width))))
-        with fresh_folder(folder) as temp:
-            latents = np.lib.format.open_memmap(temp / "latents.npy", mode="w+", dtype=np.float32, shape=shape)
-            reserve(temp / "latents.npy")
-            for chunk in _batches(clip_set.frames):
-                latents[chunk] = encode_clips(autoencoder, clip_set.frames[chunk]).numpy()
-                progress(chunk.stop, num_clips, f"latents of {split}")
-            latents.flush()
-            del latents
-    return np.load(folder / "latents.npy", mmap_mode="r")
-
-
 @torch.inference_mode()
-def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> np.ndarray:
-    """B latents (C, T, H, W) of one shape -> clips as stored, (B, T, H, W, 3) uint8."""
-    clips: np.ndarray | None = None
-    for index, clip in enumerate(latents):
-        decoded = from_model(autoencoder.decode(clip[None].float().to(autoencoder.shift.device)))
-        if clips is None:
-            clips = np.empty((len(latents), *decoded.shape[1:]), np.uint8)
-        clips[index] = decoded[0]
-    if clips is None:
+def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> Frames:
+    """B latents (C, T, H, W) -> clips as stored: (B, T, H, W, 3) uint8 where all have one shape, else B of (T, H, W, 3)."""
+    if not latents:
         raise ValueError("no latents to decode; pass at least one clip")
-    return clips
+    decoded = (from_model(autoencoder.decode(clip[None].float().to(autoencoder.shift.device)))[0] for clip in latents)
+    return stacked(decoded, len(latents))
 
 
 @torch.inference_mode()
@@ -255,11 +241,11 @@ def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, pro
     autoencoder = FrameAutoencoder(network, unshuffle=2).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1)
-    num_clips, num_frames = train.frames.shape[:2]
     for step in range(config.num_steps):
         generator = np.random.default_rng(stream_seed(config.seed, "autoencoder_frames", step))
-        clip, frame = generator.integers(num_clips, size=config.batch_size), generator.integers(num_frames, size=config.batch_size)
-        batch = to_model(train.frames[clip, frame][:, None], device)[:, :, 0]  # (F, 3, H, W)
+        batch = to_model(_random_frames(train.frames, config.batch_size, config.spatial_stride, generator)[:, None], device)[
+            :, :, 0
+        ]  # (F, 3, H, W)
         loss = functional.mse_loss(autoencoder.decode_frames(autoencoder.encode_frames(batch)), batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -271,6 +257,22 @@ def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, pro
                 raise ValueError(f"the autoencoder diverged at step {step + 1}; lower autoencoder.learning_rate {config.learning_rate}")
             progress(step + 1, config.num_steps, f"autoencoder, {-10 * math.log10(value / 4):.1f} dB")
     return autoencoder, value
+
+
+def _random_frames(frames: Frames, num: int, stride: int, generator: np.random.Generator) -> np.ndarray:
+    """Frames (num, H, W, 3) uint8 of random clips; of clips of several shapes random windows, as large as the smallest height and width."""
+    if not isinstance(frames, Ragged):
+        num_clips, num_frames = frames.shape[:2]
+        clip, frame = generator.integers(num_clips, size=num), generator.integers(num_frames, size=num)
+        return frames[clip, frame]
+    height, width = (min(shape[axis] for shape in frames.shapes) // stride * stride for axis in (1, 2))
+    windows = []
+    for index in generator.integers(len(frames), size=num):
+        clip = frames[int(index)]
+        spare = (clip.shape[0] - 1, clip.shape[1] - height, clip.shape[2] - width)
+        place, top, left = (int(generator.integers(size + 1)) for size in spare)
+        windows.append(clip[place, top : top + height, left : left + width])
+    return np.stack(windows)
 
 
 def _weights_hash(autoencoder: FrameAutoencoder) -> str:

@@ -47,8 +47,20 @@ class Backbone(Protocol):
         ...
 
 
+class DropsTokens(Backbone, Protocol):
+    """A ragged backbone that can be trained on a part of each clip's tokens (`batching.token_dropping`)."""
+
+    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
+        """As above; `kept`, for each clip the increasing indices (n_i,) int64 of its tokens that stay, w fastest, then h, then t."""
+        ...
+
+    def kept_cells(self, shape: Shape, kept: Tensor) -> Tensor:
+        """(T, H, W) bool: the latent cells of a clip of latents (T, H, W) that are predicted when these tokens stay."""
+        ...
+
+
 class Factory(Protocol):
-    """Builds a backbone for a latent space. May also have `check(shape)`, so that shapes are checked before torch is imported,
+    """Builds a backbone for a latent space. May also have `check(shape)` and `ragged`, so that both are known before torch is imported,
     `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name, and
     `scaled(width, deeper, skew)`, the changes that give it another size: what `match` searches (bench/match/search.py)."""
 

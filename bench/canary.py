@@ -14,11 +14,12 @@ from torch import nn
 from bench.backbone import find_factory
 from bench.cell import Batching, Budget, Cell
 from bench.diffusion import draw_noise
+from bench.latents import LatentSet
 from bench.meters.storage import optimizer_state
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Shape, num_cells
 from bench.store import Canary
 from bench.streams import stream_seed
-from bench.train import Interrupted, LatentSet, Trainer
+from bench.train import Interrupted, Trainer
 
 TOLERANCE = 1e-4  # largest difference, relative to the largest output, in float32
 TOLERANCE_CUDA = 2e-2  # half-precision and non-deterministic kernels are in play there
@@ -62,12 +63,15 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     What the checkpoint holds (weights, optimiser, average) must come back exactly on every device; later losses are compared.
     """
     optimizer = cell.optimizer.model_copy(update={"warmup_steps": 0})  # steps large enough to tell
-    small = cell.model_copy(update={"budget": Budget(steps=4), "batching": Batching(batch_size=2), "optimizer": optimizer})
+    batching = Batching(batch_size=2)
+    if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
+        batching = cell.batching.model_copy(update={"cell_budget": max(map(num_cells, train.shapes))})
+    small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer})
     few = LatentSet(latents=val.latents[:2], labels=None if val.labels is None else val.labels[:2], null_label=val.null_label)
 
     def trainer(folder: str, should_stop: Callable[[], bool]) -> Trainer:
         network = copy.deepcopy(backbone)
-        options: dict[str, Any] = {"inputs": "canary", "flops_per_clip": 1, "device": device, "should_stop": should_stop}
+        options: dict[str, Any] = {"inputs": "canary", "flops_of": lambda shape: 1, "device": device, "should_stop": should_stop}
         return Trainer(small, network, train=train, val=few, folder=Path(folder), **options)
 
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:

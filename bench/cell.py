@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from bench.backbone import canonical_name
 from bench.data.source import SourceConfig, load_config
+from bench.shapes import Shape
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
 PROTOCOL_VERSION = 2
@@ -25,11 +26,49 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a diverged loss is NaN, and JSON has none
 
 
-class Batching(Frozen):
-    """How clips become batches. `crop`: every clip has the data set's one shape, already resized and centre-cropped."""
+class TokenDropping(Frozen):
+    """Training on a part of each clip's tokens, drawn anew each time, as in NaViT (2307.06304, section 2.1); of packing backbones only.
 
-    policy: Literal["crop"] = "crop"
-    batch_size: int = Field(ge=1)  # clips in one optimiser step
+    `constant`: `rate` of every clip. `decreasing`: from `rate` down to none over `epochs`. `per_resolution`: `rate` of the largest clip
+    and less, in proportion to their tokens, of smaller ones.
+    """
+
+    kind: Literal["constant", "decreasing", "per_resolution"]
+    rate: float = Field(gt=0, lt=1)  # share of a clip's tokens that is left out
+    epochs: int | None = Field(None, ge=1)  # of `decreasing`
+
+    @model_validator(mode="after")
+    def _epochs_where_used(self) -> Self:
+        if (self.kind == "decreasing") != (self.epochs is not None):
+            raise ValueError(f"token_dropping.epochs says over how many epochs `decreasing` falls, got {self.epochs} with {self.kind!r}")
+        return self
+
+
+class Batching(Frozen):
+    """How clips become batches: what of a clip is used (bench/fitting.py), and which clips share a step (bench/batching.py).
+
+    `crop`: one shape. `bucket`: several, one a batch. `pack`: every clip at its own shape, any mix in a batch, for backbones that take
+    one. `pad`: own shapes too, filled up with zeros to the largest of the batch, which the loss leaves out.
+    """
+
+    policy: Literal["crop", "bucket", "pack", "pad"] = "crop"
+    batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
+    cell_budget: int | None = Field(None, ge=1)  # most latent cells (T x H x W) in one, padding included; the unit all backbones share
+    side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
+    buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
+    token_dropping: TokenDropping | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.batch_size is None) == (self.cell_budget is None):
+            raise ValueError("batching needs exactly one of batch_size, for data of one shape, and cell_budget, in latent cells")
+        if self.policy != "crop" and self.cell_budget is None:
+            raise ValueError(f"batching.policy {self.policy!r} fills batches by latent cells; give cell_budget in place of batch_size")
+        if self.buckets and self.policy != "bucket":
+            raise ValueError(f"batching.buckets belong to policy 'bucket', got policy {self.policy!r}; remove them")
+        if self.token_dropping is not None and self.policy != "pack":
+            raise ValueError(f"token_dropping needs policy 'pack', got {self.policy!r}; remove it")
+        return self
 
 
 class TrainedAutoencoder(Frozen):
@@ -81,7 +120,8 @@ class Budget(Frozen):
 
     steps: int | None = Field(None, ge=1)  # optimiser steps
     samples: int | None = Field(None, ge=1)  # clips drawn
-    train_flops: float | None = Field(None, gt=0)  # 3 x forward FLOPs of every drawn clip
+    latent_cells: int | None = Field(None, ge=1)  # T x H x W of every drawn clip, padding not counted
+    train_flops: float | None = Field(None, gt=0)  # 3 x forward FLOPs of every drawn clip, padding counted
     seconds: float | None = Field(None, gt=0)  # wall clock of the training loop, warm-up steps included
 
     @model_validator(mode="after")
@@ -120,6 +160,8 @@ class Evaluation(Frozen):
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=MIN_FEATURES)  # generated clips; as many real ones are held out to compare with
+    grid: tuple[Shape, ...] = ()  # shapes (T, H, W) in pixels at which samples are judged too, trained on or not
+    grid_samples: int = Field(32, ge=MIN_FEATURES)  # generated clips at each
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder
 
     @model_validator(mode="after")
@@ -160,6 +202,10 @@ class Cell(Frozen):
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
             raise ValueError(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+        if self.data.mixed and self.batching.batch_size is not None:
+            raise ValueError(
+                f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.cell_budget"
+            )
         if self.evaluation.num_samples > min(self.data.num_val, self.data.num_test):
             raise ValueError(
                 f"evaluation.num_samples {self.evaluation.num_samples} needs as many held-out clips in each of two splits, got "

@@ -69,6 +69,9 @@ def report(
 def sample(
     cell: Annotated[Path, typer.Argument(help="Folder of a finished cell.")],
     num_clips: Annotated[int, typer.Option("--num-clips", "-n", min=1, help="How many clips.")] = 16,
+    shape: Annotated[
+        str | None, typer.Option(metavar="TxHxW", help="Frames, height, width of every clip, in pixels. By default as scored.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write, .npz; more-samples.npz in the cell's folder by default.")
     ] = None,
@@ -77,6 +80,7 @@ def sample(
     """Make more clips from a finished cell's weights; they go on after those of its record. Also writes a picture of them."""
     from bench.launch import sample_cell
     from bench.report.sheets import gallery
+    from bench.shapes import parse_shape
     from bench.store import latest
 
     record = latest(cell)
@@ -87,7 +91,7 @@ def sample(
     path = out or cell / "more-samples.npz"
     if path.suffix != ".npz":
         _fail(f"--out {path} must end in .npz")
-    sample_cell(record, cell, results, num_clips, path)
+    sample_cell(record, cell, results, num_clips, parse_shape(shape, "--shape") if shape else None, path)
     typer.echo(path)
     typer.echo(gallery(path))
 
@@ -257,6 +261,55 @@ def profile(
             draws=out is not None,
             progress=progress,
         )
+    if as_json:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        show(result, Console(highlight=False, soft_wrap=False))
+    for path in write(result, out) if out is not None else []:
+        typer.echo(path, err=as_json)
+
+
+@app.command()
+def audit(
+    what: Annotated[str, typer.Argument(metavar="MATRIX|FOLDER", help="Name of a shipped matrix, a .yaml file, or a folder of videos.")],
+    overrides: Overrides = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="TxHxW", help="Of a folder: the one shape of `crop`, in pixels; no clip has more frames or area.")
+    ] = None,
+    cell_budget: Annotated[int | None, typer.Option(min=1, help="Of a folder: most latent cells (T x H x W) in a batch.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(help="Of a folder: whose steps to count, as dit:DiT-S/2; repeat it.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Of a folder: crop, bucket, pack or pad; repeat it. By default all.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Of a folder: pixels of a side per latent cell. By default 8.")] = None,
+    multiple: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of a folder: heights and widths are cut to multiples of it, in pixels. By default 16, or more where a backbone needs it.",
+        ),
+    ] = None,
+    results: Results = RESULTS,
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.md, audit.json and ledger.svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """What batching policies use of the clips and what they lose, by name, and what a step costs. Trains nothing."""
+    from rich.console import Console
+
+    from bench.audit.command import run as run_audit
+    from bench.audit.command import show, write
+    from bench.audit.subject import FolderOptions, is_folder, of_folder, of_matrix
+    from bench.progress import Reporter
+
+    options = FolderOptions(
+        shape=shape, cell_budget=cell_budget, backbones=backbone or (), policies=policy or (), stride=stride, multiple=multiple
+    )
+    with Reporter("audit").live() as progress:
+        if is_folder(what):
+            if overrides:
+                _fail(f"override {overrides[0]!r} is for a matrix, and {what} is a folder; see --help for what a folder takes")
+            subject = of_folder(Path(what), options, results / "cache", progress)
+        else:
+            subject = of_matrix(_checked_study(what, overrides), options, results / "cache", progress)
+        result = run_audit(subject, progress)
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
     else:

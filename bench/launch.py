@@ -19,6 +19,7 @@ from bench.cell import Cell, Frozen
 from bench.data.source import clips_digest
 from bench.environment import commit, read_environment
 from bench.matrix import NamedCell, Study
+from bench.shapes import Shape
 from bench.store import FINAL, Record, StoreError, cell_folder, latest, next_attempt, now, write_record, write_run, write_text
 
 EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
@@ -50,6 +51,7 @@ class Job(Frozen):
     waiting: tuple[str, ...] = ()  # cells of a prepare job that are to run; the others are only compared with
     match: dict[str, Any] | None = None
     num_clips: int | None = None  # of a sample job
+    shape: Shape | None = None  # of its clips, (T, H, W) in pixels; None = as those that were scored
     out: Path | None = None  # of a sample or a match job
 
 
@@ -116,8 +118,8 @@ def run_study(
         return outcomes
 
 
-def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, out: Path) -> None:
-    """Make more clips from a finished cell, in a process of its own."""
+def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
+    """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
     cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results.resolve())), cell=record.cell)
     job = Job(
         kind="sample",
@@ -126,6 +128,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, out
         results=results.resolve(),
         cells=(cell,),
         num_clips=num_clips,
+        shape=shape,
         out=out.resolve(),
     )
     run_job(job)

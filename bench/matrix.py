@@ -154,6 +154,7 @@ def check_cell(named: NamedCell) -> None:
             )
     try:
         factory = find_factory(cell.backbone)
+        check_policy(cell, factory)
         spec = latent_spec(cell, num_labels=0)
         if spec is not None:
             shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
@@ -162,6 +163,12 @@ def check_cell(named: NamedCell) -> None:
                 check(shape)
     except ValueError as error:
         raise MatrixError(f"cell {named.name}: {error}") from error
+
+
+def check_policy(cell: Cell, backbone: Any) -> None:
+    """ValueError for a batching policy that a backbone, or its factory as far as that says, cannot do."""
+    if cell.batching.policy == "pack" and not getattr(backbone, "ragged", True):
+        raise ValueError(f"batching.policy 'pack' mixes shapes in a batch, {cell.backbone!r} takes one at a time; use 'bucket' or 'pad'")
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

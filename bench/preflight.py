@@ -10,11 +10,13 @@ from bench import autoencoder as autoencoders
 from bench import stages as stages_of
 from bench.backbone import load_backbone
 from bench.cell import Cell
+from bench.contender import num_params, pick_device
+from bench.data.source import Clips
+from bench.fitting import fit
 from bench.launch import Job
-from bench.matrix import Match, latent_spec
+from bench.matrix import Match, check_policy, latent_spec
 from bench.meters.flops import count_flops
 from bench.progress import Reporter
-from bench.run_cell import num_params, pick_device
 from bench.shapes import LatentSpec, num_cells
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
@@ -43,19 +45,31 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
         )
     spec = latent_space(cell, job.results, progress)
     try:
-        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
         with torch.device("meta"):
             backbone: Any = load_backbone(cell.backbone, spec)
-        backbone.check(shape)
+        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+        latent_bytes = _check_shapes(cell, clips, spec, backbone)
     except ValueError as error:
         raise ValueError(f"cell {name}: {error}") from error
     params = num_params(backbone)
     clip_bytes = 3 * cell.data.num_frames * cell.data.height * cell.data.width
     # A checkpoint is written beside the old one before it takes its place; samples are those of the trained and the untrained model.
     cell_bytes = 4 * params * (2 * CHECKPOINT_COPIES - 1) + 2 * clip_bytes * cell.evaluation.num_samples
-    latents = len(clips.splits["train"]) + len(clips.splits["val"])
-    latent_bytes = 4 * latents * spec.latent_channels * num_cells(shape)
     return {"params": params, "flops": count_flops(cell.backbone, spec, shape), "cell_bytes": cell_bytes, "latent_bytes": latent_bytes}
+
+
+def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
+    """Bytes of the latents that the cell trains and is judged on. ValueError for a shape or a policy that its backbone cannot do."""
+    check_policy(cell, backbone)
+    if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_cells"):
+        raise ValueError(
+            f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it"
+        )
+    rules = {"train": stages_of.training_rules(cell, spec), "val": stages_of.held_out_rules(cell)}
+    shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
+    for shape in dict.fromkeys(shapes):
+        backbone.check(shape)
+    return 4 * spec.latent_channels * sum(map(num_cells, shapes))
 
 
 def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:

@@ -11,16 +11,19 @@ import torch
 
 from bench import stages as stages_of
 from bench.cell import Cell
+from bench.composition import composition, crop_control
+from bench.data.ragged import Frames
 from bench.evaluate import protocol_fields
 from bench.metrics import frame_quality, permanence
 from bench.metrics.bias import frechet_infinite_n, infinite_n_clips
 from bench.metrics.distances import DISTANCES
 from bench.metrics.diversity import NUM_NEIGHBOURS, diversity
 from bench.metrics.extractor import Extractor
-from bench.metrics.features import cached_features
+from bench.metrics.features import cached_features, usable
 from bench.metrics.interval import NUM_GROUPS, Statistic, jackknife
 from bench.metrics.manifest import Manifest
 from bench.metrics.protocol import ProtocolBlock
+from bench.shapes import Shape
 from bench.stages import Stages
 from bench.store import Measurement, sha256_texts
 
@@ -42,51 +45,81 @@ class Quality:
         self.cell, self.stages, self.device, self.progress, self.results = cell, stages, device, progress, results
         self.features: dict[str, Features] = {}  # extractor -> subject -> features; "test" are the clips compared with
 
-    def measure(self, generated: np.ndarray, untrained: np.ndarray | None) -> list[Measurement]:
-        """Every quality measurement of clips (n, T, H, W, 3) uint8."""
-        num = self.cell.evaluation.num_samples
-        clips = {"real": self.stages.clips.splits["val"].frames[:num], "reconstruction": self.stages.reconstructed}
+    def measure(self, generated: Frames, untrained: Frames | None) -> list[Measurement]:
+        """Every quality measurement of n clips."""
+        clips = {"real": self.stages.held_out["val"], "reconstruction": self.stages.reconstructed}
         clips |= {"untrained": untrained} if untrained is not None else {}
         clips |= {"trained": generated}
         measurements: list[Measurement] = []
         for extractor in self.stages.extractors:
             features = self._extract(extractor, clips)
             self.features[extractor.name] = features
-            block = protocol_block(self.cell, self.stages, extractor.manifest, self.device)
+            block = self._block(extractor.manifest, len(features["test"]))
             for kind, distance in DISTANCES.items():
-                measurements += _distances(block.name(kind), distance, features, block)
+                measurements += distances(block.name(kind), distance, features, block)
             measurements += _at_infinite_n(features, block)
             measurements += _diversities(features, block)
-        return [*measurements, *self._single_frames(clips), *self._permanence(clips)]
+        return [*measurements, *self._single_frames(clips), *self._permanence(clips), *self._composition(clips)]
 
-    def _extract(self, extractor: Extractor, clips: dict[str, np.ndarray]) -> Features:
+    def _block(self, manifest: Manifest, num: int) -> ProtocolBlock:
+        """The protocol of a distance to the test clips; of data at several shapes, its one shape stands for them and `sampling` says so."""
+        data, num_clips = self.cell.data, self.cell.evaluation.num_samples
+        clips = self.stages.clips
+        sampling = "given"
+        if data.mixed:
+            multiple = self.cell.batching.side_multiple
+            sampling = f"own shapes, sides cut to multiples of {multiple}; with {manifest.min_frames} frames or more, the first {num}"
+        return protocol_block(
+            self.cell,
+            clips.fps,
+            manifest,
+            self.device,
+            num,
+            shape=(data.num_frames, data.height, data.width),
+            clip_list=sha256_texts([clips.digest, *clips.splits["test"].clip_ids[:num_clips]]),
+            sampling=sampling,
+        )
+
+    def _extract(self, extractor: Extractor, clips: dict[str, Frames]) -> Features:
         """Features of every subject: those of the shared clips came with the stages."""
         features = dict(self.stages.features[extractor.name])
+        num = len(features["test"])
         folder = stages_of.feature_folder(self.results)
         for subject in clips.keys() - features.keys():
             report = partial(stages_of.labelled, self.progress, f"{extractor.name} features of {subject}")
-            features[subject] = cached_features(extractor, clips[subject], None, folder, report)
+            features[subject] = cached_features(extractor, usable(extractor.manifest, clips[subject], num), None, folder, report)
         return {subject: features[subject] for subject in ("test", *clips)}
 
-    def _single_frames(self, clips: dict[str, np.ndarray]) -> list[Measurement]:
+    def _single_frames(self, clips: dict[str, Frames]) -> list[Measurement]:
         """Frechet distance over single frames, and what the autoencoder alone loses."""
-        num = self.cell.evaluation.num_samples
-        sets = {"test": self.stages.clips.splits["test"].frames[:num], **clips}
+        sets = {"test": self.stages.held_out["test"], **clips}
         encoder = frame_quality.FrameEncoder(self.device)
         features = {subject: encoder.features(frames) for subject, frames in sets.items()}  # each (n, T, D)
-        block = protocol_block(self.cell, self.stages, frame_quality.FRAME, self.device)
+        block = self._block(frame_quality.FRAME, len(sets["test"]))
         real, reconstructed = clips["real"], clips["reconstruction"]
         return [
-            *_distances(block.name("frechet"), frame_quality.frame_distance, features, block),
+            *distances(block.name("frechet"), frame_quality.frame_distance, features, block),
             *(
                 Measurement(name=name, subject="reconstruction", value=measure(real, reconstructed), unit=unit, better="higher")
                 for name, measure, unit in (("psnr_db", frame_quality.psnr_db, "dB"), ("ssim", frame_quality.ssim, "1"))
             ),
         ]
 
-    def _permanence(self, clips: dict[str, np.ndarray]) -> list[Measurement]:
-        """Whether a world of one object shows one object; nothing for any other data."""
-        if getattr(self.cell.data, "num_objects", None) != 1:
+    def _composition(self, clips: dict[str, Frames]) -> list[Measurement]:
+        """Where subjects are; of clips that all have one shape only where their boxes are known."""
+        stages = self.stages
+        if not self.cell.data.mixed and stages.boxes is None:
+            return []
+        found = composition(clips, stages.held_out["test"], stages.boxes, stages.clips.digest)
+        boxes = stages_of.subject_boxes(stages.clips, "val")
+        if boxes is not None:
+            val = stages.clips.splits["val"].frames
+            found += crop_control(self.cell, stages.autoencoder.autoencoder, val, boxes, stages.clips.digest)
+        return found
+
+    def _permanence(self, clips: dict[str, Frames]) -> list[Measurement]:
+        """Whether a world of one object shows one object; nothing for any other data, nor at several shapes (see `composition`)."""
+        if getattr(self.cell.data, "num_objects", None) != 1 or self.cell.data.mixed:
             return []
         thresholds = dataclasses.asdict(permanence.THRESHOLDS)
         num = self.cell.evaluation.num_samples
@@ -101,7 +134,7 @@ class Quality:
         return found
 
 
-def _distances(name: str, distance: Statistic, features: Features, block: ProtocolBlock) -> list[Measurement]:
+def distances(name: str, distance: Statistic, features: Features, block: ProtocolBlock) -> list[Measurement]:
     """One distance of every subject to the test clips, and how far training brought it down."""
     real = features["test"]
     found = []
@@ -174,24 +207,25 @@ def _diversities(features: Features, block: ProtocolBlock) -> list[Measurement]:
     ]
 
 
-def protocol_block(cell: Cell, stages: Stages, manifest: Manifest, device: torch.device) -> ProtocolBlock:
-    """Everything beside the generated clips that changes a distance."""
-    num, data = cell.evaluation.num_samples, cell.data
-    test = stages.clips.splits["test"]
+def protocol_block(
+    cell: Cell, fps: float, manifest: Manifest, device: torch.device, num: int, *, shape: Shape, clip_list: str, sampling: str = "given"
+) -> ProtocolBlock:
+    """Everything beside the generated clips that changes a distance between sets of `num` clips of `shape` in pixels."""
     return ProtocolBlock(
         extractor=manifest.name,
         weights_sha256=manifest.weights_sha256,
         dim=manifest.dim,
         n_real=num,
         n_fake=num,
-        num_frames=data.num_frames,
-        frame_stride=getattr(data, "frame_stride", 1),
-        fps=stages.clips.fps,
-        height=data.height,
-        width=data.width,
+        num_frames=shape[0],
+        frame_stride=getattr(cell.data, "frame_stride", 1),
+        fps=fps,
+        height=shape[1],
+        width=shape[2],
         resize=manifest.resize,
         split="test",
-        clip_list_sha256=sha256_texts([stages.clips.digest, *test.clip_ids[:num]]),
+        clip_list_sha256=clip_list,
+        sampling=sampling,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dtype="float32",
         versions={"torch": torch.__version__},

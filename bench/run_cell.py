@@ -1,28 +1,32 @@
 """One cell, end to end: shared stages, canaries, training, sampling, quality; and its record, whatever happens.
 
-Also more samples from a finished cell. Runs in a process of its own, which bench/worker.py starts.
+Runs in a process of its own, which bench/worker.py starts.
 """
 
 import contextlib
 import gc
+import math
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from bench import autoencoder as autoencoders
 from bench import stages as stages_of
 from bench.acceleration import accelerate
-from bench.artefacts import FEATURES, SHEET, WEIGHTS, save_arrays, save_tensors
-from bench.backbone import load_backbone
+from bench.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.canary import run_canaries
-from bench.cell import Cell, content_hash
+from bench.cell import Cell
+from bench.cell_samples import held_out_shapes, sample_clips, sampling_work
+from bench.contender import INPUTS, build_backbone, device_name, inputs_of, num_params, pick_device
+from bench.data.ragged import Frames
 from bench.environment import commit, read_environment
 from bench.evaluate import Subject, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.launch import Job
@@ -32,13 +36,11 @@ from bench.meters.peak import matmul_peak
 from bench.meters.storage import StorageMeter
 from bench.progress import Reporter
 from bench.quality import Quality
-from bench.sampling import Samples, guided, sample
+from bench.sampling import Samples, guided
+from bench.shape_grid import measure_grid
 from bench.stages import SHEET_CLIPS, Stages
 from bench.store import Measurement, Record, Sampling, next_attempt, now, write_record, write_text
-from bench.streams import stream_seed
 from bench.train import Diverged, Interrupted, Trainer
-
-INPUTS = "inputs.txt"  # in a cell's folder: identity of what it was trained on
 
 
 class CellRun:
@@ -81,14 +83,17 @@ class CellRun:
         with self._phase("shared stages"):
             stages = stages_of.prepare(cell, self.job.results, self.device, self.progress)
         outcome["data"] = describe_data(stages)
+        outcome["ledger"] = asdict(stages.ledger)
         outcome["autoencoder"] = {"key": stages.autoencoder.key, **stages.autoencoder.facts}
         inputs = inputs_of(cell, stages)
         self._start_over_unless(inputs)
 
         shape = stages.spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
         backbone = build_backbone(cell, stages)
-        backbone.check(shape)
-        flops = count_flops(cell.backbone, stages.spec, shape)
+        for latent_shape in dict.fromkeys((*stages.train.shapes, *stages.val.shapes)):
+            backbone.check(latent_shape)
+        flops_of = partial(count_flops, cell.backbone, stages.spec)
+        flops = flops_of(shape)
         outcome["backbone"] = {
             "num_params": num_params(backbone),
             "flops_per_clip": flops,
@@ -117,7 +122,7 @@ class CellRun:
                 val=stages.val,
                 inputs=inputs,
                 folder=self.folder,
-                flops_per_clip=flops,
+                flops_of=flops_of,
                 device=self.device,
                 commit=commit(),
                 should_stop=self.should_stop,
@@ -129,9 +134,7 @@ class CellRun:
         subject = Subject(
             cell=cell,
             stages=stages,
-            shape=shape,
             flops=flops,
-            num_tokens=outcome["backbone"]["tokens_per_clip"],
             num_params=outcome["backbone"]["num_params"],
             peak_flop_per_s=outcome["backbone"]["peak_flop_per_s"],
         )
@@ -154,6 +157,7 @@ class CellRun:
             num_evals=samples.num_evals,
             batch_time_s=samples.batch_time_s,
             batch_clips=samples.batch_clips,
+            work=sampling_work(samples, backbone, flops_of),
             warmup_time_s=self.warmup_s,
         )
         storage = self._sampling_storage(backbone, stages)
@@ -164,35 +168,34 @@ class CellRun:
             outcome["measurements"] += quality.measure(generated, untrained)
             outcome["artefacts"]["features"] = self._save_features(quality)
             outcome["artefacts"]["sheet"] = self._save_sheet(stages, generated, untrained)
+        if cell.evaluation.grid:
+            with self._phase("shape grid"):
+                trained = stages.trained_shapes
+                outcome["grid"] = measure_grid(cell, backbone, stages, trained, self.job.results, self.device, self.progress)
 
-    def _untrained(self, backbone: nn.Module, stages: Stages) -> np.ndarray:
-        """Clips of the initial weights, (n, T, H, W, 3) uint8; a resumed cell has them already."""
+    def _untrained(self, backbone: nn.Module, stages: Stages) -> Frames:
+        """Clips of the initial weights; a resumed cell has them already."""
         path = self.folder / "untrained.npz"
         if path.is_file():
             self.outcome["artefacts"]["untrained"] = path.name
-            with np.load(path, allow_pickle=False) as stored:
-                return stored["frames"]
+            return load_frames(path)
         return self._keep(self._sample(backbone, stages), stages, "untrained")
 
     def _sample(self, backbone: nn.Module, stages: Stages) -> Samples:
         """One clip for each test clip's class, after a warm-up call that no rate counts."""
-        labels = self._labels(stages)
+        labels, shapes = stages.labels, held_out_shapes(stages)
         warm_up = self.cell.sampler.model_copy(update={"num_steps": 1})
         count = min(self.cell.sampler.batch_size, len(labels))
-        self.warmup_s = sum(sample_clips(self.cell, backbone, stages, labels[:count], 0, self.device, warm_up).batch_time_s)
-        return sample_clips(self.cell, backbone, stages, labels, 0, self.device, progress=self.progress)
+        self.warmup_s = sum(sample_clips(self.cell, backbone, stages, labels[:count], shapes[:count], 0, self.device, warm_up).batch_time_s)
+        return sample_clips(self.cell, backbone, stages, labels, shapes, 0, self.device, progress=self.progress)
 
-    def _keep(self, samples: Samples, stages: Stages, kind: str) -> np.ndarray:
-        """Decode samples to clips (n, T, H, W, 3) uint8 and keep them losslessly under `kind`."""
+    def _keep(self, samples: Samples, stages: Stages, kind: str) -> Frames:
+        """Decode samples to clips and keep them losslessly under `kind`."""
         frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
         path = self.folder / f"{kind}.npz"
-        save_arrays(path, frames=frames, labels=self._labels(stages), fps=np.float64(stages.clips.fps))
+        save_frames(path, frames, labels=stages.labels, fps=np.float64(stages.clips.fps))
         self.outcome["artefacts"][kind] = path.name
         return frames
-
-    def _labels(self, stages: Stages) -> np.ndarray:
-        """Labels of the clips to generate: those of the test clips they are compared with."""
-        return stages.clips.splits["test"].labels[: self.cell.evaluation.num_samples]
 
     @torch.no_grad()  # in inference mode autocast's casts are lost on a meter
     def _sampling_storage(self, backbone: Any, stages: Stages) -> int:
@@ -200,10 +203,10 @@ class CellRun:
         cell = self.cell
         labels = None
         count = min(cell.sampler.batch_size, cell.evaluation.num_samples)
-        shape = tuple(stages.train.latents.shape[1:])
+        largest = max(held_out_shapes(stages), key=math.prod)  # a full batch of the largest clips
         if stages.spec.num_labels:
             labels = torch.zeros(count, dtype=torch.long, device=self.device)
-        latents = [torch.zeros(shape, device=self.device) for _ in range(count)]
+        latents = [torch.zeros((stages.spec.latent_channels, *largest), device=self.device) for _ in range(count)]
         times = torch.full((count,), 0.5, device=self.device)
         with StorageMeter(list(backbone.parameters()), list(backbone.buffers()), latents) as meter, _autocast(cell, self.device):
             guided(backbone, latents, times, labels, stages.spec.num_labels, cell.sampler.guidance_scale)
@@ -215,15 +218,15 @@ class CellRun:
         save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(values)) for name, values in named.items()})
         return FEATURES
 
-    def _save_sheet(self, stages: Stages, generated: np.ndarray, untrained: np.ndarray | None) -> str:
+    def _save_sheet(self, stages: Stages, generated: Frames, untrained: Frames | None) -> str:
         """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
-        real = np.array(stages.clips.splits["test"].frames[:SHEET_CLIPS])
-        encoder = stages.autoencoder.autoencoder
-        latents = autoencoders.encode_clips(encoder, real)
-        arrays = {"real": real, "reconstruction": autoencoders.decode_clips(encoder, list(latents)), "generated": generated[:SHEET_CLIPS]}
+        real, encoder = stages.held_out["test"][:SHEET_CLIPS], stages.autoencoder.autoencoder
+        latents = [autoencoders.encode_clips(encoder, np.array(clip)[None])[0] for clip in real]
+        sets = {"real": real, "reconstruction": autoencoders.decode_clips(encoder, latents), "generated": generated[:SHEET_CLIPS]}
         if untrained is not None:
-            arrays["untrained"] = untrained[:SHEET_CLIPS]
-        labels = stages.clips.splits["test"].labels[:SHEET_CLIPS]
+            sets["untrained"] = untrained[:SHEET_CLIPS]
+        arrays = {name: framed(frames) for name, frames in sets.items()}
+        labels = stages.labels[:SHEET_CLIPS]
         save_arrays(self.folder / SHEET, **arrays, labels_real=labels, labels_generated=labels, fps=np.float64(stages.clips.fps))
         return SHEET
 
@@ -273,85 +276,12 @@ class CellRun:
         write_record(self.folder, record)
 
 
-def sample_more(job: Job, progress: Reporter) -> None:
-    """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
-    named = job.cells[0]
-    cell = Cell.model_validate(named.cell)
-    folder = job.results / named.folder
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
-    device = pick_device(cell)
-    stages = stages_of.prepare(cell, job.results, device, progress)
-    if (folder / INPUTS).read_text() != inputs_of(cell, stages):
-        raise ValueError(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
-    backbone = build_backbone(cell, stages)
-    backbone.load_state_dict(load_file(folder / WEIGHTS))
-    if job.num_clips is None or job.out is None:
-        raise ValueError("a sample job needs num_clips and out")
-    known = stages.clips.splits["test"].labels
-    labels = known[np.arange(job.num_clips) % len(known)]
-    first = cell.evaluation.num_samples
-    samples = sample_clips(cell, backbone.to(device).eval(), stages, labels, first, device, progress=progress)
-    frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
-    save_arrays(job.out, frames=frames, labels=labels, fps=np.float64(stages.clips.fps))
-
-
-def sample_clips(
-    cell: Cell,
-    backbone: nn.Module,
-    stages: Stages,
-    labels: np.ndarray,
-    first_clip: int,
-    device: torch.device,
-    sampler: Any = None,
-    progress: Any = None,
-) -> Samples:
-    """Samples of a cell for `labels`, clip indices from `first_clip`."""
-    return sample(
-        backbone,  # type: ignore[arg-type]
-        shapes=[tuple(stages.train.latents.shape[1:])] * len(labels),
-        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
-        null_label=stages.spec.num_labels,
-        objective=cell.objective,
-        sampler=sampler or cell.sampler,
-        seed=cell.seed,
-        first_clip=first_clip,
-        device=device,
-        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
-        progress=progress or (lambda done, total, what: None),
-    )
-
-
-def inputs_of(cell: Cell, stages: Stages) -> str:
-    """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
-    return content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
-
-
-def build_backbone(cell: Cell, stages: Stages) -> Any:
-    """The cell's backbone with the initial weights of its seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(cell.seed, "weights", 0))
-        return load_backbone(cell.backbone, stages.spec)
-
-
-def pick_device(cell: Cell) -> torch.device:
-    """The device of a cell. ValueError where it asks for CUDA and there is none."""
-    if cell.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is asked for and torch sees no CUDA device; use device=cpu or device=auto")
-    return torch.device("cpu" if cell.device == "cpu" or not torch.cuda.is_available() else "cuda")
-
-
-def device_name(device: torch.device) -> str:
-    """What the record calls a device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 def describe_data(stages: Stages) -> dict[str, Any]:
     """What the record says of the clips."""
     clips = stages.clips
     return {
         "digest": clips.digest,
-        "num_clips": {split: len(clip_set.frames) for split, clip_set in clips.splits.items()},
+        "num_clips": {split: len(clip_set) for split, clip_set in clips.splits.items()},
         "label_names": list(clips.label_names),
         "fps": clips.fps,
         "skipped": [{"name": each.name, "reason": each.reason} for each in clips.skipped],
@@ -362,11 +292,6 @@ def describe_data(stages: Stages) -> dict[str, Any]:
 
 def _autocast(cell: Cell, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16")
-
-
-def num_params(backbone: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)
 
 
 def _one_line(error: BaseException) -> str:

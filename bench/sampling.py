@@ -1,7 +1,7 @@
 """Samplers: noise and labels in, latents out. Solvers are diffusers' schedulers; guidance wraps the backbone."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,11 +88,13 @@ def sample(
 ) -> Samples:
     """Generate one clip for each of `shapes` (C, T, H, W), with class `labels[i]`.
 
-    The noise of clip i is that of clip index first_clip + i, whatever the batch size, the device or the backbone.
+    The noise of clip i is that of clip index first_clip + i, whatever the batch size, the device or the backbone. A backbone that
+    takes one shape a batch gets clips of one shape at a time.
     """
     samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
-    for start in range(0, len(shapes), sampler.batch_size):
-        batch = range(start, min(start + sampler.batch_size, len(shapes)))
+    samples.latents = [torch.empty(0)] * len(shapes)
+    done = 0
+    for batch in _batches(shapes, sampler.batch_size, ragged=backbone.ragged):
         noise = [draw_noise(seed, "sample_noise", first_clip + index, shapes[index]).to(device) for index in batch]
         batch_labels = None if labels is None else torch.tensor([labels[index] for index in batch], device=device)
         synchronize(device)
@@ -101,9 +103,20 @@ def sample(
         synchronize(device)
         samples.batch_time_s.append(time.perf_counter() - start_s)
         samples.batch_clips.append(len(batch))
-        samples.latents += [clip.float().cpu() for clip in latents]
-        progress(batch[-1] + 1, len(shapes), "sampling")
+        for index, clip in zip(batch, latents, strict=True):
+            samples.latents[index] = clip.float().cpu()
+        done += len(batch)
+        progress(done, len(shapes), "sampling")
     return samples
+
+
+def _batches(shapes: Sequence[tuple[int, int, int, int]], size: int, *, ragged: bool) -> Iterator[list[int]]:
+    """Clips that are denoised together: `size` of them, of one shape where the backbone needs that."""
+    groups: dict[object, list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(None if ragged else shape, []).append(index)
+    for members in groups.values():
+        yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 def _denoise(

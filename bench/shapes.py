@@ -33,10 +33,43 @@ class LatentSpec:
         return (sizes[0], sizes[1], sizes[2])
 
 
+def parse_shape(text: str, name: str) -> Shape:
+    """'10x24x48' -> (10, 24, 48). ValueError naming what `name` should be.
+
+    >>> parse_shape("10x24x48", "--shape")
+    (10, 24, 48)
+    """
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"{name} {text!r} is not TxHxW, frames, height and width, such as 16x32x32")
+    frames, height, width = map(int, sizes)
+    return (frames, height, width)
+
+
 def num_cells(latent_shape: Shape) -> int:
     """Latent cells T x H x W: the unit in which rates and budgets compare backbones, since tokens differ."""
     frames, height, width = latent_shape
     return frames * height * width
+
+
+def bounding_shape(shapes: Sequence[Shape]) -> Shape:
+    """The smallest (T, H, W) that holds each of `shapes`.
+
+    >>> bounding_shape([(1, 6, 8), (4, 8, 2)])
+    (4, 8, 8)
+    """
+    return (max(shape[0] for shape in shapes), max(shape[1] for shape in shapes), max(shape[2] for shape in shapes))
+
+
+def cover_box(height: int, width: int, to_height: int, to_width: int) -> tuple[float, float, float, float]:
+    """Centred window (left, top, right, bottom) of a frame that, scaled, is `to_height` x `to_width`: the largest of that aspect.
+
+    >>> cover_box(24, 72, 24, 24)
+    (24.0, 0.0, 48.0, 24.0)
+    """
+    scale = min(height / to_height, width / to_width)  # pixels of the frame per pixel of the result; the other axis is cropped
+    left, top = (width - to_width * scale) / 2, (height - to_height * scale) / 2
+    return (max(left, 0.0), max(top, 0.0), min(left + to_width * scale, width), min(top + to_height * scale, height))
 
 
 def nearest_multiples(size: int, divisor: int) -> str:

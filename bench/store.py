@@ -40,6 +40,11 @@ class Measurement(Frozen):
     invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
 
 
+# Counts of a step or of a batch of samples: latent cells are those trained on, neither padding nor dropped tokens; FLOPs are forward
+# ones and count padding.
+WORK = ("clips", "frames", "latent_cells", "tokens", "flops")
+
+
 class Training(Frozen):
     """Raw course of a training run. Lists have one entry a step."""
 
@@ -50,6 +55,7 @@ class Training(Frozen):
     step_time_s: list[float]  # measured around each step; on CUDA between events
     step_end_s: list[float] = Field(default_factory=list)  # wall clock of the loop when each step was handed to the device
     data_time_s: list[float]  # of that, fetching clips and drawing noise
+    step_work: list[tuple[int, int, int, int, int]] = Field(default_factory=list)  # what each step did: the fields of WORK
     num_warmup_steps: int  # leading steps left out of the rates
     validation: list[dict[str, float]]  # {"step", "wall_time_s", "loss"} at points of the run, EMA weights
     validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
@@ -68,7 +74,17 @@ class Sampling(Frozen):
     num_evals: int  # backbone calls a clip
     batch_time_s: list[float]
     batch_clips: list[int]
+    work: tuple[int, int, int, int, int] | None = None  # of one pass over all clips, without guidance: the fields of WORK
     warmup_time_s: float
+
+
+class GridCell(Frozen):
+    """What samples are worth at one shape, trained on or not."""
+
+    shape: tuple[int, int, int]  # (T, H, W) in pixels
+    place: Literal["trained", "in range", "out of range"]  # among the shapes of the training items
+    reason: str | None = None  # why there are no measurements
+    measurements: list[Measurement] = Field(default_factory=list)  # subjects: trained, and real for the floor
 
 
 class Canary(Frozen):
@@ -103,6 +119,8 @@ class Record(Frozen):
     sampling: Sampling | None = None
     time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process
     measurements: list[Measurement] = Field(default_factory=list)
+    grid: list[GridCell] = Field(default_factory=list)  # of the shape grid
+    ledger: dict[str, Any] = Field(default_factory=dict)  # what the batching policy makes of the training clips: bench/ledger.py
     canaries: list[Canary] = Field(default_factory=list)
     artefacts: dict[str, str] = Field(default_factory=dict)  # what -> file name inside the cell's folder
 

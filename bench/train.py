@@ -4,6 +4,7 @@ What the k-th drawn clip is, its noise, its timestep and whether its label is dr
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pickle
@@ -19,17 +20,18 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from bench.batching import drawn_clips
 from bench.cell import Cell
-from bench.diffusion import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
-from bench.diffusion import Path as NoisePath
+from bench.drawing import Drawer, Drawn
+from bench.latents import LatentSet
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.device import EnergyMeter, Neighbours
 from bench.meters.memory import PhaseMemory
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.meters.warmup import num_warmup_steps
+from bench.shapes import Shape
 from bench.store import Training
 from bench.streams import stream_seed
+from bench.validation import mean_loss, validation_losses
 
 CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
 CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
@@ -48,15 +50,6 @@ class Interrupted(Exception):
     """Asked to stop; the checkpoint is written."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentSet:
-    """A split as backbones see it."""
-
-    latents: np.ndarray  # (N, C, T, H, W) float32, memory-mapped
-    labels: np.ndarray | None  # (N,) int64, None without classes
-    null_label: int
-
-
 @dataclass
 class State:
     """Where a run is and what it has seen. Lists have one entry a step."""
@@ -64,6 +57,8 @@ class State:
     inputs: str  # identity of the cell and of its latents: a checkpoint of other inputs is not resumed
     step: int = 0
     num_samples: int = 0
+    num_cells: int = 0  # as in WORK, of all steps
+    forward_flops: int = 0
     wall_time_s: float = 0.0
     peak_storage_bytes: int = 0
     storage_by_kind: dict[str, int] = field(default_factory=dict)  # bytes alive at that peak: weights, gradients, activations, ...
@@ -76,6 +71,7 @@ class State:
     step_time_s: list[float] = field(default_factory=list)
     step_end_s: list[float] = field(default_factory=list)
     data_time_s: list[float] = field(default_factory=list)
+    step_work: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # the fields of WORK
     validation: list[dict[str, float]] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)  # every one that worked on the run
     machines: list[str] = field(default_factory=list)  # device, threads and torch of every process that did
@@ -94,14 +90,15 @@ class Trainer:
         val: LatentSet,
         inputs: str,
         folder: Path,
-        flops_per_clip: int,
+        flops_of: Callable[[Shape], int],
         device: torch.device,
         commit: str = "unknown",
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress = lambda done, total, what: None,
     ):
         self.cell, self.data, self.val = cell, train, val
-        self.flops_per_clip, self.should_stop, self.progress = flops_per_clip, should_stop, progress
+        network: Any = backbone
+        self.flops_of, self.should_stop, self.progress = functools.cache(flops_of), should_stop, progress
         self.checkpoint = folder / "checkpoint.pt"
         accelerator = Accelerator(mixed_precision="bf16" if cell.precision == "bf16" else "no", cpu=device.type == "cpu")
         if accelerator.device.type != device.type:
@@ -119,7 +116,8 @@ class Trainer:
         self.params = [weight for weight in self.backbone.parameters() if weight.requires_grad]
         # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
         self.ema = EMAModel(self.params, decay=options.ema_decay, foreach=True)
-        self.noise_path: NoisePath = PATHS[cell.objective.name]
+        self.drawer = Drawer(cell, train, backbone, self.device)
+        self.num_tokens: Callable[[Shape], int] = functools.cache(network.num_tokens)
         self.state = State(inputs=inputs)
         self.memory = PhaseMemory(self.device)
         self.memory.start()
@@ -166,12 +164,12 @@ class Trainer:
             state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share())
             self._read()
             self.save()
-            by_timestep = self.validate(len(self.val.latents))
+            by_timestep = self.validate(len(self.val))
         last = {
             "step": float(state.step),
             "wall_time_s": state.wall_time_s,
-            "loss": _mean(by_timestep),
-            "num_clips": float(len(self.val.latents)),
+            "loss": mean_loss(by_timestep),
+            "num_clips": float(len(self.val)),
         }
         return self.course([last], by_timestep)
 
@@ -187,6 +185,7 @@ class Trainer:
             step_time_s=state.step_time_s,
             step_end_s=state.step_end_s,
             data_time_s=state.data_time_s,
+            step_work=state.step_work,
             num_warmup_steps=num_warmup_steps(state.step_time_s),
             storage_by_kind=state.storage_by_kind,
             storage_by_module=state.storage_by_module,
@@ -199,42 +198,33 @@ class Trainer:
 
     def step(self, watch: StopWatch) -> None:
         """Draw a batch, take an optimiser step, and keep its times; what the loop does again and again."""
-        state, num_clips = self.state, self.cell.batching.batch_size
+        state = self.state
         with self._timer.step():
             start_s = time.perf_counter()
-            batch = self.draw(state.num_samples, num_clips)
+            drawn = self.draw(state.step)
             state.data_time_s.append(time.perf_counter() - start_s)
             if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
                 alive = {"optimiser": optimizer_state(self.optimizer), "average": self.ema.shadow_params}
-                with StorageMeter(batch, list(self.backbone.buffers()), model=self.backbone, **alive) as meter:
-                    self._unread.append(self.update(*batch))
+                with StorageMeter(vars(drawn), list(self.backbone.buffers()), model=self.backbone, **alive) as meter:
+                    self._unread.append(self.update(drawn))
                 state.peak_storage_bytes = meter.peak_bytes
                 state.storage_by_kind, state.storage_by_module = meter.split(), meter.by_module()
             else:
-                self._unread.append(self.update(*batch))
+                self._unread.append(self.update(drawn))
         state.step += 1
-        state.num_samples += num_clips
+        work = drawn.work(self.flops_of, self.num_tokens)
+        state.num_samples += work[0]
+        state.num_cells += work[2]
+        state.forward_flops += work[4]
+        state.step_work.append(work)
         state.wall_time_s = watch.elapsed_s()
         state.step_end_s.append(state.wall_time_s)
 
-    def draw(self, first_draw: int, num_draws: int) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]:
-        """Noised latents and targets, B tensors (C, T, H, W) each, timesteps (B,) and labels (B,), of the next draws."""
-        seed, draws = self.cell.seed, range(first_draw, first_draw + num_draws)
-        clips = drawn_clips(seed, len(self.data.latents), first_draw, num_draws)
-        latents = torch.from_numpy(np.stack([self.data.latents[clip] for clip in clips]))  # (B, C, T, H, W)
-        noise = torch.stack([draw_noise(seed, "noise", draw, tuple(latents.shape[1:])) for draw in draws])
-        timesteps = self.noise_path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
-        labels = None
-        if self.data.labels is not None:
-            dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
-            labels = torch.tensor(
-                [self.data.null_label if drop else int(self.data.labels[c]) for drop, c in zip(dropped, clips, strict=True)]
-            )
-            labels = self._to_device(labels)
-        mixed, targets = noised(self.noise_path, list(self._to_device(latents)), list(self._to_device(noise)), timesteps)
-        return mixed, targets, self._to_device(timesteps), labels
+    def draw(self, step: int) -> Drawn:
+        """What optimiser step `step` trains on."""
+        return self.drawer.draw(self.drawer.stream.batch(step))
 
-    def update(self, latents: list[Tensor], targets: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def update(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """One optimiser step. Returns loss and gradient norm, still on the device."""
         options = self.cell.optimizer
         rate = (
@@ -244,7 +234,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = clip_losses(self.backbone(latents, timesteps, labels), targets).mean()
+        loss = drawn.losses(self.backbone).mean()
         self.accelerator.backward(loss)
         grad_norm = self.accelerator.clip_grad_norm_(self.params, options.grad_clip)
         self.optimizer.step()
@@ -258,19 +248,7 @@ class Trainer:
         self.ema.store(self.params)
         self.ema.copy_to(self.params)
         self.backbone.eval()
-        losses: dict[float, float] = {}
-        batch_size = self.cell.batching.batch_size
-        for place, timestep in enumerate(VALIDATION_TIMESTEPS):
-            total = torch.zeros((), dtype=torch.float64, device=self.device)
-            for start in range(0, num_clips, batch_size):
-                clips = range(start, min(start + batch_size, num_clips))
-                latents = torch.from_numpy(np.array(self.val.latents[clips.start : clips.stop]))
-                noise = torch.stack([draw_noise(0, f"validation_noise_{place}", clip, tuple(latents.shape[1:])) for clip in clips])
-                timesteps = self.noise_path.snap(torch.full((len(clips),), timestep))
-                labels = None if self.val.labels is None else self._to_device(torch.tensor(self.val.labels[clips.start : clips.stop]))
-                mixed, targets = noised(self.noise_path, list(self._to_device(latents)), list(self._to_device(noise)), timesteps)
-                total += clip_losses(self.backbone(mixed, self._to_device(timesteps), labels), targets).double().sum()
-            losses[timestep] = float(total) / num_clips
+        losses = validation_losses(self.backbone, self.val, num_clips, self.cell, self.device)
         self.backbone.train()
         self.ema.restore(self.params)
         return losses
@@ -334,14 +312,15 @@ class Trainer:
         used = {
             "steps": state.step,
             "samples": state.num_samples,
-            "train_flops": 3 * self.flops_per_clip * state.num_samples,
+            "latent_cells": state.num_cells,
+            "train_flops": 3 * state.forward_flops,
             "seconds": state.wall_time_s,
         }
         return used[budget.axis] / budget.amount
 
     def _add_curve_point(self) -> None:
-        num_clips = min(CURVE_CLIPS, len(self.val.latents))
-        loss = _mean(self.validate(num_clips))
+        num_clips = min(CURVE_CLIPS, len(self.val))
+        loss = mean_loss(self.validate(num_clips))
         point = {"step": float(self.state.step), "wall_time_s": self.state.wall_time_s, "loss": loss, "num_clips": float(num_clips)}
         self.state.validation.append(point)
 
@@ -362,17 +341,8 @@ class Trainer:
     def _show(self) -> None:
         state, budget = self.state, self.cell.budget
         recent = state.step_time_s[-20:]
-        rate = len(recent) * self.cell.batching.batch_size / sum(recent)
+        rate = sum(work[0] for work in state.step_work[-len(recent) :]) / sum(recent)
         left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
         what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
-        total = {"steps": budget.steps, "samples": budget.samples}.get(budget.axis) or 1000
+        total = {"steps": budget.steps, "samples": budget.samples, "latent_cells": budget.latent_cells}.get(budget.axis) or 1000
         self.progress(min(int(self._fraction() * total), total), total, what)
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
-
-def _mean(losses: dict[float, float]) -> float:
-    return sum(losses.values()) / len(losses)

@@ -30,11 +30,12 @@ def perform(job: Job, stop: "StopFlag") -> None:
     import torch
 
     from bench.allocator import keep_freed_memory
+    from bench.cell_samples import sample_more
     from bench.match.search import match_backbone
     from bench.precision import use_exact_float32
     from bench.preflight import prepare
     from bench.progress import Reporter
-    from bench.run_cell import CellRun, sample_more
+    from bench.run_cell import CellRun
     from bench.store import StoreError
     from bench.train import Interrupted
 

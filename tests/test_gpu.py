@@ -46,7 +46,7 @@ def trainer(folder: Path, backbone: str, **changes: object) -> Trainer:
         val=data,
         inputs="gpu",
         folder=folder,
-        flops_per_clip=1,
+        flops_of=lambda shape: 1,
         device=torch.device("cuda"),
     )  # type: ignore[arg-type]
 
@@ -71,7 +71,7 @@ def test_first_losses_are_those_of_the_cpu(tmp_path: Path, backbone: str) -> Non
         torch.manual_seed(0)
         network = load_backbone(backbone, SPEC)
         on_device = Trainer(
-            cell, network, train=data, val=data, inputs="x", folder=tmp_path / device, flops_per_clip=1, device=torch.device(device)
+            cell, network, train=data, val=data, inputs="x", folder=tmp_path / device, flops_of=lambda shape: 1, device=torch.device(device)
         )  # type: ignore[arg-type]
         losses.append(on_device.train().loss)
     assert_close(losses[0], losses[1], rtol=2e-3, atol=0)

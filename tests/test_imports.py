@@ -15,10 +15,12 @@ HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 TORCH_FREE = (
     "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py",
     "bench/check/*.py", "bench/perf/suite.py",
-    "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/report/*.py", "bench/data/*.py",
+    "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/fitting.py", "bench/ledger.py",
+    "bench/artefacts.py", "bench/report/*.py", "bench/data/*.py",
     "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py",
     "bench/metrics/interval.py", "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py",
     "bench/metrics/measured.py", "bench/metrics/corruptions.py", "bench/metrics/judgements.py", "bench/score_record.py",
+    "bench/metrics/framing.py", "bench/metrics/saliency.py", "bench/metrics/permanence.py", "bench/metrics/wasserstein.py",
     "dit/__init__.py", "baselines/__init__.py",
 )  # fmt: skip
 

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.meters.flops import count_flops
 from bench.profile import command, cross, measure, study
-from bench.profile.command import parse_latents, show, write
+from bench.profile.command import show, write
 from bench.profile.figures import all_figures
 from bench.profile.fit import CLOSE
 from bench.profile.predict import Predictor
 from bench.profile.result import AXES, PHASES, ProfileResult, Timing
 from bench.profile.steps import Point
 from bench.profile.tables import all_tables, costs
-from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
+from bench.shapes import LatentSpec, Shape, check_divisible, num_cells, parse_shape
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
 
@@ -277,7 +277,7 @@ def test_bad_input_is_one_line(names: list[str], options: dict[str, Any], messag
 
 
 def test_latents_as_text() -> None:
-    assert parse_latents("16x32x24") == (16, 32, 24)
+    assert parse_shape("16x32x24", "--latents") == (16, 32, 24)
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def quality(folder: Path, num_objects: int = 2) -> Quality:
         extractors=(extractor,),
         features={"random3d": {subject: extract(extractor, frames) for subject, frames in shared.items()}},
         reconstructed=reconstructed,
+        held_out={split: clips.frames for split, clips in splits.items()},
+        boxes=None,
     )
     return Quality(cell, stages, CPU, lambda done, total, what: None, folder)
 

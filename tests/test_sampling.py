@@ -70,6 +70,28 @@ def test_clips_do_not_depend_on_batch_size_or_neighbours() -> None:
     assert not torch.allclose(run(backbone, seed=1)[0], whole[0])
 
 
+def test_a_backbone_of_one_shape_a_batch_gets_one_and_samples_the_same() -> None:
+    class OneShape(Linear):
+        ragged = False
+
+        def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+            assert len({clip.shape for clip in latents}) == 1
+            batches.append(len(latents))
+            return super().forward(latents, timesteps, labels)
+
+    shapes, labels = [(4, 2, 3, 4), (4, 1, 2, 2), (4, 2, 3, 4), (4, 1, 2, 2), (4, 2, 3, 4)], [0, 1, 2, 0, 1]
+    options = {"shapes": shapes, "labels": labels, "sampler": Sampler(num_steps=1, batch_size=2)}
+    batches: list[int] = []
+    torch.manual_seed(0)
+    mixed = run(Linear(), **options)
+    torch.manual_seed(0)
+    alike = run(OneShape(), **options)
+    assert batches == [2, 1, 2]
+    for clip, other, shape in zip(mixed, alike, shapes, strict=True):
+        assert clip.shape == shape
+        assert_close(clip, other)
+
+
 def test_one_euler_step_by_hand() -> None:
     class Constant(Oracle):
         def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:

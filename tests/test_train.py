@@ -9,8 +9,11 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
-from bench.train import CURVE_FRACTIONS, Diverged, Interrupted, LatentSet
-from tests.tiny import latent_set, linear_trainer, tiny_cell
+from bench.batching import Batch
+from bench.latents import LatentSet
+from bench.shapes import num_cells
+from bench.train import CURVE_FRACTIONS, Diverged, Interrupted
+from tests.tiny import latent_set, linear_trainer, mixed_set, tiny_cell
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -74,11 +77,59 @@ def test_damaged_checkpoints_are_an_error_that_names_the_file(tmp_path: Path, da
 
 
 @pytest.mark.parametrize(
-    ("budget", "steps"), [({"steps": 3}, 3), ({"samples": 5}, 3), ({"train_flops": 3 * 1000 * 2 * 4.0}, 4), ({"seconds": 1e-9}, 1)]
+    ("budget", "steps"),
+    [
+        ({"steps": 3}, 3),
+        ({"latent_cells": 3 * 24 * 2}, 3),
+        ({"samples": 5}, 3),
+        ({"train_flops": 3 * 1000 * 2 * 4.0}, 4),
+        ({"seconds": 1e-9}, 1),
+    ],
 )
 def test_budgets(tmp_path: Path, budget: dict[str, float], steps: int) -> None:
     training = linear_trainer(tiny_cell(budget=budget), tmp_path).train()
     assert (training.num_steps, training.num_samples) == (steps, 2 * steps)
+
+
+MIXED = [(4, 3, 4, 2), (4, 1, 4, 4), (4, 3, 2, 2), (4, 2, 4, 2)]
+
+
+@pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
+def test_any_policy_resumes_in_the_middle_of_an_epoch_bit_for_bit(tmp_path: Path, policy: str) -> None:
+    cell = tiny_cell(budget={"steps": 9}, batching={"policy": policy, "cell_budget": 48})
+    options = {"train": mixed_set(MIXED * 3), "val": mixed_set(MIXED, seed=1)}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    whole = linear_trainer(cell, tmp_path / "a", **options).train()
+    asked = iter([False] * 3 + [True] + [False] * 2 + [True])
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            linear_trainer(cell, tmp_path / "b", **options, should_stop=lambda: next(asked)).train()
+    resumed = linear_trainer(cell, tmp_path / "b", **options)
+    assert resumed.state.step == 7
+    again = resumed.train()
+    assert again.loss == whole.loss and again.step_work == whole.step_work
+    assert again.validation_by_timestep == whole.validation_by_timestep
+    assert all(work[2] <= 48 for work in whole.step_work)
+    assert len({work[:3] for work in whole.step_work}) > 1
+
+
+def test_work_of_a_step_by_hand(tmp_path: Path) -> None:
+    cell = tiny_cell(budget={"steps": 1}, batching={"policy": "pad", "cell_budget": 96})
+    data = mixed_set([(4, 3, 4, 2), (4, 1, 4, 4)])
+    trainer = linear_trainer(cell, tmp_path, train=data, val=data, flops_of=lambda shape: 10 * num_cells(shape))
+    training = trainer.train()
+    assert training.step_work == [(2, 4, 24 + 16, 24 + 16, 10 * 2 * 48)]  # FLOPs count the padding, latent cells do not
+    assert (trainer.state.num_cells, trainer.state.forward_flops) == (40, 960)
+
+
+def test_the_validation_loss_does_not_depend_on_batches(tmp_path: Path) -> None:
+    val = mixed_set(MIXED * 3, seed=1)
+    losses = [
+        linear_trainer(tiny_cell(batching={"policy": "pack", "cell_budget": budget}), tmp_path, train=val, val=val).validate(12)
+        for budget in (24, 1000)
+    ]
+    assert_close(*losses, rtol=1e-6, atol=0)
 
 
 def test_seconds_count_training_and_not_pauses(tmp_path: Path) -> None:
@@ -90,16 +141,17 @@ def test_seconds_count_training_and_not_pauses(tmp_path: Path) -> None:
 
 def test_backbones_draw_the_same(tmp_path: Path) -> None:
     first, second = linear_trainer(tiny_cell(), tmp_path), linear_trainer(tiny_cell(backbone="baselines:UNet-XS"), tmp_path)
-    for a, b in zip(first.draw(3, 4), second.draw(3, 4), strict=True):
-        assert_close(a, b)
-    assert_close(first.draw(0, 4)[0][2:], first.draw(2, 2)[0])  # a draw does not depend on its batch
+    for name, values in vars(first.draw(3)).items():
+        assert_close(values, vars(second.draw(3))[name])
+    whole, part = (first.drawer.draw(Batch((5, 1, 4, 0)[skip:], skip)) for skip in (0, 2))
+    assert_close(whole.latents[2:], part.latents)  # a draw does not depend on its batch
     other_seed = linear_trainer(tiny_cell(seed=1), tmp_path)
-    assert not torch.equal(first.draw(0, 1)[0][0], other_seed.draw(0, 1)[0][0])
+    assert not torch.equal(first.draw(0).latents[0], other_seed.draw(0).latents[0])
 
 
 def test_label_dropout_share(tmp_path: Path) -> None:
     trainer = linear_trainer(tiny_cell(objective={"label_dropout": 0.3}), tmp_path)
-    labels = trainer.draw(0, 2000)[3]
+    labels = trainer.drawer.draw(Batch(tuple(range(8)) * 250, 0)).labels
     assert labels is not None
     assert 0.26 < float((labels == 3).float().mean()) < 0.34
     assert linear_trainer(tiny_cell(), tmp_path, train=latent_set(labelled=False)).draw(0, 2)[3] is None
@@ -121,9 +173,8 @@ def test_averaged_weights_follow_the_warm_up_of_the_decay(tmp_path: Path) -> Non
     trainer = linear_trainer(tiny_cell(budget={"steps": 3}, optimizer={"ema_decay": 0.999}), tmp_path)
     weights = [trainer.params[0].detach().clone()]
     for _ in range(3):
-        trainer.update(*trainer.draw(trainer.state.num_samples, 2))
+        trainer.update(trainer.draw(trainer.state.step))
         trainer.state.step += 1
-        trainer.state.num_samples += 2
         weights.append(trainer.params[0].detach().clone())
     expected = weights[1]  # before step 1 the average is the weights themselves
     for step, weight in enumerate(weights[2:], start=1):

@@ -1,5 +1,6 @@
 """A cell small enough to train inside a test, and the pieces around it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.cell import Cell
+from bench.data.ragged import Ragged
+from bench.latents import LatentSet
 from bench.shapes import LatentSpec, Shape, num_cells
-from bench.train import LatentSet, Trainer
+from bench.train import Trainer
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=3)
 
@@ -64,6 +67,13 @@ def latent_set(num: int = 8, shape: tuple[int, ...] = (4, 3, 4, 2), seed: int = 
     return LatentSet(latents=generator.standard_normal((num, *shape)).astype(np.float32), labels=labels, null_label=3)
 
 
+def mixed_set(shapes: list[tuple[int, ...]], seed: int = 0) -> LatentSet:
+    """Latents of many shapes (C, T, H, W)."""
+    generator = np.random.default_rng(seed)
+    flat = generator.standard_normal(sum(math.prod(shape) for shape in shapes)).astype(np.float32)
+    return LatentSet(latents=Ragged(flat, shapes), labels=generator.integers(3, size=len(shapes)), null_label=3)
+
+
 def linear_trainer(cell: Cell, folder: Path, **options: Any) -> Trainer:
     torch.manual_seed(0)
     backbone = Linear()
@@ -72,7 +82,7 @@ def linear_trainer(cell: Cell, folder: Path, **options: Any) -> Trainer:
         "val": latent_set(4, seed=1),
         "inputs": "x",
         "folder": folder,
-        "flops_per_clip": 1000,
+        "flops_of": lambda shape: 1000,
         "device": torch.device("cpu"),
     }
     return Trainer(cell, backbone, **{**defaults, **options})

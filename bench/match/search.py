@@ -13,7 +13,9 @@ import torch
 
 from bench.acceleration import accelerate
 from bench.backbone import canonical_name, find_factory, load_backbone, split_name, tuples
+from bench.batching import clips_per_batch
 from bench.cell import Cell
+from bench.contender import pick_device
 from bench.launch import Job
 from bench.match.resolve import Proof
 from bench.matrix import Match
@@ -22,7 +24,6 @@ from bench.preflight import latent_space
 from bench.profile.predict import Predictor
 from bench.profile.steps import Point, Stepper, make_batch
 from bench.progress import Reporter
-from bench.run_cell import pick_device
 from bench.shapes import LatentSpec
 from bench.store import write_text
 
@@ -143,7 +144,7 @@ class Search:
     def predicted_bytes(self, name: str) -> float:
         """Predicted peak of tensor storage of a training step."""
         predictor = Predictor(name, self.spec, self.cell.precision, self.device.type)
-        return float(predictor.peak_bytes("training", Point(batch_size=self.cell.batching.batch_size, shape=self.shape)))
+        return float(predictor.peak_bytes("training", self._point()))
 
     def measured_bytes(self, name: str) -> float:
         """The same, measured in a real step."""
@@ -172,7 +173,7 @@ class Search:
         return Stepper(backbone.to(self.device).train(), self.device, self.cell.precision, trains=True)
 
     def _point(self) -> Point:
-        return Point(batch_size=self.cell.batching.batch_size, shape=self.shape)
+        return Point(batch_size=max(1, clips_per_batch(self.shape, self.cell.batching)), shape=self.shape)
 
 
 Proved = tuple[float, float, str, dict[str, list[float]]]  # target, value, how, raw

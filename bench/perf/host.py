@@ -1,5 +1,6 @@
 """Benchmarks of what runs on the host: the Frechet distance, drawing a training batch, decoding video, start-up of the command line."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -11,9 +12,10 @@ import av
 import numpy as np
 import torch
 
-from bench.batching import drawn_clips
+from bench.cell import Cell
 from bench.data.video import read_frames
-from bench.diffusion import PATHS, draw_noise, draw_uniform, noised
+from bench.drawing import Drawer
+from bench.latents import LatentSet
 from bench.metrics.frechet import frechet_distance
 from bench.perf.workload import Workload
 
@@ -29,21 +31,15 @@ def frechet(definition: dict[str, Any], folder: Path) -> Workload:
 
 def draw(definition: dict[str, Any], folder: Path) -> Workload:
     """Clips, noise and timesteps of a training batch, from a memory-mapped file as in a cell."""
-    shape, batch_size = tuple(definition["latents"]), definition["batch_size"]
+    shape = tuple(definition["latents"])
     np.save(folder / "latents.npy", np.random.default_rng(0).standard_normal((256, *shape)).astype(np.float32))
     latents = np.load(folder / "latents.npy", mmap_mode="r")
-    path = PATHS["rectified_flow"]
-    first = [0]
-
-    def step() -> None:
-        draws = range(first[0], first[0] + batch_size)
-        first[0] += batch_size
-        clips = drawn_clips(0, len(latents), draws.start, batch_size)
-        batch = torch.from_numpy(np.stack([latents[clip] for clip in clips]))
-        noise = torch.stack([draw_noise(0, "noise", index, shape) for index in draws])
-        noised(path, list(batch), list(noise), path.snap(torch.tensor([draw_uniform(0, "timestep", index) for index in draws])))
-
-    return Workload(step=step, device=CPU)
+    data = {"source": "worlds", "num_frames": 1, "height": 8, "width": 8, "num_train": 1, "num_val": 2, "num_test": 2}  # not looked at
+    fields = {"data": data, "batching": {"batch_size": definition["batch_size"]}, "autoencoder": {"kind": "trained", "num_steps": 1}}
+    cell = Cell.model_validate({"backbone": "none", "budget": {"steps": 1}, "evaluation": {"num_samples": 2}, **fields})
+    drawer = Drawer(cell, LatentSet(latents=latents, labels=None, null_label=0), None, CPU)
+    steps = itertools.count()
+    return Workload(step=lambda: drawer.draw(drawer.stream.batch(next(steps))), device=CPU)
 
 
 def decode_video(definition: dict[str, Any], folder: Path) -> Workload:

@@ -16,6 +16,7 @@ from bench.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.backbone import load_backbone
 from bench.cell import Cell
 from bench.diffusion import clip_losses
+from bench.latents import LatentSet
 from bench.matrix import latent_spec
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.flops import count_flops
@@ -23,7 +24,7 @@ from bench.meters.storage import optimizer_state
 from bench.perf.workload import Workload
 from bench.sampling import sample
 from bench.shapes import LatentSpec, Shape
-from bench.train import LatentSet, Trainer
+from bench.train import Trainer
 
 NUM_LABELS = 4
 NUM_CLIPS = 64
@@ -38,7 +39,7 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
     backbone = _backbone(cell, spec)
     device = _device()
-    trainer = Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1, device=device)
+    trainer = Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=device)
     timers = {name: StepTimer(device) for name in ("data", "forward", "backward", "optimiser")}
     # Instance attributes shadow the methods: the trainer's code runs as it is.
     changes: list[tuple[Any, str, str]] = [

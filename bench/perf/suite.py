@@ -44,7 +44,7 @@ def suite() -> dict[str, Benchmark]:
         "autoencoder": _plain("models", "autoencoder", version=1, frames=[16, 32, 32], width=64),
         "i3d": _plain("models", "i3d", version=1, clip=[10, 32, 32]),
         "frechet": _plain("host", "frechet", version=1, num_clips=256, num_features=400),
-        "draw": _plain("host", "draw", version=1, batch_size=256, latents=[4, 8, 6, 6]),
+        "draw": _plain("host", "draw", version=2, batch_size=256, latents=[4, 8, 6, 6]),
         "decode-video": _plain("host", "decode_video", version=1, video=[64, 120, 160], clip=[16, 64, 64]),
         "command-line": _plain("host", "command_line", version=1, arguments=["ls"]),
     }

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from bench.cell import Cell
+from bench.drawing import Drawn
+from bench.latents import LatentSet
 from bench.matrix import load_study
 from bench.meters.clock import StopWatch
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec
-from bench.train import LatentSet, Trainer
+from bench.train import Trainer
 
 ROUNDS = 45  # three kinds of step in each; a multiple of three, so that each kind is first equally often
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
@@ -30,13 +31,13 @@ def quick_trainer(backbone: str, folder: Path) -> Trainer:
     data = LatentSet(latents=latents, labels=generator.integers(4, size=256), null_label=4)
     torch.manual_seed(0)
     network = load_backbone(backbone, SPEC)
-    return Trainer(cell, network, train=data, val=data, inputs="perf", folder=folder, flops_per_clip=1, device=torch.device("cpu"))  # type: ignore[arg-type]
+    return Trainer(cell, network, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def bare_step(trainer: Trainer, latents: list[Tensor], targets: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
+def bare_step(trainer: Trainer, drawn: Drawn) -> None:
     """The least a training step can be: forward, loss, backward, clip, optimiser, average."""
-    predictions = trainer.backbone(latents, timesteps, labels)
-    loss = torch.stack([(p - t).square().mean() for p, t in zip(predictions, targets, strict=True)]).mean()
+    predictions = trainer.backbone(drawn.latents, drawn.timesteps, drawn.labels)
+    loss = torch.stack([(p - t).square().mean() for p, t in zip(predictions, drawn.targets, strict=True)]).mean()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainer.params, 1.0)
     trainer.optimizer.step()
@@ -46,7 +47,7 @@ def bare_step(trainer: Trainer, latents: list[Tensor], targets: list[Tensor], ti
 
 def unmetered_step(trainer: Trainer) -> None:
     """What the harness does, and nothing that measures."""
-    trainer.update(*trainer.draw(0, trainer.cell.batching.batch_size))
+    trainer.update(trainer.draw(0))
 
 
 def metered_step(trainer: Trainer, watch: StopWatch) -> None:
@@ -61,10 +62,10 @@ def metered_step(trainer: Trainer, watch: StopWatch) -> None:
 @pytest.mark.parametrize("backbone", ["baselines:UNet-XS", "dit:DiT-XS/2"])
 def test_harness_overhead(benchmark, tmp_path: Path, backbone: str) -> None:
     trainer = quick_trainer(backbone, tmp_path)
-    batch = trainer.draw(0, trainer.cell.batching.batch_size)
+    drawn = trainer.draw(0)
     watch = StopWatch(trainer.device)
     kinds: dict[str, Callable[[], None]] = {
-        "bare": lambda: bare_step(trainer, *batch),
+        "bare": lambda: bare_step(trainer, drawn),
         "unmetered": lambda: unmetered_step(trainer),
         "metered": lambda: metered_step(trainer, watch),
     }

@@ -21,7 +21,7 @@ from bench.profile.result import ProfileResult, Target
 from bench.profile.steps import Point
 from bench.profile.study import DTYPES, Progress, Request, Study, device_name
 from bench.profile.tables import Table, all_tables, heading, to_markdown
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, parse_shape
 from bench.store import write_text
 
 
@@ -47,7 +47,7 @@ def run(
         raise ValueError(f"--cross compares the first two backbones, got only {names[0]}; name another")
     if precision not in DTYPES:
         raise ValueError(f"unknown precision {precision!r}; use one of {', '.join(DTYPES)}")
-    point = Point(batch_size=batch_size, shape=parse_latents(latents))
+    point = Point(batch_size=batch_size, shape=parse_shape(latents, "--latents"))
     here = pick_device(device)
     use_exact_float32()
     keep_freed_memory()
@@ -55,15 +55,6 @@ def run(
     spec = LatentSpec(latent_channels=channels, spatial_stride=8, temporal_stride=1, num_labels=num_labels)
     request = Request(names=tuple(names), spec=spec, point=point, precision=precision, cross=cross, frontier=draws)
     return Study(request, target, here, _card_of(here).usable_bytes, progress).run()
-
-
-def parse_latents(text: str) -> Shape:
-    """'16x32x32' -> (16, 32, 32)."""
-    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
-    shape = tuple(int(size) for size in found.groups()) if found else ()
-    if not shape or min(shape) < 1:
-        raise ValueError(f"--latents {text!r} is not TxHxW, frames, height and width of the latents, such as 16x32x32")
-    return (shape[0], shape[1], shape[2])
 
 
 def pick_device(device: str) -> torch.device:

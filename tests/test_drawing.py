@@ -1,0 +1,127 @@
+"""From integers to tensors: padding stays out of the loss, dropped tokens too, and a draw depends on nothing but its index."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from bench.batching import Batch
+from bench.cell import TokenDropping
+from bench.drawing import RATES, Drawer, pad
+from tests.tiny import Linear, mixed_set, tiny_cell
+
+CPU = torch.device("cpu")
+SHAPES = [(4, 3, 4, 2), (4, 1, 4, 4), (4, 3, 2, 2)]
+
+
+class Dropper(Linear):
+    """Takes every latent cell for a token and predicts those that are kept."""
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
+        whole = super().forward(latents, timesteps, labels)
+        if kept is None:
+            return whole
+        masks = [self.kept_cells(tuple(clip.shape[1:]), tokens) for clip, tokens in zip(latents, kept, strict=True)]  # type: ignore[arg-type]
+        return [torch.where(mask, clip, torch.nan) for clip, mask in zip(whole, masks, strict=True)]
+
+    def kept_cells(self, shape: tuple[int, int, int], kept: Tensor) -> Tensor:
+        mask = torch.zeros(shape, dtype=torch.bool)
+        mask.view(-1)[kept] = True
+        return mask
+
+
+def drawer(policy: str, backbone: Any = None, **batching: Any) -> Drawer:
+    cell = tiny_cell(batching={"policy": policy, "cell_budget": 1000, **batching})
+    return Drawer(cell, mixed_set(SHAPES), backbone or Linear(), CPU)
+
+
+def test_draws_do_not_depend_on_the_policy() -> None:
+    batch = Batch((2, 0, 1), 17)
+    packed, padded = drawer("pack").draw(batch), drawer("pad").draw(batch)
+    for whole, own, larger, target in zip(packed.latents, packed.targets, padded.latents, padded.targets, strict=True):
+        t, h, w = own.shape[1:]
+        assert_close(larger[:, :t, :h, :w], whole)
+        assert_close(target, own)
+        assert larger.shape == (4, 3, 4, 4)
+        assert float(larger.abs().sum()) == pytest.approx(float(whole.abs().sum()))  # zeros beyond the clip
+    assert_close(packed.timesteps, padded.timesteps)
+    assert packed.shapes == padded.shapes == [(3, 2, 2), (3, 4, 2), (1, 4, 4)]
+
+
+def test_padding_is_left_out_of_the_loss() -> None:
+    torch.manual_seed(0)
+    backbone = Linear()
+    batch = Batch((2, 0, 1), 0)
+    packed, padded = (drawer(policy, backbone).draw(batch) for policy in ("pack", "pad"))
+    assert_close(padded.losses(backbone), packed.losses(backbone))
+
+
+def test_pad_by_hand() -> None:
+    first, second = pad([torch.ones(1, 2, 1, 3), torch.ones(1, 1, 2, 1)])
+    assert first.shape == second.shape == (1, 2, 2, 3)
+    assert first[0, :, 1].eq(0).all() and first[0, :, 0].eq(1).all()
+    assert second.sum() == 2 and second[0, 0, :, 0].eq(1).all()
+
+
+def test_dropped_tokens_are_neither_predicted_nor_counted() -> None:
+    torch.manual_seed(0)
+    backbone = Dropper()
+    drawing = drawer("pack", backbone, token_dropping={"kind": "constant", "rate": 0.5})
+    drawn = drawing.draw(Batch((0, 1, 2), 0))
+    assert drawn.kept is not None and [len(kept) for kept in drawn.kept] == [12, 8, 6]
+    losses = drawn.losses(backbone)
+    assert torch.isfinite(losses).all()  # what is not predicted is NaN here
+    whole = backbone(drawn.latents, drawn.timesteps, drawn.labels)
+    by_hand = [(p - t).flatten(1)[:, kept].square().mean() for p, t, kept in zip(whole, drawn.targets, drawn.kept, strict=True)]
+    assert_close(losses, torch.stack(by_hand))
+    assert drawn.work(lambda shape: 100, backbone.num_tokens) == (3, 7, 26, 26, 150)
+    again = drawing.draw(Batch((1,), 1))
+    assert again.kept is not None and torch.equal(again.kept[0], drawn.kept[1])  # of the draw, not of its batch
+    other = drawing.draw(Batch((1,), 2))
+    assert other.kept is not None and not torch.equal(other.kept[0], drawn.kept[1])
+
+
+def test_dropped_tokens_make_packs_hold_more() -> None:
+    few = drawer("pack", Dropper(), cell_budget=26, token_dropping={"kind": "constant", "rate": 0.5})
+    assert [len(items) for items in few.stream.epoch(0)] == [3]
+    assert [len(items) for items in drawer("pack", cell_budget=26).stream.epoch(0)] == [1, 1, 1]  # of 24, 16 and 12 cells
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "epoch", "rate"),
+    [
+        ({"kind": "constant", "rate": 0.4}, 0.1, 7, 0.4),
+        ({"kind": "decreasing", "rate": 0.4, "epochs": 4}, 0.1, 0, 0.4),
+        ({"kind": "decreasing", "rate": 0.4, "epochs": 4}, 0.1, 3, 0.1),
+        ({"kind": "decreasing", "rate": 0.4, "epochs": 4}, 0.1, 9, 0.0),
+        ({"kind": "per_resolution", "rate": 0.4}, 1.0, 0, 0.4),
+        ({"kind": "per_resolution", "rate": 0.4}, 0.25, 0, 0.1),
+    ],
+)
+def test_rates(config: dict[str, Any], size: float, epoch: int, rate: float) -> None:
+    dropping = TokenDropping.model_validate(config)
+    assert RATES[dropping.kind](dropping, size, epoch) == pytest.approx(rate)
+
+
+def test_a_backbone_that_cannot_drop_is_refused() -> None:
+    with pytest.raises(ValueError, match="predicts a part of its tokens, Linear cannot"):
+        drawer("pack", token_dropping={"kind": "constant", "rate": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("batching", "message"),
+    [
+        ({"policy": "crop"}, "exactly one of batch_size"),
+        ({"policy": "crop", "batch_size": 2, "cell_budget": 2}, "exactly one of batch_size"),
+        ({"policy": "pack", "batch_size": 2}, "fills batches by latent cells"),
+        ({"policy": "pack", "cell_budget": 9, "buckets": [[1, 8, 8]]}, "belong to policy 'bucket'"),
+        ({"policy": "pad", "cell_budget": 9, "token_dropping": {"kind": "constant", "rate": 0.5}}, "needs policy 'pack'"),
+        ({"policy": "pack", "cell_budget": 9, "token_dropping": {"kind": "decreasing", "rate": 0.5}}, "got None with 'decreasing'"),
+        ({"policy": "pack", "cell_budget": 9, "token_dropping": {"kind": "constant", "rate": 1}}, "less than 1"),
+    ],
+)
+def test_bad_batching_is_an_error(batching: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_cell(batching=batching)

@@ -1,0 +1,110 @@
+"""Clips to latents: items are the pixels they say, and the cache is keyed by all that decides them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from bench.autoencoder import Stage, decode_clips, encode_clips, prepare
+from bench.cell import TrainedAutoencoder
+from bench.data.ragged import Ragged
+from bench.data.source import Clips, load_clips, load_config
+from bench.data.windows import cover
+from bench.fitting import Fitted, Item, Rules, fit
+from bench.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
+from tests.tiny import tiny_cell
+
+CPU = torch.device("cpu")
+CONFIG = TrainedAutoencoder(kind="trained", num_steps=3, width=8, batch_size=4)
+WORLD = {"source": "worlds", "num_frames": 4, "height": 16, "width": 16, "num_train": 12, "num_val": 4, "num_test": 4}
+SHAPES = [[4, 16, 16], [4, 16, 36], [1, 24, 16]]
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    return None
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    return load_clips(tiny_cell().data, tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    return load_clips(load_config({**WORLD, "shapes": SHAPES}), tmp_path_factory.mktemp("mixed"))
+
+
+@pytest.fixture(scope="module")
+def stage(mixed: Clips, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return prepare(CONFIG, mixed, tmp_path_factory.mktemp("stage"), CPU, quiet)
+
+
+def rules(policy: str) -> Rules:
+    return Rules(policy=policy, one_shape=(4, 16, 16), multiple=8, max_pixels=10**9)
+
+
+def test_latents_have_unit_variance_and_decode(clips: Clips, tmp_path: Path) -> None:
+    stage = prepare(CONFIG, clips, tmp_path, CPU, quiet)
+    whole = fit(clips.splits["train"].shapes, rules("pack"))
+    latents = cached_latents(stage, clips.splits["train"].frames, whole, clips.digest, "train", tmp_path, quiet)
+    assert isinstance(latents, np.ndarray) and latents.shape == (8, 4, 4, 4, 4)
+    assert stage.autoencoder.spec(4).latent_shape((4, 16, 16)) == latents.shape[2:]
+    assert_close(torch.from_numpy(latents.std(axis=(0, 2, 3, 4))), torch.ones(4), atol=1e-3, rtol=0)
+    assert_close(torch.from_numpy(latents.mean(axis=(0, 2, 3, 4))), torch.zeros(4), atol=1e-3, rtol=0)
+    decoded = decode_clips(stage.autoencoder, [torch.from_numpy(np.array(latents[0]))])
+    assert isinstance(decoded, np.ndarray) and decoded.shape == (1, 4, 16, 16, 3)
+    assert decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
+def test_latents_of_items_are_those_of_their_pixels(mixed: Clips, stage: Stage, tmp_path: Path, policy: str) -> None:
+    frames = mixed.splits["train"].frames
+    fitted = fit(mixed.splits["train"].shapes, rules(policy))
+    latents = cached_latents(stage, frames, fitted, mixed.digest, "train", tmp_path, quiet)
+    assert isinstance(latents, Ragged) and len(latents) == len(fitted.items) == 12
+    for item, own in zip(fitted.items, latents, strict=True):
+        expected = encode_clips(stage.autoencoder, item_pixels(frames, item)[None])[0]
+        assert_close(torch.from_numpy(np.array(own)), expected, atol=1e-5, rtol=1e-5)
+    again = cached_latents(stage, frames, fitted, mixed.digest, "train", tmp_path, lambda *_: pytest.fail("not from the cache"))
+    assert all(np.array_equal(a, b) for a, b in zip(latents, again, strict=True))
+
+
+def test_policies_do_not_share_latents(mixed: Clips, stage: Stage, tmp_path: Path) -> None:
+    frames, shapes = mixed.splits["train"].frames, mixed.splits["train"].shapes
+    for policy in ("crop", "pack"):
+        cached_latents(stage, frames, fit(shapes, rules(policy)), mixed.digest, "train", tmp_path, quiet)
+    assert len(list((tmp_path / "latents").iterdir())) == 2
+
+
+def test_pixels_of_an_item() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (5, 20, 36, 3), dtype=np.uint8)
+    frames = clip[None]
+    native = item_pixels(frames, Item(0, 0, (2, 2, 34, 18), (5, 16, 32)))
+    assert np.array_equal(native, clip[:, 2:18, 2:34])  # a window as it is, not scaled
+    (first, *_), (scaled,) = (fit([(5, 20, 36)], Rules(policy="crop", one_shape=shape, multiple=8, max_pixels=10**9)).items
+                              for shape in ((2, 16, 16), (5, 8, 16)))  # fmt: skip
+    assert np.array_equal(item_pixels(frames, first), np.stack([cover(frame, 16, 16) for frame in clip[:2]]))
+    assert item_pixels(frames, scaled).shape == (5, 8, 16, 3)
+    second = fit([(5, 20, 36)], Rules(policy="crop", one_shape=(2, 16, 16), multiple=8, max_pixels=10**9)).items[1]
+    assert np.array_equal(item_pixels(frames, second), np.stack([cover(frame, 16, 16) for frame in clip[2:4]]))
+
+
+def test_whole_clips_are_not_copied(clips: Clips, mixed: Clips) -> None:
+    frames, shapes = clips.splits["val"].frames, clips.splits["val"].shapes
+    whole = fit(shapes, rules("pack"))
+    assert is_whole(frames, whole) and is_whole(frames, fit(shapes, rules("crop")))
+    assert np.shares_memory(np.asarray(fitted_clips(frames, whole, 2)), frames)
+    part = Fitted(items=whole.items[:2], lost=(), shapes=whole.shapes)
+    assert not is_whole(frames, part)
+    cut = fit(mixed.splits["val"].shapes, rules("pack"))
+    assert not is_whole(mixed.splits["val"].frames, cut)  # 36 pixels are not a multiple of 8
+    assert {clip.shape for clip in fitted_clips(mixed.splits["val"].frames, cut, 4)} == {(4, 16, 16, 3), (4, 16, 32, 3), (1, 24, 16, 3)}
+
+
+def test_shapes_of_a_set() -> None:
+    uniform = LatentSet(latents=np.zeros((2, 4, 3, 2, 5), np.float32), labels=None, null_label=0)
+    ragged = LatentSet(latents=Ragged(np.zeros(8 + 24, np.float32), [(4, 1, 2, 1), (4, 3, 2, 1)]), labels=None, null_label=0)
+    assert (len(uniform), uniform.shapes) == (2, ((3, 2, 5), (3, 2, 5)))
+    assert (len(ragged), ragged.shapes) == (2, ((1, 2, 1), (3, 2, 1)))
