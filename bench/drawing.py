@@ -31,6 +31,7 @@ class Drawn:
     labels: Tensor | None  # (B,)
     kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
     masks: list[Tensor] | None  # (T_i, H_i, W_i) bool: the latent cells of those tokens
+    num_values: Tensor | None  # (B,) values under each mask, over all channels
 
     @property
     def shapes(self) -> list[Shape]:
@@ -51,10 +52,14 @@ class Drawn:
 
     def losses(self, backbone: Any) -> Tensor:
         """Mean squared error of each clip over its own cells, (B,)."""
-        if self.kept is not None and self.masks is not None:
+        if self.kept is not None and self.masks is not None and self.num_values is not None:
             predictions = backbone(self.latents, self.timesteps, self.labels, kept=self.kept)
-            pairs = zip(predictions, self.targets, self.masks, strict=True)
-            return torch.stack([(prediction.float() - target)[:, mask].square().mean() for prediction, target, mask in pairs])
+            # By a product and not by an index: how many cells an index picks would have to be asked of the device.
+            squares = [
+                torch.where(mask, prediction.float() - target, 0).square().sum()
+                for prediction, target, mask in zip(predictions, self.targets, self.masks, strict=True)
+            ]
+            return torch.stack(squares) / self.num_values
         predictions = backbone(self.latents, self.timesteps, self.labels)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
         return clip_losses(own, self.targets)
@@ -72,7 +77,7 @@ class Drawer:
         self.stream = BatchStream(data.shapes, cell.batching, cell.seed, kept_cells)
 
     def draw(self, batch: Batch) -> Drawn:
-        """The tensors of a batch."""
+        """The tensors of a batch; they reach the device without waiting for it."""
         seed, draws = self.cell.seed, range(batch.first_draw, batch.first_draw + len(batch.items))
         clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in batch.items]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
@@ -85,14 +90,17 @@ class Drawer:
             )
             labels = to_device(labels, self.device)
         mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
-        kept = masks = None
+        kept = masks = num_values = None
         if self.kept_tokens is not None:
             epoch = self.stream.epoch_of(batch.first_draw)
             kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
-            masks = [self.kept_tokens.mask(item, tokens).to(self.device) for item, tokens in zip(batch.items, kept, strict=True)]
+            on_host = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
+            counts = torch.tensor([len(clip) * int(mask.sum()) for clip, mask in zip(clips, on_host, strict=True)])
+            masks, num_values = clips_to_device(on_host, self.device), to_device(counts, self.device)
         if self.cell.batching.policy == "pad":
             mixed = pad(mixed)
-        return Drawn(latents=mixed, targets=targets, timesteps=to_device(timesteps, self.device), labels=labels, kept=kept, masks=masks)
+        timesteps = to_device(timesteps, self.device)
+        return Drawn(latents=mixed, targets=targets, timesteps=timesteps, labels=labels, kept=kept, masks=masks, num_values=num_values)
 
 
 class _Dropping:

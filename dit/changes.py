@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,21 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dit import attention, gelu, linear, model, modulation, positions
-from dit.modulation import EPS, Modulation, Spread, to_tokens
+from dit import attention, attention_cpu, gelu, linear, model, modulation, packing, positions
+from dit.modulation import EPS, Clips, Modulation, to_tokens
 
 
 def _gelu(self: Any, x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-def _modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, spread: Spread | None) -> Tensor:
+def _modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
     normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
-    return torch.addcmul(to_tokens(shift, spread), normed, to_tokens(1 + scale, spread))
+    return torch.addcmul(to_tokens(shift, clips.spread), normed, to_tokens(1 + scale, clips.spread))
 
 
-def _gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, spread: Spread | None) -> Tensor:
-    return torch.addcmul(tokens, to_tokens(gate, spread), branch)
+def _gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
+    return torch.addcmul(tokens, to_tokens(gate, clips.spread), branch)
 
 
 def _rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -46,7 +47,10 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "rotation into one buffer": lambda: patch.object(attention, "rotate_query_key", _rotate_query_key),
     "norm and modulation in one": lambda: patch.object(model, "modulated_norm", _modulated_norm),
     "gated sum with a written derivative": lambda: patch.object(model, "gated_sum", _gated_sum),
-    "tables cached by grid": lambda: patch.object(positions, "_cached_grid_tables", positions._grid_tables),
-    "bfloat16 attention by products": lambda: patch.object(attention, "attend_batch", F.scaled_dot_product_attention),
+    "long clips modulated one at a time": lambda: patch.multiple(modulation, LONG_MIXED=math.inf, LONG_EQUAL=math.inf),
+    "clips of one length side by side": lambda: patch.object(packing, "side_by_side", lambda seqlens: tuple(range(len(seqlens)))),
+    "tables cached by pack": lambda: patch.object(positions, "_cached_pack_tables", positions._pack_tables),
+    "one derivative for a pack's attention": lambda: patch.object(attention, "attend_on_cpu", attention_cpu.attend_in_turn),
+    "long and bfloat16 attention by products": lambda: patch.object(attention_cpu, "choose", lambda query: None),
     "modulation in the weights' precision": lambda: patch.object(modulation.Modulation, "forward", _modulation),
 }

@@ -17,8 +17,8 @@ from bench.shapes import LatentSpec, Shape, check_shape
 from dit.attention import Attention
 from dit.gelu import GELU
 from dit.linear import Linear
-from dit.modulation import Modulation, Spread, gated_sum, modulated_norm, no_autocast
-from dit.packing import pack, segment_ids, unpack
+from dit.modulation import Clips, Modulation, Spread, gated_sum, modulated_norm, no_autocast
+from dit.packing import kept_cells, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 if TYPE_CHECKING:
@@ -47,19 +47,26 @@ class DiT(nn.Module):
         self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_cells)
         self._initialise()
 
-    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
-        """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes."""
-        shapes = self._check(latents, timesteps, labels)
-        values, grids, cu_seqlens, seqlens = pack(latents, self.config.patch_size)
-        tokens = self.embed(values)  # (N, D)
-        with no_autocast(values.device):  # a few rows, as in `Modulation`
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
+        """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes.
+
+        `kept` drops tokens (NaViT, 2307.06304, section 2.2): of each clip, the indices (n_i,) int64 of those that stay, on the host,
+        increasing, counted over w fastest, then h, then t. The others cost nothing, and the prediction is zero there: see `kept_cells`.
+        """
+        shapes = self._check(latents, timesteps, labels, kept)
+        packed = pack(latents, self.config.patch_size, kept)
+        device = packed.values.device
+        tokens = self.embed(packed.values)  # (N, D)
+        with no_autocast(device):  # a few rows, as in `Modulation`
             cond = self.time_embed(timesteps)  # (B, D)
             if self.label_embed is not None:
                 cond = cond + self.label_embed(labels)
+        if packed.order != tuple(range(len(shapes))):
+            cond = cond.index_select(0, torch.tensor(packed.order).to(device, non_blocking=True))
         width = self.config.head_dim if self.config.positions == "rotary" else self.config.hidden_size
-        positions = position_tables(self.config.positions, grids, width, values.device)
-        values = self.forward_packed(tokens, positions, cu_seqlens, seqlens, cond)  # (N, P)
-        return unpack(values, seqlens, self.config.patch_size, shapes)
+        positions = position_tables(self.config.positions, packed.grids, width, device, packed.kept)
+        values = self.forward_packed(tokens, positions, packed.cu_seqlens, packed.seqlens, cond)  # (N, P)
+        return unpack(values, packed, self.config.patch_size, shapes)
 
     def forward_packed(
         self, tokens: Tensor, positions: tuple[Tensor, ...], cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor
@@ -76,8 +83,8 @@ class DiT(nn.Module):
         spread = None
         if not uniform:
             segments = segment_ids(cu_seqlens, num_tokens)  # (N,)
-            clips = torch.arange(len(seqlens), device=segments.device)
-            spread = Spread(segments, (clips[:, None] == segments).to(tokens.dtype))
+            numbers = torch.arange(len(seqlens), device=segments.device)
+            spread = Spread(segments, (numbers[:, None] == segments).to(tokens.dtype))
         tables = None
         # One table for all clips, or a row for each token. Angles are float32, their sines as precise as what they multiply.
         places = [table.to(tokens.dtype).unflatten(1, (-1, tokens.shape[1])).squeeze(0) for table in positions]  # (1 or G, N/G, ...)
@@ -86,11 +93,11 @@ class DiT(nn.Module):
             tables = cos, sin
         else:
             tokens = tokens + places[0]
-        cond = F.silu(cond)  # (B, D)
+        cond, clips = F.silu(cond), Clips(seqlens, spread)  # cond (B, D)
         for block in self.blocks:
-            tokens = block(tokens, cond, spread, tables, cu_seqlens, seqlens)
+            tokens = block(tokens, cond, clips, tables, cu_seqlens)
         shift, scale = self.final_modulation(cond, tokens.dtype)  # (B, D) each
-        return self.final(modulated_norm(tokens, shift, scale, spread)).flatten(0, 1)
+        return self.final(modulated_norm(tokens, shift, scale, clips)).flatten(0, 1)
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
@@ -104,7 +111,13 @@ class DiT(nn.Module):
         """ValueError where latents (T, H, W) do not divide into patches."""
         self.config.check(shape)
 
-    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Shape]:
+    def kept_cells(self, shape: Shape, kept: Tensor) -> Tensor:
+        """Which latent cells of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""
+        self.check(shape)
+        self._check_kept("kept", shape, kept)
+        return kept_cells(kept, self.config.patch_size, shape)
+
+    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None) -> list[Shape]:
         """The boundary: ValueError for what a caller can get wrong; the latents' shapes (T, H, W)."""
         if not latents:
             raise ValueError("DiT got an empty list of latents; pass at least one clip")
@@ -121,7 +134,26 @@ class DiT(nn.Module):
             raise ValueError(f"this DiT was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
         if labels is not None:
             check_shape("labels", labels, (len(latents),))
+        if kept is not None:
+            if len(kept) != len(latents):
+                raise ValueError(f"kept has tokens of {len(kept)} clips, got {len(latents)} latents; pass one tensor of indices for each")
+            for index, (shape, rows) in enumerate(zip(shapes, kept, strict=True)):
+                self._check_kept(f"kept[{index}]", shape, rows)
         return shapes
+
+    def _check_kept(self, name: str, shape: Shape, kept: Tensor) -> None:
+        """ValueError unless these are indices of some tokens of a clip (T, H, W)."""
+        check_shape(name, kept, (None,))
+        num_tokens = self.num_tokens(shape)
+        if kept.dtype != torch.int64 or kept.device.type != "cpu":
+            raise ValueError(f"{name} is {kept.dtype} on {kept.device}; pass indices as int64 on the CPU")
+        if not len(kept):
+            raise ValueError(f"{name} is empty; keep at least one of the {num_tokens} tokens of latents {shape}")
+        if kept[0] < 0 or kept[-1] >= num_tokens or (kept.diff() <= 0).any():
+            found = f"{len(kept)} from {kept.min()} to {kept.max()}"
+            raise ValueError(
+                f"{name} must increase within 0 ... {num_tokens - 1}, the tokens of latents {shape}, got {found}; sort, no repeats"
+            )
 
     def _initialise(self) -> None:
         """As DiT does (section 3.2): a block starts as the identity and the model predicts zero."""
@@ -162,17 +194,16 @@ class Block(nn.Module):
         self,
         tokens: Tensor,  # (G, N/G, D)
         cond: Tensor,  # (B, D), after SiLU
-        spread: Spread | None,  # None when G = B
+        clips: Clips,
         tables: tuple[Tensor, Tensor] | None,  # of `rotary_tables`
         cu_seqlens: Tensor,
-        seqlens: tuple[int, ...],
     ) -> Tensor:
         """Tokens -> tokens, (G, N/G, D)."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
-        branch = self.attention(modulated_norm(tokens, shift, scale, spread), tables, cu_seqlens, seqlens)
-        tokens = gated_sum(tokens, gate, branch, spread)
-        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, spread))
-        return gated_sum(tokens, mlp_gate, branch, spread)
+        branch = self.attention(modulated_norm(tokens, shift, scale, clips), tables, cu_seqlens, clips.seqlens)
+        tokens = gated_sum(tokens, gate, branch, clips)
+        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, clips))
+        return gated_sum(tokens, mlp_gate, branch, clips)
 
 
 class TimeEmbedding(nn.Module):

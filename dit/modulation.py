@@ -1,7 +1,8 @@
 """Adaptive layer norm (adaLN-zero): a clip's conditioning shifts, scales and gates all of its tokens.
 
-Modulation is one row a clip, (B, D). It meets the tokens (G, N/G, D) in one of two ways, told by a `Spread`: clips of equal
-length are a batch, G = B, and a row broadcasts; any others are one row of tokens, G = 1, and each token takes its clip's.
+Modulation is one row a clip, (B, D). It meets the tokens (G, N/G, D) in one of three ways. Clips of equal length are a batch,
+G = B, and a row broadcasts. Any others are one row of tokens, G = 1, and each token takes a copy of its clip's row, told by a
+`Spread`; or, on a CPU where clips are long, they are taken one at a time, without copies, see `one_at_a_time`.
 Derivatives are written out: they keep one tensor of the size of the tokens where torch's would keep two or three (a tenth
 of a step's memory, a fifth in a mixed pack), and sum over the clips of a mixed pack by a matrix product.
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-6
+LONG_MIXED, LONG_EQUAL = 2**13, 2**15  # values (tokens times D) of a clip from which calls for it alone cost less than what they save
 
 
 class Spread(NamedTuple):
@@ -23,6 +25,13 @@ class Spread(NamedTuple):
 
     segments: Tensor  # (N,) int64
     members: Tensor  # (B, N): 1 where the token is the clip's, else 0
+
+
+class Clips(NamedTuple):
+    """The clips of a pack, for what is theirs."""
+
+    seqlens: tuple[int, ...]  # tokens of each
+    spread: Spread | None  # None where they are equally long
 
 
 class Modulation(nn.Linear):
@@ -47,6 +56,12 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
+def one_at_a_time(tokens: Tensor, clips: Clips) -> bool:
+    """Whether to call each kernel clip by clip: on a CPU, where the clips are long enough on average."""
+    least = LONG_EQUAL if clips.spread is None else LONG_MIXED
+    return not torch.compiler.is_compiling() and tokens.device.type == "cpu" and tokens.numel() >= least * len(clips.seqlens)
+
+
 def to_tokens(row: Tensor, spread: Spread | None) -> Tensor:
     """(B, D) -> what broadcasts with the tokens: (B, 1, D), or (1, N, D) for a mixed pack."""
     return row.unsqueeze(1) if spread is None else row.index_select(0, spread.segments).unsqueeze(0)
@@ -57,14 +72,18 @@ def to_clips(tokens: Tensor, spread: Spread | None) -> Tensor:
     return tokens.sum(1) if spread is None else spread.members.to(tokens.dtype) @ tokens.squeeze(0)
 
 
-def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, spread: Spread | None) -> Tensor:
+def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
     """norm(tokens) (1 + scale) + shift: tokens (G, N/G, D), shift and scale (B, D) -> (G, N/G, D)."""
-    return _ModulatedNorm.apply(tokens, shift, scale, *(spread or (None, None)))
+    if one_at_a_time(tokens, clips):
+        return _NormOfEach.apply(tokens, shift, scale, clips.seqlens)
+    return _ModulatedNorm.apply(tokens, shift, scale, *(clips.spread or (None, None)))
 
 
-def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, spread: Spread | None) -> Tensor:
+def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
     """tokens + gate branch: tokens and branch (G, N/G, D), gate (B, D) -> (G, N/G, D)."""
-    return _GatedSum.apply(tokens, gate, branch, *(spread or (None, None)))
+    if clips.spread is not None and one_at_a_time(tokens, clips):
+        return _SumOfEach.apply(tokens, gate, branch, clips.seqlens)
+    return _GatedSum.apply(tokens, gate, branch, *(clips.spread or (None, None)))
 
 
 def normalise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,3 +130,54 @@ class _GatedSum(torch.autograd.Function):
         gate, branch, *places = ctx.saved_tensors
         spread = _spread(*places)
         return grad, to_clips(grad * branch, spread), grad * to_tokens(gate, spread), None, None
+
+
+class _NormOfEach(torch.autograd.Function):
+    """To one clip, scale and shift are the weights of a layer norm: one kernel forward, one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, shift: Tensor, scale: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+        ctx.seqlens = seqlens
+        with no_autocast(tokens.device):
+            weight = 1 + scale
+            each = zip(tokens.flatten(0, 1).split(seqlens), weight.unbind(), shift.unbind(), strict=True)
+            parts = [torch.native_layer_norm(clip, clip.shape[-1:], w, b, EPS) for clip, w, b in each]
+            normed, mean, deviation = (torch.cat(part) for part in zip(*parts, strict=True))
+            ctx.save_for_backward(tokens, weight, shift, mean, deviation)
+        return normed.view(tokens.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        tokens, weight, shift, *moments = ctx.saved_tensors
+        rows = (part.flatten(0, 1).split(ctx.seqlens) for part in (grad, tokens))
+        each = zip(*rows, *(part.split(ctx.seqlens) for part in moments), weight.unbind(), shift.unbind(), strict=True)
+        parts = [
+            torch.ops.aten.native_layer_norm_backward(g, clip, clip.shape[-1:], mean, deviation, w, b, [True, True, True])
+            for g, clip, mean, deviation, w, b in each
+        ]
+        grad_tokens, grad_scale, grad_shift = zip(*parts, strict=True)
+        return torch.cat(grad_tokens).view(tokens.shape), torch.stack(grad_shift), torch.stack(grad_scale), None
+
+
+class _SumOfEach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, gate: Tensor, branch: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(gate, branch)
+        ctx.seqlens = seqlens
+        total = torch.empty_like(tokens)
+        rows = (part.flatten(0, 1).split(seqlens) for part in (tokens, branch, total))
+        for clip, upper, out, row in zip(*rows, gate.unbind(), strict=True):
+            torch.addcmul(clip, row, upper, out=out)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gate, branch = ctx.saved_tensors
+        grad_gate, grad_branch = torch.empty_like(gate), torch.empty_like(branch)
+        rows = (part.flatten(0, 1).split(ctx.seqlens) for part in (grad, branch, grad_branch))
+        for g, clip, out, row, total in zip(*rows, gate.unbind(), grad_gate.unbind(), strict=True):
+            torch.sum(torch.mul(g, clip, out=out), 0, out=total)
+            torch.mul(g, row, out=out)
+        return grad, grad_gate, grad_branch, None

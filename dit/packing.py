@@ -2,15 +2,19 @@
 
 Three clips a, b, c with 4, 6 and 2 tokens become one pack of N = 12:
     values        a a a a b b b b b b c c        (N, P)
+    order         a b c                          the clips as they are packed
     grids         tokens of each clip along (t, h, w), on the host
     seqlens       4, 6, 2                        integers on the host
     cu_seqlens    0, 4, 10, 12                   (B + 1,) int32 on the device
 Lengths come from shapes, which the host knows: nothing here waits for the device.
+
+A clip may keep only some of its tokens (NaViT, 2307.06304, section 2.2): the others are in no pack, and zero when unpacked.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
@@ -20,10 +24,12 @@ from bench.shapes import Shape
 
 
 class Pack(NamedTuple):
-    """Clips as one row of patches, see the module's docstring."""
+    """Clips as one row of patches, see the module's docstring. All but `order` are in the order of the pack."""
 
     values: Tensor  # (N, P)
-    grids: tuple[Shape, ...]  # tokens of each clip, (T, H, W)
+    order: tuple[int, ...]  # indices of the clips as they are packed
+    grids: tuple[Shape, ...]  # tokens of each clip, (T, H, W), before any are dropped
+    kept: list[Tensor] | None  # of each clip, the indices of its tokens that stay (n,); None: all
     cu_seqlens: Tensor  # (B + 1,) int32
     seqlens: tuple[int, ...]  # tokens of each clip
 
@@ -46,26 +52,70 @@ def unpatchify(patches: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
     return grid.flatten(-2).flatten(-3, -2).flatten(-4, -3)
 
 
-def pack(latents: list[Tensor], patch_size: Shape) -> Pack:
-    """B clips (C, T_i, H_i, W_i), each divisible by `patch_size`, -> Pack."""
-    grids = tuple((t // patch_size[0], h // patch_size[1], w // patch_size[2]) for _, t, h, w in (clip.shape for clip in latents))
-    seqlens = tuple(t * h * w for t, h, w in grids)
-    if len(set(grids)) == 1:  # one permutation for the batch instead of one a clip
-        values = patchify(torch.stack(latents), patch_size).flatten(0, 1)  # (N, P)
+def pack(latents: list[Tensor], patch_size: Shape, kept: list[Tensor] | None = None) -> Pack:
+    """B clips (C, T_i, H_i, W_i), each divisible by `patch_size`, and the tokens that each keeps, or None for all -> Pack."""
+    grids = [(t // patch_size[0], h // patch_size[1], w // patch_size[2]) for _, t, h, w in (clip.shape for clip in latents)]
+    seqlens = [len(rows) for rows in kept] if kept is not None else [t * h * w for t, h, w in grids]
+    order = side_by_side(seqlens)
+    clips = [latents[clip] for clip in order]
+    kept = [kept[clip] for clip in order] if kept is not None else None
+    if kept is not None:
+        # Rows are copied to the device from the host's list, which does not wait for it.
+        rows = [part.to(clip.device, non_blocking=True) for part, clip in zip(kept, clips, strict=True)]
+        values = torch.cat([patchify(clip, patch_size).index_select(0, part) for clip, part in zip(clips, rows, strict=True)])  # (N, P)
+    elif len(set(grids)) == 1:  # one permutation for the batch instead of one a clip
+        values = patchify(torch.stack(clips), patch_size).flatten(0, 1)  # (N, P)
     else:
-        values = torch.cat([patchify(clip, patch_size) for clip in latents])  # (N, P)
-    cu_seqlens = torch.tensor((0, *accumulate(seqlens)), dtype=torch.int32).to(values.device, non_blocking=True)  # (B + 1,)
-    return Pack(values, grids, cu_seqlens, seqlens)
+        values = torch.cat([patchify(clip, patch_size) for clip in clips])  # (N, P)
+    packed = tuple(seqlens[clip] for clip in order)
+    cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(values.device, non_blocking=True)  # (B + 1,)
+    return Pack(values, order, tuple(grids[clip] for clip in order), kept, cu_seqlens, packed)
 
 
-def unpack(values: Tensor, seqlens: tuple[int, ...], patch_size: Shape, shapes: list[Shape]) -> list[Tensor]:
-    """(N, P) -> B clips (C, *shapes[i]). The inverse of `pack`."""
-    if len(set(shapes)) == 1:
-        return list(unpatchify(values.unflatten(0, (len(seqlens), seqlens[0])), patch_size, shapes[0]))
-    return [unpatchify(clip, patch_size, shape) for clip, shape in zip(values.split(seqlens), shapes, strict=True)]
+def unpack(values: Tensor, packed: Pack, patch_size: Shape, shapes: list[Shape]) -> list[Tensor]:
+    """(N, P) in the order of `packed` -> B clips (C, *shapes[i]) in the caller's. The inverse of `pack`, zero where a token was dropped."""
+    if packed.kept is None and len(set(shapes)) == 1:
+        return list(unpatchify(values.unflatten(0, (len(shapes), -1)), patch_size, shapes[0]))
+    clips: dict[int, Tensor] = {}
+    for place, (clip, patches) in enumerate(zip(packed.order, values.split(packed.seqlens), strict=True)):
+        if packed.kept is not None:
+            t, h, w = packed.grids[place]
+            rows = packed.kept[place].to(values.device, non_blocking=True)
+            patches = patches.new_zeros(t * h * w, patches.shape[1]).index_copy(0, rows, patches)
+        clips[clip] = unpatchify(patches, patch_size, shapes[clip])
+    return [clips[clip] for clip in range(len(shapes))]
+
+
+def side_by_side(seqlens: Sequence[int]) -> tuple[int, ...]:
+    """Indices of the clips with equally long ones together, each length where it comes first: a run of them is one batched call.
+
+    >>> side_by_side([4, 6, 4, 2, 6])
+    (0, 2, 1, 4, 3)
+    """
+    first: dict[int, int] = {}
+    for clip, length in enumerate(seqlens):
+        first.setdefault(length, clip)
+    return tuple(sorted(range(len(seqlens)), key=lambda clip: first[seqlens[clip]]))
+
+
+def equal_runs(seqlens: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(clips, length) of each run of equally long neighbours.
+
+    >>> equal_runs((4, 4, 6, 4))
+    [(2, 4), (1, 6), (1, 4)]
+    """
+    return [(len(list(run)), length) for length, run in groupby(seqlens)]
 
 
 def segment_ids(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
     """cu_seqlens (B + 1,) -> the clip of each token (N,). N is given by the host, or the device would have to be asked."""
     clips = torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device)
     return clips.repeat_interleave(cu_seqlens.diff(), output_size=num_tokens)
+
+
+def kept_cells(kept: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
+    """Indices (n,) of the tokens that stay of a clip of latents `shape` -> whether each cell is in one of them, (T, H, W) bool."""
+    num_tokens = (shape[0] // patch_size[0]) * (shape[1] // patch_size[1]) * (shape[2] // patch_size[2])
+    stays = torch.zeros(num_tokens, dtype=torch.bool).index_fill(0, kept, True)
+    patch_cells = patch_size[0] * patch_size[1] * patch_size[2]
+    return unpatchify(stays[:, None].expand(-1, patch_cells), patch_size, shape)[0]

@@ -1,10 +1,11 @@
 """Where a token sits in its clip, told to the network by rotation or by addition. Positions are (N, 3) integers: t, h, w.
 
-Tables depend on the grid of a clip alone: they are made once for a grid, and a pack strings together those of its clips.
+Tables depend on the grids of the clips alone. Those of a pack are made in one go, however many grids it has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,31 +21,42 @@ from bench.shapes import Shape
 ROTARY_BASE = 100.0
 SINCOS_BASE = 10000.0
 
-MAX_CACHED_GRIDS = 16
+MAX_CACHED_PACKS = 16  # a sampler asks for the same tables at every step
 
 
-def position_tables(kind: str, grids: tuple[Shape, ...], width: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Tables of the `kind` in MAKERS for a pack: each (1, N, ...), or (1, N/B, ...) where all clips have one grid."""
+def position_tables(
+    kind: str, grids: tuple[Shape, ...], width: int, device: torch.device, kept: list[Tensor] | None = None
+) -> tuple[Tensor, ...]:
+    """Tables of the `kind` in MAKERS for a pack: each (1, N, ...), or (1, N/B, ...) where all clips have one grid and keep all of it.
+
+    `kept` has the tokens (n,) of each clip that stay, counted in its whole grid; None for all.
+    """
+    if kept is not None:
+        tables = MAKERS[kind](pack_positions(grids, kept).to(device, non_blocking=True), width)
+        return tuple(table.unsqueeze(0) for table in tables)
     # What watches every operator (a meter, a counter, a fake device) must see the same ones each time, and leave nothing behind.
     fresh = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-    make = _grid_tables if fresh else _cached_grid_tables
-    distinct = grids[:1] if len(set(grids)) == 1 else grids
-    per_clip = [make(kind, grid, width, device) for grid in distinct]
+    make = _pack_tables if fresh else _cached_pack_tables
     # A copy, always: a table that was made while sampling is a tensor of inference mode, which training must not be given.
-    return tuple(torch.cat(tables).unsqueeze(0) for tables in zip(*per_clip, strict=True))
+    return tuple(table.clone().unsqueeze(0) for table in make(kind, grids[:1] if len(set(grids)) == 1 else grids, width, device))
 
 
-def grid_positions(grid: Shape, device: torch.device) -> Tensor:
-    """Grid (T, H, W) -> positions (T H W, 3) int64, w fastest."""
-    axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
-    return torch.stack(axes, dim=-1).flatten(0, 2)
+def pack_positions(grids: Sequence[Shape], kept: list[Tensor] | None = None) -> Tensor:
+    """Grids (T, H, W) of clips in a row -> positions (N, 3) int64 on the host, w fastest; of the tokens `kept` (n,) of each, or of all."""
+    kept = kept if kept is not None else [torch.arange(t * h * w, device="cpu") for t, h, w in grids]
+    token = torch.cat(kept)  # (N,), counted in its clip
+    lengths = torch.tensor([len(part) for part in kept], device="cpu")
+    sizes = torch.tensor(grids, device="cpu").repeat_interleave(lengths, dim=0, output_size=len(token))  # (N, 3)
+    _, height, width = sizes.unbind(1)
+    row = token.div(width, rounding_mode="floor")  # over all frames
+    return torch.stack([row.div(height, rounding_mode="floor"), row % height, token % width], dim=1)
 
 
-def _grid_tables(kind: str, grid: Shape, width: int, device: torch.device) -> tuple[Tensor, ...]:
-    return MAKERS[kind](grid_positions(grid, device), width)
+def _pack_tables(kind: str, grids: tuple[Shape, ...], width: int, device: torch.device) -> tuple[Tensor, ...]:
+    return MAKERS[kind](pack_positions(grids).to(device, non_blocking=True), width)
 
 
-_cached_grid_tables = lru_cache(MAX_CACHED_GRIDS)(_grid_tables)
+_cached_pack_tables = lru_cache(MAX_CACHED_PACKS)(_pack_tables)
 
 
 def rotary_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:

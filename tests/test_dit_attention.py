@@ -1,53 +1,88 @@
-"""Attention stays inside its clip, in a loop or batched."""
+"""Attention stays inside its clip, whichever kernel a clip's length gets."""
 
 from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.testing import assert_close
 
-from dit import attention as attention_module
-from dit.attention import Attention, attend, attend_batch
+from dit import attention_cpu
+from dit.attention import Attention, attend
+from dit.attention_cpu import attend_in_turn, attend_on_cpu, choose, whole_matrices
+from dit.packing import equal_runs
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+
+SEQLENS = (3, 3, 9, 1, 5, 9, 9)
 
 
-def test_agrees_with_a_block_diagonal_mask() -> None:
-    seqlens = (3, 3, 5, 1, 5)
-    query, key, value = torch.randn(3, 17, 2, 8).unbind()  # (N, K, E) each
-    segments = torch.arange(5).repeat_interleave(torch.tensor(seqlens))
-    mask = segments[:, None] == segments
-    heads_first = [part.transpose(0, 1) for part in (query, key, value)]  # (K, N, E) each
-    expected = F.scaled_dot_product_attention(heads_first[0], heads_first[1], heads_first[2], attn_mask=mask)
-    cu_seqlens = torch.tensor([0, 3, 6, 11, 12, 17], dtype=torch.int32)
-    assert_close(attend(query, key, value, cu_seqlens, seqlens), expected.transpose(0, 1))
+def cumulative(seqlens: tuple[int, ...]) -> Tensor:
+    return torch.tensor([0, *itertools.accumulate(seqlens)], dtype=torch.int32)
+
+
+def block_diagonal(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+    """All tokens of the pack against all, masked: (N, 3, K, E) -> (N, K, E)."""
+    segments = torch.arange(len(seqlens)).repeat_interleave(torch.tensor(seqlens))
+    query, key, value = qkv.permute(1, 2, 0, 3)  # (K, N, E) each
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=segments[:, None] == segments).transpose(0, 1)
+
+
+def with_gradient(attention: Callable[[Tensor], Tensor], qkv: Tensor) -> list[Tensor]:
+    leaf = qkv.clone().requires_grad_()
+    heads = attention(leaf)
+    upper = torch.randn(heads.shape, generator=torch.Generator().manual_seed(1)).to(qkv.dtype)
+    return [heads, *torch.autograd.grad(heads, leaf, upper)]
+
+
+# From no clip by whole matrices (lengths of 1 to 9 with heads of 8) to all of them; some in one block of queries, some in several.
+@pytest.mark.parametrize(("long", "queries"), [(math.inf, 4), (25 * 8, 4), (81 * 8, 3), (0, 512)])
+@pytest.mark.parametrize("seqlens", [SEQLENS, (9, 9), (5,)])
+def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], long: float, queries: int) -> None:
+    monkeypatch.setattr(attention_cpu, "LONG", long)
+    monkeypatch.setattr(attention_cpu, "QUERIES", queries)
+    qkv = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    ours = with_gradient(lambda leaf: attend(leaf, cumulative(seqlens), seqlens), qkv)
+    for part, expected in zip(ours, with_gradient(lambda leaf: block_diagonal(leaf, seqlens), qkv), strict=True):
+        assert_close(part, expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_kernel_follows_length_and_precision() -> None:
+    def kernel(length: int, head_dim: int = 64, dtype: torch.dtype = torch.float32) -> object:
+        return choose(torch.empty(1, 1, length, head_dim, dtype=dtype))
+
+    assert kernel(255) is None and kernel(256) is whole_matrices
+    assert kernel(361, 32) is None and kernel(363, 32) is whole_matrices
+    assert kernel(16, dtype=torch.bfloat16) is kernel(512, dtype=torch.bfloat16) is attention_cpu.many_heads
+    assert kernel(512, dtype=torch.float64) is None
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+        assert kernel(512) is None
 
 
 def test_clip_by_clip_equals_one_batched_call() -> None:
     attention = Attention(16, 2)
     tokens = torch.randn(3, 4, 16)  # three clips of four tokens
-    cu_seqlens = torch.tensor([0, 4, 8, 12], dtype=torch.int32)
+    cu_seqlens = cumulative((4, 4, 4))
     batched = attention(tokens, None, cu_seqlens, (4, 4, 4))
     for clip, expected in zip(tokens, batched, strict=True):
         assert_close(attention(clip[None], None, cu_seqlens[:2], (4,))[0], expected)
 
 
 @pytest.mark.parametrize("scores_per_query", [0, 1, 4])  # one head at a time, two, all six
-@pytest.mark.parametrize("num_clips", [1, 3])
-def test_products_in_bfloat16_are_attention(monkeypatch: pytest.MonkeyPatch, num_clips: int, scores_per_query: int) -> None:
-    """As near to float32 as torch's own kernel, forward and backward, from the strided parts of one tensor."""
-    monkeypatch.setattr(attention_module, "SCORES_PER_QUERY", scores_per_query)
-    generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(num_clips, 20, 3, 2, 8, generator=generator)
-    upper = torch.randn(num_clips, 2, 20, 8, generator=generator)
-
-    def run(attention, dtype: torch.dtype) -> list[torch.Tensor]:
-        leaf = qkv.to(dtype).requires_grad_()
-        heads = attention(*(part.transpose(1, 2) for part in leaf.unbind(2)))
-        assert heads.dtype == dtype
-        return [heads, *torch.autograd.grad(heads, leaf, upper.to(dtype))]
-
-    exact = run(F.scaled_dot_product_attention, torch.float32)
-    torchs = run(F.scaled_dot_product_attention, torch.bfloat16)
-    for ours, theirs, right in zip(run(attend_batch, torch.bfloat16), torchs, exact, strict=True):
+@pytest.mark.parametrize("seqlens", [(20,), (20, 20, 20), (20, 7, 7, 30)])
+def test_products_in_bfloat16_are_attention(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], scores_per_query: int) -> None:
+    """As near to float32 as torch's own kernel, forward and backward."""
+    monkeypatch.setattr(attention_cpu, "SCORES_PER_QUERY", scores_per_query)
+    qkv, runs = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0)), equal_runs(seqlens)
+    exact = with_gradient(lambda leaf: attend_in_turn(leaf, runs), qkv)
+    torchs = with_gradient(lambda leaf: attend_in_turn(leaf, runs), qkv.bfloat16())
+    for ours, theirs, right in zip(with_gradient(lambda leaf: attend_on_cpu(leaf, runs), qkv.bfloat16()), torchs, exact, strict=True):
+        assert ours.dtype == torch.bfloat16
         assert not torch.equal(ours, theirs)  # it is another kernel
         assert (ours - right).norm() < 2 * (theirs - right).norm() < 0.02 * right.norm()

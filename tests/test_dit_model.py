@@ -1,4 +1,4 @@
-"""The patch transformer: it is DiT, and a clip's prediction does not depend on its company."""
+"""The patch transformer: it is DiT, learns with every weight, and keeps the contract. `test_dit_packed.py` has its packs."""
 
 from __future__ import annotations
 
@@ -16,57 +16,7 @@ from bench.meters.storage import StorageMeter
 from bench.shapes import LatentSpec
 from dit import DiTConfig
 from dit.model import DiT
-
-SPEC = LatentSpec(latent_channels=3, spatial_stride=4, temporal_stride=1, num_labels=4)
-MIXED = [(2, 4, 6), (4, 2, 2), (4, 2, 2), (2, 6, 4), (1, 8, 2)]
-UNIFORM = [(2, 4, 6)] * 3
-SAME_LENGTH = [(2, 4, 6), (2, 6, 4), (4, 2, 6)]  # twelve tokens each, in three shapes
-
-
-def small_dit(spec: LatentSpec = SPEC, *, patch_size: tuple[int, int, int] = (1, 2, 2), positions: str = "rotary") -> DiT:
-    """A tiny model with random weights: the zeros it starts from would let any mistake pass."""
-    torch.manual_seed(0)
-    model = DiT(DiTConfig(depth=2, hidden_size=48, num_heads=2, patch_size=patch_size, positions=positions), spec)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.15)
-    return model
-
-
-def batch(shapes: list[tuple[int, int, int]]) -> tuple[list[Tensor], Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    latents = [torch.randn(3, *shape, generator=generator) for shape in shapes]
-    return latents, torch.rand(len(shapes), generator=generator), torch.arange(len(shapes)) % 5
-
-
-@pytest.mark.parametrize("positions", ["rotary", "sincos"])
-@pytest.mark.parametrize("shapes", [MIXED, UNIFORM, SAME_LENGTH])
-def test_packed_equals_one_at_a_time(shapes: list[tuple[int, int, int]], positions: str) -> None:
-    """Outputs, and gradients of the weights and of the latents; mixed shapes, one shape and one length."""
-    model = small_dit(positions=positions)
-    latents, timesteps, labels = batch(shapes)
-
-    def run(groups: list[slice]) -> tuple[list[Tensor], list[Tensor]]:
-        clips = [clip.clone().requires_grad_() for clip in latents]
-        outputs = [output for group in groups for output in model(clips[group], timesteps[group], labels[group])]
-        loss = torch.stack([(output * output.detach().cos()).sum() for output in outputs]).sum()
-        return outputs, list(torch.autograd.grad(loss, [*clips, *model.parameters()]))
-
-    together, gradients = run([slice(None)])
-    alone, gradients_alone = run([slice(index, index + 1) for index in range(len(shapes))])
-    for shape, output, expected in zip(shapes, together, alone, strict=True):
-        assert output.shape == (3, *shape)
-        assert_close(output, expected, atol=1e-5, rtol=1e-5)
-    for gradient, expected in zip(gradients, gradients_alone, strict=True):
-        assert_close(gradient, expected, atol=1e-5 * max(1.0, expected.abs().max().item()), rtol=1e-5)
-
-
-def test_uniform_path_equals_ragged_path() -> None:
-    """A stranger of another length puts the same clips on the other path."""
-    model = small_dit()
-    latents, timesteps, labels = batch([*UNIFORM, (1, 2, 2)])
-    ragged = model(latents, timesteps, labels)
-    for output, expected in zip(model(latents[:3], timesteps[:3], labels[:3]), ragged, strict=False):
-        assert_close(output, expected, atol=1e-5, rtol=1e-5)
+from tests.small_dit import MIXED, SPEC, UNIFORM, batch, losses, small_dit
 
 
 def test_every_weight_is_used() -> None:
@@ -154,10 +104,6 @@ def test_bfloat16_autocast(shapes: list[tuple[int, int, int]]) -> None:
         torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
     error = torch.cat([(a - b).flatten() for a, b in zip(outputs, exact, strict=True)]).norm()
     assert error / torch.cat([output.flatten() for output in exact]).norm() < 0.05
-
-
-def losses(outputs: list[Tensor]) -> Tensor:
-    return torch.stack([output.square().mean() for output in outputs]).mean()
 
 
 def step(model: DiT, shapes: list[tuple[int, int, int]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,42 +8,64 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dit.modulation import EPS, Modulation, Spread, gated_sum, modulated_norm
+from dit import modulation
+from dit.modulation import EPS, Clips, Modulation, Spread, gated_sum, modulated_norm, one_at_a_time
 
 SEGMENTS = torch.tensor([0, 0, 1, 2, 2, 2])
-MIXED = Spread(SEGMENTS, F.one_hot(SEGMENTS, 3).t().double())
+EQUAL = Clips((2, 2, 2), None)
+MIXED = Clips((2, 1, 3), Spread(SEGMENTS, F.one_hot(SEGMENTS, 3).t().double()))
+BOTH = pytest.mark.parametrize("clips", [EQUAL, MIXED], ids=["equal", "mixed"])
 
 
-def inputs(spread: Spread | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@pytest.fixture(params=[False, True], ids=["together", "one at a time"], autouse=True)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of two tokens of eight values are short, unless shortness is defined away."""
+    if request.param:
+        monkeypatch.setattr(modulation, "LONG_EQUAL", 0)
+        monkeypatch.setattr(modulation, "LONG_MIXED", 0)
+
+
+def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens and a branch (G, N/G, D), two rows (B, D): three clips of two tokens, or of 2, 1 and 3."""
-    shape = (3, 2, 8) if spread is None else (1, 6, 8)
+    shape = (3, 2, 8) if clips.spread is None else (1, 6, 8)
     tokens, branch = torch.randn(2, *shape, dtype=torch.float64).unbind()
     one, two = torch.randn(2, 3, 8, dtype=torch.float64).unbind()
     return tokens.requires_grad_(), branch.requires_grad_(), one.requires_grad_(), two.requires_grad_()
 
 
-def on_tokens(row: Tensor, spread: Spread | None) -> Tensor:
-    return row[:, None] if spread is None else row[SEGMENTS][None]
+def on_tokens(row: Tensor, clips: Clips) -> Tensor:
+    return row[:, None] if clips.spread is None else row[SEGMENTS][None]
 
 
-@pytest.mark.parametrize("spread", [None, MIXED], ids=["equal", "mixed"])
-def test_formulas_and_derivatives(spread: Spread | None) -> None:
-    tokens, branch, one, two = inputs(spread)
-    plain = F.layer_norm(tokens, (8,), eps=EPS) * (1 + on_tokens(two, spread)) + on_tokens(one, spread)
-    assert_close(modulated_norm(tokens, one, two, spread), plain)
-    assert_close(gated_sum(tokens, one, branch, spread), tokens + on_tokens(one, spread) * branch)
-    assert torch.autograd.gradcheck(lambda *parts: modulated_norm(*parts, spread), (tokens, one, two))
-    assert torch.autograd.gradcheck(lambda *parts: gated_sum(*parts, spread), (tokens, one, branch))
+@BOTH
+def test_formulas_and_derivatives(clips: Clips) -> None:
+    tokens, branch, one, two = inputs(clips)
+    plain = F.layer_norm(tokens, (8,), eps=EPS) * (1 + on_tokens(two, clips)) + on_tokens(one, clips)
+    assert_close(modulated_norm(tokens, one, two, clips), plain)
+    assert_close(gated_sum(tokens, one, branch, clips), tokens + on_tokens(one, clips) * branch)
+    assert torch.autograd.gradcheck(lambda *parts: modulated_norm(*parts, clips), (tokens, one, two))
+    assert torch.autograd.gradcheck(lambda *parts: gated_sum(*parts, clips), (tokens, one, branch))
 
 
-@pytest.mark.parametrize("spread", [None, MIXED], ids=["equal", "mixed"])
-def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(spread: Spread | None) -> None:
-    tokens, branch, one, two = inputs(spread)
+@BOTH
+def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> None:
+    tokens, branch, one, two = inputs(clips)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):
-        modulated_norm(tokens, one, two, spread)
-        gated_sum(tokens, one, branch, spread)
+        modulated_norm(tokens, one, two, clips)
+        gated_sum(tokens, one, branch, clips)
     assert [tensor is tokens for tensor in kept if tensor.numel() == tokens.numel()] == [True, False]
+
+
+def test_long_clips_are_taken_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert MIXED.spread is not None
+    for tokens, long in [(100, True), (20, False)]:  # 38400 values a clip, and 7680
+        assert one_at_a_time(torch.empty(2, tokens, 384), Clips((tokens, tokens), None)) is long
+        assert one_at_a_time(torch.empty(1, 2 * tokens, 384), Clips((tokens - 1, tokens + 1), MIXED.spread)) is long
+    assert one_at_a_time(torch.empty(1, 100, 384), Clips((49, 51), MIXED.spread))
+    assert not one_at_a_time(torch.empty(2, 50, 384), Clips((50, 50), None))  # where a row broadcasts there is less to save
+    assert not one_at_a_time(torch.empty(2, 100, 384, device="meta"), Clips((100, 100), None))
 
 
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:

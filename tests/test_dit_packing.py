@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit.packing import pack, patchify, segment_ids, unpack, unpatchify
+from dit.packing import kept_cells, pack, patchify, segment_ids, side_by_side, unpack, unpatchify
 
 MIXED = [(2, 4, 6), (6, 2, 2), (2, 4, 6), (4, 6, 2)]
 
@@ -30,9 +30,37 @@ def test_order_of_tokens_and_of_values() -> None:
 @pytest.mark.parametrize("shapes", [MIXED, [(2, 4, 6)] * 3, [(2, 4, 6)], [(2, 4, 6), (2, 6, 4)]])
 def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
     latents = [torch.randn(3, *shape) for shape in shapes]
-    values, _, _, seqlens = pack(latents, (2, 2, 2))
-    for clip, restored in zip(latents, unpack(values, seqlens, (2, 2, 2), shapes), strict=True):
+    packed = pack(latents, (2, 2, 2))
+    for clip, restored in zip(latents, unpack(packed.values, packed, (2, 2, 2), shapes), strict=True):
         assert torch.equal(clip, restored)
+
+
+@pytest.mark.parametrize("shapes", [MIXED, [(2, 4, 6)] * 4])
+def test_what_was_dropped_is_zero_and_the_rest_is_restored(shapes: list[tuple[int, int, int]]) -> None:
+    latents = [torch.randn(3, *shape) for shape in shapes]
+    kept = [torch.tensor(rows) for rows in ([0, 4], [2], [1, 2, 5], [0, 5])]
+    packed = pack(latents, (2, 2, 2), kept)
+    assert packed.seqlens == (2, 2, 1, 3) and packed.order == (0, 3, 1, 2)
+    restored = unpack(packed.values, packed, (2, 2, 2), shapes)
+    for clip, shape, rows, part in zip(latents, shapes, kept, restored, strict=True):
+        cells = kept_cells(rows, (2, 2, 2), shape)
+        assert cells.shape == shape and cells.sum() == 8 * len(rows)
+        assert torch.equal(part, clip * cells)
+
+
+def test_cells_of_kept_tokens() -> None:
+    """Token 3 of a grid of two by three is the left one of the lower row."""
+    cells = kept_cells(torch.tensor([3]), (1, 2, 2), (1, 4, 6))
+    assert cells.nonzero().tolist() == [[0, 2, 0], [0, 2, 1], [0, 3, 0], [0, 3, 1]]
+
+
+def test_equal_lengths_are_packed_side_by_side() -> None:
+    """In three shapes of 6, 4 and 6 tokens."""
+    packed = pack([torch.full((1, *shape), value) for value, shape in enumerate([(1, 4, 6), (1, 4, 4), (3, 4, 2)])], (1, 2, 2))
+    assert packed.order == (0, 2, 1) and packed.seqlens == (6, 6, 4)
+    assert packed.grids == ((1, 2, 3), (3, 2, 1), (1, 2, 2))
+    assert packed.values[:, 0].tolist() == 6 * [0] + 6 * [2] + 4 * [1]
+    assert side_by_side([5, 5, 3]) == (0, 1, 2)
 
 
 def test_grids_and_lengths_of_a_mixed_pack() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from bench.meters.storage import StorageMeter
-from dit.positions import grid_positions, position_tables, rotary_tables, rotate, rotate_query_key, sincos_tables
+from dit.positions import pack_positions, position_tables, rotary_tables, rotate, rotate_query_key, sincos_tables
 
 
 @pytest.mark.parametrize("head_dim", [6, 8, 32, 64, 72])
@@ -47,11 +49,27 @@ def test_sincos_tells_every_cell_apart_and_leaves_frame_zero_to_the_image() -> N
     assert_close(embedding[7, [0, 8, 16, 24]], torch.stack([column.sin(), column.cos(), row.sin(), row.cos()]))
 
 
-def test_positions_of_a_grid() -> None:
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_sincos_goes_on_beyond_the_sizes_of_training(axis: int) -> None:
+    """At any size: bounded, and places that are near each other look alike. So a longer or larger clip is no stranger."""
+    positions = torch.zeros(200, 3, dtype=torch.long)
+    positions[:, axis] = torch.arange(200)
+    (embedding,) = sincos_tables(positions, 64)
+    assert embedding.abs().max() <= 3  # a sine of space, one of time, and that of frame 0
+    distance = torch.cdist(embedding, embedding).fill_diagonal_(math.inf)
+    assert ((distance.argmin(dim=1) - torch.arange(200)).abs() == 1).all()
+    steps = (embedding[1:] - embedding[:-1]).norm(dim=1)
+    assert_close(steps, steps[:1].expand(199), rtol=1e-3, atol=0)  # the hundredth step is as long as the first
+
+
+def test_positions_of_a_pack() -> None:
     """w runs fastest, as in `patchify`."""
-    cpu = torch.device("cpu")
-    assert grid_positions((1, 2, 3), cpu).tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]
-    assert grid_positions((3, 2, 1), cpu).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0]]
+    grids = [(1, 2, 3), (3, 2, 1)]
+    first = [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]
+    second = [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0]]
+    assert pack_positions(grids).tolist() == first + second
+    kept = [torch.tensor([4]), torch.tensor([0, 3, 5])]
+    assert pack_positions(grids, kept).tolist() == [first[4], second[0], second[3], second[5]]
 
 
 def test_queries_and_keys_turn_and_values_stay() -> None:
@@ -65,7 +83,7 @@ def test_queries_and_keys_turn_and_values_stay() -> None:
 
 @pytest.mark.parametrize("kind", ["rotary", "sincos"])
 def test_tables_of_a_pack(kind: str) -> None:
-    """One table for clips of one grid; else those of the clips in a row, each made once."""
+    """One table for clips of one grid; else those of the clips in a row; of kept tokens, their rows of it."""
     cpu = torch.device("cpu")
     grids = ((1, 2, 3), (3, 2, 1))
     alone = [position_tables(kind, (grid,), 24, cpu) for grid in grids]
@@ -73,6 +91,9 @@ def test_tables_of_a_pack(kind: str) -> None:
         assert len(parts) == 2 and torch.equal(table, torch.cat(parts, dim=1)) and not torch.equal(*parts)
     for table, part in zip(position_tables(kind, (grids[0],) * 3, 24, cpu), alone[0], strict=True):
         assert torch.equal(table, part)
+    kept = [torch.tensor([1, 2]), torch.tensor([5])]
+    for table, *parts in zip(position_tables(kind, grids, 24, cpu, kept), *alone, strict=True):
+        assert torch.equal(table[0], torch.cat([part[0][rows] for part, rows in zip(parts, kept, strict=True)]))
 
 
 def test_a_kept_table_serves_every_mode_and_device() -> None:
