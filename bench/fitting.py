@@ -9,11 +9,14 @@ Frames beyond the last whole window of `crop` and `bucket` are lost; so are clip
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.shapes import Shape, cover_box
+from bench.cell import Batching
+from bench.data.source import SourceConfig
+from bench.shapes import LatentSpec, Shape, cover_box
 
 MAX_BUCKETS = 16  # derived ones; rarer shapes join the bucket that keeps most of them
 
@@ -57,6 +60,28 @@ class Rules:
     multiple: int  # pixels: heights and widths are cut to multiples of it
     max_pixels: int  # T x H x W of the largest item that fits a batch
     buckets: tuple[Shape, ...] = ()  # of policy `bucket`; () = derived from the clips
+
+
+def training_rules(data: SourceConfig, batching: Batching, spec: LatentSpec) -> Rules:
+    """How a policy fits clips of the training split."""
+    pixels_per_cell = spec.temporal_stride * spec.spatial_stride**2
+    return Rules(
+        policy=batching.policy,
+        one_shape=(data.num_frames, data.height, data.width),
+        multiple=batching.side_multiple if data.mixed else 1,  # of data of one shape the backbone says itself what it takes
+        max_pixels=sys.maxsize if batching.cell_budget is None else batching.cell_budget * pixels_per_cell,
+        buckets=batching.buckets,
+    )
+
+
+def held_out_rules(data: SourceConfig, batching: Batching) -> Rules:
+    """How clips of validation and test are fitted: at their own shapes, whatever the policy, so that all policies are judged alike."""
+    return Rules(
+        policy="pack",
+        one_shape=(data.num_frames, data.height, data.width),
+        multiple=batching.side_multiple if data.mixed else 1,
+        max_pixels=sys.maxsize,
+    )
 
 
 def fit(shapes: Sequence[Shape], rules: Rules) -> Fitted:

@@ -12,7 +12,7 @@ from bench.backbone import load_backbone
 from bench.cell import Cell
 from bench.contender import num_params, pick_device
 from bench.data.source import Clips
-from bench.fitting import fit
+from bench.fitting import fit, held_out_rules, training_rules
 from bench.launch import Job
 from bench.matrix import Match, check_policy, latent_spec
 from bench.meters.flops import count_flops
@@ -65,7 +65,7 @@ def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> 
         raise ValueError(
             f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it"
         )
-    rules = {"train": stages_of.training_rules(cell, spec), "val": stages_of.held_out_rules(cell)}
+    rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}
     shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
     for shape in dict.fromkeys(shapes):
         backbone.check(shape)

@@ -3,7 +3,6 @@
 Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from bench import autoencoder as autoencoders
 from bench.cell import Cell
 from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
-from bench.fitting import Fitted, Rules, fit
+from bench.fitting import Fitted, fit, held_out_rules, training_rules
 from bench.latents import LatentSet, cached_latents, fitted_clips
 from bench.ledger import Ledger, ledger
 from bench.metrics.extractor import Extractor, load_extractor
@@ -63,36 +62,14 @@ def feature_folder(results: Path) -> Path:
     return cache_folder(results) / "features"
 
 
-def training_rules(cell: Cell, spec: LatentSpec) -> Rules:
-    """How the cell's policy fits clips of the training split."""
-    data, batching = cell.data, cell.batching
-    one_shape = (data.num_frames, data.height, data.width)
-    pixels_per_cell = spec.temporal_stride * spec.spatial_stride**2
-    return Rules(
-        policy=batching.policy,
-        one_shape=one_shape,
-        multiple=batching.side_multiple if data.mixed else 1,  # of data of one shape the backbone says itself what it takes
-        max_pixels=sys.maxsize if batching.cell_budget is None else batching.cell_budget * pixels_per_cell,
-        buckets=batching.buckets,
-    )
-
-
-def held_out_rules(cell: Cell) -> Rules:
-    """How clips of validation and test are fitted: at their own shapes, whatever the policy, so that all policies are judged alike."""
-    data = cell.data
-    one_shape = (data.num_frames, data.height, data.width)
-    multiple = cell.batching.side_multiple if data.mixed else 1
-    return Rules(policy="pack", one_shape=one_shape, multiple=multiple, max_pixels=sys.maxsize)
-
-
 def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress) -> Stages:
     """Every stage of a cell, from the cache or made now."""
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
     stage = autoencoders.prepare(cell.autoencoder, clips, cache, device, progress)
     spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
-    fitted = {split: fit(clips.splits[split].shapes, held_out_rules(cell)) for split in ("val", "test")}
-    fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell, spec))
+    fitted = {split: fit(clips.splits[split].shapes, held_out_rules(cell.data, cell.batching)) for split in ("val", "test")}
+    fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
     sets = {}
     for split in ("train", "val"):
         latents = cached_latents(stage, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from bench.backbone import load_backbone
 from bench.batching import Batch
 from bench.cell import TokenDropping
 from bench.drawing import RATES, Drawer, pad
-from tests.tiny import Linear, mixed_set, tiny_cell
+from tests.tiny import SPEC, Linear, mixed_set, tiny_cell
 
 CPU = torch.device("cpu")
 SHAPES = [(4, 3, 4, 2), (4, 1, 4, 4), (4, 3, 2, 2)]
@@ -125,3 +126,23 @@ def test_a_backbone_that_cannot_drop_is_refused() -> None:
 def test_bad_batching_is_an_error(batching: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_cell(batching=batching)
+
+
+@pytest.mark.parametrize("kind", ["constant", "per_resolution"])
+def test_the_dit_trains_on_a_part_of_its_tokens(kind: str) -> None:
+    torch.manual_seed(0)
+    backbone: Any = load_backbone("dit:DiT-XS/2{depth: 1}", SPEC)
+    for weight in backbone.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    cell = tiny_cell(batching={"policy": "pack", "cell_budget": 60, "token_dropping": {"kind": kind, "rate": 0.5}})
+    drawing = Drawer(cell, mixed_set([(4, 2, 4, 6), (4, 1, 2, 4), (4, 1, 4, 4)]), backbone, CPU)
+    batch = drawing.stream.batch(0)
+    drawn = drawing.draw(batch)
+    assert len(batch.items) == 3 and drawn.kept is not None and drawn.masks is not None  # 72 cells, of which 60 have room
+    assert [int(mask.sum()) for mask in drawn.masks] == [4 * len(kept) for kept in drawn.kept]
+    whole = backbone(drawn.latents, drawn.timesteps, drawn.labels, kept=drawn.kept)
+    by_hand = [(p - t)[:, mask].square().mean() for p, t, mask in zip(whole, drawn.targets, drawn.masks, strict=True)]
+    losses = drawn.losses(backbone)
+    assert_close(losses, torch.stack(by_hand))
+    losses.mean().backward()
+    assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in backbone.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ TORCH_FREE = (
     "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py",
     "bench/check/*.py", "bench/perf/suite.py",
     "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/fitting.py", "bench/ledger.py",
+    "bench/audit/[!c]*.py", "bench/audit/command.py",
     "bench/artefacts.py", "bench/report/*.py", "bench/data/*.py",
     "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py",
     "bench/metrics/interval.py", "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py",
@@ -61,16 +63,26 @@ def our_files(name: str) -> list[str]:
     return [path for path in [*paths, "/".join(parts) + ".py"] if (ROOT / path).is_file()]
 
 
-def heavy_chain(file: str, seen: tuple[str, ...] = ()) -> str | None:
+def heavy_chain(file: str) -> str | None:
     """'a.py -> b.py -> torch' if importing `file` leads to a heavy module, through any of our own."""
-    chain = (*seen, file)
-    for name in sorted(imports(file, at_import_only=True)):
-        if name.split(".")[0] in HEAVY:
-            return " -> ".join((*chain, name))
-        for other in our_files(name):
-            if other not in chain and (found := heavy_chain(other, chain)):
-                return found
+    chains = {file: (file,)}
+    waiting = [file]
+    while waiting:
+        current = waiting.pop(0)
+        for name in sorted(imports_at_import(current)):
+            if name.split(".")[0] in HEAVY:
+                return " -> ".join((*chains[current], name))
+            for other in our_files(name):
+                if other not in chains:
+                    chains[other] = (*chains[current], other)
+                    waiting.append(other)
     return None
+
+
+@functools.cache
+def imports_at_import(file: str) -> frozenset[str]:
+    """Read once: many files import the same ones."""
+    return frozenset(imports(file, at_import_only=True))
 
 
 @pytest.mark.parametrize("file", files("dit/**/*.py", "baselines/**/*.py"))
@@ -107,6 +119,8 @@ def test_the_reader_of_imports_sees_them(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "bench" / "deep.py").write_text("try:\n    import torch.nn\nexcept ImportError:\n    pass\n")
     (tmp_path / "bench" / "report" / "page.py").write_text("from ..deep import x\ndef f():\n    from dit import y\n")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    imports_at_import.cache_clear()
     assert heavy_chain("bench/report/page.py") == "bench/report/page.py -> bench/deep.py -> torch.nn"
     assert imports("bench/report/page.py", at_import_only=True) == {"bench.deep", "bench.deep.x"}
     assert imports("bench/report/page.py") == {"bench.deep", "bench.deep.x", "dit", "dit.y"}
+    imports_at_import.cache_clear()
