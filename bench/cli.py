@@ -58,6 +58,8 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the report; reports/<run> by default.")] = None,
 ) -> None:
     """Write the report of finished runs: one page, and its tables as Markdown, CSV and LaTeX."""
+    # Its products are small, and threads that wait for each other by spinning made it ten times as long on a busy machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from bench.report import build
 
     folders = [Path(name) if Path(name).is_dir() else results / name for name in runs]

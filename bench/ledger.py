@@ -7,6 +7,7 @@ The remainder changes with the epoch, so both are means over the first `EPOCHS` 
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -109,7 +110,7 @@ def ledger(
         cells_per_item=(cells[0], cells[len(cells) // 2], cells[-1]),
         subject_kept=kept_box,
         subject_whole=whole,
-        losses=(*_lost_clips(fitted, names), *_starved(latent_shapes, fitted, batching)),
+        losses=(*_lost_clips(fitted, names), *_starved_lines(fitted, batching, spec)),
     )
 
 
@@ -169,20 +170,21 @@ def _lost_clips(fitted: Fitted, names: Sequence[str] | None) -> list[str]:
     return lines + ([f"and {len(fitted.lost) - shown} more clips"] if len(fitted.lost) > shown else [])
 
 
-def _starved(latent_shapes: Sequence[Shape], fitted: Fitted, batching: Batching) -> list[str]:
-    """Buckets that never fill a batch."""
+def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape, tuple[int, int]]:
+    """Shapes of items, in pixels, that never fill a batch of one shape -> how many items have it, and how many a batch takes."""
     if batching.cell_budget is None or batching.policy not in ("crop", "bucket"):
-        return []
-    lines = []
-    for shape in fitted.shapes:
-        members = [latent for latent, item in zip(latent_shapes, fitted.items, strict=True) if item.shape == shape]
-        needed = clips_per_batch(members[0], batching)
-        if len(members) < needed:
-            lines.append(
-                f"bucket {shape_text(shape)} has {len(members)} items and a batch takes {needed}, so it is never trained on; "
-                "lower batching.cell_budget or list other buckets"
-            )
-    return lines
+        return {}
+    counts = Counter(item.shape for item in fitted.items)
+    needed = {shape: clips_per_batch(spec.latent_shape(shape), batching) for shape in fitted.shapes}
+    return {shape: (counts[shape], needed[shape]) for shape in fitted.shapes if counts[shape] < needed[shape]}
+
+
+def _starved_lines(fitted: Fitted, batching: Batching, spec: LatentSpec) -> list[str]:
+    return [
+        f"bucket {shape_text(shape)} has {num} items and a batch takes {needed}, so it is never trained on; "
+        "lower batching.cell_budget or list other buckets"
+        for shape, (num, needed) in starved(fitted, batching, spec).items()
+    ]
 
 
 def _area(box: Box) -> float:

@@ -17,7 +17,7 @@ from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.fitting import Fitted, fit, held_out_rules, training_rules
 from bench.latents import LatentSet, cached_latents, fitted_clips
-from bench.ledger import Ledger, ledger
+from bench.ledger import Ledger, ledger, starved
 from bench.metrics.extractor import Extractor, load_extractor
 from bench.metrics.features import cached_features, usable
 from bench.shapes import LatentSpec, Shape
@@ -40,7 +40,7 @@ class Stages:
     spec: LatentSpec
     ledger: Ledger  # what of the training clips the policy uses
     train: LatentSet  # the policy's items
-    trained_shapes: tuple[Shape, ...]  # in pixels, most frequent first
+    trained_shapes: tuple[Shape, ...]  # in pixels, most frequent first; without those that fill no batch
     val: LatentSet
     held_out: dict[str, Frames]  # "test", "val" -> the first n clips of the split
     labels: np.ndarray  # (n,) of the test clips
@@ -102,7 +102,7 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
         spec=spec,
         ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
         train=sets["train"],
-        trained_shapes=fitted["train"].shapes,
+        trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
         val=sets["val"],
         held_out=held_out,
         labels=_labels(clips, "test", fitted["test"])[:num],

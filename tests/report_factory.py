@@ -9,7 +9,7 @@ import numpy as np
 from bench import store
 from bench.cell import Cell
 from bench.environment import Environment
-from bench.store import Canary, Measurement, Record, Sampling, Training
+from bench.store import Canary, GridCell, Measurement, Record, Sampling, Training
 
 PROTOCOL = {
     "extractor": "random3d",
@@ -91,7 +91,7 @@ def better(name: str) -> str:
     base = name.partition("@")[0]
     if base in DIRECTION:
         return DIRECTION[base]
-    return "higher" if base.endswith("_per_s") else "none" if base in ("train_steps", "train_flops") else "lower"
+    return "higher" if base.endswith(("_per_s", "_rate")) else "none" if base in ("train_steps", "train_flops") else "lower"
 
 
 def measurements(backbone: str, seed: int, spread: float, protocol: str = "f" * 64) -> list[Measurement]:
@@ -241,11 +241,11 @@ def write_run(
         backbone = str(made.cell["backbone"])
         if sheets and made.status == "ok":
             sheet(results / matrix / folder, made.cell["seed"], wobble=2 if "UNet" in backbone else 1)
-        cells.append(_listed(made.name, backbone, made.cell["seed"], made.fingerprint, folder))
+        cells.append(_listed(made.name, axes_of(made), made.cell["seed"], made.fingerprint, folder))
     for backbone, seed in not_run:
         fingerprint = cell(backbone, seed).fingerprint()
         name = f"{NAMES[backbone]}-seed{seed}"
-        cells.append(_listed(name, backbone, seed, fingerprint, f"{name}-{fingerprint[:8]}"))
+        cells.append(_listed(name, {"backbone": backbone}, seed, fingerprint, f"{name}-{fingerprint[:8]}"))
     snapshot: Mapping[str, Any] = {
         "schema_version": 1,
         "matrix": matrix,
@@ -261,10 +261,70 @@ def write_run(
     return results / matrix
 
 
-def _listed(name: str, backbone: str, seed: int, fingerprint: str, folder: str) -> dict[str, Any]:
-    return {"name": name, "axes": {"backbone": backbone}, "seed": seed, "fingerprint": fingerprint, "folder": folder}
+def _listed(name: str, axes: dict[str, Any], seed: int, fingerprint: str, folder: str) -> dict[str, Any]:
+    return {"name": name, "axes": axes, "seed": seed, "fingerprint": fingerprint, "folder": folder}
+
+
+def axes_of(made: Record) -> dict[str, Any]:
+    """Of a study of shapes, known by its batches of latent cells, the policy too."""
+    backbone, batching = made.cell["backbone"], made.cell["batching"]
+    return {"backbone": backbone} | ({"batching.policy": batching["policy"]} if batching["cell_budget"] else {})
 
 
 def pair(num_seeds: int, **changes: Any) -> list[Record | None]:
     """Both contenders at `num_seeds` seeds."""
     return [record(backbone, seed, **changes) for backbone in MEANS for seed in range(num_seeds)]
+
+
+# --- a study of shapes
+
+MIXED = [[10, 24, 24], [10, 24, 48], [1, 48, 24]]  # shapes of its clips
+LEDGER: dict[str, Any] = {
+    "pixels": {"used": 0.5, "cropped": 0.3, "scaled": 0, "frames": 0, "short": 0.1, "small": 0, "large": 0, "remainder": 0.1},
+    "room": {"clips": 0.9, "padding": 0.0, "unfilled": 0.1},
+    "frames_used": 0.8,
+    "clips_used": 0.75,
+    "num_clips": 200,
+    "num_items": 180,
+    "num_shapes": 2,
+    "steps_per_epoch": 12.5,
+    "cells_per_item": [16, 128, 256],
+    "subject_kept": 0.7,
+    "subject_whole": 0.4,
+    "losses": ["clip 3 has 4 frames, crop needs 10; lower data.num_frames or use pack"],
+}
+
+
+def shapes_record(backbone: str, policy: str, seed: int, values: Mapping[str, float], **changes: Any) -> Record:
+    """A cell of a study of shapes with the given trained values and nothing else measured; `changes` replace fields of its record."""
+    made = cell(backbone, seed).model_dump(mode="json")
+    made["batching"] |= {"policy": policy, "batch_size": None, "cell_budget": 4320}
+    made["data"] |= {"shapes": MIXED}
+    made["budget"] |= {"seconds": None, "latent_cells": 2_000_000}
+    mixed = Cell.model_validate(made)
+    block = {**PROTOCOL, "num_frames": 10, "sampling": "own shapes"}
+    found = [
+        Measurement(name=name, value=value, unit="1", better=better(name), protocol=block, protocol_fingerprint="f" * 64)
+        for name, value in values.items()
+    ]
+    name = f"{NAMES[backbone]}-policy={policy}-seed{seed}"
+    fields = {"name": name, "fingerprint": mixed.fingerprint(), "cell": mixed.model_dump(mode="json"), "measurements": found}
+    return record(backbone, seed, **(fields | changes))
+
+
+def study(values: Mapping[tuple[str, str], Sequence[float]], name: str = "fd_random3d@64") -> list[Record | None]:
+    """All cells of a study; `values`: (backbone, policy) -> one value of a measurement a seed."""
+    return [
+        shapes_record(backbone, policy, seed, {name: value})
+        for (backbone, policy), series in values.items()
+        for seed, value in enumerate(series)
+    ]
+
+
+def grid_cell(shape: tuple[int, int, int], place: str, floors: float, whole: float | None = None, name: str = "fd_random3d@16") -> GridCell:
+    """A distance `floors` times its floor of 4 at one shape, and a share of clips with a whole subject."""
+    block: dict[str, Any] = {"protocol": PROTOCOL | {"shape": list(shape)}, "protocol_fingerprint": "x".join(map(str, shape))}
+    values = [(name, "real", 4.0, "lower"), (name, "trained", 4.0 * floors, "lower")]
+    values += [("subject_whole_rate", "trained", whole, "higher")] if whole is not None else []
+    found = [Measurement(name=n, subject=s, value=v, unit="1", better=b, **block) for n, s, v, b in values]  # type: ignore[arg-type]
+    return GridCell(shape=shape, place=place, measurements=found)  # type: ignore[arg-type]

@@ -2,15 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from bench.report import compare, metrics
+from bench.report import claim_shapes, compare, metrics
 from bench.report.compare import Row
-from bench.report.load import Run
+from bench.report.factorial import Block
+from bench.report.load import POLICY, Run
+from bench.report.shape_map import ShapeMap, shape_text
 from bench.stats import MIN_SEEDS, Verdict
 
-QUESTIONS = {"backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?"}
+QUESTIONS = {
+    "backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?",
+    "shapes": "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?",
+}
 DEFAULT_QUESTION = "How do the contenders compare on this data, this budget and this machine?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer to the matrix's question."""
+
+    headline: str
+    carried: bool  # whether the numbers carry what the headline says
+    sentences: list[tuple[str, str]]  # (group, sentence)
 
 
 def question(run: Run) -> str:
@@ -21,13 +36,12 @@ def question(run: Run) -> str:
 def setting(run: Run) -> str:
     """What was run, in one sentence."""
     done = sum(cell.status == "ok" for cell in run.cells)
-    parts = [f"{' and '.join(_list(run.contenders))}, {_seeds_text(run)} each"]
+    parts = [f"{_contenders_text(run)}, {_seeds_text(run)} each"]
     configs = [cell.config for cell in run.cells if cell.record]
     if configs:
         data, budget = configs[0].get("data") or {}, configs[0].get("budget") or {}
         if data.get("num_frames"):
-            size = f"{data.get('width')}{metrics.TIMES}{data.get('height')}"
-            parts.append(f"{data.get('source', 'clips')}, clips of {data['num_frames']} frames of {size}")
+            parts.append(f"{data.get('source', 'clips')}, {_clips_text(data, configs[0].get('batching') or {})}")
         if amount := next(((key, value) for key, value in budget.items() if value is not None), None):
             parts.append(f"budget {budget_text(*amount)}")
     machines = list(dict.fromkeys(machine_text(record.environment) for record in run.records))
@@ -36,13 +50,43 @@ def setting(run: Run) -> str:
     return f"{'; '.join(parts)}. {done} of {len(run.cells)} cells finished."
 
 
+def _contenders_text(run: Run) -> str:
+    """Contenders by name; where they are backbones under policies, each backbone with its policies."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    if not axes or any(set(each) != {"backbone", POLICY} for each in axes.values()):
+        return " and ".join(_list(run.contenders))
+    policies: dict[str, list[str]] = {}
+    for name, each in axes.items():
+        policies.setdefault(name.removesuffix(f" {each[POLICY]}"), []).append(str(each[POLICY]))
+    return "; ".join(f"{backbone} under {' and '.join(_list(names))}" for backbone, names in policies.items())
+
+
+def _clips_text(data: dict[str, Any], batching: dict[str, Any]) -> str:
+    """The clips, and where they have several shapes what crops make of them and what a batch holds."""
+    size = f"{data.get('width')}{metrics.TIMES}{data.get('height')}"
+    shapes = sorted((tuple(shape) for shape in data.get("shapes") or ()), key=math.prod)
+    if not shapes and not data.get("native"):
+        return f"clips of {data['num_frames']} frames of {size}"
+    text = f"clips at their own shapes, up to {data['num_frames']} frames and the area of {size}"
+    if shapes:
+        text = f"clips of {len(shapes)} shapes from {shape_text(shapes[0])} to {shape_text(shapes[-1])} (frames, height, width)"
+    text += f"; crops are {shape_text((data['num_frames'], data['height'], data['width']))}"
+    budget = batching.get("cell_budget")
+    return f"{text}; at most {metrics.count(budget)} latent cells a batch" if budget else text
+
+
 def budget_text(axis: str, amount: float) -> str:
     """A budget as a reader says it."""
     metric = metrics.find(metrics.BUDGETS.get(axis, axis))
     if metric.scale == "flops":
         divisor, unit = metrics.scale_of(metric, amount, "")
         return f"{metrics.number(amount / divisor)} training {unit}"
-    words = {"steps": "training steps", "samples": "training clips", "seconds": "seconds of training"}
+    words = {
+        "steps": "training steps",
+        "samples": "training clips",
+        "latent_cells": "latent cells of training clips",
+        "seconds": "seconds of training",
+    }
     return f"{metrics.count(amount)} {words.get(axis, axis)}"
 
 
@@ -53,33 +97,42 @@ def machine_text(environment: Any) -> str:
     return f"{device} ({threads} thread{'s' if threads != 1 else ''})" if threads and environment.device in (None, "cpu") else device
 
 
-def answer(run: Run, rows: Sequence[Row]) -> tuple[str, list[tuple[str, str]]]:
-    """(headline, [(group, sentence)]). The headline is about quality; every group of axes gets its say in a sentence."""
+def answer(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> Answer:
+    """The headline is about quality; every group of axes gets its say in a sentence."""
     if len(run.contenders) < 2:
-        return "Nothing to compare", [("", f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it.")]
+        alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
+        return Answer(headline="Nothing to compare", carried=False, sentences=[("", alone)])
     failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
     if failed:
         which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in failed.items())
-        return "No verdict: a canary failed", [
-            ("", f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed.")
-        ]
+        warning = f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed."
+        return Answer(headline="No verdict: a canary failed", carried=False, sentences=[("", warning)])
 
     judged = compare.axes(rows)
-    leading = compare.leading(rows)
-    first = leading[0] if leading else None
-    headline = "Quality: not measured"
-    sentences = []
-    if first is not None and first.verdict is not None:
-        headline = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
-    sentences += [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
-    for group in ("quality", "speed", "memory", "cost"):
-        members = [row for row in judged if row.metric.group == group and row not in leading]
-        if text := _group(members):
-            sentences.append((metrics.GROUPS[group] if group != "quality" or first is None else "Other quality measures", text))
+    if run.claim == "shapes":
+        headline, carried, sentences = claim_shapes.verdict(run, rows, blocks, grid)
+    else:
+        headline, carried, sentences = _quality(rows, judged)
+    for group in ("speed", "memory", "cost"):
+        if text := _group([row for row in judged if row.metric.group == group]):
+            sentences.append((metrics.GROUPS[group], text))
     if min(_seed_counts(run)) < MIN_SEEDS:
         rule = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can."
         sentences.append(("Rule", f"{rule} Counts are exact and may lead without."))
-    return headline, sentences
+    return Answer(headline=headline, carried=carried, sentences=sentences)
+
+
+def _quality(rows: Sequence[Row], judged: Sequence[Row]) -> tuple[str, bool, list[tuple[str, str]]]:
+    """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
+    leading = compare.leading(rows)
+    first = leading[0] if leading else None
+    headline = "Quality: not measured"
+    if first is not None and first.verdict is not None:
+        headline = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
+    sentences = [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
+    if text := _group([row for row in judged if row.metric.group == "quality" and row not in leading]):
+        sentences.append(("Other quality measures" if first is not None else metrics.GROUPS["quality"], text))
+    return headline, headline.endswith(" leads"), sentences
 
 
 def _seed_counts(run: Run) -> list[int]:

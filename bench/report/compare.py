@@ -51,6 +51,11 @@ class Row:
             return metrics.count(value)
         return metrics.number(value / self.divisor, 4 if self.metric.exact else 3)
 
+    def signed(self, value: float) -> str:
+        """A difference as a reader sees it, with its sign, without the unit."""
+        text = self.text(value)
+        return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
+
     @property
     def title(self) -> str:
         """The metric, and the subject where it is not the trained model."""
@@ -78,8 +83,8 @@ def _row(run: Run, name: str, subject: str) -> Row:
     lines = lines[lines["invalid"].isna()]
     own = lines[lines["subject"] == subject]
     metric = metrics.find(name)
-    if metric.distance and (num_frames := _frames(run, name)):
-        metric = replace(metric, title=f"{metric.title}, {num_frames} frames")
+    if metric.distance and (clips := _clips(run, name)):
+        metric = replace(metric, title=f"{metric.title}, {clips}")
     shown = own if len(own) else lines
     better = directions.pop() if len(directions := set(shown["better"])) == 1 else "none"
     stored_unit = shown["unit"].iloc[0] if len(shown) else ""
@@ -140,10 +145,13 @@ def _row(run: Run, name: str, subject: str) -> Row:
     )
 
 
-def _frames(run: Run, name: str) -> int | None:
-    """Frames of the clips that a distance compares, as its protocol says."""
-    blocks = (measurement.protocol for record in run.records if (measurement := record.measurement(name)))
-    return next((int(block["num_frames"]) for block in blocks if block and "num_frames" in block), None)
+def _clips(run: Run, name: str) -> str | None:
+    """What clips a distance compares, as its protocol says."""
+    found = (measurement.protocol for record in run.records if (measurement := record.measurement(name)))
+    block = next((block for block in found if block and "num_frames" in block), None)
+    if block is None:
+        return None
+    return f"{block['num_frames']} frames" if block.get("sampling", "given") == "given" else "clips of several shapes"
 
 
 def _interval(values: list[float], metric: metrics.Metric) -> Interval:
@@ -266,7 +274,7 @@ class Mismatch:
         return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
 
 
-MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_flops")
+MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_cells", "train_flops")
 
 
 def mismatches(run: Run, rows: Sequence[Row]) -> list[Mismatch]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import metrics
-from bench.report.tables import Table
+from bench.report.table import Table
 
 
 def to_csv(table: Table) -> str:

@@ -1,86 +1,42 @@
-"""Figures as SVG that follows the page: text in the reader's font, colours from CSS variables, so dark mode needs no second drawing.
+"""The figures of every run: training curves, quality against what it cost, and where the time went."""
 
-matplotlib draws with marker colours (`INK`, `LINE`, one a series) that are then replaced by `currentColor` and `var(--...)`.
-"""
-
-import io
 import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bench.report import compare
+from bench.report import canvas, compare, shape_figures
+from bench.report.canvas import INK, NUM_COLOURS, Drawing
 from bench.report.compare import Row
+from bench.report.factorial import Block
 from bench.report.load import CellResult, Run
+from bench.report.shape_map import ShapeMap
 from bench.report.tables import time_split
 from bench.store import Training
 
-INK, LINE = "#010101", "#010102"
-NUM_COLOURS = 8  # --c0 ... --c7 in page.css
-MARKERS = "osD^vPX*"
-STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MAX_POINTS = 3000  # of all curves of a panel
-WIDTH = 10.4  # inches, the page's text width
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "lines.linewidth": 1.6,
-}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure with what is said about it."""
-
-    name: str  # file name
-    title: str
-    caption: str
-    svg: str  # for the page: takes colours and font from it
-
-
-def all_figures(run: Run, rows: Sequence[Row], prefix: str = "") -> list[Drawing]:
+def all_figures(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None, prefix: str = "") -> list[Drawing]:
     """The figures of a run; one without data is left out. `prefix` keeps the names apart where a page shows several runs."""
-    drawings = [training_curves(run), quality_against_compute(run, rows), time_bars(run)]
+    drawings = [
+        shape_figures.interaction(blocks),
+        shape_figures.heat_maps(grid) if grid else None,
+        training_curves(run),
+        quality_against_compute(run, rows),
+        time_bars(run),
+    ]
     return [
-        Drawing(name=drawing.name, title=drawing.title, caption=drawing.caption, svg=_own_ids(drawing.svg, f"{prefix}{drawing.name}"))
+        Drawing(name=drawing.name, title=drawing.title, caption=drawing.caption, svg=canvas.own_ids(drawing.svg, f"{prefix}{drawing.name}"))
         for drawing in drawings
         if drawing is not None
     ]
-
-
-# --- the figures
 
 
 def training_curves(run: Run) -> Drawing | None:
@@ -88,12 +44,12 @@ def training_curves(run: Run) -> Drawing | None:
     cells = [cell for cell in run.cells if cell.record and cell.record.training and cell.record.training.loss]
     if not cells:
         return None
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": "training"}):
-        figure, panels = _panels(3, height=3.3)
+    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "training"}):
+        figure, panels = canvas.panels(3, height=3.3)
         lowest, highest = [], []
         for cell in cells:
             assert cell.record and cell.record.training
-            training, look = cell.record.training, _look(run, cell.contender)
+            training, look = cell.record.training, canvas.look(run, cell.contender)
             smooth = smoothed(training.loss)
             kept = np.unique(np.linspace(0, len(smooth) - 1, min(len(smooth), 300, max(40, MAX_POINTS // len(cells)))).astype(int))
             points = [(point["step"], point["loss"], point["wall_time_s"]) for point in training.validation if math.isfinite(point["loss"])]
@@ -119,7 +75,7 @@ def training_curves(run: Run) -> Drawing | None:
                     axes.text(0.5, 0.5, "FLOPs were not recorded", transform=axes.transAxes, ha="center")
         thin = Line2D([], [], color=INK, alpha=0.45, linewidth=1.0)
         marked = Line2D([], [], color=INK, marker="o", markersize=3.5)
-        _legend(
+        canvas.legend(
             figure,
             run,
             [c for c in run.contenders if c in {cell.contender for cell in cells}],
@@ -129,7 +85,7 @@ def training_curves(run: Run) -> Drawing | None:
             "Thin: training loss, a centred mean over 1/25 of the run. Marked: validation loss of the averaged weights at fixed timesteps. "
             "One line a seed. The first tenth of training may leave the panel at the top. Training FLOPs are 3 times forward."
         )
-        return Drawing(name="training", title="Training curves", caption=caption, svg=_svg(figure))
+        return Drawing(name="training", title="Training curves", caption=caption, svg=canvas.svg(figure))
 
 
 def _course(cell: CellResult, training: Training) -> tuple[list[Sequence[float] | None], list[list[float]]]:
@@ -162,15 +118,15 @@ def quality_against_compute(run: Run, rows: Sequence[Row]) -> Drawing | None:
     found = [cost for cost in costs if any(record.measurement(cost[0]) for record in run.records)]
     if not found:
         return None
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": "quality"}):
-        figure, panels = _panels(len(found), height=3.1)
+    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "quality"}):
+        figure, panels = canvas.panels(len(found), height=3.1)
         for axes, (name, label, convert, unit) in zip(panels, found, strict=True):
             for cell in run.cells:
                 distance = cell.record.measurement(row.name) if cell.record else None
                 cost = cell.record.measurement(name) if cell.record else None
                 if distance is None or cost is None or cost.value <= 0:
                     continue
-                look = _look(run, cell.contender)
+                look = canvas.look(run, cell.contender)
                 axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))
                 if distance.low is not None and distance.high is not None:
                     axes.vlines(convert(cost.value), distance.low, distance.high, color=look["color"], linewidth=1.2)
@@ -190,11 +146,11 @@ def quality_against_compute(run: Run, rows: Sequence[Row]) -> Drawing | None:
         lines: dict[str, tuple[str, Any]] = {"real": ("real against real", ":"), "reconstruction": ("autoencoder reconstruction", "--")}
         known = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=s), t) for k, (t, s) in lines.items() if k in row.references]
         with_value = [entry.contender for entry in row.entries if entry.by_seed]
-        _legend(figure, run, with_value, known, marker_only=True)
+        canvas.legend(figure, run, with_value, known, marker_only=True)
         caption = f"{row.metric.title} at the end of training, one point a seed, against what it cost. Left and down is better."
         if any(entry.clips_low is not None for entry in row.entries):
             caption += " Vertical lines: 95 % interval over the clips of that run, which says nothing about another seed."
-        return Drawing(name="quality", title="Quality against compute", caption=caption, svg=_svg(figure))
+        return Drawing(name="quality", title="Quality against compute", caption=caption, svg=canvas.svg(figure))
 
 
 def time_bars(run: Run) -> Drawing | None:
@@ -203,8 +159,8 @@ def time_bars(run: Run) -> Drawing | None:
     if not means:
         return None
     phases = list(dict.fromkeys(phase for split in means.values() for phase in split))
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": "time"}):
-        figure, (axes,) = _panels(1, height=0.9 + 0.42 * len(means))
+    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "time"}):
+        figure, (axes,) = canvas.panels(1, height=0.9 + 0.42 * len(means))
         left = np.zeros(len(means))
         for place, phase in enumerate(phases):
             seconds = np.array([split.get(phase, 0.0) for split in means.values()])
@@ -221,17 +177,14 @@ def time_bars(run: Run) -> Drawing | None:
         handles = [Patch(facecolor=_phase_colour(place)) for place in range(len(phases))]
         figure.legend(
             handles,
-            [_plain(phase) for phase in phases],
+            [canvas.label(phase) for phase in phases],
             loc="outside upper left",
             ncols=min(len(phases), 7),
             handlelength=1,
             handleheight=1,
         )
         caption = "What all contenders share (data, autoencoder, latents, reference features) is made once and then read from the cache."
-        return Drawing(name="time", title="Where the time went", caption=caption, svg=_svg(figure))
-
-
-# --- how they are drawn
+        return Drawing(name="time", title="Where the time went", caption=caption, svg=canvas.svg(figure))
 
 
 def smoothed(loss: Sequence[float]) -> np.ndarray:
@@ -246,57 +199,5 @@ def smoothed(loss: Sequence[float]) -> np.ndarray:
     return np.where(finite, (sums[last] - sums[first]) / np.maximum(num, 1), np.nan)
 
 
-def _panels(num: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, num, sharey=True, squeeze=False)[0])
-
-
-def _look(run: Run, contender: str) -> dict[str, Any]:
-    place = run.contenders.index(contender)
-    return {
-        "color": f"#0300{place % NUM_COLOURS:02x}",
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": STYLES[place // NUM_COLOURS % len(STYLES)],
-    }
-
-
 def _phase_colour(place: int) -> str:
     return f"#0400{place % NUM_COLOURS:02x}"
-
-
-def _legend(figure: Figure, run: Run, contenders: Sequence[str], more: list[tuple[Line2D, str]], marker_only: bool = False) -> None:
-    handles = [Line2D([], [], markersize=6, **(_look(run, name) | ({"linestyle": "none"} if marker_only else {}))) for name in contenders]
-    labels = [_plain(name) for name in contenders] + [text for _, text in more]
-    figure.legend([*handles, *(line for line, _ in more)], labels, loc="outside upper left", ncols=min(len(labels), 5))
-
-
-def _plain(text: str) -> str:
-    """A label matplotlib takes as it is: one with a leading underscore would be dropped."""
-    return f"\u200b{text}" if text.startswith("_") else text
-
-
-def _svg(figure: Figure) -> str:
-    """The figure, its marker colours and fonts replaced by the page's."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = text.replace(INK, "currentColor").replace(LINE, "var(--rule)")
-    text = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", text)
-    text = re.sub(r"#0400([0-9a-f]{2})", lambda found: f"var(--p{int(found[1], 16)})", text)
-    text = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'[^;\"]*", r"font: \1 system-ui, sans-serif", text)
-    return re.sub(r'(<svg [^>]*?)width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?)height="[^"]*" ', r"\1", text, count=1), count=1)
-
-
-def _own_ids(svg: str, name: str) -> str:
-    """Ids made unique on the page."""
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    return re.sub(r"(url\(#|href=\"#)", rf"\1{name}-", svg)
-
-
-def standalone(drawing: Drawing, css_variables: str) -> str:
-    """The figure as a file of its own, on a background of its own, light or dark as the reader prefers."""
-    style = f"<style>{css_variables} svg {{ color: var(--ink); background: var(--page); }}</style>"
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing.svg)
-    assert box, "matplotlib writes a viewBox"
-    return re.sub(r"<svg ([^>]*>)", rf'<svg width="{box[1]}pt" height="{box[2]}pt" \1{style}', drawing.svg, count=1) + "\n"

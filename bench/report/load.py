@@ -16,10 +16,11 @@ import pandas as pd
 
 from bench.backbone import short_name
 from bench.cell import flatten
-from bench.shapes import check_shape
+from bench.shapes import Shape, check_shape
 from bench.store import Record, StoreError, latest, read_run
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
+POLICY = "batching.policy"  # the axis whose values need no name beside them
 REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
 FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint", "invalid")  # of a measurement
 COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
@@ -163,17 +164,18 @@ def _entry(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
 def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
     """A short label for each cell's axes; equal axes, equal label; different axes, different labels.
 
-    >>> contender_labels([{"backbone": "a:XS"}, {"backbone": "b:XS"}, {"backbone": "b:S", "batching.policy": "crop"}])
-    ['a:XS', 'b:XS', 'S, policy crop']
+    >>> contender_labels([{"backbone": "a:XS"}, {"backbone": "b:XS"}, {"backbone": "b:S", POLICY: "crop", "sampler.num_steps": 4}])
+    ['a:XS', 'b:XS', 'S crop, num_steps 4']
     """
     backbones = {str(axes.get("backbone")) for axes in all_axes}
     short = {name: short_name(name) for name in backbones}
     unique = {name: cut if list(short.values()).count(cut) == 1 else name for name, cut in short.items()}
     labels = []
     for axes in all_axes:
-        parts = [unique[str(axes["backbone"])]] if "backbone" in axes else []
-        parts += [f"{key.rpartition('.')[2]} {value}" for key, value in axes.items() if key != "backbone"]
-        labels.append(", ".join(parts))
+        words = [unique[str(axes["backbone"])]] if "backbone" in axes else []
+        words += [str(axes[POLICY])] if POLICY in axes else []
+        others = [f"{key.rpartition('.')[2]} {value}" for key, value in axes.items() if key not in ("backbone", POLICY)]
+        labels.append(", ".join([" ".join(words), *others] if words else others))
     return labels
 
 
@@ -189,6 +191,16 @@ class Sheet:
     labels_generated: np.ndarray  # (k,)
     label_names: tuple[str, ...]
     fps: float
+    shapes: tuple[Shape, ...] | None  # (T, H, W) of the k-th clip of every kind inside its grey frame; None = all fill it
+
+    def clip(self, clips: np.ndarray, k: int) -> np.ndarray:
+        """The k-th of `clips` without the frame of grey that made all one shape, (T, H, W, 3)."""
+        framed = clips[k]
+        if self.shapes is None:
+            return framed
+        num_frames, height, width = self.shapes[k]
+        top, left = (framed.shape[1] - height) // 2, (framed.shape[2] - width) // 2
+        return framed[:num_frames, top : top + height, left : left + width]
 
 
 def load_sheet(cell: CellResult) -> Sheet | str:
@@ -211,11 +223,29 @@ def load_sheet(cell: CellResult) -> Sheet | str:
                 labels_generated=arrays["labels_generated"],
                 label_names=tuple(map(str, cell.record.data.get("label_names", ()))) if cell.record else (),
                 fps=float(arrays["fps"]),
+                shapes=_own_shapes(cell, real.shape, generated.shape),
             )
     except FileNotFoundError:
         return f"{path.name} is missing"
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         return f"{path.name} cannot be read ({error})"
+
+
+def _own_shapes(cell: CellResult, *framed: tuple[int, ...]) -> tuple[Shape, ...] | None:
+    """Shapes of a sheet's clips, as the samples that they are of have them; None where these have one, do not fit or cannot be read."""
+    path = cell.artefact("samples")
+    if path is None or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "shapes" not in arrays.files:
+                return None
+            shapes = tuple((int(t), int(h), int(w)) for t, h, w, _ in arrays["shapes"])
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # the sheet itself can be shown, in its frames
+        return None
+    num = max(frame[0] for frame in framed)
+    fit = all(size <= most for frame in framed for shape in shapes[:num] for size, most in zip(shape, frame[1:4], strict=True))
+    return shapes[:num] if fit and len(shapes) >= num else None
 
 
 def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:

@@ -61,6 +61,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"val_loss", "Validation loss", "quality", axis=True),
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
     Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
+    Metric(r"subject_whole_rate", "Clips whose subject is whole in every frame", "quality", "fraction", axis=True),
+    # Not `distance`: no features of theirs are kept to pair, and no name tells their n.
+    Metric(r"framing_distance", "Distance in where the subject is", "quality", axis=True),
+    Metric(r"saliency_distance", "Distance in where motion and contrast are", "quality", axis=True),
     Metric(r"precision_(\w+)", "Precision, {0}", "quality"),
     Metric(r"recall_(\w+)", "Recall, {0}", "quality"),
     Metric(r"density_(\w+)", "Density, {0}", "quality"),
@@ -99,6 +103,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
     Metric(r"train_steps", "Training steps", "cost", "count"),
     Metric(r"train_samples", "Clips drawn in training", "cost", "count"),
+    Metric(r"train_latent_cells", "Latent cells of the clips drawn in training", "cost", "count"),
     Metric(r"train_wall_time_s", "Training wall clock", "cost", "time", axis=True, machine=True),
 )
 
@@ -112,7 +117,13 @@ MATCHED = {
     "peak_memory": "peak_storage_bytes",
     "wall_clock": "train_wall_time_s",
 }
-BUDGETS = {"steps": "train_steps", "samples": "train_samples", "train_flops": "train_flops", "seconds": "train_wall_time_s"}
+BUDGETS = {
+    "steps": "train_steps",
+    "samples": "train_samples",
+    "latent_cells": "train_latent_cells",
+    "train_flops": "train_flops",
+    "seconds": "train_wall_time_s",
+}
 
 
 def find(name: str) -> Metric:

@@ -9,12 +9,14 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from bench.report import answer, compare, export, figures, metrics, sheets, tables
+from bench.report import answer, canvas, compare, export, factorial, figures, metrics, shape_map, sheets, tables
+from bench.report.answer import Answer
+from bench.report.canvas import Drawing
 from bench.report.compare import Row
-from bench.report.figures import Drawing
+from bench.report.factorial import Block
 from bench.report.load import Run
 from bench.report.sheets import Picture
-from bench.report.tables import Table
+from bench.report.table import Table
 
 HERE = Path(__file__).parent
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
@@ -27,10 +29,10 @@ class Chapter:
     run: Run
     prefix: str  # of ids and file names, "" where the report has one run
     question: str
-    headline: str
-    sentences: list[tuple[str, str]]
+    answer: Answer
     setting: str
     rows: list[Row]
+    blocks: list[Block]
     tables: dict[str, Table]
     drawings: list[Drawing]
     picture: Picture | None
@@ -41,18 +43,18 @@ class Chapter:
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
     """All parts of one run."""
     rows = compare.compare(run)
-    headline, sentences = answer.answer(run, rows)
+    blocks, grid = factorial.blocks(run, rows), shape_map.read(run)
     picture, notes = sheets.draw(run, max_bytes)
     return Chapter(
         run=run,
         prefix=prefix,
         question=answer.question(run),
-        headline=headline,
-        sentences=sentences,
+        answer=answer.answer(run, rows, blocks, grid),
         setting=answer.setting(run),
         rows=rows,
-        tables={table.name: table for table in tables.all_tables(run, rows)},
-        drawings=figures.all_figures(run, rows, prefix),
+        blocks=blocks,
+        tables={table.name: table for table in tables.all_tables(run, rows, blocks, grid)},
+        drawings=figures.all_figures(run, rows, blocks, grid, prefix),
         picture=picture,
         picture_notes=notes,
         untrusted=[name for name in run.contenders if run.untrusted(name)],
@@ -76,7 +78,7 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
             files[f"{stem}.csv"] = export.to_csv(table)
             files[f"{stem}.tex"] = export.to_latex(table)
         for drawing in part.drawings:
-            files[f"pictures/{part.prefix}{drawing.name}.svg"] = figures.standalone(drawing, colour_variables(css))
+            files[f"pictures/{part.prefix}{drawing.name}.svg"] = canvas.standalone(drawing, colour_variables(css))
         if part.picture:
             files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
             files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
@@ -89,6 +91,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["data_uri"] = lambda content, kind: f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    environment.filters["unbroken"] = lambda text: text.replace(", ", ",\N{NO-BREAK SPACE}")
     return environment.get_template("page.html.jinja").render(
         chapters=chapters,
         css=Markup(css),
@@ -96,6 +99,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         groups=metrics.GROUPS,
         tables=tables,
         compare=compare,
+        factorial=factorial,
     )
 
 
@@ -104,28 +108,50 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     parts = []
     for part in chapters:
         escape = export.markdown
-        parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.headline)}**"]
-        parts += [*(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.sentences), escape(part.setting)]
+        parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.answer.headline)}**"]
+        parts += [
+            *(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.answer.sentences),
+            escape(part.setting),
+        ]
         if part.picture:
             rows = ", ".join(part.picture.row_labels)
             parts += [
                 f"![Clips, rows from the top: {escape(rows)}](pictures/{part.prefix}samples.webp)",
                 f"Rows from the top: {escape(rows)}.",
             ]
-        drawings = {drawing.name: drawing for drawing in part.drawings}
         for name, table in part.tables.items():
+            for figure in BEFORE.get(name, ()):
+                parts += _picture(part, figure)
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
                 parts += [f"## {escape(TITLES[name])}", export.to_markdown(table).rstrip()]
-            if name == "comparison":
-                shown = [drawings[figure] for figure in ("training", "quality", "time") if figure in drawings]
-                parts += [f"![{escape(d.title)}](pictures/{part.prefix}{d.name}.svg)\n\n{escape(d.caption)}" for d in shown]
+            for figure in AFTER.get(name, ()):
+                parts += _picture(part, figure)
         parts.append(f"```\n{part.run.command.replace('```', '')}\n```")
     return "\n\n".join(parts) + "\n"
 
 
+def _picture(part: Chapter, name: str) -> list[str]:
+    """A figure and its caption, where the run has it."""
+    return [
+        f"![{export.markdown(drawing.title)}](pictures/{part.prefix}{drawing.name}.svg)\n\n{export.markdown(drawing.caption)}"
+        for drawing in part.drawings
+        if drawing.name == name
+    ]
+
+
+# Table -> the figures before and after it in report.md.
+BEFORE = {"factorial-own-shapes": ("interaction",), "shapes": ("shapes",)}
+AFTER = {"comparison": ("training", "quality", "time")}
 TITLES = {
+    "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
+    "factorial-buckets": "Backbone and data pipeline: buckets against crops",
+    "shapes": "The shape grid",
+    "envelope": "Where each contender holds",
+    "shape-holes": "Holes in the shape grid",
+    "ledger": "What the data pipeline keeps",
+    "losses": "What is never trained on",
     "verdicts": "Who leads on each axis",
     "comparison": "Comparison",
     "paired": "Do these samples differ?",

@@ -1,11 +1,12 @@
 """Sheets of clips to look at: one animated WebP (all rows in step) and one still film strip, real and reconstructed beside generated.
 
 Columns keep their place: the k-th generated clip has the same label and the same noise for every contender; a real clip
-stands in a column of its own label where there is one. Pixels are enlarged by a whole factor, never smoothed.
+stands in a column of its own label where there is one. Clips of several shapes are in proportion to one another, those of a shape
+side by side, the real clip of a column of the same shape. Pixels are enlarged by a whole factor, never smoothed.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.artefacts import load_frames
 from bench.report.load import Run, Sheet, load_sheet
+from bench.report.shape_map import shape_text
 
 CLIP_SIZE = 92  # pixels of the longer side of a shown clip, about
 MAX_CLIPS = 10  # columns
@@ -22,6 +25,8 @@ MAX_UNTRAINED = 4  # contenders up to which their untrained clips are shown too
 GAP = 4
 BACKGROUND = (128, 128, 128)  # between clips; the same in light and dark mode
 
+Clips = Sequence[np.ndarray]  # of a row, (T, H, W, 3) each
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -29,6 +34,8 @@ class Picture:
 
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]  # () = no classes
+    column_shapes: tuple[str, ...]  # () = all of one
+    column_widths: tuple[int, ...]  # pixels
     webp: bytes
     strip: bytes  # PNG, for a file
     strip_webp: bytes  # the same for the page, smaller
@@ -61,25 +68,32 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     first = next(iter(sheets.values()))[1]
     num_columns = min(MAX_CLIPS, *(min(len(sheet.real), len(sheet.generated)) for _, sheet in sheets.values()))
     num_common = min(len(sheet.generated) for _, sheet in sheets.values())
-    columns = spread(first.labels_generated[:num_common], num_columns)
+    columns = _columns(first, num_common, num_columns)
     wanted = first.labels_generated[columns]
-    real = matching(first.labels_real, wanted)
-    rows: list[tuple[str, np.ndarray]] = [("Real", first.real[real]), ("Reconstructed", first.reconstruction[real])]
+    real = (
+        columns if first.shapes else matching(first.labels_real, wanted)
+    )  # of several shapes the k-th real clip has that of the k-th other
+    rows: list[tuple[str, Clips]] = [
+        ("Real", [first.clip(first.real, k) for k in real]),
+        ("Reconstructed", [first.clip(first.reconstruction, k) for k in real]),
+    ]
     for contender, (seed, sheet) in sheets.items():
-        rows.append((f"{contender}, seed {seed}", sheet.generated[columns]))
+        rows.append((f"{contender}, seed {seed}", [sheet.clip(sheet.generated, k) for k in columns]))
         if (sheet.labels_generated[columns] != wanted).any():
             notes.append(f"{contender} was sampled with other labels than the columns say.")
     for contender, (_, sheet) in sheets.items() if len(sheets) <= MAX_UNTRAINED else ():
         if sheet.untrained is not None and len(sheet.untrained) > max(columns):
-            rows.append((f"{contender}, untrained", sheet.untrained[columns]))
+            rows.append((f"{contender}, untrained", [sheet.clip(sheet.untrained, k) for k in columns]))
 
     names = first.label_names
     known = len(names) > 0 and all(0 <= label < len(names) for label in wanted)
-    webp, (width, height) = _animation([clips for _, clips in rows], first.fps, max_bytes)
+    webp, widths, (width, height) = _animation([clips for _, clips in rows], first.fps, max_bytes)
     strip = film_strip(rows)
     picture = Picture(
         row_labels=tuple(label for label, _ in rows),
         column_labels=tuple(names[int(label)] for label in wanted) if known else (),
+        column_shapes=tuple(shape_text(first.shapes[k]) for k in columns) if first.shapes else (),
+        column_widths=tuple(widths),
         webp=webp,
         strip=_encode(strip, "PNG", optimize=True),
         strip_webp=_encode(strip, "WEBP", quality=80, method=4),
@@ -94,10 +108,20 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     return picture, notes
 
 
+def _columns(sheet: Sheet, num_common: int, num: int) -> list[int]:
+    """Which clips are shown: of every class in turn; where they have several shapes, of every shape in turn, and in their order."""
+    if sheet.shapes is None:
+        return spread(sheet.labels_generated[:num_common], num)
+    order = sorted(set(sheet.shapes[:num_common]), key=lambda shape: (shape[1] * shape[2], shape[2], shape[0]))
+    places = np.array([order.index(shape) for shape in sheet.shapes[:num_common]])
+    return sorted(spread(places, num), key=lambda k: (places[k], k))
+
+
 def gallery(samples: Path, num_columns: int = 8, max_bytes: int = 2_000_000) -> Path:
     """An animated picture beside a file of samples, of its first clips in rows: people would rather look."""
+    clips = list(load_frames(samples)[: num_columns**2])
     with np.load(samples, allow_pickle=False) as arrays:
-        clips, fps = arrays["frames"][: num_columns**2], float(arrays["fps"])
+        fps = float(arrays["fps"])
     rows = [clips[start : start + num_columns] for start in range(0, len(clips), num_columns)]
     path = samples.with_suffix(".webp")
     path.write_bytes(_animation(rows, fps, max_bytes)[0])
@@ -133,13 +157,13 @@ def matching(labels: np.ndarray, wanted: Sequence[int] | np.ndarray) -> list[int
     return [free.pop(0) if i is None else i for i in chosen]
 
 
-def _scaled_size(height: int, width: int, target: int) -> tuple[int, int]:
-    """(height, width) of a shown clip: a whole multiple near the target, or shrunk to it."""
-    longest = max(height, width)
+def _scale(rows: Sequence[Clips], target: int) -> Callable[[np.ndarray], tuple[int, int]]:
+    """Clip -> (height, width) shown, one scale for all: the longest side a whole multiple near the target, or shrunk to it."""
+    longest = max(max(clip.shape[1:3]) for clips in rows for clip in clips)
     if longest <= target * 1.25:
         factor = max(1, round(target / longest))
-        return height * factor, width * factor
-    return max(1, round(height * target / longest)), max(1, round(width * target / longest))
+        return lambda clip: (clip.shape[1] * factor, clip.shape[2] * factor)
+    return lambda clip: (max(1, round(clip.shape[1] * target / longest)), max(1, round(clip.shape[2] * target / longest)))
 
 
 def _enlarge(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
@@ -149,55 +173,72 @@ def _enlarge(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return image.resize((size[1], size[0]), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
 
 
-def _animation(rows: Sequence[np.ndarray], fps: float, max_bytes: int) -> tuple[bytes, tuple[int, int]]:
-    """Rows of clips (k, T, H, W, 3) as one animated WebP, made smaller until it fits."""
+def _animation(rows: Sequence[Clips], fps: float, max_bytes: int) -> tuple[bytes, list[int], tuple[int, int]]:
+    """Rows of clips as one animated WebP, made smaller until it fits; the widths of its columns, its size."""
     for target, quality in ((CLIP_SIZE, 82), (CLIP_SIZE, 60), (72, 50), (56, 40), (48, 20), (32, 10)):
-        frames = _grid(rows, target)
+        frames, widths = _grid(rows, target)
         duration = [max(20, round(1000 / fps)) if fps > 0 else 125] * len(frames)
         duration[-1] *= 4  # rest at the end, or the loop reads as a jump
         buffer = io.BytesIO()
         frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=duration, loop=0, quality=quality, method=4)
         if buffer.tell() <= max_bytes:
             break
-    return buffer.getvalue(), frames[0].size
+    return buffer.getvalue(), widths, frames[0].size
 
 
-def _grid(rows: Sequence[np.ndarray], target: int) -> list[Image.Image]:
-    """One image a frame; every clip in a box of the same size, shorter clips rest on their last frame."""
-    sizes = [_scaled_size(clips.shape[2], clips.shape[3], target) for clips in rows]
-    box_h, box_w = max(height for height, _ in sizes), max(width for _, width in sizes)
-    num_columns = max(len(clips) for clips in rows)
+def _grid(rows: Sequence[Clips], target: int) -> tuple[list[Image.Image], list[int]]:
+    """One image a frame, and the widths of the columns: those of their widest clip. A shorter clip rests on its last frame."""
+    size = _scale(rows, target)
+    widths = [max(size(clips[x])[1] for clips in rows if x < len(clips)) for x in range(max(map(len, rows)))]
+    heights = [max(size(clip)[0] for clip in clips) for clips in rows]
     frames = []
-    for t in range(max(clips.shape[1] for clips in rows)):
-        canvas = Image.new("RGB", (num_columns * (box_w + GAP) - GAP, len(rows) * (box_h + GAP) - GAP), BACKGROUND)
-        for y, (clips, size) in enumerate(zip(rows, sizes, strict=True)):
-            for x, clip in enumerate(clips):
-                at = (x * (box_w + GAP) + (box_w - size[1]) // 2, y * (box_h + GAP) + (box_h - size[0]) // 2)
-                canvas.paste(_enlarge(clip[min(t, len(clip) - 1)], size), at)
+    for t in range(max(len(clip) for clips in rows for clip in clips)):
+        canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) - 1), sum(heights) + GAP * (len(heights) - 1)), BACKGROUND)
+        top = 0
+        for clips, box_h in zip(rows, heights, strict=True):
+            left = 0
+            for clip, box_w in zip(clips, widths, strict=False):
+                height, width = size(clip)
+                at = (left + (box_w - width) // 2, top + (box_h - height) // 2)
+                canvas.paste(_enlarge(clip[min(t, len(clip) - 1)], (height, width)), at)
+                left += box_w + GAP
+            top += box_h + GAP
         frames.append(canvas)
-    return frames
+    return frames, widths
 
 
-def film_strip(rows: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
-    """A still: the frames of the first clips of every row from left to right, the row's label above; time runs to the right."""
+def film_strip(rows: Sequence[tuple[str, Clips]]) -> Image.Image:
+    """A still: the frames of a few clips of every row from left to right, the row's label above; time runs to the right."""
     font = ImageFont.truetype(_font_path(), 14)
-    small = CLIP_SIZE * 3 // 4
-    sizes = [_scaled_size(clips.shape[2], clips.shape[3], small) for _, clips in rows]
-    num_clips = min(STRIP_CLIPS, min(len(clips) for _, clips in rows))
-    picked = [np.unique(np.linspace(0, clips.shape[1] - 1, min(clips.shape[1], STRIP_FRAMES)).astype(int)) for _, clips in rows]
-    box_w = max(width for _, width in sizes)
-    block = max(map(len, picked)) * (box_w + 2) + 14
-    heights = [24 + height + 6 for height, _ in sizes]
-    image = Image.new("RGB", (num_clips * block - 14 + 16, sum(heights) + 8), "white")
+    size = _scale([clips for _, clips in rows], CLIP_SIZE * 3 // 4)
+    columns = _strip_columns(rows[0][1])
+    blocks = [max(_picked(clips[k]).size * (size(clips[k])[1] + 2) for _, clips in rows) + 14 for k in columns]  # widths
+    heights = [24 + max(size(clips[k])[0] for k in columns) + 6 for _, clips in rows]
+    image = Image.new("RGB", (sum(blocks) - 14 + 16, sum(heights) + 8), "white")
     pen = ImageDraw.Draw(image)
     y = 4
-    for (label, clips), size, frames, height in zip(rows, sizes, picked, heights, strict=True):
+    for (label, clips), height in zip(rows, heights, strict=True):
         pen.text((8, y + 2), label, fill=(40, 40, 40), font=font)
-        for k in range(num_clips):
-            for place, t in enumerate(frames):
-                image.paste(_enlarge(clips[k, t], size), (8 + k * block + place * (box_w + 2), y + 24))
+        left = 8
+        for k, block in zip(columns, blocks, strict=True):
+            for place, t in enumerate(_picked(clips[k])):
+                image.paste(_enlarge(clips[k][t], size(clips[k])), (left + place * (size(clips[k])[1] + 2), y + 24))
+            left += block
         y += height
     return image
+
+
+def _picked(clip: np.ndarray) -> np.ndarray:
+    """Frames of a clip that the still shows."""
+    return np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STRIP_FRAMES)).astype(int))
+
+
+def _strip_columns(clips: Clips) -> list[int]:
+    """Columns of the still: the first ones, of several shapes first the longest and none twice."""
+    shapes = [clip.shape for clip in clips]
+    firsts = sorted({shape: shapes.index(shape) for shape in reversed(shapes)}.items(), key=lambda each: (-each[0][0], each[1]))
+    order = [k for _, k in firsts] + [k for k in range(len(clips)) if k not in dict(firsts).values()]
+    return order[:STRIP_CLIPS]
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:

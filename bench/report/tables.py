@@ -1,54 +1,40 @@
-"""The report's tables: what the page shows as text, and beside it the same rows unrounded, in SI units and bytes."""
+"""The tables of every run: who leads, the comparison, the samples' differences, the time, the mismatch; `all_tables` adds the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from bench.cell import flatten
-from bench.report import answer, compare, metrics, paired
+from bench.report import answer, compare, envelope, factorial, metrics, paired, pipeline, provenance, shape_map
 from bench.report.compare import Entry, Row
-from bench.report.load import Run, config_fields
+from bench.report.factorial import Block
+from bench.report.load import Run
+from bench.report.shape_map import ShapeMap
+from bench.report.table import NONE, Table
 from bench.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
-NONE = metrics.DASH
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table as text, with the cells that stand out, and its unrounded form."""
-
-    name: str  # file name
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column) of best values
-    data: pd.DataFrame | None = field(default=None, compare=False)  # for the CSV; None = the text itself
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """What the CSV holds."""
-        return self.data if self.data is not None else pd.DataFrame(list(self.rows), columns=list(self.header))
-
-
-def all_tables(run: Run, rows: Sequence[Row]) -> list[Table]:
+def all_tables(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> list[Table]:
     """Every table of a run that has something to show, in the page's order."""
     tables = [
+        *factorial.tables(blocks),
+        *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
+        *pipeline.tables(run),
         verdict_table(rows),
         comparison_table(run, rows),
         paired_table(run, rows),
         time_table(run),
-        difference_table(run),
+        provenance.difference_table(run),
         mismatch_table(run, rows),
-        setting_table(run),
-        protocol_table(run),
-        canary_table(run),
-        failure_table(run),
-        environment_table(run),
-        cell_table(run),
-        measurement_table(run),
+        provenance.setting_table(run),
+        provenance.protocol_table(run),
+        provenance.canary_table(run),
+        provenance.failure_table(run),
+        provenance.environment_table(run),
+        provenance.cell_table(run),
+        provenance.measurement_table(run),
     ]
     return [table for table in tables if table.rows]
 
@@ -91,8 +77,9 @@ def reference_texts(rows: Sequence[Row], row: Row) -> list[str]:
     parts = [f"{title} {reference_text(row, name)}" for name, title in titles.items() if name in row.references]
     untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
     if untrained is not None:
-        means = [untrained.text(entry.interval.mean) for entry in untrained.entries if entry.interval]
-        parts.append(f"untrained {' and '.join(means)}")
+        means = [entry.interval.mean for entry in untrained.entries if entry.interval]
+        texts = [untrained.text(mean) for mean in (means if len(means) <= 2 else dict.fromkeys([min(means), max(means)]))]
+        parts.append(f"untrained {(' and ' if len(means) <= 2 else ' to ').join(texts)}")
     return parts
 
 
@@ -103,7 +90,7 @@ def paired_table(run: Run, rows: Sequence[Row]) -> Table:
         interval, row = pair.difference, pair.row
         text, verdict = NONE, pair.reason
         if interval is not None:
-            text = f"{_signed(row, interval.estimate)} [{_signed(row, interval.low)}, {_signed(row, interval.high)}]"
+            text = f"{row.signed(interval.estimate)} [{row.signed(interval.low)}, {row.signed(interval.high)}]"
             verdict = "different" if pair.different else "not told apart"
         lines.append((row.metric.title, str(pair.seed), f"{pair.first} {metrics.MINUS} {pair.second}", text, verdict))
         data.append(
@@ -138,15 +125,10 @@ def difference_parts(row: Row, verdict: Verdict) -> list[str]:
     if difference is None:
         return [NONE]
     parts = [ratio] if (ratio := answer.ratio_text(row, verdict)) else []
-    parts.append(f"{_signed(row, difference.value)}{' ' + row.unit if row.unit else ''}")
+    parts.append(f"{row.signed(difference.value)}{' ' + row.unit if row.unit else ''}")
     if difference.low is not None and difference.high is not None:
-        parts.append(f"[{_signed(row, difference.low)}, {_signed(row, difference.high)}]")
+        parts.append(f"[{row.signed(difference.low)}, {row.signed(difference.high)}]")
     return parts
-
-
-def _signed(row: Row, value: float) -> str:
-    text = row.text(value)
-    return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
 
 
 def _unit(row: Row) -> str:
@@ -254,20 +236,6 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
     return means
 
 
-def difference_table(run: Run) -> Table:
-    """Every field in which the contenders' cells differ."""
-    lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_fields(run)[1]]
-    header = ("Field of the cell", *run.contenders)
-    return Table(name="differences", caption="What differs between the contenders, the seed left out", header=header, rows=tuple(lines))
-
-
-def setting_table(run: Run) -> Table:
-    """Every field of the cells that all contenders share."""
-    lines = tuple((key, plain(value)) for key, value in config_fields(run)[0])
-    caption = "What all contenders share, in full"
-    return Table(name="settings", caption=caption, header=("Field of the cell", "Value"), rows=lines)
-
-
 def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
     """How equal the contenders are on every axis one can match them on."""
     lines, data = [], []
@@ -286,96 +254,3 @@ def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
     header = ("Axis", *run.contenders, "Mismatch", "Match")
     caption = "Measured mismatch: largest mean over least"
     return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
-
-
-def protocol_table(run: Run) -> Table:
-    """The protocol block of every quality metric, one column a protocol."""
-    blocks: dict[str, dict[str, Any]] = {}
-    users: dict[str, dict[str, None]] = {}
-    for record in run.records:
-        for measurement in record.measurements:
-            if measurement.protocol_fingerprint and measurement.protocol is not None:
-                blocks.setdefault(measurement.protocol_fingerprint, flatten(measurement.protocol))
-                users.setdefault(measurement.protocol_fingerprint, {})[measurement.name] = None
-    keys = list(dict.fromkeys(key for block in blocks.values() for key in block))
-    lines = [("used by", *(", ".join(names) for names in users.values()))] if blocks else []
-    lines += [(key, *(plain(block.get(key)) for block in blocks.values())) for key in keys]
-    header = ("Protocol", *(fingerprint[:8] for fingerprint in blocks))
-    return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
-
-
-CANARIES = {  # DESIGN.md section 4, by a word their name holds
-    "one at a time": "batch equals one at a time",
-    "twin": "one frame equals the image twin",
-    "resumed": "resumed equals uninterrupted",
-}
-
-
-def canary_table(run: Run) -> Table:
-    """The self-checks that ran with the cells, and those that should and did not."""
-    lines = [
-        (canary.name, cell.name, "passed" if canary.passed else "FAILED", canary.detail)
-        for cell in run.cells
-        if cell.record
-        for canary in cell.record.canaries
-    ]
-    names = {line[0].lower() for line in lines}
-    absent = [(title, NONE, "did not run", "") for word, title in CANARIES.items() if not any(word in name for name in names)]
-    header = ("Canary", "Cell", "Result", "Detail")
-    rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
-    return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)
-
-
-def failure_table(run: Run) -> Table:
-    """Cells without a finished record."""
-    lines = [
-        (cell.name, cell.status, cell.reason or "no reason was given", cell.record.ended_at if cell.record else NONE)
-        for cell in run.cells
-        if cell.status != "ok"
-    ]
-    header = ("Cell", "Status", "Reason", "Ended")
-    return Table(name="failures", caption="A failure is a result: these cells did not finish", header=header, rows=tuple(lines))
-
-
-def environment_table(run: Run) -> Table:
-    """Machine and versions; one column for each that differs."""
-    seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for cell in run.cells:
-        if cell.record:
-            environment = cell.record.environment.model_dump()
-            block = flatten(environment | {"gpus": ", ".join(environment["gpus"]) or "none", "commits": ", ".join(cell.record.commits)})
-            block["memory_bytes"] = f"{environment['memory_bytes'] / 2**30:.1f} GiB"
-            seen.setdefault(repr(block), (block, []))[1].append(cell.name)
-    keys = list(dict.fromkeys(key for block, _ in seen.values() for key in block))
-    lines = [
-        (key.removeprefix("packages.").replace("memory_bytes", "memory"), *(plain(block.get(key)) for block, _ in seen.values()))
-        for key in keys
-    ]
-    header = ("Environment", *(f"{len(cells)} cells" if len(seen) == 1 else ", ".join(cells) for _, cells in seen.values()))
-    return Table(name="environment", caption="Where and with what the cells ran", header=header, rows=tuple(lines))
-
-
-def cell_table(run: Run) -> Table:
-    """Every cell with its fingerprint."""
-    lines = [
-        (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.folder.name)
-        for cell in run.cells
-    ]
-    header = ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder")
-    return Table(name="cells", caption="Cells of the run", header=header, rows=tuple(lines))
-
-
-def measurement_table(run: Run) -> Table:
-    """Every number of every record, as stored."""
-    table = run.measurements
-    lines = tuple(tuple(plain(value) for value in line) for line in table.itertuples(index=False))
-    return Table(name="measurements", caption="Every number, as stored", header=tuple(table.columns), rows=lines, data=table)
-
-
-def plain(value: Any) -> str:
-    """Any JSON value as a cell of a table."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return NONE
-    if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value)) or "none"
-    return str(value)

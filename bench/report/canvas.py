@@ -1,0 +1,123 @@
+"""What a figure is drawn on: SVG that follows the page, so that dark mode needs no second drawing.
+
+matplotlib draws with marker colours (`INK`, `LINE`, one a series) that are then replaced by `currentColor` and `var(--...)` of page.css;
+text takes the reader's font.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.load import Run
+
+INK, LINE = "#010101", "#010102"
+NUM_COLOURS = 8  # --c0 ... --c7 in page.css
+MARKERS = "osD^vPX*"
+STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+WIDTH = 10.4  # inches, the page's text width
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "lines.linewidth": 1.6,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with what is said about it."""
+
+    name: str  # file name
+    title: str
+    caption: str
+    svg: str  # for the page: takes colours and font from it
+
+
+def panels(num: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page with `num` panels in a row; height in inches."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, num, sharey=True, squeeze=False)[0])
+
+
+def look(run: Run, contender: str) -> dict[str, Any]:
+    """Colour, marker and line of a contender. Where backbones and something else vary, the colour says the backbone, the rest the other."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    backbones = {name: str(each.get("backbone")) for name, each in axes.items()}
+    others = {name: repr({key: value for key, value in each.items() if key != "backbone"}) for name, each in axes.items()}
+    colour = mark = run.contenders.index(contender)
+    style = colour // NUM_COLOURS
+    if len(set(backbones.values())) > 1 and len(set(others.values())) > 1:
+        colour = list(dict.fromkeys(backbones.values())).index(backbones[contender])
+        mark = style = list(dict.fromkeys(others.values())).index(others[contender])
+    return {"color": colour_of(colour), "marker": MARKERS[mark % len(MARKERS)], "linestyle": STYLES[style % len(STYLES)]}
+
+
+def colour_of(place: int) -> str:
+    """Marker colour of the k-th series."""
+    return f"#0300{place % NUM_COLOURS:02x}"
+
+
+def legend(figure: Figure, run: Run, contenders: Sequence[str], more: list[tuple[Line2D, str]], marker_only: bool = False) -> None:
+    """Contenders, then `more` handles with their texts, above the figure."""
+    handles = [Line2D([], [], markersize=6, **(look(run, name) | ({"linestyle": "none"} if marker_only else {}))) for name in contenders]
+    labels = [label(name) for name in contenders] + [text for _, text in more]
+    figure.legend([*handles, *(line for line, _ in more)], labels, loc="outside upper left", ncols=min(len(labels), 5))
+
+
+def label(text: str) -> str:
+    """A label matplotlib takes as it is: one with a leading underscore would be dropped."""
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def svg(figure: Figure) -> str:
+    """The figure, its marker colours and fonts replaced by the page's."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = text.replace(INK, "currentColor").replace(LINE, "var(--rule)")
+    text = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", text)
+    text = re.sub(r"#0400([0-9a-f]{2})", lambda found: f"var(--p{int(found[1], 16)})", text)
+    text = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'[^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    return re.sub(r'(<svg [^>]*?)width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?)height="[^"]*" ', r"\1", text, count=1), count=1)
+
+
+def own_ids(svg: str, name: str) -> str:
+    """Ids made unique on the page."""
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    return re.sub(r"(url\(#|href=\"#)", rf"\1{name}-", svg)
+
+
+def standalone(drawing: Drawing, css_variables: str) -> str:
+    """The figure as a file of its own, on a background of its own, light or dark as the reader prefers."""
+    style = f"<style>{css_variables} svg {{ color: var(--ink); background: var(--page); }}</style>"
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing.svg)
+    assert box, "matplotlib writes a viewBox"
+    return re.sub(r"<svg ([^>]*>)", rf'<svg width="{box[1]}pt" height="{box[2]}pt" \1{style}', drawing.svg, count=1) + "\n"

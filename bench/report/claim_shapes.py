@@ -1,0 +1,110 @@
+"""The verdict on the claim `shapes`, that cropping costs quality and composition, from the 2 x 2 tables, the ledger and the grid.
+
+Two parts have a verdict: quality, by the primary distance, and composition, by any measure of where subjects are. It is `supported`
+where own shapes beat crops, carried; `not supported` where crops beat own shapes, carried; else `inconclusive`. Where two quality measures
+carry opposite effects, there is no verdict but that.
+"""
+
+from collections.abc import Sequence
+
+from bench.report import compare, envelope, factorial, metrics, pipeline
+from bench.report.compare import Row
+from bench.report.factorial import Block, Effect
+from bench.report.load import Run
+from bench.report.shape_map import ShapeMap
+
+COMPOSITION = ("subject_whole_rate", "framing_distance", "saliency_distance")
+OWN_SHAPES = "own shapes"
+VERDICTS = {
+    "supported": "Supported: cropping costs {}",
+    "not supported": "Not supported: crops are better in {}",
+    "inconclusive": "Inconclusive: what cropping costs in {}",
+}
+Sentences = list[tuple[str, str]]
+
+
+def verdict(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
+    """(headline, whether the numbers carry it, sentences on all that is about quality)."""
+    own = {block.row.name: block for block in blocks if block.design.pipeline == OWN_SHAPES}
+    primary = compare.primary(rows)
+    if primary is None or primary.name not in own:
+        what = "no distance was measured" if own else "the run has no two backbones under crop and under pack or pad, all else equal"
+        return "Inconclusive: the claim was not tested", False, [("Claim", f"Not tested: {what}."), *_facts(run, grid)]
+    main = own[primary.name]
+    headline, carried = _headline(main, list(own.values()))
+    title = main.row.metric.title
+    caveats = "".join(f"; {caveat}" for caveat in main.row.caveats)
+    sentences = [("Cropping", f"{title}: {_effect_text(main, 'pipeline')}{caveats}.")]
+    if share := factorial.share_text(main):
+        sentences.append(("Backbone or pipeline", f"By the means, {share}: {_effect_text(main, 'backbone')}."))
+        sentences.append(("Interaction", f"{title}: {_effect_text(main, 'interaction')}."))
+    found = [f"{_title(own[name])}: {_effect_text(own[name], 'pipeline', brief=True)}" for name in COMPOSITION if name in own]
+    sentences += [("Composition", f"{'; '.join(found)}.")] if found else []
+    others = [_summary(block) for name, block in own.items() if name not in (primary.name, *COMPOSITION)]
+    sentences += [("Other quality measures", f"{'; '.join(others)}.")] if others else []
+    buckets = next((block for block in blocks if block.design.pipeline == "buckets" and block.row.name == primary.name), None)
+    sentences += [("Buckets", f"{title}: {_effect_text(buckets, 'pipeline')}.")] if buckets else []
+    return headline, carried, [*sentences, *_facts(run, grid)]
+
+
+def _headline(main: Block, own: Sequence[Block]) -> tuple[str, bool]:
+    """One line, and whether the numbers carry it."""
+    effects = {block.row.name: effect for block in own if (effect := block.effect("pipeline"))}
+    if len({effect.favours for effect in effects.values() if effect.carried}) > 1:
+        return "Split: the measures disagree on what cropping costs", False
+    parts = {"quality": _state([effects.get(main.row.name)])}
+    if composition := [effects.get(name) for name in COMPOSITION if any(block.row.name == name for block in own)]:
+        parts["composition"] = _state(composition)
+    effect = effects.get(main.row.name)
+    why = effect.reason if effect else "no seed has all four values"
+    texts = []
+    for state, words in VERDICTS.items():
+        if members := [part for part, found in parts.items() if found == state]:
+            reason = f" ({why})" if state == "inconclusive" and "quality" in members else ""
+            texts.append(words.format(" and ".join(members)) + reason)
+    share = [f"By the means, {factorial.share_text(main)}"] if effect else []
+    return ". ".join([*texts, *share]), set(parts.values()) != {"inconclusive"}
+
+
+def _state(effects: Sequence[Effect | None]) -> str:
+    """What the pipeline's effects on the measures of one part say of crops; those that are carried agree."""
+    favoured = next((effect.favours for effect in effects if effect and effect.carried), None)
+    return {OWN_SHAPES: "supported", None: "inconclusive"}.get(favoured, "not supported")
+
+
+def _effect_text(block: Block, kind: str, brief: bool = False) -> str:
+    """One effect: what is subtracted, how much it is, whom it favours, and whether that is carried; why only where not `brief`."""
+    effect = block.effect(kind)
+    if effect is None:
+        return factorial.remark(block)
+    unit = {"": "", "%": " points"}.get(block.row.unit, f" {block.row.unit}")
+    favour = factorial.favour_text(block, effect)
+    favour += f" from {block.design.pipeline}" if kind == "interaction" and effect.favours else ""
+    state = "carried" if effect.carried else f"{effect.outcome}{'' if brief else f' ({effect.reason})'}"
+    return f"{block.design.titles[kind]} {factorial.effect_text(block.row, effect)}{unit}, {favour}, {state}"
+
+
+def _summary(block: Block) -> str:
+    """What is carried on a measurement, and the share."""
+    carried = [f"{effect.kind} ({factorial.favour_text(block, effect)})" for effect in block.effects if effect.carried]
+    states = f"carried: {', '.join(carried)}" if carried else "nothing carried"
+    return f"{_title(block)}: {states}" + (f", {share}" if (share := factorial.share_text(block)) else "")
+
+
+def _title(block: Block) -> str:
+    """A measurement's title without n and clips."""
+    return metrics.find(block.row.name.partition("@")[0]).title
+
+
+def _facts(run: Run, grid: ShapeMap | None) -> Sentences:
+    """What needs no statistics: pixels used, and the shapes that hold."""
+    used: dict[str, list[str]] = {}
+    for name, ledgers in pipeline.ledgers(run).items():
+        shares = [ledger["pixels.used"] for ledger in ledgers if "pixels.used" in ledger]
+        if shares:
+            texts = dict.fromkeys(f"{metrics.number(100 * share)} %" for share in (min(shares), max(shares)))
+            used.setdefault(" to ".join(texts), []).append(name)
+    shown = [f"{share} by {', '.join(names)}" for share, names in used.items()]
+    facts = [("Data", f"Pixels of the training clips used: {'; '.join(shown)}.")]
+    held = envelope.held_text(grid) if grid else ""
+    return (facts if used else []) + ([("Any shape", held)] if held else [])

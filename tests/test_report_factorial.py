@@ -1,0 +1,342 @@
+"""How much is the backbone, how much the data pipeline: effects by hand, what carries one, and what is said where cells are missing."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from report_factory import pair, study, write_run
+
+from bench.report import build, compare, factorial, shape_figures
+from bench.report.factorial import Block, Effect
+from bench.report.load import load_run
+from bench.report.metrics import MINUS
+from bench.store import Canary, Record
+
+UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
+NAME = "fd_random3d@64"  # lower is better
+VALUES = {
+    (UNET, "crop"): [10.0, 12.0, 14.0],
+    (UNET, "bucket"): [9.0, 9.5, 10.0],
+    (UNET, "pad"): [8.0, 9.0, 10.0],
+    (DIT, "crop"): [6.0, 7.0, 8.0],
+    (DIT, "bucket"): [6.5, 7.0, 7.5],
+    (DIT, "pack"): [1.0, 0.0, 2.0],
+}
+T_2 = 4.302652729911275  # 97.5 % quantile of t with two degrees of freedom
+
+
+def blocks_of(folder: Path) -> list[Block]:
+    run = load_run(folder)
+    return factorial.blocks(run, compare.compare(run))
+
+
+def own(folder: Path) -> Block:
+    """The 2 x 2 of own shapes."""
+    return next(block for block in blocks_of(folder) if block.design.pipeline == "own shapes")
+
+
+def effect_of(block: Block, kind: str) -> Effect:
+    found = block.effect(kind)
+    assert found is not None
+    return found
+
+
+def few(num_seeds: int) -> dict[tuple[str, str], list[float]]:
+    return {key: series[:num_seeds] for key, series in VALUES.items()}
+
+
+def replaced(records: list[Record | None], backbone: str, policy: str, seed: int, **changes: Any) -> list[Record | None]:
+    """The records with one of them changed."""
+    return [
+        made.model_copy(update=changes)
+        if made and (made.cell["backbone"], made.cell["batching"]["policy"], made.cell["seed"]) == (backbone, policy, seed)
+        else made
+        for made in records
+    ]
+
+
+# --- the arithmetic
+
+
+def test_effects_by_hand(tmp_path: Path) -> None:
+    block = own(write_run(tmp_path, study(VALUES)))
+    assert block.design.cells == (("UNet-XS crop", "UNet-XS pad"), ("DiT-XS/2 crop", "DiT-XS/2 pack"))
+    assert block.means == ((12.0, 9.0), (7.0, 1.0))
+    by_seed = {kind: dict(effect_of(block, kind).by_seed) for kind in factorial.EFFECTS}
+    assert by_seed["backbone"] == {0: -5.5, 1: -7.0, 2: -7.0}  # ((6 - 10) + (1 - 8)) / 2, ...
+    assert by_seed["pipeline"] == {0: -3.5, 1: -5.0, 2: -5.0}  # ((8 - 10) + (1 - 6)) / 2, ...
+    assert by_seed["interaction"] == {0: -3.0, 1: -4.0, 2: -2.0}  # (1 - 6) - (8 - 10), ...
+    half = {"backbone": T_2 * math.sqrt(0.75 / 3), "pipeline": T_2 * math.sqrt(0.75 / 3), "interaction": T_2 / math.sqrt(3)}
+    for kind, mean in {"backbone": -6.5, "pipeline": -4.5, "interaction": -3.0}.items():
+        interval = effect_of(block, kind).interval
+        assert (interval.mean, interval.low, interval.high) == pytest.approx((mean, mean - half[kind], mean + half[kind]))
+        assert effect_of(block, kind).carried
+
+
+def test_second_design_is_of_buckets(tmp_path: Path) -> None:
+    first, second = blocks_of(write_run(tmp_path, study(VALUES)))
+    assert (first.design.pipeline, second.design.pipeline) == ("own shapes", "buckets")
+    assert second.design.contenders == ("UNet-XS crop", "UNet-XS bucket", "DiT-XS/2 crop", "DiT-XS/2 bucket")
+    assert [value for _, value in effect_of(second, "pipeline").by_seed] == [(-1 + 0.5) / 2, (-2.5 + 0) / 2, (-4 - 0.5) / 2]
+
+
+def test_whom_an_effect_favours_follows_the_direction(tmp_path: Path) -> None:
+    lower = own(write_run(tmp_path / "a", study(VALUES)))
+    higher = own(write_run(tmp_path / "b", study(VALUES, "subject_whole_rate")))
+    assert [effect.favours for effect in lower.effects] == ["DiT-XS/2", "own shapes", "DiT-XS/2"]
+    assert [effect.favours for effect in higher.effects] == ["UNet-XS", "crops", "UNet-XS"]
+    same = own(write_run(tmp_path / "c", study({key: [1.0] * 3 for key in VALUES})))
+    assert {effect.favours for effect in same.effects} == {None}
+    assert factorial.share_text(same) == "neither moves it"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ((10, 4), (8, 2), "the pipeline moves it 3.0 times as much as the backbone"),
+        ((10, 8), (4, 2), "the backbone moves it 3.0 times as much as the pipeline"),
+        ((10, 8), (8, 6), "the pipeline moves it as much as the backbone"),
+        ((10, 8), (10, 8), "the pipeline moves it, the backbone hardly"),
+    ],
+)
+def test_share_in_words(tmp_path: Path, first: tuple[int, int], second: tuple[int, int], text: str) -> None:
+    values = {(UNET, "crop"): [first[0]], (UNET, "pad"): [first[1]], (DIT, "crop"): [second[0]], (DIT, "pack"): [second[1]]}
+    assert factorial.share_text(own(write_run(tmp_path, study(values)))) == text
+
+
+# --- what carries an effect
+
+
+def test_two_seeds_show_an_interval_and_are_inconclusive_by_rule(tmp_path: Path) -> None:
+    block = own(write_run(tmp_path, study(few(2))))
+    effect = effect_of(block, "backbone")
+    assert effect.interval.low is not None
+    assert (effect.outcome, effect.carried) == ("inconclusive", False)
+    assert effect.reason == "by rule: 2 seeds, a claim needs at least 3"
+    single = effect_of(own(write_run(tmp_path / "one", study(few(1)))), "backbone")
+    assert single.interval.low is None
+    assert "1 seed," in single.reason
+
+
+def test_an_interval_with_0_may_be_chance(tmp_path: Path) -> None:
+    block = own(write_run(tmp_path, study(VALUES | {(DIT, "pack"): [1.0, 9.0, 20.0]})))
+    assert effect_of(block, "pipeline").reason == "may be chance: the interval of 3 seeds includes 0"
+    assert not effect_of(block, "pipeline").carried
+
+
+def test_seeds_without_spread_carry_nothing(tmp_path: Path) -> None:
+    block = own(write_run(tmp_path, study({key: [series[0]] * 3 for key, series in VALUES.items()})))
+    assert effect_of(block, "backbone").outcome == "inconclusive"
+    assert "the same in all 3 seeds" in effect_of(block, "backbone").reason
+
+
+def test_a_failed_seed_counts(tmp_path: Path) -> None:
+    values = {key: [*series, series[0]] for key, series in VALUES.items()}
+    records = replaced(study(values), DIT, "pack", 3, status="oom", reason="CUDA out of memory", measurements=[], training=None)
+    block = own(write_run(tmp_path, records))
+    assert block.missing == "DiT-XS/2 pack: seed 3 oom"
+    assert [seed for seed, _ in effect_of(block, "pipeline").by_seed] == [0, 1, 2]
+    assert {effect.outcome for effect in block.effects} == {"inconclusive"}
+    assert "DiT-XS/2 pack: seed 3 oom" in factorial.says(block)
+    assert effect_of(block, "pipeline").interval.mean == pytest.approx(-4.5)
+
+
+def test_a_seed_that_the_matrix_lacks_is_said(tmp_path: Path) -> None:
+    block = own(write_run(tmp_path, study(VALUES | {(UNET, "pad"): [8.0, 9.0]})))
+    assert block.missing == "UNet-XS pad: seed 2 not in the matrix"
+    assert len(effect_of(block, "backbone").by_seed) == 2
+    assert not any(effect.carried for effect in block.effects)
+
+
+def test_no_seed_with_all_four(tmp_path: Path) -> None:
+    records = study(few(1))
+    records = replaced(records, DIT, "pack", 0, status="failed", reason="x", measurements=[])
+    folder = write_run(tmp_path, records, claim="shapes")
+    block = own(folder)
+    assert (block.effects, block.means) == ((), None)
+    assert factorial.says(block) == "no seed has all four values (DiT-XS/2 pack: seed 0 failed)"
+    build([folder], tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "no seed has all four values (DiT-XS/2 pack: seed 0 failed)" in text
+
+
+def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
+    records = study(VALUES)
+    made = next(made for made in records if made and made.cell["batching"]["policy"] == "pack")
+    other = [m.model_copy(update={"protocol_fingerprint": "e" * 64}) for m in made.measurements]
+    first, buckets = blocks_of(write_run(tmp_path, replaced(records, DIT, "pack", 0, measurements=other)))
+    assert {effect.outcome for effect in first.effects} == {"not compared"}
+    assert "different protocols" in first.effects[0].reason
+    assert effect_of(buckets, "backbone").carried  # the pack cell is none of its four
+
+
+def test_a_failed_canary_carries_nothing(tmp_path: Path) -> None:
+    canaries = [Canary(name="resumed equals uninterrupted", passed=False, detail="0.3")]
+    first, buckets = blocks_of(write_run(tmp_path, replaced(study(VALUES), DIT, "pack", 1, canaries=canaries)))
+    assert {effect.outcome for effect in first.effects} == {"not compared"}
+    assert effect_of(first, "backbone").reason == "a canary of DiT-XS/2 pack failed"
+    assert effect_of(buckets, "backbone").carried
+
+
+# --- which runs have one
+
+
+def test_runs_without_two_backbones_and_policies_have_none(tmp_path: Path) -> None:
+    assert blocks_of(write_run(tmp_path / "backbones", pair(1))) == []
+    one = {key: series for key, series in few(1).items() if key[0] == UNET}
+    assert blocks_of(write_run(tmp_path / "one", study(one))) == []
+    third = [
+        made.model_copy(update={"cell": {**made.cell, "backbone": "other:Third"}, "name": f"third-{k}", "fingerprint": f"{k}" * 64})
+        for k, made in enumerate(study(one))
+        if made
+    ]
+    assert blocks_of(write_run(tmp_path / "three", [*study(few(1)), *third])) == []
+    build([write_run(tmp_path / "plain", pair(1))], tmp_path / "out")
+    assert not list((tmp_path / "out" / "tables").glob("factorial*"))
+    assert "data pipeline" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_third_axis_takes_it_away(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, study(few(1)))
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"batching.policy": "pad"', '"batching.policy": "pad", "sampler.num_steps": 4'))
+    assert blocks_of(folder) == []
+
+
+def test_own_shapes_are_packed_where_a_backbone_is_packed(tmp_path: Path) -> None:
+    both = VALUES | {(DIT, "pad"): [5.0, 5.0, 5.0]}
+    assert own(write_run(tmp_path / "a", study(both))).design.cells[1] == ("DiT-XS/2 crop", "DiT-XS/2 pack")
+    without = {key: series for key, series in both.items() if key[1] != "pack"}
+    assert own(write_run(tmp_path / "b", study(without))).design.cells[1] == ("DiT-XS/2 crop", "DiT-XS/2 pad")
+    crops = {key: series for key, series in VALUES.items() if key[1] != "pad"}
+    assert [block.design.pipeline for block in blocks_of(write_run(tmp_path / "c", study(crops)))] == ["buckets"]
+
+
+# --- how it is shown
+
+
+def test_tables_hold_means_and_effects(tmp_path: Path) -> None:
+    build([write_run(tmp_path, study(VALUES), claim="shapes")], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "factorial-own-shapes.csv").set_index(["measurement", "effect"])
+    assert table.loc[(NAME, "pipeline"), "value"] == pytest.approx(-4.5)
+    assert table.loc[(NAME, "pipeline"), "mean of UNet-XS pad"] == pytest.approx(9.0)
+    assert table.loc[(NAME, "interaction"), "low"] == pytest.approx(-3 - T_2 / math.sqrt(3))
+    assert table.loc[(NAME, "backbone"), "values"] == "-5.5 -7.0 -7.0"
+    assert set(table["outcome"]) == {"carried"}
+    markdown = (tmp_path / "out" / "tables" / "factorial-own-shapes.md").read_text(encoding="utf-8")
+    assert r"-4.50 \[-6.65, -2.35\] (-3.50, -5.00, -5.00)".replace("-", MINUS) in markdown
+    assert (tmp_path / "out" / "tables" / "factorial-buckets.tex").exists()
+    ElementTree.parse(tmp_path / "out" / "pictures" / "interaction.svg")
+
+
+def test_figure_has_a_panel_a_measurement_and_a_line_a_backbone(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, study(VALUES)))
+    drawing = shape_figures.interaction(factorial.blocks(run, compare.compare(run)))
+    assert drawing is not None
+    for word in (NAME, "crops", "buckets", "own", "UNet-XS", "DiT-XS/2"):
+        assert f">{word}" in drawing.svg or f"> {word}" in drawing.svg, word
+    assert shape_figures.interaction([]) is None
+
+
+def test_lines_of_a_panel_join_the_means_from_crops_to_own_shapes(tmp_path: Path) -> None:
+    blocks = blocks_of(write_run(tmp_path, study(VALUES)))
+    axes = Figure().subplots()
+    shape_figures._panel(axes, blocks[0].row, [block.design for block in blocks])
+    thick = [line for line in axes.lines if line.get_alpha() is None]
+    assert [list(line.get_ydata()) for line in thick] == [[12.0, 9.5, 9.0], [7.0, 7.0, 1.0]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["crops", "buckets", "own\nshapes"]
+    faint = [list(line.get_ydata()) for line in axes.lines if line.get_alpha() is not None]
+    assert faint[0] == [10.0, 9.0, 8.0]
+    assert len(faint) == 6
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    records = [
+        made.model_copy(update={"cell": {**made.cell, "backbone": "x:<b>$_&"}}) if made and made.cell["backbone"] == UNET else made
+        for made in study(few(1))
+    ]
+    for path in build([write_run(tmp_path, records, claim="shapes")], tmp_path / "out"):
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        if path.suffix in (".html", ".svg", ".md"):
+            assert "<b>$" not in path.read_text(encoding="utf-8"), path
+
+
+# --- the answer
+
+
+def headline(folder: Path, records: list[Record | None], **changes: Any) -> str:
+    build([write_run(folder, records, claim="shapes", **changes)], folder / "out")
+    return (folder / "out" / "report.md").read_text(encoding="utf-8").splitlines()[2].strip("*")
+
+
+def test_claim_is_supported_where_own_shapes_are_carried(tmp_path: Path) -> None:
+    assert headline(tmp_path, study(VALUES)) == (
+        "Supported: cropping costs quality. By the means, the backbone moves it 1.4 times as much as the pipeline"
+    )
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert '<div class="answer carried">' in text
+    assert all(f"<b>{label}.</b>" in text for label in ("Cropping", "Backbone or pipeline", "Interaction", "Buckets"))
+    assert "own shapes - crops -4.50 [-6.65, -2.35], own shapes better, carried".replace("-", MINUS) in text
+
+
+def test_claim_is_not_supported_where_crops_are_carried(tmp_path: Path) -> None:
+    swapped = {"crop": "pad", "pad": "crop", "pack": "crop"}
+    values = {(b, {"crop": "pack"}.get(p, swapped.get(p, p)) if b == DIT else swapped.get(p, p)): v for (b, p), v in VALUES.items()}
+    assert headline(tmp_path, study(values)).startswith("Not supported: crops are better in quality.")
+
+
+def test_claim_of_two_seeds_is_inconclusive(tmp_path: Path) -> None:
+    text = headline(tmp_path, study(few(2)))
+    assert text.startswith("Inconclusive: what cropping costs in quality (by rule: 2 seeds, a claim needs at least 3). By the means, ")
+    assert '<div class="answer ">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def with_more(name: str, factor: float) -> list[Record | None]:
+    """The study with a second measurement, whose values are the first's times a factor."""
+    more = []
+    for made in study(VALUES):
+        assert made is not None
+        first = made.measurements[0]
+        second = first.model_copy(update={"name": name, "value": factor * first.value})
+        more.append(made.model_copy(update={"measurements": [first, second]}))
+    return more
+
+
+def test_composition_has_its_own_verdict(tmp_path: Path) -> None:
+    assert headline(tmp_path / "a", with_more("saliency_distance", 0.01)).startswith("Supported: cropping costs quality and composition.")
+    noisy = with_more("saliency_distance", 0.01)
+    noisy = [
+        made.model_copy(update={"measurements": [made.measurements[0], made.measurements[1].model_copy(update={"value": value})]})
+        for made, value in zip(noisy, [3, 9, 1, 5, 8, 2, 7, 1, 9, 2, 4, 8, 1, 9, 3, 8, 2, 5], strict=True)
+        if made
+    ]
+    assert headline(tmp_path / "b", noisy).startswith(
+        "Supported: cropping costs quality. Inconclusive: what cropping costs in composition."
+    )
+
+
+def test_measures_that_carry_opposite_effects_make_no_verdict(tmp_path: Path) -> None:
+    assert headline(tmp_path, with_more("val_loss", -1.0)) == "Split: the measures disagree on what cropping costs"
+
+
+def test_claim_without_its_cells_is_not_tested(tmp_path: Path) -> None:
+    assert headline(tmp_path, pair(3)) == "Inconclusive: the claim was not tested"
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "no two backbones under crop and under pack or pad, all else equal" in text
+
+
+def test_a_failed_canary_comes_first(tmp_path: Path) -> None:
+    canaries = [Canary(name="resumed equals uninterrupted", passed=False, detail="0.3")]
+    assert headline(tmp_path, replaced(study(VALUES), DIT, "pack", 1, canaries=canaries)) == "No verdict: a canary failed"
+
+
+def test_other_claims_keep_their_answer(tmp_path: Path) -> None:
+    build([write_run(tmp_path, study(VALUES), claim="backbone")], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert text.splitlines()[2].startswith("**Quality: ")
+    assert "Backbone and data pipeline: own shapes against crops" in text
