@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from bench.composition import composition
+from bench.composition import composition, crop_control
 from bench.data.clips import ClipSet
 from bench.data.ragged import Frames, stacked
 from bench.data.source import load_clips, load_config
 from bench.store import Measurement
+from tests.tiny import tiny_cell
 
 WORLD = {
     "source": "worlds", "num_frames": 4, "height": 24, "width": 24, "num_train": 1, "num_val": 24, "num_test": 24,
@@ -68,3 +71,39 @@ def test_clips_without_a_subject_have_no_framing(splits: dict[str, ClipSet]) -> 
     found = composition({"trained": empty}, test.frames, boxes(test), "source")
     assert by_subject(found, "subject_whole_rate")["trained"].value == 0.0
     assert not by_subject(found, "framing_distance")
+
+
+class Identity:
+    """An autoencoder that loses nothing."""
+
+    shift = torch.zeros(3)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        return clips
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+class Blind(Identity):
+    """One that never saw a cut subject: it paints the outermost pixels dark."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        dark = torch.full_like(latents, 16 / 127.5 - 1)
+        dark[..., 2:-2, 2:-2] = latents[..., 2:-2, 2:-2]
+        return dark
+
+
+def test_an_autoencoder_that_hides_cuts_is_seen(splits: dict[str, ClipSet]) -> None:
+    cell = tiny_cell(data=WORLD, batching={"cell_budget": 1000}, evaluation={"num_samples": 4})
+    val = splits["val"]
+    assert val.truth is not None
+
+    def rates(autoencoder: Any) -> dict[str, float]:
+        found = crop_control(cell, autoencoder, val.frames, val.truth["box"][:, :, 0], "source")  # type: ignore[index]
+        return {measurement.subject: measurement.value for measurement in found}
+
+    honest, blind = rates(Identity()), rates(Blind())
+    assert honest["real"] == blind["real"] < 0.7
+    assert honest["reconstruction"] == pytest.approx(honest["real"], abs=0.1)
+    assert blind["reconstruction"] > honest["reconstruction"] + 0.2

@@ -19,7 +19,7 @@ from bench.perf.workload import warm_up
 from bench.profile.predict import Predictor
 from bench.profile.steps import Point, Stepper, make_batch
 from bench.train import Trainer
-from tests.tiny import SPEC, latent_set, tiny_cell
+from tests.tiny import SPEC, latent_set, mixed_set, tiny_cell
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -99,6 +99,42 @@ def test_mixed_shapes_agree_with_the_loop_in_half_precision() -> None:
         for index, clip in enumerate(latents):
             alone = network([clip], timesteps[index : index + 1], labels[index : index + 1])[0]
             assert_close(together[index].float(), alone.float(), atol=0.05, rtol=0.05)
+
+
+MIXED = [(4, 4, 6, 4), (4, 1, 4, 8), (4, 2, 4, 4), (4, 4, 2, 6)]
+HALF = {"token_dropping": {"kind": "constant", "rate": 0.5}}
+POLICIES = [
+    ("baselines:UNet-XS", {"policy": "bucket"}),
+    ("baselines:UNet-XS", {"policy": "pad"}),
+    ("dit:DiT-XS/2", {"policy": "pack"}),
+    ("dit:DiT-XS/2", {"policy": "pack", **HALF}),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("backbone", "batching"), POLICIES)
+def test_any_policy_trains_resumes_and_never_waits(tmp_path: Path, backbone: str, batching: dict[str, object], precision: str) -> None:
+    data = mixed_set(MIXED * 4)
+    cell = tiny_cell(backbone=backbone, device="cuda", precision=precision, batching={"cell_budget": 256, **batching}, budget={"steps": 12})
+
+    def made() -> Trainer:
+        torch.manual_seed(0)
+        options = {"inputs": "gpu", "folder": tmp_path, "flops_of": lambda shape: 1, "device": torch.device("cuda")}
+        return Trainer(cell, load_backbone(backbone, SPEC), train=data, val=data, **options)  # type: ignore[arg-type]
+
+    first = made()
+    watch = StopWatch(first.device)
+    for _ in range(3):
+        first.step(watch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            first.step(watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    first.save()
+    assert made().state.step == 7
+    assert len(made().train().loss) == 12
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
