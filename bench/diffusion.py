@@ -85,5 +85,5 @@ def noised(path: Path, latents: list[Tensor], noise: list[Tensor], timesteps: Te
 
 
 def clip_losses(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
-    """Mean squared error of each clip, (B,) float32: every clip weighs the same, whatever its size."""
+    """Mean squared error of each clip, (B,) float32, whatever its size."""
     return torch.stack([(prediction.float() - target).square().mean() for prediction, target in zip(predictions, targets, strict=True)])

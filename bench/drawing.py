@@ -32,6 +32,7 @@ class Drawn:
     kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
     masks: list[Tensor] | None  # (T_i, H_i, W_i) bool: the latent cells of those tokens
     num_values: Tensor | None  # (B,) values under each mask, over all channels
+    weights: Tensor | None  # (B,) share of the step's latent cells that each clip has; None where all have as many
 
     @property
     def shapes(self) -> list[Shape]:
@@ -49,6 +50,15 @@ class Drawn:
             flops = [num * stay // whole for num, stay, whole in zip(flops, kept, tokens, strict=True)]
             tokens = kept
         return len(shapes), sum(shape[0] for shape in shapes), sum(cells), sum(tokens), sum(flops)
+
+    def loss(self, backbone: Any) -> Tensor:
+        """Mean squared error over all latent cells of the step.
+
+        Not over clips: a full batch of images and one of videos have equally many cells, and so a cell weighs the same whether its
+        policy keeps images and videos apart or mixes them.
+        """
+        losses = self.losses(backbone)
+        return losses.mean() if self.weights is None else (losses * self.weights).sum()
 
     def losses(self, backbone: Any) -> Tensor:
         """Mean squared error of each clip over its own cells, (B,)."""
@@ -91,16 +101,28 @@ class Drawer:
             labels = to_device(labels, self.device)
         mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
         kept = masks = num_values = None
+        sizes = [clip.numel() for clip in clips]  # values that each clip is trained on
         if self.kept_tokens is not None:
             epoch = self.stream.epoch_of(batch.first_draw)
             kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
             on_host = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
-            counts = torch.tensor([len(clip) * int(mask.sum()) for clip, mask in zip(clips, on_host, strict=True)])
-            masks, num_values = clips_to_device(on_host, self.device), to_device(counts, self.device)
+            sizes = [len(clip) * int(mask.sum()) for clip, mask in zip(clips, on_host, strict=True)]
+            masks, num_values = clips_to_device(on_host, self.device), to_device(torch.tensor(sizes), self.device)
+        weights = None
+        if len(set(sizes)) > 1:
+            weights = to_device(torch.tensor(sizes) / sum(sizes), self.device)
         if self.cell.batching.policy == "pad":
             mixed = pad(mixed)
-        timesteps = to_device(timesteps, self.device)
-        return Drawn(latents=mixed, targets=targets, timesteps=timesteps, labels=labels, kept=kept, masks=masks, num_values=num_values)
+        return Drawn(
+            latents=mixed,
+            targets=targets,
+            timesteps=to_device(timesteps, self.device),
+            labels=labels,
+            kept=kept,
+            masks=masks,
+            num_values=num_values,
+            weights=weights,
+        )
 
 
 class _Dropping:

@@ -234,7 +234,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = drawn.losses(self.backbone).mean()
+        loss = drawn.loss(self.backbone)
         self.accelerator.backward(loss)
         grad_norm = self.accelerator.clip_grad_norm_(self.params, options.grad_clip)
         self.optimizer.step()

@@ -59,6 +59,31 @@ def test_padding_is_left_out_of_the_loss() -> None:
     assert_close(padded.losses(backbone), packed.losses(backbone))
 
 
+@pytest.mark.parametrize("policy", ["pack", "pad"])
+def test_a_cell_weighs_the_same_in_a_mixed_batch_as_in_batches_of_one_shape(policy: str) -> None:
+    """24, 16 and 12 cells: the loss of the step is over all 52, as if each shape had had its own step of as many cells."""
+    torch.manual_seed(0)
+    backbone = Linear()
+    drawn = drawer(policy, backbone).draw(Batch((0, 1, 2), 0))
+    losses = drawn.losses(backbone)
+    assert_close(drawn.loss(backbone), (24 * losses[0] + 16 * losses[1] + 12 * losses[2]) / 52)
+    squares = torch.cat([(p[:, :t, :h, :w] - own).square().flatten() for p, own, (t, h, w) in zip(
+        backbone(drawn.latents, drawn.timesteps, drawn.labels), drawn.targets, drawn.shapes, strict=True)])  # fmt: skip
+    assert_close(drawn.loss(backbone), squares.mean())
+    alike = drawer(policy, backbone).draw(Batch((1, 1), 0))
+    assert alike.weights is None and torch.equal(alike.loss(backbone), alike.losses(backbone).mean())
+
+
+def test_dropped_tokens_weigh_nothing() -> None:
+    torch.manual_seed(0)
+    backbone = Dropper()
+    drawn = drawer("pack", backbone, token_dropping={"kind": "per_resolution", "rate": 0.5}).draw(Batch((0, 1, 2), 0))
+    assert drawn.kept is not None and drawn.weights is not None
+    kept = torch.tensor([float(len(tokens)) for tokens in drawn.kept])
+    assert_close(drawn.weights, kept / kept.sum())
+    assert len(set(kept.tolist())) > 1
+
+
 def test_pad_by_hand() -> None:
     first, second = pad([torch.ones(1, 2, 1, 3), torch.ones(1, 1, 2, 1)])
     assert first.shape == second.shape == (1, 2, 2, 3)
