@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.backbone import load_backbone
+from bench.drawing import Drawn
 from bench.profile import predict
 from bench.profile.measure import measure_memory
 from bench.profile.predict import Predictor, code_path
@@ -50,7 +51,7 @@ def test_predicted_is_what_a_cell_records(name: str, precision: str, tmp_path: P
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         backbone: Any = load_backbone(name, SPEC)
-        trainer = Trainer(cell, backbone, train=data, val=data, inputs="x", folder=tmp_path, flops_per_clip=1, device=CPU)
+        trainer = Trainer(cell, backbone, train=data, val=data, inputs="x", folder=tmp_path, flops_of=lambda shape: 1, device=CPU)
         trainer.train()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -72,17 +73,18 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
         val=latent_set(),
         inputs="x",
         folder=tmp_path,
-        flops_per_clip=1,
+        flops_of=lambda shape: 1,
         device=CPU,
     )
     stepper = Stepper(mine, CPU, "fp32", trains=True)
     batch = make_batch(SPEC, Point(batch_size=2, shape=(3, 4, 2)), "training", CPU)
+    drawn = Drawn(**vars(batch), kept=None, masks=None, num_values=None, weights=None)
     before = mine.mix.weight.detach().clone()
     for state in stepper.optimizer.state.values():  # type: ignore[union-attr]
         state["step"].zero_()
     for _ in range(2):
         stepper.step("training", batch)
-        trainer.update(batch.latents, batch.targets, batch.timesteps, batch.labels)
+        trainer.update(drawn)
     assert not torch.equal(mine.mix.weight, before)
     for ours, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(ours, other)
