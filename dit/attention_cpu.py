@@ -20,8 +20,11 @@ from torch.autograd.function import once_differentiable
 from dit.linear import product, takes_onednn
 
 LONG = 2**22  # multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel
-QUERIES = 512  # of them, rows at a time: their scores stay in the cache
+SCORES = 2**19  # of whole matrices, how many scores at a time: they stay in the cache
 SCORES_PER_QUERY = 4  # of many heads, the size of their scores in sizes of all queries
+
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 Runs = list[tuple[int, int]]  # (clips, length) of neighbours that are equally long
 
@@ -45,7 +48,8 @@ def attend_in_turn(qkv: Tensor, runs: Runs) -> Tensor:
 
 def attend_on_cpu(qkv: Tensor, runs: Runs) -> Tensor:
     """The same by the fastest kernels."""
-    if len(runs) == 1 and choose(next(heads_of_runs(qkv, runs))[0]) is None:
+    qkv = qkv.contiguous()
+    if len(runs) == 1 and choose(next(heads_of_runs(qkv, runs))) is None:
         return attend_in_turn(qkv, runs)
     return PackAttention.apply(qkv, runs)
 
@@ -57,16 +61,16 @@ class PackAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, runs: Runs) -> Tensor:
         outputs, saved = [], []
         for heads in heads_of_runs(qkv, runs):
-            times = choose(heads[0])
+            times = choose(heads)
             if times is None:
-                out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*heads)
-                saved += [*heads, log_sums]
+                out, log_sums = FUSED(*heads)
+                saved += [heads, log_sums]
             else:
-                rows = [part.flatten(0, 1) for part in heads]  # (num_clips K, length, E) each
-                out = by_products(times, *rows).view(heads[0].shape)
-                saved += rows
+                rows = heads.flatten(1, 2)  # (3, num_clips K, length, E)
+                out = by_products(times, rows).view(heads.shape[1:])
+                saved.append(rows)
             outputs.append(out.transpose(1, 2).flatten(0, 1))  # (num_clips length, K, E)
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        output = outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs)
         ctx.save_for_backward(output, *saved)
         ctx.runs = runs
         return output
@@ -74,35 +78,32 @@ class PackAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        output, *saved = ctx.saved_tensors
+        output, *tensors = ctx.saved_tensors
+        saved = iter(tensors)
         num_tokens, num_heads, head_dim = output.shape
         grads = grad.new_empty(num_tokens, 3, num_heads, head_dim)
-        of_runs = [heads_of_runs(part, ctx.runs) for part in (output.unsqueeze(1), grad.unsqueeze(1), grads)]
-        for (out,), (upper,), slots in zip(*of_runs, strict=True):
-            (query, key, value), saved = saved[:3], saved[3:]
-            times = choose(out)
+        of_runs = (heads_of_runs(part, ctx.runs) for part in (output.unsqueeze(1), grad.contiguous().unsqueeze(1), grads))
+        for out, upper, slots in zip(*of_runs, strict=True):
+            times, heads = choose(slots), next(saved)
             if times is None:
-                fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-                parts = fused(upper, query, key, value, out, saved.pop(0), 0.0, False)
+                torch.stack(FUSED_BACKWARD(upper[0], *heads, out[0], next(saved), 0.0, False), out=slots)
             else:
-                parts = by_products_backward(times, query, key, value, upper.flatten(0, 1))
-            for slot, part in zip(slots, parts, strict=True):
-                slot.copy_(part.view(slot.shape))
+                slots.copy_(by_products_backward(times, heads, upper[0].flatten(0, 1)).view(slots.shape))
         return grads, None
 
 
-def heads_of_runs(packed: Tensor, runs: Runs) -> Iterator[tuple[Tensor, ...]]:
-    """(N, parts, K, E) -> for each run its parts, views of (num_clips, K, length, E)."""
+def heads_of_runs(packed: Tensor, runs: Runs) -> Iterator[Tensor]:
+    """(N, parts, K, E), contiguous -> for each run (parts, num_clips, K, length, E), a view."""
     for (num_clips, length), part in zip(runs, packed.split([num_clips * length for num_clips, length in runs]), strict=True):
-        yield part.unflatten(0, (num_clips, length)).permute(2, 0, 3, 1, 4).unbind()
+        yield part.view(num_clips, length, *packed.shape[1:]).permute(2, 0, 3, 1, 4)
 
 
-def choose(query: Tensor) -> Product | None:
-    """How to multiply for clips with queries (num_clips, K, length, E); None for the fused kernel."""
-    length, head_dim = query.shape[-2:]
-    if query.dtype == torch.bfloat16:
+def choose(heads: Tensor) -> Product | None:
+    """How to multiply for clips with heads (..., length, E); None for the fused kernel."""
+    length, head_dim = heads.shape[-2:]
+    if heads.dtype == torch.bfloat16:
         return many_heads
-    return whole_matrices if length**2 * head_dim >= LONG and takes_onednn(query) else None
+    return whole_matrices if length**2 * head_dim >= LONG and takes_onednn(heads) else None
 
 
 def many_heads(a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
@@ -119,48 +120,55 @@ def whole_matrices(a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool
     return out.add_(result) if add else out.copy_(result)
 
 
-def by_products(times: Product, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query key^T / sqrt(E)) value: three of (num_clips K, length, E) -> same."""
-    heads = query.new_empty(query.shape)
-    for q, k, v, out in few_heads(times, query, key, value, heads):
-        values = v.transpose(1, 2)
-        for queries, slot in few_queries(times, scaled(q), out):
-            times(weights(times, queries, k), values, slot)
+def by_products(times: Product, rows: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(E)) value, all three in (3, num_clips K, length, E) -> (num_clips K, length, E)."""
+    query, key, value = ready(times, rows)
+    heads = rows.new_empty(rows.shape[1:])
+    for some, blocks in pieces(times, query):
+        q, k, values, out = query[some], key[some], value[some].transpose(1, 2), heads[some]
+        for block in blocks:
+            times(weights(times, q[:, block], k), values, out[:, block])
     return heads
 
 
-def by_products_backward(times: Product, query: Tensor, key: Tensor, value: Tensor, upper: Tensor) -> list[Tensor]:
-    """Derivatives by query, key and value, given `upper`, that by the output: all (num_clips K, length, E)."""
-    grads = [query.new_empty(query.shape) for _ in range(3)]
-    for q, k, v, g, grad_q, grad_k, grad_v in few_heads(times, query, key, value, upper, *grads):
-        keys = k.transpose(1, 2)
-        for block, (queries, uppers, slot) in enumerate(few_queries(times, scaled(q), g, grad_q)):
+def by_products_backward(times: Product, rows: Tensor, upper: Tensor) -> Tensor:
+    """Derivatives by query, key and value, in one as they are, given `upper`, that by the output (num_clips K, length, E)."""
+    query, key, value = ready(times, rows)
+    upper = upper.contiguous()
+    grads = rows.new_empty(rows.shape)
+    for some, blocks in pieces(times, query):
+        q, k, v, g, keys = query[some], key[some], value[some], upper[some], key[some].transpose(1, 2)
+        grad_q, grad_k, grad_v = grads[:, some]
+        for number, block in enumerate(blocks):
+            queries, uppers = q[:, block], g[:, block]
             w = weights(times, queries, k)
-            times(w.transpose(1, 2), uppers.transpose(1, 2), grad_v, add=block > 0)
+            times(w.transpose(1, 2), uppers.transpose(1, 2), grad_v, add=number > 0)
             grad_w = times(uppers, v)
             torch.ops.aten._softmax_backward_data.out(grad_w, w, -1, w.dtype, grad_input=grad_w)  # now by the scores
-            times(grad_w, keys, slot)
-            times(grad_w.transpose(1, 2), queries.transpose(1, 2), grad_k, add=block > 0)
-    grads[0] = scaled(grads[0])
+            times(grad_w, keys, grad_q[:, block])
+            times(grad_w.transpose(1, 2), queries.transpose(1, 2), grad_k, add=number > 0)
+            del w, grad_w  # before the next ones are made
+    grads[0].mul_(1 / math.sqrt(rows.shape[-1]))
     return grads
 
 
-def few_heads(times: Product, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts (num_clips K, length, E) -> the same for as many heads as `times` takes, see `SCORES_PER_QUERY`."""
-    num_heads, length, head_dim = parts[0].shape
-    if times is whole_matrices:  # oneDNN is slow on what does not lie in rows
-        return zip(*((head.contiguous() for head in part.split(1)) for part in parts), strict=True)
-    return zip(*(part.split(max(1, SCORES_PER_QUERY * num_heads * head_dim // length)) for part in parts), strict=True)
+def ready(times: Product, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query over sqrt(E), key and value of (3, heads, length, E); for oneDNN, which is slow on anything else, in rows."""
+    query = rows[0] * (1 / math.sqrt(rows.shape[-1]))
+    key, value = rows[1:].contiguous() if times is whole_matrices else rows[1:]
+    return query, key, value
 
 
-def few_queries(times: Product, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts (heads, length, E) -> the same for as many queries as `times` takes."""
-    return zip(*(part.split(QUERIES, dim=1) for part in parts), strict=True) if times is whole_matrices else iter([parts])
-
-
-def scaled(query: Tensor) -> Tensor:
-    """query / sqrt(E)."""
-    return query * (1 / math.sqrt(query.shape[-1]))
+def pieces(times: Product, query: Tensor) -> Iterator[tuple[slice, list[slice]]]:
+    """Which heads to take at a time of (heads, length, E), and of them, which queries: so that scores stay few."""
+    num_heads, length, head_dim = query.shape
+    if times is whole_matrices:
+        heads, queries = 1, max(1, SCORES // length)
+    else:
+        heads, queries = max(1, SCORES_PER_QUERY * num_heads * head_dim // length), length
+    blocks = [slice(start, start + queries) for start in range(0, length, queries)]
+    for start in range(0, num_heads, heads):
+        yield slice(start, start + heads), blocks
 
 
 def weights(times: Product, query: Tensor, key: Tensor) -> Tensor:

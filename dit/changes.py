@@ -47,7 +47,7 @@ PLAIN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "rotation into one buffer": lambda: patch.object(attention, "rotate_query_key", _rotate_query_key),
     "norm and modulation in one": lambda: patch.object(model, "modulated_norm", _modulated_norm),
     "gated sum with a written derivative": lambda: patch.object(model, "gated_sum", _gated_sum),
-    "long clips modulated one at a time": lambda: patch.multiple(modulation, LONG_MIXED=math.inf, LONG_EQUAL=math.inf),
+    "long clips modulated one at a time": lambda: patch.multiple(modulation, LONG_NORM=math.inf, LONG=math.inf),
     "clips of one length side by side": lambda: patch.object(packing, "side_by_side", lambda seqlens: tuple(range(len(seqlens)))),
     "tables cached by pack": lambda: patch.object(positions, "_cached_pack_tables", positions._pack_tables),
     "one derivative for a pack's attention": lambda: patch.object(attention, "attend_on_cpu", attention_cpu.attend_in_turn),

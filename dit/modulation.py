@@ -1,8 +1,8 @@
 """Adaptive layer norm (adaLN-zero): a clip's conditioning shifts, scales and gates all of its tokens.
 
-Modulation is one row a clip, (B, D). It meets the tokens (G, N/G, D) in one of three ways. Clips of equal length are a batch,
-G = B, and a row broadcasts. Any others are one row of tokens, G = 1, and each token takes a copy of its clip's row, told by a
-`Spread`; or, on a CPU where clips are long, they are taken one at a time, without copies, see `one_at_a_time`.
+Modulation is one row a clip, (B, D). It meets the tokens (G, N/G, D) in one of two ways, told by a `Spread`: clips of equal
+length are a batch, G = B, and a row broadcasts; any others are one row of tokens, G = 1, and each token takes its clip's.
+Long clips on a CPU are taken one at a time: no row is copied, and scale and shift are weights of torch's own norm.
 Derivatives are written out: they keep one tensor of the size of the tokens where torch's would keep two or three (a tenth
 of a step's memory, a fifth in a mixed pack), and sum over the clips of a mixed pack by a matrix product.
 """
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-6
-LONG_MIXED, LONG_EQUAL = 2**13, 2**15  # values (tokens times D) of a clip from which calls for it alone cost less than what they save
+# Values (tokens times D) of a clip from which calls for it alone cost less than they save: of a norm in a mixed pack, of anything else.
+LONG_NORM, LONG = 2**13, 2**15
+NORM_BACKWARD = torch.ops.aten.native_layer_norm_backward.default
 
 
 class Spread(NamedTuple):
@@ -56,9 +58,8 @@ def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
-def one_at_a_time(tokens: Tensor, clips: Clips) -> bool:
-    """Whether to call each kernel clip by clip: on a CPU, where the clips are long enough on average."""
-    least = LONG_EQUAL if clips.spread is None else LONG_MIXED
+def one_at_a_time(tokens: Tensor, clips: Clips, least: int) -> bool:
+    """Whether to call kernels clip by clip: on a CPU, where clips have at least so many values on average."""
     return not torch.compiler.is_compiling() and tokens.device.type == "cpu" and tokens.numel() >= least * len(clips.seqlens)
 
 
@@ -74,14 +75,14 @@ def to_clips(tokens: Tensor, spread: Spread | None) -> Tensor:
 
 def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
     """norm(tokens) (1 + scale) + shift: tokens (G, N/G, D), shift and scale (B, D) -> (G, N/G, D)."""
-    if one_at_a_time(tokens, clips):
+    if one_at_a_time(tokens, clips, LONG if clips.spread is None else LONG_NORM):
         return _NormOfEach.apply(tokens, shift, scale, clips.seqlens)
     return _ModulatedNorm.apply(tokens, shift, scale, *(clips.spread or (None, None)))
 
 
 def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
     """tokens + gate branch: tokens and branch (G, N/G, D), gate (B, D) -> (G, N/G, D)."""
-    if clips.spread is not None and one_at_a_time(tokens, clips):
+    if clips.spread is not None and one_at_a_time(tokens, clips, LONG):
         return _SumOfEach.apply(tokens, gate, branch, clips.seqlens)
     return _GatedSum.apply(tokens, gate, branch, *(clips.spread or (None, None)))
 
@@ -112,9 +113,7 @@ class _ModulatedNorm(torch.autograd.Function):
         normed, _, _ = normalise(tokens)
         grad_scale = to_clips(normed.mul_(grad), spread)
         grad_normed = torch.mul(grad, to_tokens(1 + scale, spread), out=normed)
-        grad_tokens, _, _ = torch.ops.aten.native_layer_norm_backward(
-            grad_normed, tokens, tokens.shape[-1:], mean, deviation, None, None, [True, False, False]
-        )
+        grad_tokens, _, _ = NORM_BACKWARD(grad_normed, tokens, tokens.shape[-1:], mean, deviation, None, None, [True, False, False])
         return grad_tokens, to_clips(grad, spread), grad_scale, None, None
 
 
@@ -150,14 +149,13 @@ class _NormOfEach(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tokens, weight, shift, *moments = ctx.saved_tensors
-        rows = (part.flatten(0, 1).split(ctx.seqlens) for part in (grad, tokens))
-        each = zip(*rows, *(part.split(ctx.seqlens) for part in moments), weight.unbind(), shift.unbind(), strict=True)
+        rows = (part.split(ctx.seqlens) for part in (grad.flatten(0, 1), tokens.flatten(0, 1), *moments))
         parts = [
-            torch.ops.aten.native_layer_norm_backward(g, clip, clip.shape[-1:], mean, deviation, w, b, [True, True, True])
-            for g, clip, mean, deviation, w, b in each
+            NORM_BACKWARD(g, clip, clip.shape[-1:], mean, deviation, w, b, [True, True, True])
+            for g, clip, mean, deviation, w, b in zip(*rows, weight.unbind(), shift.unbind(), strict=True)
         ]
-        grad_tokens, grad_scale, grad_shift = zip(*parts, strict=True)
-        return torch.cat(grad_tokens).view(tokens.shape), torch.stack(grad_shift), torch.stack(grad_scale), None
+        grad_tokens, grad_scale, grad_shift = (torch.cat(part) for part in zip(*parts, strict=True))
+        return grad_tokens.view(tokens.shape), grad_shift.view(shift.shape), grad_scale.view(shift.shape), None
 
 
 class _SumOfEach(torch.autograd.Function):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from bench.meters.storage import StorageMeter
 from dit import attention_cpu
 from dit.attention import Attention, attend
 from dit.attention_cpu import attend_in_turn, attend_on_cpu, choose, whole_matrices
@@ -41,11 +42,11 @@ def with_gradient(attention: Callable[[Tensor], Tensor], qkv: Tensor) -> list[Te
 
 
 # From no clip by whole matrices (lengths of 1 to 9 with heads of 8) to all of them; some in one block of queries, some in several.
-@pytest.mark.parametrize(("long", "queries"), [(math.inf, 4), (25 * 8, 4), (81 * 8, 3), (0, 512)])
+@pytest.mark.parametrize(("long", "scores"), [(math.inf, 36), (25 * 8, 36), (81 * 8, 30), (0, 2**19)])
 @pytest.mark.parametrize("seqlens", [SEQLENS, (9, 9), (5,)])
-def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], long: float, queries: int) -> None:
+def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], long: float, scores: int) -> None:
     monkeypatch.setattr(attention_cpu, "LONG", long)
-    monkeypatch.setattr(attention_cpu, "QUERIES", queries)
+    monkeypatch.setattr(attention_cpu, "SCORES", scores)
     qkv = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0))
     ours = with_gradient(lambda leaf: attend(leaf, cumulative(seqlens), seqlens), qkv)
     for part, expected in zip(ours, with_gradient(lambda leaf: block_diagonal(leaf, seqlens), qkv), strict=True):
@@ -72,6 +73,28 @@ def test_clip_by_clip_equals_one_batched_call() -> None:
     batched = attention(tokens, None, cu_seqlens, (4, 4, 4))
     for clip, expected in zip(tokens, batched, strict=True):
         assert_close(attention(clip[None], None, cu_seqlens[:2], (4,))[0], expected)
+
+
+@needs_onednn
+def test_products_keep_no_more_than_the_fused_kernel_and_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def used_bytes(num_clips: int) -> tuple[int, int]:
+        """Peak of a forward and backward, and what forward leaves to backward, of clips with 1024 tokens in all."""
+        attention, tokens = Attention(64, 2), torch.randn(num_clips, 1024 // num_clips, 64, requires_grad=True)
+        seqlens = num_clips * (1024 // num_clips,)
+        with StorageMeter(list(attention.parameters()), tokens) as meter:
+            before_bytes = meter.alive_bytes
+            output = attention(tokens, None, torch.empty(0), seqlens)
+            kept_bytes = meter.alive_bytes - before_bytes
+            output.sum().backward()
+        return meter.peak_bytes, kept_bytes
+
+    products = [used_bytes(num_clips) for num_clips in (1, 2)]
+    monkeypatch.setattr(attention_cpu, "LONG", math.inf)
+    fused = [used_bytes(num_clips) for num_clips in (1, 2)]
+    for (peak, kept), (fused_peak, fused_kept) in zip(products, fused, strict=True):
+        assert kept <= fused_kept
+        # Some of the weights and of their derivative, twice as many would be all; and some copies of the tokens, 64 values each.
+        assert peak <= fused_peak + 2 * 4 * attention_cpu.SCORES + 8 * 4 * 1024 * 64
 
 
 @pytest.mark.parametrize("scores_per_query", [0, 1, 4])  # one head at a time, two, all six

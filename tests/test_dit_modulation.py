@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,8 @@ BOTH = pytest.mark.parametrize("clips", [EQUAL, MIXED], ids=["equal", "mixed"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips of two tokens of eight values are short, unless shortness is defined away."""
     if request.param:
-        monkeypatch.setattr(modulation, "LONG_EQUAL", 0)
-        monkeypatch.setattr(modulation, "LONG_MIXED", 0)
+        monkeypatch.setattr(modulation, "LONG", 0)
+        monkeypatch.setattr(modulation, "LONG_NORM", 0)
 
 
 def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -57,15 +59,25 @@ def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> No
     assert [tensor is tokens for tensor in kept if tensor.numel() == tokens.numel()] == [True, False]
 
 
-def test_long_clips_are_taken_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("clips", "norm", "total"), [(EQUAL, 2**15, math.inf), (MIXED, 2**13, 2**15)], ids=["equal", "mixed"])
+def test_long_clips_are_taken_one_at_a_time(monkeypatch: pytest.MonkeyPatch, clips: Clips, norm: float, total: float) -> None:
+    """From a mean of so many values. Where rows broadcast, a gated sum has nothing to save."""
     monkeypatch.undo()
-    assert MIXED.spread is not None
-    for tokens, long in [(100, True), (20, False)]:  # 38400 values a clip, and 7680
-        assert one_at_a_time(torch.empty(2, tokens, 384), Clips((tokens, tokens), None)) is long
-        assert one_at_a_time(torch.empty(1, 2 * tokens, 384), Clips((tokens - 1, tokens + 1), MIXED.spread)) is long
-    assert one_at_a_time(torch.empty(1, 100, 384), Clips((49, 51), MIXED.spread))
-    assert not one_at_a_time(torch.empty(2, 50, 384), Clips((50, 50), None))  # where a row broadcasts there is less to save
-    assert not one_at_a_time(torch.empty(2, 100, 384, device="meta"), Clips((100, 100), None))
+    for power in (12, 13, 14, 15, 16):
+        tokens, row = torch.zeros(3, 2**power // 8, 8, requires_grad=True), torch.zeros(3, 8)
+        for operator, least, name in ((modulated_norm, norm, "_NormOfEach"), (gated_sum, total, "_SumOfEach")):
+            seqlens = (tokens.shape[1],) * 3
+            given = tokens if clips.spread is None else tokens.flatten(0, 1)[None]
+            segments = torch.arange(3).repeat_interleave(tokens.shape[1])
+            spread = None if clips.spread is None else Spread(segments, F.one_hot(segments, 3).t())
+            other = given if operator is gated_sum else row
+            result = operator(given, row, other, Clips(seqlens, spread))
+            assert (type(result.grad_fn).__name__ == f"{name}Backward") is (2**power >= least)
+    tokens = torch.empty(2, 100, 384)
+    assert one_at_a_time(tokens, EQUAL, 1)
+    assert not one_at_a_time(tokens.to("meta"), EQUAL, 1)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a compiler fuses the plain formula
+    assert not one_at_a_time(tokens, EQUAL, 1)
 
 
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:

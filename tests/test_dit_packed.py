@@ -26,10 +26,10 @@ def some_tokens(model: DiT, shapes: list[Shape]) -> list[Tensor]:
 @pytest.fixture
 def every_clip_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels of long clips, which small models would never see."""
-    monkeypatch.setattr(modulation, "LONG_EQUAL", 0)
-    monkeypatch.setattr(modulation, "LONG_MIXED", 0)
+    monkeypatch.setattr(modulation, "LONG", 0)
+    monkeypatch.setattr(modulation, "LONG_NORM", 0)
     monkeypatch.setattr(attention_cpu, "LONG", 24 * 12**2)  # from twelve tokens on
-    monkeypatch.setattr(attention_cpu, "QUERIES", 20)
+    monkeypatch.setattr(attention_cpu, "SCORES", 400)
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sincos"])

@@ -1,0 +1,134 @@
+"""A training step of the patch transformer against those of libraries that people use instead, at equal size and on the same clips.
+
+vit-pytorch's NaViT packs images of any size, with a mask of the whole pack or as nested tensors. It has no conditioning on time, no
+shift, scale and gate in its blocks, and predicts one class an image: less to do than ours. diffusers' Latte takes clips of one shape, and
+its attention is factorised, within frames in one block and along time in the next: fewer multiplications than ours, which is joint.
+`tox -e peers` installs what this needs; without it these are skipped.
+"""
+
+import importlib.util
+import itertools
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.perf.mix import num_tokens, packs
+from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
+from bench.perf.test_packing import threads as threads
+from bench.shapes import Shape
+
+# fmt: off
+SIZES = {
+    #     depth  hidden  heads
+    "XS": (   6,    128,     4),
+    "S":  (  12,    384,     6),
+}
+# fmt: on
+VIDEO: Shape = (8, 16, 16)  # latents of each clip given to Latte, four in a batch
+TEXT_WIDTH = 8  # of a token of text that it asks for
+LARGEST = 64  # cells of a side that NaViT learns positions for
+
+
+def vit_pytorch(module: str) -> ModuleType:
+    """One file of vit-pytorch. Its package imports torchvision, which does not import beside torch's CPU build; this file does not."""
+    pytest.importorskip("einops")
+    package = importlib.util.find_spec("vit_pytorch")
+    if package is None or package.submodule_search_locations is None:
+        pytest.skip("vit-pytorch is not installed; use `tox -e peers`")
+    path = Path(package.submodule_search_locations[0]) / f"{module}.py"
+    spec = importlib.util.spec_from_file_location(f"vit_pytorch_{module}", path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+class NaViT(nn.Module):
+    """vit-pytorch's, behind our call: one-frame clips in, one row of logits a clip out."""
+
+    def __init__(self, module: str, size: str) -> None:
+        super().__init__()
+        depth, width, heads = SIZES[size]
+        self.nested = "nested" in module
+        no_dropping = {"token_dropout_prob": 0.0} if self.nested else {}
+        self.network = vit_pytorch(module).NaViT(
+            image_size=LARGEST, patch_size=2, num_classes=SPEC.num_labels, dim=width, depth=depth, heads=heads, dim_head=width // heads,
+            mlp_dim=4 * width, channels=SPEC.latent_channels, **no_dropping,
+        )  # fmt: skip
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
+        images = [clip.squeeze(1) for clip in latents]
+        return list(self.network(images if self.nested else [images]))
+
+
+class Latte(nn.Module):
+    """diffusers' `LatteTransformer3DModel` behind our call: as many blocks of ours, half of them in space and half in time."""
+
+    def __init__(self, size: str) -> None:
+        from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
+
+        super().__init__()
+        depth, width, heads = SIZES[size]
+        frames, side, _ = VIDEO
+        self.network = LatteTransformer3DModel(
+            num_attention_heads=heads, attention_head_dim=width // heads, in_channels=4, out_channels=4, num_layers=depth // 2,
+            attention_bias=True, sample_size=side, patch_size=2, activation_fn="gelu-approximate", norm_type="ada_norm_single",
+            norm_elementwise_affine=False, norm_eps=1e-6, video_length=frames, caption_channels=TEXT_WIDTH,
+        )  # fmt: skip
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
+        no_text = torch.zeros(len(latents), 1, TEXT_WIDTH)  # it has no cross-attention to read it with
+        clips = torch.stack(latents)
+        return list(self.network(clips, timestep=1000 * timesteps, encoder_hidden_states=no_text, return_dict=False)[0])
+
+
+def logits_step_s(model: nn.Module, batch: Batch) -> float:
+    """As `step_s`, of a network that predicts no latents."""
+    batch.targets = [F.one_hot(label, SPEC.num_labels).float() for label in batch.labels]
+    return step_s(model, batch)
+
+
+def rates(benchmark: Any, tokens: int, peer: str) -> dict[str, float]:
+    """Tokens per second of both, medians."""
+    times_s = benchmark.extra_info["times_s"]
+    return {f"{name}_tokens_per_s": tokens / statistics.median(times_s[key]) for name, key in (("our", "ours"), ("their", peer))}
+
+
+@pytest.mark.perf
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("module", ["na_vit", "na_vit_nested_tensor"])
+@pytest.mark.parametrize("size", SIZES)
+def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str, threads: int) -> None:
+    theirs, ours = NaViT(module, size), dit(size)
+    shapes = list(itertools.islice(packs(BUDGET, max_frames=1), ROUNDS[size] + 1))
+    peer = "vit-pytorch's NaViT" + (", nested tensors" if theirs.nested else "")
+
+    def calls(number: int) -> dict[str, Callable[[], float]]:
+        return {"ours": partial(step_s, ours, Batch(shapes[number])), peer: partial(logits_step_s, theirs, Batch(shapes[number]))}
+
+    ratios = alternate(benchmark, ROUNDS[size], calls)
+    tokens = sum(sum(map(num_tokens, pack)) for pack in shapes[1:]) // ROUNDS[size]
+    report(benchmark, "peers", f"DiT-{size}/2, images of any size", ratios, threads=threads, **rates(benchmark, tokens, peer))
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", SIZES)
+def test_equal_clips_against_latte(benchmark: Any, size: str, threads: int) -> None:
+    theirs, ours = Latte(size), dit(size)
+    shapes = [VIDEO] * 4
+    peer = "diffusers' LatteTransformer3DModel"
+
+    def calls(number: int) -> dict[str, Callable[[], float]]:
+        return {"ours": partial(step_s, ours, Batch(shapes)), peer: partial(step_s, theirs, Batch(shapes))}
+
+    ratios = alternate(benchmark, ROUNDS[size], calls)
+    tokens = sum(map(num_tokens, shapes))
+    report(benchmark, "peers", f"DiT-{size}/2, 4 clips of 8x16x16", ratios, threads=threads, **rates(benchmark, tokens, peer))

@@ -1,0 +1,94 @@
+"""What packing is measured against: the same network on padded clips, and other ways to attend inside each clip of a pack.
+
+As good as one would write them in practice, and equal in what they compute. `bench/perf/test_packing.py` times them; nothing else uses
+this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from dit import attention
+from dit.attention import attend
+from dit.attention_cpu import attend_in_turn
+from dit.model import DiT
+from dit.packing import equal_runs, pack, segment_ids, unpack
+from dit.positions import position_tables
+
+
+class Padded(nn.Module):
+    """The network on one tensor (B, L, D), every clip filled up to the longest, L tokens, and keys that are none masked."""
+
+    def __init__(self, model: DiT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `DiT.forward`, with labels and rotary positions."""
+        model, patch_size = self.model, self.model.config.patch_size
+        packed = pack(latents, patch_size)
+        seqlens, num_clips, longest = packed.seqlens, len(latents), max(packed.seqlens)
+        tokens = model.embed(pad_sequence(packed.values.split(seqlens), batch_first=True))  # (B, L, D)
+        assert model.label_embed is not None
+        cond = model.time_embed(timesteps) + model.label_embed(labels)  # (B, D)
+        tables = position_tables("rotary", packed.grids, model.config.head_dim, tokens.device)  # (1, N, ...) or, of one grid, (1, L, ...)
+        if tables[0].shape[1] == sum(seqlens):
+            tables = tuple(pad_sequence(table[0].split(seqlens), batch_first=True).flatten(0, 1).unsqueeze(0) for table in tables)
+        mask = key_mask(seqlens)
+
+        def masked(qkv: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+            query, key, value = qkv.unflatten(0, (num_clips, longest)).permute(2, 0, 3, 1, 4)  # (B, K, L, E) each
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(0, 1)
+
+        with patch.object(attention, "attend", masked):
+            rows = tokens.flatten(0, 1)
+            values = model.forward_packed(
+                rows, tables, packed.cu_seqlens, (longest,) * num_clips, cond.index_select(0, torch.tensor(packed.order))
+            )
+        clips = zip(values.split(longest), seqlens, strict=True)
+        shapes = [(t, h, w) for _, t, h, w in (clip.shape for clip in latents)]
+        return unpack(torch.cat([clip[:length] for clip, length in clips]), packed, patch_size, shapes)
+
+
+def key_mask(seqlens: tuple[int, ...]) -> Tensor:
+    """(B, 1, 1, L): which keys are tokens and which are filling."""
+    return (torch.arange(max(seqlens)) < torch.tensor(seqlens)[:, None])[:, None, None]
+
+
+def by_padding(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+    """One batch, filled up and masked."""
+    padded = pad_sequence(qkv.split(seqlens), batch_first=True)  # (B, L, 3, K, E)
+    query, key, value = padded.permute(2, 0, 3, 1, 4)
+    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask(seqlens)).transpose(1, 2)  # (B, L, K, E)
+    return torch.cat([clip[:length] for clip, length in zip(heads, seqlens, strict=True)])
+
+
+def by_block_mask(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+    """Every token of the pack against every other, those of other clips masked: as vit-pytorch's NaViT does."""
+    segments = segment_ids(torch.tensor((0, *seqlens)).cumsum(0), len(qkv))
+    query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1)  # (1, K, N, E) each
+    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=segments[:, None] == segments)
+    return heads[0].transpose(0, 1)
+
+
+def by_nesting(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+    """Torch's nested tensors."""
+    offsets = torch.tensor((0, *seqlens)).cumsum(0)
+    query, key, value = (torch.nested.nested_tensor_from_jagged(part.contiguous(), offsets).transpose(1, 2) for part in qkv.unbind(1))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).values()
+
+
+# Queries, keys and values (N, 3, K, E) of clips of these lengths -> (N, K, E).
+KERNELS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
+    "ours": lambda qkv, seqlens: attend(qkv, torch.empty(0), seqlens),
+    "torch's kernel clip by clip": lambda qkv, seqlens: attend_in_turn(qkv, equal_runs(seqlens)),
+    "padding and a mask": by_padding,
+    "a block-diagonal mask": by_block_mask,
+    "nested tensors": by_nesting,
+}
