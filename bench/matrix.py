@@ -279,6 +279,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise MatrixError(f"override {override!r}: unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
     if head == "seed":
         raise MatrixError(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
+    for cell in tree.get("include") or []:
+        for own in flatten(cell):
+            if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
+                raise MatrixError(
+                    f"override {override!r}: the cells that this matrix lists under `include` have their own {own!r}, which would win; "
+                    "copy the matrix and change them there"
+                )
     axes = tree.setdefault("axes", {})
     if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
         raise MatrixError(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")

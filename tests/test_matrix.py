@@ -185,3 +185,10 @@ def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str],
         for named in study.cells:
             check_cell(named)
     assert expected in str(error.value)
+
+
+def test_an_override_that_included_cells_would_undo_is_refused() -> None:
+    for override in ("batching.policy=pack", "batching={policy: pack, cell_budget: 9}", "backbone=[dit:DiT-XS/2]"):
+        with pytest.raises(MatrixError, match=r"have their own '(batching\.policy|backbone)', which would win"):
+            load_study("shapes", [override])
+    assert len(load_study("shapes", ["batching.cell_budget=2000"]).cells) == 18
