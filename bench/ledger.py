@@ -21,6 +21,20 @@ from bench.shapes import LatentSpec, Shape, bounding_shape, num_cells
 EPOCHS = 4
 INSIDE = 1e-6  # pixels that a box may stick out of a window by rounding
 
+# Kind of share -> what tables and pictures call it.
+PIXELS = {
+    "used": "used",
+    "cropped": "cropped",
+    "scaled": "scaled down",
+    "frames": "frames beyond the last window",
+    "short": "clips too short",
+    "small": "clips too small",
+    "large": "clips too large",
+    "remainder": "waiting for a full batch",
+}
+ROOM = {"clips": "clips", "padding": "padding", "unfilled": "unfilled"}
+SUBJECT = {"subject_kept": "subject inside the window", "subject_whole": "items with the whole subject in every frame"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:

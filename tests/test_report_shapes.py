@@ -200,8 +200,8 @@ def test_ledger_by_contender_with_ranges_and_losses(tmp_path: Path) -> None:
     ]
     run = load_run(write_run(tmp_path, list(records)))
     lines = {line[0]: line[1:] for line in pipeline.tables(run)[0].rows}
-    assert lines["pixels used"] == ("50.0 % to 60.0 %", "100 %", DASH)
-    assert lines["pixels outside the window"] == ("30.0 %", "0 %", DASH)
+    assert lines["pixels: used"] == ("50.0 % to 60.0 %", "100 %", DASH)
+    assert lines["pixels: cropped"] == ("30.0 %", "0 %", DASH)
     assert lines["steps an epoch"] == ("12.5 to 13", "12.5", DASH)
     assert lines["clips"] == ("200", "200", DASH)
     assert lines["items with the whole subject in every frame"] == ("40.0 %", "100 %", DASH)

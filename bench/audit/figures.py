@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from bench.audit import tables
 from bench.audit.result import AuditResult
+from bench.ledger import PIXELS, ROOM
 from bench.report import canvas
 from bench.report.canvas import Drawing
 
 # Kind of share -> its place among the page's colours --p0 ... --p7. What is used comes first, and what waits is a paler shade of it.
-PIXELS = {"used": 0, "remainder": 1, "cropped": 2, "scaled": 3, "frames": 4, "short": 5, "small": 6, "large": 7}
-ROOM = {"clips": 0, "padding": 2, "unfilled": 7}
+PIXEL_COLOURS = {"used": 0, "remainder": 1, "cropped": 2, "scaled": 3, "frames": 4, "short": 5, "small": 6, "large": 7}
+ROOM_COLOURS = {"clips": 0, "padding": 2, "unfilled": 7}
 
 
 def ledger_bars(result: AuditResult) -> Drawing:
@@ -25,8 +25,8 @@ def ledger_bars(result: AuditResult) -> Drawing:
     with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "ledger"}):
         figure = Figure(figsize=(canvas.WIDTH, 1.3 + 0.42 * len(names)), layout="constrained")
         pixels, room = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
-        _bars(pixels, [vars(ledger.pixels) if ledger else None for ledger in ledgers], PIXELS, tables.PIXELS, columns=4)
-        _bars(room, [vars(ledger.room) if ledger else None for ledger in ledgers], ROOM, tables.ROOM, columns=3)
+        _bars(pixels, [vars(ledger.pixels) if ledger else None for ledger in ledgers], PIXEL_COLOURS, PIXELS, columns=4)
+        _bars(room, [vars(ledger.room) if ledger else None for ledger in ledgers], ROOM_COLOURS, ROOM, columns=3)
         pixels.set_yticks(range(len(names)), [canvas.label(name) for name in names])
         pixels.invert_yaxis()
         pixels.set_xlabel("share of the pixels of all clips")

@@ -6,26 +6,13 @@ from dataclasses import dataclass
 from bench.audit.result import AuditResult, Cost, Range, ShapeCount
 from bench.backbone import short_name
 from bench.fitting import shape_text
-from bench.ledger import EPOCHS, Ledger
+from bench.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
 from bench.report.export import markdown, to_markdown
 from bench.report.metrics import DASH, TIMES, number
 from bench.report.table import Table
 
 MOST_LISTED = 5  # names of a kind; the JSON has all
 CELLS = 1000  # latent cells whose cost is shown
-
-# Kind of share -> what tables and pictures call it.
-PIXELS = {
-    "used": "used",
-    "cropped": "cropped",
-    "scaled": "scaled down",
-    "frames": "frames beyond the last window",
-    "short": "clips too short",
-    "small": "clips too small",
-    "large": "clips too large",
-    "remainder": "waiting for a full batch",
-}
-ROOM = {"clips": "clips", "padding": "padding", "unfilled": "unfilled"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +91,8 @@ def policies(result: AuditResult) -> Section:
             add(f"pixels: {title}", lambda ledger, kind=kind: _share(getattr(ledger.pixels, kind)))  # type: ignore[misc]
     add("frames used", lambda ledger: _share(ledger.frames_used))
     add("clips used", lambda ledger: _share(ledger.clips_used))
-    add("subject in the window", lambda ledger: _if_known(ledger.subject_kept))
-    add("items with all of it", lambda ledger: _if_known(ledger.subject_whole))
+    add(SUBJECT["subject_kept"], lambda ledger: _if_known(ledger.subject_kept))
+    add(SUBJECT["subject_whole"], lambda ledger: _if_known(ledger.subject_whole))
     for kind, title in ROOM.items():
         add(f"batches: {title}", lambda ledger, kind=kind: _share(getattr(ledger.room, kind)))  # type: ignore[misc]
     add("items to train on", lambda ledger: f"{ledger.num_items:,}")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.ledger import PIXELS, ROOM, SUBJECT
 from bench.report import metrics
 from bench.report.load import Run
 from bench.report.table import NONE, Table
@@ -12,22 +13,12 @@ FIELDS = {  # of a record's ledger -> as a reader knows it
     "num_clips": "clips",
     "num_items": "items made of them",
     "num_shapes": "shapes of the items",
-    "pixels.used": "pixels used",
-    "pixels.cropped": "pixels outside the window",
-    "pixels.scaled": "pixels lost in scaling down",
-    "pixels.frames": "pixels of frames beyond the last window",
-    "pixels.short": "pixels of clips too short",
-    "pixels.small": "pixels of clips smaller than a patch",
-    "pixels.large": "pixels of clips larger than a batch",
-    "pixels.remainder": "pixels waiting for a full batch",
+    **{f"pixels.{kind}": f"pixels: {title}" for kind, title in PIXELS.items()},
     "frames_used": "frames used, of whatever window",
     "clips_used": "clips used",
-    "room.clips": "room of the batches filled by clips",
-    "room.padding": "room of the batches padded",
-    "room.unfilled": "room of the batches left over",
+    **{f"room.{kind}": f"batches: {title}" for kind, title in ROOM.items()},
     "steps_per_epoch": "steps an epoch",
-    "subject_kept": "subject inside the window",
-    "subject_whole": "items with the whole subject in every frame",
+    **SUBJECT,
 }
 COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch")
 
