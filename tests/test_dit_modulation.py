@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dit import modulation
-from dit.modulation import EPS, Clips, Modulation, Spread, gated_sum, modulated_norm, one_at_a_time
+from dit.modulation import EPS, Clips, Modulation, Spread, gated_sum, modulated_norm
 
 SEGMENTS = torch.tensor([0, 0, 1, 2, 2, 2])
 EQUAL = Clips((2, 2, 2), None)
@@ -19,12 +17,10 @@ MIXED = Clips((2, 1, 3), Spread(SEGMENTS, F.one_hot(SEGMENTS, 3).t().double()))
 BOTH = pytest.mark.parametrize("clips", [EQUAL, MIXED], ids=["equal", "mixed"])
 
 
-@pytest.fixture(params=[False, True], ids=["together", "one at a time"], autouse=True)
+@pytest.fixture(params=[True, False], ids=["in turn", "together"], autouse=True)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips of two tokens of eight values are short, unless shortness is defined away."""
-    if request.param:
-        monkeypatch.setattr(modulation, "LONG", 0)
-        monkeypatch.setattr(modulation, "LONG_NORM", 0)
+    """Both ways of a mixed pack: that of a CPU and that of other devices."""
+    monkeypatch.setattr(modulation, "in_turn", lambda tokens: request.param)
 
 
 def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -59,25 +55,25 @@ def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> No
     assert [tensor is tokens for tensor in kept if tensor.numel() == tokens.numel()] == [True, False]
 
 
-@pytest.mark.parametrize(("clips", "norm", "total"), [(EQUAL, 2**15, math.inf), (MIXED, 2**13, 2**15)], ids=["equal", "mixed"])
-def test_long_clips_are_taken_one_at_a_time(monkeypatch: pytest.MonkeyPatch, clips: Clips, norm: float, total: float) -> None:
-    """From a mean of so many values. Where rows broadcast, a gated sum has nothing to save."""
+def test_rows_are_not_copied_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours of equal length are one call; a compiler, which fuses the plain formula, and other devices copy rows."""
     monkeypatch.undo()
-    for power in (12, 13, 14, 15, 16):
-        tokens, row = torch.zeros(3, 2**power // 8, 8, requires_grad=True), torch.zeros(3, 8)
-        for operator, least, name in ((modulated_norm, norm, "_NormOfEach"), (gated_sum, total, "_SumOfEach")):
-            seqlens = (tokens.shape[1],) * 3
-            given = tokens if clips.spread is None else tokens.flatten(0, 1)[None]
-            segments = torch.arange(3).repeat_interleave(tokens.shape[1])
-            spread = None if clips.spread is None else Spread(segments, F.one_hot(segments, 3).t())
-            other = given if operator is gated_sum else row
-            result = operator(given, row, other, Clips(seqlens, spread))
-            assert (type(result.grad_fn).__name__ == f"{name}Backward") is (2**power >= least)
-    tokens = torch.empty(2, 100, 384)
-    assert one_at_a_time(tokens, EQUAL, 1)
-    assert not one_at_a_time(tokens.to("meta"), EQUAL, 1)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a compiler fuses the plain formula
-    assert not one_at_a_time(tokens, EQUAL, 1)
+    tokens = torch.randn(1, 7, 8)
+    segments = torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    clips = Clips((2, 2, 3), Spread(segments, F.one_hot(segments, 3).t()))
+    calls: list[tuple[int, ...]] = []
+
+    def spy(*operands: Tensor, out: Tensor) -> Tensor:
+        calls.append(tuple(operands[0].shape))
+        return torch.mul(*operands, out=out)
+
+    modulation.over_clips(spy, clips, torch.empty_like(tokens), torch.randn(3, 8), tokens)
+    assert calls == [(2, 1, 8), (1, 1, 8)]
+    assert not modulation.in_turn(tokens.to("meta"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    calls.clear()
+    modulation.over_clips(spy, clips, torch.empty_like(tokens), torch.randn(3, 8), tokens)
+    assert calls == [(1, 7, 8)]
 
 
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:

@@ -34,7 +34,7 @@ HEADS = {
 }
 # fmt: on
 IN_PACKS = (  # of the changes that the backbone names, those that matter to packs
-    "long clips modulated one at a time",
+    "rows of a mixed pack not copied",
     "clips of one length side by side",
     "one derivative for a pack's attention",
     "long and bfloat16 attention by products",
