@@ -1,8 +1,9 @@
 """The verdict on the claim `shapes`, that cropping costs quality and composition, from the 2 x 2 tables, the ledger and the grid.
 
-Two parts have a verdict: quality, by the primary distance, and composition, by any measure of where subjects are. It is `supported`
-where own shapes beat crops, carried; `not supported` where crops beat own shapes, carried; else `inconclusive`. Where two quality measures
-carry opposite effects, there is no verdict but that.
+What stands against crops is buckets, where the run has them, since both backbones then do the same; else own shapes. Two parts have a
+verdict: quality, by the primary distance, and composition, by any measure of where subjects are. It is `supported` where crops lose,
+carried; `not supported` where they win, carried; else `inconclusive`. Where two quality measures carry opposite effects, there is no
+verdict but that. What packs and padding do beside that is told, not judged.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from bench.report.load import Run
 from bench.report.shape_map import ShapeMap
 
 COMPOSITION = ("subject_whole_rate", "framing_distance", "saliency_distance")
-OWN_SHAPES = "own shapes"
 VERDICTS = {
     "supported": "Supported: cropping costs {}",
     "not supported": "Not supported: crops are better in {}",
@@ -25,35 +25,55 @@ Sentences = list[tuple[str, str]]
 
 def verdict(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
     """(headline, whether the numbers carry it, sentences on all that is about quality)."""
-    own = {block.row.name: block for block in blocks if block.design.pipeline == OWN_SHAPES}
+    pipelines = list(dict.fromkeys(block.design.pipeline for block in blocks))
+    of_main = {block.row.name: block for block in blocks if block.design.pipeline in pipelines[:1]}
     primary = compare.primary(rows)
-    if primary is None or primary.name not in own:
-        what = "no distance was measured" if own else "the run has no two backbones under crop and under pack or pad, all else equal"
+    if primary is None or primary.name not in of_main:
+        what = "no distance was measured" if of_main else "the run has no two backbones under crop and another policy, all else equal"
         return "Inconclusive: the claim was not tested", False, [("Claim", f"Not tested: {what}."), *_facts(run, grid)]
-    main = own[primary.name]
-    headline, carried = _headline(main, list(own.values()))
+    main = of_main[primary.name]
+    headline, carried = _headline(main, list(of_main.values()))
     title = main.row.metric.title
     caveats = "".join(f"; {caveat}" for caveat in main.row.caveats)
     sentences = [("Cropping", f"{title}: {_effect_text(main, 'pipeline')}{caveats}.")]
     if share := factorial.share_text(main):
         sentences.append(("Backbone or pipeline", f"By the means, {share}: {_effect_text(main, 'backbone')}."))
         sentences.append(("Interaction", f"{title}: {_effect_text(main, 'interaction')}."))
-    found = [f"{_title(own[name])}: {_effect_text(own[name], 'pipeline', brief=True)}" for name in COMPOSITION if name in own]
+    found = [f"{_title(of_main[name])}: {_effect_text(of_main[name], 'pipeline', brief=True)}" for name in COMPOSITION if name in of_main]
     sentences += [("Composition", f"{'; '.join(found)}.")] if found else []
-    others = [_summary(block) for name, block in own.items() if name not in (primary.name, *COMPOSITION)]
+    others = [_summary(block) for name, block in of_main.items() if name not in (primary.name, *COMPOSITION)]
     sentences += [("Other quality measures", f"{'; '.join(others)}.")] if others else []
-    buckets = next((block for block in blocks if block.design.pipeline == "buckets" and block.row.name == primary.name), None)
-    sentences += [("Buckets", f"{title}: {_effect_text(buckets, 'pipeline')}.")] if buckets else []
-    return headline, carried, [*sentences, *_facts(run, grid)]
+    for block in blocks:
+        if block.design.pipeline in pipelines[1:] and block.row.name == primary.name:
+            policies = f"{block.design.cells[0][1]}, {block.design.cells[1][1]}"
+            text = f"{title}: {_effect_text(block, 'pipeline')}; {_effect_text(block, 'interaction')}"
+            sentences.append((block.design.pipeline.capitalize(), f"{text} ({policies})."))
+    shown = [row for row in rows if row.name in (primary.name, COMPOSITION[0]) and row.subject == primary.subject]
+    return headline, carried, [*sentences, *_packs(run, shown), *_facts(run, grid)]
 
 
-def _headline(main: Block, own: Sequence[Block]) -> tuple[str, bool]:
+def _packs(run: Run, rows: Sequence[Row]) -> Sentences:
+    """What packs do that buckets do not, of each backbone that was run under both."""
+    contenders, texts = factorial.by_policy(run), []
+    for backbone in dict.fromkeys(backbone for backbone, _ in contenders):
+        if not {(backbone, "bucket"), (backbone, "pack")} <= contenders.keys():
+            continue
+        pair = contenders[backbone, "bucket"], contenders[backbone, "pack"]
+        for row in rows:
+            if effect := factorial.contrast(run, row, pair, ("buckets", "packs")):
+                difference = f"{pair[1]} {metrics.MINUS} {pair[0]}"
+                favour = f"{effect.favours} better" if effect.favours else "none better"
+                texts.append(f"{metrics.find(row.name).title}: {difference} {_value_text(row, effect)}, {favour}, {_state_text(effect)}")
+    return [("Packs against buckets", f"{'; '.join(texts)}.")] if texts else []
+
+
+def _headline(main: Block, all_of_it: Sequence[Block]) -> tuple[str, bool]:
     """One line, and whether the numbers carry it."""
-    effects = {block.row.name: effect for block in own if (effect := block.effect("pipeline"))}
+    effects = {block.row.name: effect for block in all_of_it if (effect := block.effect("pipeline"))}
     if len({effect.favours for effect in effects.values() if effect.carried}) > 1:
         return "Split: the measures disagree on what cropping costs", False
     parts = {"quality": _state([effects.get(main.row.name)])}
-    if composition := [effects.get(name) for name in COMPOSITION if any(block.row.name == name for block in own)]:
+    if composition := [effects.get(name) for name in COMPOSITION if any(block.row.name == name for block in all_of_it)]:
         parts["composition"] = _state(composition)
     effect = effects.get(main.row.name)
     why = effect.reason if effect else "no seed has all four values"
@@ -69,7 +89,7 @@ def _headline(main: Block, own: Sequence[Block]) -> tuple[str, bool]:
 def _state(effects: Sequence[Effect | None]) -> str:
     """What the pipeline's effects on the measures of one part say of crops; those that are carried agree."""
     favoured = next((effect.favours for effect in effects if effect and effect.carried), None)
-    return {OWN_SHAPES: "supported", None: "inconclusive"}.get(favoured, "not supported")
+    return {None: "inconclusive", "crops": "not supported"}.get(favoured, "supported")
 
 
 def _effect_text(block: Block, kind: str, brief: bool = False) -> str:
@@ -77,11 +97,20 @@ def _effect_text(block: Block, kind: str, brief: bool = False) -> str:
     effect = block.effect(kind)
     if effect is None:
         return factorial.remark(block)
-    unit = {"": "", "%": " points"}.get(block.row.unit, f" {block.row.unit}")
     favour = factorial.favour_text(block, effect)
     favour += f" from {block.design.pipeline}" if kind == "interaction" and effect.favours else ""
-    state = "carried" if effect.carried else f"{effect.outcome}{'' if brief else f' ({effect.reason})'}"
-    return f"{block.design.titles[kind]} {factorial.effect_text(block.row, effect)}{unit}, {favour}, {state}"
+    return f"{block.design.titles[kind]} {_value_text(block.row, effect)}, {favour}, {_state_text(effect, brief)}"
+
+
+def _value_text(row: Row, effect: Effect) -> str:
+    """Mean, interval and unit of a difference."""
+    unit = {"": "", "%": " points"}.get(row.unit, f" {row.unit}")
+    return f"{factorial.effect_text(row, effect)}{unit}"
+
+
+def _state_text(effect: Effect, brief: bool = False) -> str:
+    """Whether it is carried, and unless `brief` why not."""
+    return "carried" if effect.carried else f"{effect.outcome}{'' if brief else f' ({effect.reason})'}"
 
 
 def _summary(block: Block) -> str:

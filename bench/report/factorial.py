@@ -5,7 +5,8 @@ Of a measurement y of two backbones (1, 2) under `crop` and another policy (othe
     pipeline      mean over backbones of y_other - y_crop
     interaction   (y_2,other - y_2,crop) - (y_1,other - y_1,crop): what the pipeline does to the second beyond what it does to the first
 Seeds are the unit and pair the four cells: an effect is a mean over seeds with a t-interval, carried with at least `MIN_SEEDS` seeds and
-an interval that excludes 0.
+an interval that excludes 0. Buckets come first: under them both backbones do the same. Own shapes may be packs of one backbone and padded
+batches of the other, and then whatever padding costs is in all three effects.
 """
 
 import math
@@ -26,7 +27,7 @@ from bench.stats import MIN_SEEDS
 
 CROP = "crop"
 OWN = ("pack", "pad")  # own shapes, as the backbone can: the first that it is run with
-PIPELINES = {"own shapes": OWN, "buckets": ("bucket",)}  # what stands against crops -> policies
+PIPELINES = {"buckets": ("bucket",), "own shapes": OWN}  # what stands against crops -> policies
 EFFECTS = ("backbone", "pipeline", "interaction")
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # two effects are called equal where one is less than this many times the other, and one alone above
 
@@ -59,7 +60,7 @@ class Design:
 class Effect:
     """One effect on one measurement."""
 
-    kind: str  # of EFFECTS
+    kind: str  # of EFFECTS, or "contrast"
     by_seed: tuple[tuple[int, float], ...]
     interval: stats.Interval
     outcome: Literal["carried", "inconclusive", "not compared"]
@@ -96,10 +97,7 @@ def blocks(run: Run, rows: Sequence[Row]) -> list[Block]:
 
 def designs(run: Run) -> list[Design]:
     """The 2 x 2 tables inside a run whose contenders differ in two backbones and in policy, and in nothing else."""
-    axes = {cell.contender: cell.axes for cell in run.cells}
-    if any(set(each) != {"backbone", POLICY} for each in axes.values()):
-        return []
-    contenders = {(str(each["backbone"]), str(each[POLICY])): name for name, each in axes.items()}
+    contenders = by_policy(run)
     backbones = list(dict.fromkeys(backbone for backbone, _ in contenders))
     if len(backbones) != 2:
         return []
@@ -116,22 +114,37 @@ def designs(run: Run) -> list[Design]:
     return found
 
 
+def by_policy(run: Run) -> dict[tuple[str, str], str]:
+    """(backbone, policy) -> contender, of a run whose contenders differ in these and in nothing else; {} of any other."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    if any(set(each) != {"backbone", POLICY} for each in axes.values()):
+        return {}
+    return {(str(each["backbone"]), str(each[POLICY])): name for name, each in axes.items()}
+
+
+def contrast(run: Run, row: Row, contenders: tuple[str, str], names: tuple[str, str]) -> Effect | None:
+    """The second contender less the first, `names` being what it favours, over the seeds that both have; None without one."""
+    first, second = (dict(row.entry(name).by_seed) for name in contenders)
+    by_seed = tuple((seed, second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys()))
+    return _effect("contrast", by_seed, row, names, _all_missing(run, row, contenders), _refused(run, row, contenders)) if by_seed else None
+
+
 def _block(run: Run, row: Row, design: Design) -> Block:
     values = {name: dict(row.entry(name).by_seed) for name in design.contenders}
-    asked = sorted({cell.seed for name in design.contenders for cell in run.of(name)})
-    seeds = [seed for seed in asked if all(seed in series for series in values.values())]
-    missing = "; ".join(f"{name}: {why}" for name in design.contenders if (why := _missing(run, row, name, asked))) or None
+    seeds = sorted(set.intersection(*(set(series) for series in values.values())))
+    missing = _all_missing(run, row, design.contenders)
     if not seeds:
         return Block(row=row, design=design, means=None, effects=(), missing=missing)
     tables = {seed: tuple(tuple(values[name][seed] for name in pair) for pair in design.cells) for seed in seeds}
     by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
-    refused = _refused(run, row, design)
+    refused = _refused(run, row, design.contenders)
+    names = {kind: ("crops", design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
     means = [[statistics.fmean(tables[seed][b][p] for seed in seeds) for p in (0, 1)] for b in (0, 1)]
     return Block(
         row=row,
         design=design,
         means=((means[0][0], means[0][1]), (means[1][0], means[1][1])),
-        effects=tuple(_effect(kind, by_seed, row, design, missing, refused) for kind, by_seed in by_kind.items()),
+        effects=tuple(_effect(kind, by_seed, row, names[kind], missing, refused) for kind, by_seed in by_kind.items()),
         missing=missing,
     )
 
@@ -150,6 +163,12 @@ def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
     }
 
 
+def _all_missing(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+    """Which seeds some of them lack, and why."""
+    asked = sorted({cell.seed for name in contenders for cell in run.of(name)})
+    return "; ".join(f"{name}: {why}" for name in contenders if (why := _missing(run, row, name, asked))) or None
+
+
 def _missing(run: Run, row: Row, contender: str, seeds: Sequence[int]) -> str:
     """Why a contender lacks some of the seeds; "" where it has all."""
     own = {cell.seed for cell in run.of(contender)}
@@ -157,23 +176,22 @@ def _missing(run: Run, row: Row, contender: str, seeds: Sequence[int]) -> str:
     return ", ".join([*filter(None, [run.missing(contender, row.name)]), *without])
 
 
-def _refused(run: Run, row: Row, design: Design) -> str | None:
-    """Why the four must not be put side by side."""
-    if failed := [name for name in design.contenders if run.untrusted(name)]:
+def _refused(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+    """Why they must not be put side by side."""
+    if failed := [name for name in contenders if run.untrusted(name)]:
         return f"a canary of {', '.join(failed)} failed"
     table = run.measurements
-    lines = table[(table["name"] == row.name) & (table["subject"] == row.subject) & table["contender"].isin(design.contenders)]
+    lines = table[(table["name"] == row.name) & (table["subject"] == row.subject) & table["contender"].isin(contenders)]
     return compare.why_not_comparable(run, lines, row.metric)
 
 
 def _effect(
-    kind: str, by_seed: tuple[tuple[int, float], ...], row: Row, design: Design, missing: str | None, refused: str | None
+    kind: str, by_seed: tuple[tuple[int, float], ...], row: Row, names: tuple[str, str], missing: str | None, refused: str | None
 ) -> Effect:
     values = [value for _, value in by_seed]
     interval = stats.mean_interval(values)
     outcome, reason = _judge(interval, values, missing, refused)
-    good = interval.mean * (-1 if row.better == "lower" else 1)  # above 0: better for the second, or for the other policy
-    names = ("crops", design.pipeline) if kind == "pipeline" else design.backbones
+    good = interval.mean * (-1 if row.better == "lower" else 1)  # above 0: better for the second of the names
     favours = None if good == 0 else names[good > 0]
     return Effect(kind=kind, by_seed=by_seed, interval=interval, outcome=outcome, reason=reason, favours=favours)
 

@@ -62,6 +62,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
     Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
     Metric(r"subject_whole_rate", "Clips whose subject is whole in every frame", "quality", "fraction", axis=True),
+    Metric(r"subject_absent_rate", "Clips without a subject", "quality", "fraction"),
+    Metric(r"crop_control_whole_rate", "Crops whose subject is whole in every frame", "quality", "fraction"),
     # Not `distance`: no features of theirs are kept to pair, and no name tells their n.
     Metric(r"framing_distance", "Distance in where the subject is", "quality", axis=True),
     Metric(r"saliency_distance", "Distance in where motion and contrast are", "quality", axis=True),

@@ -119,6 +119,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
                 f"![Clips, rows from the top: {escape(rows)}](pictures/{part.prefix}samples.webp)",
                 f"Rows from the top: {escape(rows)}.",
             ]
+        parts += _picture(part, "interaction")
         for name, table in part.tables.items():
             for figure in BEFORE.get(name, ()):
                 parts += _picture(part, figure)
@@ -142,11 +143,11 @@ def _picture(part: Chapter, name: str) -> list[str]:
 
 
 # Table -> the figures before and after it in report.md.
-BEFORE = {"factorial-own-shapes": ("interaction",), "shapes": ("shapes",)}
+BEFORE = {"shapes": ("shapes",)}
 AFTER = {"comparison": ("training", "quality", "time")}
 TITLES = {
-    "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
+    "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "shapes": "The shape grid",
     "envelope": "Where each contender holds",
     "shape-holes": "Holes in the shape grid",

@@ -53,9 +53,9 @@ def interaction(blocks: Sequence[Block]) -> Drawing | None:
 
 
 def _panel(axes: Axes, row: Row, designs: Sequence[Design]) -> None:
-    names = ["crops", *(design.pipeline for design in reversed(designs))]  # own shapes, which keep most, last
+    names = ["crops", *(design.pipeline for design in designs)]  # own shapes, which keep most, last
     for b in (0, 1):
-        places = dict(zip(names, [designs[0].cells[b][0], *(design.cells[b][1] for design in reversed(designs))], strict=True))
+        places = dict(zip(names, [designs[0].cells[b][0], *(design.cells[b][1] for design in designs)], strict=True))
         entries = [row.entry(contender) for contender in places.values()]
         color = canvas.colour_of(b)
         for seed in sorted({seed for entry in entries for seed, _ in entry.by_seed}):
