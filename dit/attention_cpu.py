@@ -19,7 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from dit.linear import product, takes_onednn
 
-LONG = 2**22  # multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel
+# Multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel: on one
+# thread, and on several, which share out one call better than many and wait at the end of each.
+LONG = (2**22, 2**26)
 SCORES = 2**19  # of whole matrices, how many scores at a time: they stay in the cache
 SCORES_PER_QUERY = 4  # of many heads, the size of their scores in sizes of all queries
 
@@ -101,9 +103,10 @@ def heads_of_runs(packed: Tensor, runs: Runs) -> Iterator[Tensor]:
 def choose(heads: Tensor) -> Product | None:
     """How to multiply for clips with heads (..., length, E); None for the fused kernel."""
     length, head_dim = heads.shape[-2:]
+    least = LONG[torch.get_num_threads() > 1]
     if heads.dtype == torch.bfloat16:
         return many_heads
-    return whole_matrices if length**2 * head_dim >= LONG and takes_onednn(heads) else None
+    return whole_matrices if length**2 * head_dim >= least and takes_onednn(heads) else None
 
 
 def many_heads(a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:

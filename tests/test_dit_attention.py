@@ -45,7 +45,7 @@ def with_gradient(attention: Callable[[Tensor], Tensor], qkv: Tensor) -> list[Te
 @pytest.mark.parametrize(("long", "scores"), [(math.inf, 36), (25 * 8, 36), (81 * 8, 30), (0, 2**19)])
 @pytest.mark.parametrize("seqlens", [SEQLENS, (9, 9), (5,)])
 def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], long: float, scores: int) -> None:
-    monkeypatch.setattr(attention_cpu, "LONG", long)
+    monkeypatch.setattr(attention_cpu, "LONG", (long, long))
     monkeypatch.setattr(attention_cpu, "SCORES", scores)
     qkv = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0))
     ours = with_gradient(lambda leaf: attend(leaf, cumulative(seqlens), seqlens), qkv)
@@ -54,10 +54,13 @@ def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seql
 
 
 @needs_onednn
-def test_kernel_follows_length_and_precision() -> None:
+def test_kernel_follows_length_threads_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     def kernel(length: int, head_dim: int = 64, dtype: torch.dtype = torch.float32) -> object:
         return choose(torch.empty(1, 1, length, head_dim, dtype=dtype))
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert kernel(1023) is None and kernel(1024) is whole_matrices
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert kernel(255) is None and kernel(256) is whole_matrices
     assert kernel(361, 32) is None and kernel(363, 32) is whole_matrices
     assert kernel(16, dtype=torch.bfloat16) is kernel(512, dtype=torch.bfloat16) is attention_cpu.many_heads
@@ -88,8 +91,9 @@ def test_products_keep_no_more_than_the_fused_kernel_and_few_scores(monkeypatch:
             output.sum().backward()
         return meter.peak_bytes, kept_bytes
 
+    monkeypatch.setattr(attention_cpu, "LONG", (0, 0))
     products = [used_bytes(num_clips) for num_clips in (1, 2)]
-    monkeypatch.setattr(attention_cpu, "LONG", math.inf)
+    monkeypatch.setattr(attention_cpu, "LONG", (math.inf, math.inf))
     fused = [used_bytes(num_clips) for num_clips in (1, 2)]
     for (peak, kept), (fused_peak, fused_kept) in zip(products, fused, strict=True):
         assert kept <= fused_kept

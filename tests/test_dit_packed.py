@@ -27,7 +27,7 @@ def some_tokens(model: DiT, shapes: list[Shape]) -> list[Tensor]:
 def every_clip_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels of long clips, which small models would never see."""
     monkeypatch.setattr(modulation, "in_turn", lambda tokens: False)  # and the way of other devices with a mixed pack
-    monkeypatch.setattr(attention_cpu, "LONG", 24 * 12**2)  # from twelve tokens on
+    monkeypatch.setattr(attention_cpu, "LONG", (24 * 12**2,) * 2)  # from twelve tokens on
     monkeypatch.setattr(attention_cpu, "SCORES", 400)
 
 

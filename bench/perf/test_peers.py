@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.meters.flops import flops_of
 from bench.perf.mix import num_tokens, packs
 from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
 from bench.perf.test_packing import threads as threads
@@ -131,4 +132,8 @@ def test_equal_clips_against_latte(benchmark: Any, size: str, threads: int) -> N
 
     ratios = alternate(benchmark, ROUNDS[size], calls)
     tokens = sum(map(num_tokens, shapes))
-    report(benchmark, "peers", f"DiT-{size}/2, 4 clips of 8x16x16", ratios, threads=threads, **rates(benchmark, tokens, peer))
+    with torch.device("meta"):
+        models: list[Any] = [dit(size), Latte(size)]
+        flops = [flops_of(model, SPEC, VIDEO) for model in models]
+    fields = rates(benchmark, tokens, peer) | {"our_flops_over_theirs": flops[0] / flops[1]}
+    report(benchmark, "peers", f"DiT-{size}/2, 4 clips of 8x16x16", ratios, threads=threads, **fields)
