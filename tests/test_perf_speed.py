@@ -26,26 +26,26 @@ def row(table: str, case: str, ratio: float) -> dict[str, Any]:
 def test_a_table_measured_again_takes_the_place_of_the_earlier_one_and_no_other(tmp_path: Path) -> None:
     first = saved(tmp_path / "a.json", [row("rivals", "DiT", 1.5), row("gains", "old", 1.1)], commit="a")
     again = saved(tmp_path / "b.json", [row("gains", "new", 1.25)], commit="b")
-    written = write([first, again], tmp_path / "out")
+    written = write([first, again], tmp_path / "speed")
     assert [path.name for path in written] == ["speed.md", "rivals.csv", "gains.csv"]
-    page = (tmp_path / "out" / "speed.md").read_text()
+    page = (tmp_path / "speed" / "speed.md").read_text()
     rivals, gains = page.split("## ")[1:]
     assert "Commit aaaaaaaaa." in rivals
     assert "1.500 [1.400, 1.600]" in rivals
     assert "Commit bbbbbbbbb." in gains
     assert "1.250 [1.150, 1.350]" in gains
     assert "old" not in gains
-    assert (tmp_path / "out" / "gains.csv").read_text() == "case,ratio,low,high,pairs\nnew,1.25,1.15,1.35,9\n"
+    assert (tmp_path / "speed" / "gains.csv").read_text() == "case,ratio,low,high,pairs\nnew,1.25,1.15,1.35,9\n"
 
 
 def test_files_of_two_machines_are_refused(tmp_path: Path) -> None:
     first = saved(tmp_path / "a.json", [row("rivals", "DiT", 1.5)], commit="a")
     other = saved(tmp_path / "b.json", [row("gains", "DiT", 1.5)], commit="a", processor="Another CPU")
     with pytest.raises(ValueError, match=r"b\.json is of Another CPU, torch 2\.0 and .*a\.json of A CPU, torch 2\.0"):
-        write([first, other], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        write([first, other], tmp_path / "speed")
+    assert not (tmp_path / "speed").exists()
 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.json has no rows for a table"):
-        write([saved(tmp_path / "a.json", [], commit="a")], tmp_path / "out")
+        write([saved(tmp_path / "a.json", [], commit="a")], tmp_path / "speed")

@@ -277,7 +277,8 @@ def headline(folder: Path, records: list[Record | None], **changes: Any) -> str:
 
 def test_claim_is_supported_where_own_shapes_are_carried(tmp_path: Path) -> None:
     assert headline(tmp_path, study(UNBUCKETED)) == (
-        "Supported: cropping costs quality. By the means, the backbone moves it 1.4 times as much as the pipeline"
+        "Supported: cropping costs quality. "
+        "Fréchet distance, random3d: by the means, the backbone moves it 1.4 times as much as the pipeline"
     )
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert '<div class="answer carried">' in text
@@ -316,7 +317,7 @@ def test_claim_is_not_supported_where_crops_are_carried(tmp_path: Path) -> None:
 
 def test_claim_of_two_seeds_is_inconclusive(tmp_path: Path) -> None:
     text = headline(tmp_path, study(few(2)))
-    assert text.startswith("Inconclusive: what cropping costs in quality (by rule: 2 seeds, a claim needs at least 3). By the means, ")
+    assert text.startswith("Inconclusive: what cropping costs in quality (by rule: 2 seeds, a claim needs at least 3). Fréchet distance, ")
     assert '<div class="answer ">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 

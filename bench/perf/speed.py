@@ -31,7 +31,7 @@ TITLES = {
 
 
 def write(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Tables of the benchmarks in `paths`, as Markdown together and as CSV each.
+    """Tables of the benchmarks in `paths`, as Markdown together, named after the folder and the tox environment, and as CSV each.
 
     ValueError where a file has no rows, or is of another processor or torch than the first.
     """
@@ -54,7 +54,7 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
     lines = [
         "# The backbones' steps",
         "",
-        f"`tox -e speed` on {machines[0]}. Every ratio is the median of pairs that alternate within one run; in brackets, a 95 %",
+        f"`tox -e {out.name}` on {machines[0]}. Every ratio is the median of pairs that alternate within one run; in brackets, a 95 %",
         "interval of that median. Memory is the peak of tensor storage, weights and gradients included, where it is not called resident.",
         "",
     ]
@@ -66,8 +66,9 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         frame.to_csv(out / f"{table}.csv", index=False, float_format="%.6g", lineterminator="\n")
         written.append(out / f"{table}.csv")
         lines += [f"## {title}", "", f"Commit {commits[table]}.", "", *_markdown(frame), ""]
-    (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
-    return [out / "speed.md", *written]
+    page = out / f"{out.name}.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    return [page, *written]
 
 
 def of_pairs(ratios: Sequence[float]) -> dict[str, float | int]:

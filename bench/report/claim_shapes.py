@@ -82,7 +82,7 @@ def _headline(main: Block, all_of_it: Sequence[Block]) -> tuple[str, bool]:
         if members := [part for part, found in parts.items() if found == state]:
             reason = f" ({why})" if state == "inconclusive" and "quality" in members else ""
             texts.append(words.format(" and ".join(members)) + reason)
-    share = [f"By the means, {factorial.share_text(main)}"] if effect else []
+    share = [f"{_title(main)}: by the means, {factorial.share_text(main)}"] if effect else []
     return ". ".join([*texts, *share]), set(parts.values()) != {"inconclusive"}
 
 
