@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.perf.speed import write
+from bench.report.metrics import DASH
 
 
 def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU") -> Path:
@@ -49,3 +50,9 @@ def test_files_of_two_machines_are_refused(tmp_path: Path) -> None:
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.json has no rows for a table"):
         write([saved(tmp_path / "a.json", [], commit="a")], tmp_path / "speed")
+
+
+def test_what_a_row_lacks_is_a_dash(tmp_path: Path) -> None:
+    rows = [row("peers", "a", 1.5) | {"flops": 2.0}, row("peers", "b", 1.5)]
+    write([saved(tmp_path / "a.json", rows, commit="a")], tmp_path / "peers")
+    assert f"| b | 1.500 [1.400, 1.600] | 9 | {DASH} |" in (tmp_path / "peers" / "peers.md").read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from bench.report.metrics import DASH
+
 TITLES = {
     "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",
     "precision": "bfloat16 under autocast against float32",
@@ -100,7 +102,8 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
         elif column.endswith("_bytes"):
             shown[column.removesuffix("_bytes").replace("_", " ") + ", MiB"] = [f"{value / 2**20:.1f}" for value in frame[column]]
         else:
-            shown[column] = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in frame[column]]
+            texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in frame[column]]
+            shown[column] = [DASH if pd.isna(value) else text for value, text in zip(frame[column], texts, strict=True)]
     header = [f"| {' | '.join(shown.columns)} |", f"|{' --- |' * len(shown.columns)}"]
     return header + [f"| {' | '.join(row)} |" for row in shown.to_numpy()]
 
