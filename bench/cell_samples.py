@@ -1,7 +1,9 @@
 """Samples of a cell: those that are scored, at the shapes and of the classes of the test clips, and more of them, at any shape."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from bench.artefacts import WEIGHTS, save_frames
 from bench.cell import Cell
 from bench.contender import INPUTS, build_backbone, inputs_of, pick_device
 from bench.data.ragged import clip_shapes
+from bench.fitting import shape_text
 from bench.launch import Job
 from bench.progress import Reporter
 from bench.sampling import Samples, sample
-from bench.shapes import Shape, num_cells
+from bench.shapes import LatentSpec, Shape, num_cells
 from bench.stages import Stages
+
+FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
 
 def sample_more(job: Job, progress: Reporter) -> None:
@@ -41,12 +46,38 @@ def sample_more(job: Job, progress: Reporter) -> None:
     labels, known = stages.labels[places], held_out_shapes(stages)
     shapes = [known[place] for place in places]
     if job.shape is not None:
-        shapes = [stages.spec.latent_shape(job.shape)] * job.num_clips
-        backbone.check(shapes[0])
+        shapes = [latent_shape(job.shape, stages.spec, backbone)] * job.num_clips
     first = cell.evaluation.num_samples
     samples = sample_clips(cell, backbone.to(device).eval(), stages, labels, shapes, first, device, progress=progress)
     frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(stages.clips.fps))
+
+
+def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
+    """A clip (T, H, W) in pixels -> its latents. ValueError with the nearest shape that autoencoder and backbone both divide."""
+
+    def latents(candidate: Shape) -> Shape:
+        found = spec.latent_shape(candidate)
+        backbone.check(found)
+        return found
+
+    def divides(candidate: Shape) -> bool:
+        with suppress(ValueError):
+            return bool(latents(candidate))
+        return False
+
+    try:
+        return latents(shape)
+    except ValueError as error:
+        reach = range(-FURTHEST, FURTHEST + 1)
+        for offsets in sorted(itertools.product(reach, repeat=3), key=lambda each: sum(map(abs, each))):
+            near = (shape[0] + offsets[0], shape[1] + offsets[1], shape[2] + offsets[2])
+            if divides(near):
+                why = str(error).partition(";")[0]  # its remedy minds one of the two alone
+                raise ValueError(
+                    f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}"
+                ) from error
+        raise
 
 
 def sample_clips(

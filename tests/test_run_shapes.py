@@ -108,8 +108,8 @@ def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:
     assert own.returncode == 0, own.stderr
     for shape, message in (
         ("3x8", "is not TxHxW"),
-        ("3x12x40", "height divisible by 2, got 3"),
-        ("3x10x40", "height 10 is not a multiple"),
+        ("3x12x40", "height divisible by 2, got 3 (latents (3, 3, 10)); the nearest that this cell can make is 3x8x40"),
+        ("3x10x41", "height 10 is not a multiple of the autoencoder's stride 4; the nearest that this cell can make is 3x8x40"),
     ):
         bad = command("sample", folder, "-n", 2, "--shape", shape, "--out", out, "--results", finished)
         assert bad.returncode == 2 and message in bad.stderr, bad.stderr
