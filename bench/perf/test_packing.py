@@ -7,7 +7,7 @@ that alternate within it.
 import importlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -39,15 +39,6 @@ IN_PACKS = (  # of the changes that the backbone names, those that matter to pac
     "one derivative for a pack's attention",
     "long and bfloat16 attention by products",
 )
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 class Batch:

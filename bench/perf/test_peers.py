@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from bench.meters.flops import flops_of
 from bench.perf.mix import num_tokens, packs
 from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
-from bench.perf.test_packing import threads as threads
 from bench.shapes import Shape
 
 # fmt: off

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -89,14 +89,6 @@ def storage_peak_bytes(network: nn.Module, step: Callable[[], Tensor]) -> int:
     with StorageMeter(list(network.parameters())) as meter:
         step()
     return meter.peak_bytes
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.mark.perf
