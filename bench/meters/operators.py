@@ -22,7 +22,7 @@ class OperatorCounter(TorchDispatchMode):
 def count_kernels(step: Any) -> int:
     """Kernels, copies and fills that one call of `step` starts on a CUDA device."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         step()
         torch.cuda.synchronize()
     return sum(1 for event in profile.events() if event.device_type == DeviceType.CUDA)

@@ -15,7 +15,7 @@ from bench.acceleration import accelerate
 from bench.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.backbone import load_backbone
 from bench.cell import Cell
-from bench.diffusion import clip_losses
+from bench.diffusion import mean_square
 from bench.latents import LatentSet
 from bench.matrix import latent_spec
 from bench.meters.clock import StepTimer, StopWatch
@@ -73,12 +73,12 @@ def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
     device = _device()
     backbone = _backbone(cell, spec).to(device).eval()
     timer = StepTimer(device)
-    network: Any = timer.timed(backbone)
+    backbone.forward = timer.timed(backbone.forward)
     num = cell.sampler.batch_size
 
     def step() -> None:
         sample(
-            network,
+            backbone,
             shapes=[(spec.latent_channels, *shape)] * num,
             labels=[index % NUM_LABELS for index in range(num)],
             null_label=NUM_LABELS,
@@ -113,7 +113,7 @@ def packed_step(definition: dict[str, Any], folder: Path) -> Workload:
 
     def loss() -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16"):
-            return clip_losses(backbone(latents, times, labels), latents).mean()
+            return mean_square(backbone(latents, times, labels), latents)
 
     def step() -> None:
         with timers["forward"].step():

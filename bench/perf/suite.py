@@ -39,7 +39,7 @@ def suite() -> dict[str, Benchmark]:
         benchmarks[f"sample/{name}"] = _of_cell("sampling_step", named)
     for name, named in cells.items():
         if getattr(find_factory(named.cell.backbone), "ragged", False):
-            benchmarks[f"packed/{name}"] = _of_cell("packed_step", named)
+            benchmarks[f"packed/{name}"] = _of_cell("packed_step", named, version=2)
     return benchmarks | {
         "autoencoder": _plain("models", "autoencoder", version=1, frames=[16, 32, 32], width=64),
         "i3d": _plain("models", "i3d", version=1, clip=[10, 32, 32]),
@@ -50,9 +50,9 @@ def suite() -> dict[str, Benchmark]:
     }
 
 
-def _of_cell(function: str, named: NamedCell) -> Benchmark:
+def _of_cell(function: str, named: NamedCell, version: int = 1) -> Benchmark:
     cell = named.cell.model_dump(mode="json")
-    return _plain("models", function, version=1, **{field: cell[field] for field in STEP_FIELDS})
+    return _plain("models", function, version=version, **{field: cell[field] for field in STEP_FIELDS})
 
 
 def _plain(module: str, function: str, **definition: Any) -> Benchmark:
