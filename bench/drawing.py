@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.batching import Batch, BatchStream
 from bench.cell import Cell, TokenDropping
-from bench.diffusion import PATHS, clip_losses, draw_noise, draw_uniform, noised
+from bench.diffusion import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 from bench.latents import LatentSet
 from bench.shapes import Shape, bounding_shape, num_cells
 from bench.streams import stream_seed
@@ -30,9 +30,8 @@ class Drawn:
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)
     kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
-    masks: list[Tensor] | None  # (T_i, H_i, W_i) bool: the latent cells of those tokens
-    num_values: Tensor | None  # (B,) values under each mask, over all channels
-    weights: Tensor | None  # (B,) share of the step's latent cells that each clip has; None where all have as many
+    mask: Tensor | None  # bool: which of the values of all clips in a row belong to those tokens
+    num_values: int  # that are trained on
 
     @property
     def shapes(self) -> list[Shape]:
@@ -57,22 +56,13 @@ class Drawn:
         Not over clips: a full batch of images and one of videos have equally many cells, and so a cell weighs the same whether its
         policy keeps images and videos apart or mixes them.
         """
-        losses = self.losses(backbone)
-        return losses.mean() if self.weights is None else (losses * self.weights).sum()
-
-    def losses(self, backbone: Any) -> Tensor:
-        """Mean squared error of each clip over its own cells, (B,)."""
-        if self.kept is not None and self.masks is not None and self.num_values is not None:
-            predictions = backbone(self.latents, self.timesteps, self.labels, kept=self.kept)
+        if self.mask is not None:
             # By a product and not by an index: how many cells an index picks would have to be asked of the device.
-            squares = [
-                torch.where(mask, prediction.float() - target, 0).square().sum()
-                for prediction, target, mask in zip(predictions, self.targets, self.masks, strict=True)
-            ]
-            return torch.stack(squares) / self.num_values
+            found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
+            return torch.where(self.mask, found, 0).square().sum() / self.num_values
         predictions = backbone(self.latents, self.timesteps, self.labels)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
-        return clip_losses(own, self.targets)
+        return mean_square(own, self.targets)
 
 
 class Drawer:
@@ -100,17 +90,14 @@ class Drawer:
             )
             labels = to_device(labels, self.device)
         mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
-        kept = masks = num_values = None
-        sizes = [clip.numel() for clip in clips]  # values that each clip is trained on
+        kept = mask = None
+        num_values = sum(clip.numel() for clip in clips)
         if self.kept_tokens is not None:
             epoch = self.stream.epoch_of(batch.first_draw)
             kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
-            on_host = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
-            sizes = [len(clip) * int(mask.sum()) for clip, mask in zip(clips, on_host, strict=True)]
-            masks, num_values = clips_to_device(on_host, self.device), to_device(torch.tensor(sizes), self.device)
-        weights = None
-        if len(set(sizes)) > 1:
-            weights = to_device(torch.tensor(sizes) / sum(sizes), self.device)
+            cells = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
+            on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(cells, clips, strict=True)])
+            mask, num_values = to_device(on_host, self.device), int(on_host.sum())
         if self.cell.batching.policy == "pad":
             mixed = pad(mixed)
         return Drawn(
@@ -119,9 +106,8 @@ class Drawer:
             timesteps=to_device(timesteps, self.device),
             labels=labels,
             kept=kept,
-            masks=masks,
+            mask=mask,
             num_values=num_values,
-            weights=weights,
         )
 
 

@@ -56,7 +56,7 @@ def test_padding_is_left_out_of_the_loss() -> None:
     backbone = Linear()
     batch = Batch((2, 0, 1), 0)
     packed, padded = (drawer(policy, backbone).draw(batch) for policy in ("pack", "pad"))
-    assert_close(padded.losses(backbone), packed.losses(backbone))
+    assert_close(padded.loss(backbone), packed.loss(backbone))
 
 
 @pytest.mark.parametrize("policy", ["pack", "pad"])
@@ -65,23 +65,10 @@ def test_a_cell_weighs_the_same_in_a_mixed_batch_as_in_batches_of_one_shape(poli
     torch.manual_seed(0)
     backbone = Linear()
     drawn = drawer(policy, backbone).draw(Batch((0, 1, 2), 0))
-    losses = drawn.losses(backbone)
+    predictions = backbone(drawn.latents, drawn.timesteps, drawn.labels)
+    losses = [(p[:, :t, :h, :w] - own).square().mean() for p, own, (t, h, w) in zip(predictions, drawn.targets, drawn.shapes, strict=True)]
     assert_close(drawn.loss(backbone), (24 * losses[0] + 16 * losses[1] + 12 * losses[2]) / 52)
-    squares = torch.cat([(p[:, :t, :h, :w] - own).square().flatten() for p, own, (t, h, w) in zip(
-        backbone(drawn.latents, drawn.timesteps, drawn.labels), drawn.targets, drawn.shapes, strict=True)])  # fmt: skip
-    assert_close(drawn.loss(backbone), squares.mean())
-    alike = drawer(policy, backbone).draw(Batch((1, 1), 0))
-    assert alike.weights is None and torch.equal(alike.loss(backbone), alike.losses(backbone).mean())
-
-
-def test_dropped_tokens_weigh_nothing() -> None:
-    torch.manual_seed(0)
-    backbone = Dropper()
-    drawn = drawer("pack", backbone, token_dropping={"kind": "per_resolution", "rate": 0.5}).draw(Batch((0, 1, 2), 0))
-    assert drawn.kept is not None and drawn.weights is not None
-    kept = torch.tensor([float(len(tokens)) for tokens in drawn.kept])
-    assert_close(drawn.weights, kept / kept.sum())
-    assert len(set(kept.tolist())) > 1
+    assert drawn.num_values == 4 * 52
 
 
 def test_pad_by_hand() -> None:
@@ -97,11 +84,10 @@ def test_dropped_tokens_are_neither_predicted_nor_counted() -> None:
     drawing = drawer("pack", backbone, token_dropping={"kind": "constant", "rate": 0.5})
     drawn = drawing.draw(Batch((0, 1, 2), 0))
     assert drawn.kept is not None and [len(kept) for kept in drawn.kept] == [12, 8, 6]
-    losses = drawn.losses(backbone)
-    assert torch.isfinite(losses).all()  # what is not predicted is NaN here
     whole = backbone(drawn.latents, drawn.timesteps, drawn.labels)
-    by_hand = [(p - t).flatten(1)[:, kept].square().mean() for p, t, kept in zip(whole, drawn.targets, drawn.kept, strict=True)]
-    assert_close(losses, torch.stack(by_hand))
+    squares = [(p - t).flatten(1)[:, kept].square() for p, t, kept in zip(whole, drawn.targets, drawn.kept, strict=True)]
+    assert_close(drawn.loss(backbone), torch.cat(squares, dim=1).mean())  # what is not predicted is NaN here
+    assert drawn.num_values == 4 * 26
     assert drawn.work(lambda shape: 100, backbone.num_tokens) == (3, 7, 26, 26, 150)
     again = drawing.draw(Batch((1,), 1))
     assert again.kept is not None and torch.equal(again.kept[0], drawn.kept[1])  # of the draw, not of its batch
@@ -163,11 +149,12 @@ def test_the_dit_trains_on_a_part_of_its_tokens(kind: str) -> None:
     drawing = Drawer(cell, mixed_set([(4, 2, 4, 6), (4, 1, 2, 4), (4, 1, 4, 4)]), backbone, CPU)
     batch = drawing.stream.batch(0)
     drawn = drawing.draw(batch)
-    assert len(batch.items) == 3 and drawn.kept is not None and drawn.masks is not None  # 72 cells, of which 60 have room
-    assert [int(mask.sum()) for mask in drawn.masks] == [4 * len(kept) for kept in drawn.kept]
+    assert len(batch.items) == 3 and drawn.kept is not None and drawn.mask is not None  # 72 cells, of which 60 have room
+    assert int(drawn.mask.sum()) == drawn.num_values == 4 * 4 * sum(len(kept) for kept in drawn.kept)
     whole = backbone(drawn.latents, drawn.timesteps, drawn.labels, kept=drawn.kept)
-    by_hand = [(p - t)[:, mask].square().mean() for p, t, mask in zip(whole, drawn.targets, drawn.masks, strict=True)]
-    losses = drawn.losses(backbone)
-    assert_close(losses, torch.stack(by_hand))
-    losses.mean().backward()
+    cells = [backbone.kept_cells(shape, kept) for shape, kept in zip(drawn.shapes, drawn.kept, strict=True)]
+    squares = [(p - t)[:, own].square() for p, t, own in zip(whole, drawn.targets, cells, strict=True)]
+    loss = drawn.loss(backbone)
+    assert_close(loss, torch.cat(squares, dim=1).mean())
+    loss.backward()
     assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in backbone.parameters())

@@ -78,7 +78,7 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
     )
     stepper = Stepper(mine, CPU, "fp32", trains=True)
     batch = make_batch(SPEC, Point(batch_size=2, shape=(3, 4, 2)), "training", CPU)
-    drawn = Drawn(**vars(batch), kept=None, masks=None, num_values=None, weights=None)
+    drawn = Drawn(**vars(batch), kept=None, mask=None, num_values=0)
     before = mine.mix.weight.detach().clone()
     for state in stepper.optimizer.state.values():  # type: ignore[union-attr]
         state["step"].zero_()

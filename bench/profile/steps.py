@@ -10,7 +10,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bench.cell import Optimizer
-from bench.diffusion import clip_losses
+from bench.diffusion import mean_square
 from bench.meters.clock import StepTimer
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
@@ -80,7 +80,7 @@ class Stepper:
         with self.timers["forward"].step():
             with _autocast(self.device, self.half):
                 predictions = self.backbone(batch.latents, batch.timesteps, batch.labels)
-            loss = clip_losses(predictions, batch.targets).mean()
+            loss = mean_square(predictions, batch.targets)
         with self.timers["backward"].step():
             del predictions
             # On this thread: where a fake device has no driver, torch has no thread for it.
