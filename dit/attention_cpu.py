@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dit.linear import product, takes_onednn
+from dit.packing import Runs
 
 # Multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel: on one
 # thread, and on several, which share out one call better than many and wait at the end of each.
@@ -27,8 +28,6 @@ SCORES_PER_QUERY = 4  # of many heads, the size of their scores in sizes of all 
 
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-
-Runs = list[tuple[int, int]]  # (clips, length) of neighbours that are equally long
 
 
 class Product(Protocol):

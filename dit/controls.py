@@ -18,7 +18,7 @@ from dit import attention
 from dit.attention import attend
 from dit.attention_cpu import attend_in_turn
 from dit.model import DiT
-from dit.packing import equal_runs, pack, segment_ids, unpack
+from dit.packing import Runs, equal_runs, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 
@@ -40,38 +40,37 @@ class Padded(nn.Module):
         tables = position_tables("rotary", packed.grids, model.config.head_dim, tokens.device)  # (1, N, ...) or, of one grid, (1, L, ...)
         if tables[0].shape[1] == sum(seqlens):
             tables = tuple(pad_sequence(table[0].split(seqlens), batch_first=True).flatten(0, 1).unsqueeze(0) for table in tables)
-        mask = key_mask(seqlens)
+        mask = key_mask(seqlens, tokens.device)
+        order = torch.tensor(packed.order).to(tokens.device)
 
-        def masked(qkv: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...]) -> Tensor:
+        def masked(qkv: Tensor, cu_seqlens: Tensor, runs: Runs) -> Tensor:
             query, key, value = qkv.unflatten(0, (num_clips, longest)).permute(2, 0, 3, 1, 4)  # (B, K, L, E) each
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(0, 1)
 
         with patch.object(attention, "attend", masked):
             rows = tokens.flatten(0, 1)
-            values = model.forward_packed(
-                rows, tables, packed.cu_seqlens, (longest,) * num_clips, cond.index_select(0, torch.tensor(packed.order))
-            )
+            values = model.forward_packed(rows, tables, packed.cu_seqlens, (longest,) * num_clips, cond.index_select(0, order))
         clips = zip(values.split(longest), seqlens, strict=True)
         shapes = [(t, h, w) for _, t, h, w in (clip.shape for clip in latents)]
         return unpack(torch.cat([clip[:length] for clip, length in clips]), packed, patch_size, shapes)
 
 
-def key_mask(seqlens: tuple[int, ...]) -> Tensor:
+def key_mask(seqlens: tuple[int, ...], device: torch.device) -> Tensor:
     """(B, 1, 1, L): which keys are tokens and which are filling."""
-    return (torch.arange(max(seqlens)) < torch.tensor(seqlens)[:, None])[:, None, None]
+    return (torch.arange(max(seqlens)) < torch.tensor(seqlens)[:, None])[:, None, None].to(device)
 
 
 def by_padding(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
     """One batch, filled up and masked."""
     padded = pad_sequence(qkv.split(seqlens), batch_first=True)  # (B, L, 3, K, E)
     query, key, value = padded.permute(2, 0, 3, 1, 4)
-    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask(seqlens)).transpose(1, 2)  # (B, L, K, E)
+    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask(seqlens, qkv.device)).transpose(1, 2)  # (B, L, K, E)
     return torch.cat([clip[:length] for clip, length in zip(heads, seqlens, strict=True)])
 
 
 def by_block_mask(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
     """Every token of the pack against every other, those of other clips masked: as vit-pytorch's NaViT does."""
-    segments = segment_ids(torch.tensor((0, *seqlens)).cumsum(0), len(qkv))
+    segments = segment_ids(offsets_of(seqlens).to(qkv.device), len(qkv))
     query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1)  # (1, K, N, E) each
     heads = F.scaled_dot_product_attention(query, key, value, attn_mask=segments[:, None] == segments)
     return heads[0].transpose(0, 1)
@@ -79,14 +78,19 @@ def by_block_mask(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
 
 def by_nesting(qkv: Tensor, seqlens: tuple[int, ...]) -> Tensor:
     """Torch's nested tensors."""
-    offsets = torch.tensor((0, *seqlens)).cumsum(0)
+    offsets = offsets_of(seqlens).to(qkv.device)
     query, key, value = (torch.nested.nested_tensor_from_jagged(part.contiguous(), offsets).transpose(1, 2) for part in qkv.unbind(1))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).values()
 
 
+def offsets_of(seqlens: tuple[int, ...]) -> Tensor:
+    """(B + 1,) int64: where each clip starts, and the end."""
+    return torch.tensor((0, *seqlens)).cumsum(0)
+
+
 # Queries, keys and values (N, 3, K, E) of clips of these lengths -> (N, K, E).
 KERNELS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
-    "ours": lambda qkv, seqlens: attend(qkv, torch.empty(0), seqlens),
+    "ours": lambda qkv, seqlens: attend(qkv, offsets_of(seqlens).to(qkv.device, torch.int32), equal_runs(seqlens)),
     "torch's kernel clip by clip": lambda qkv, seqlens: attend_in_turn(qkv, equal_runs(seqlens)),
     "padding and a mask": by_padding,
     "a block-diagonal mask": by_block_mask,

@@ -18,7 +18,7 @@ from dit.attention import Attention
 from dit.gelu import GELU
 from dit.linear import Linear
 from dit.modulation import Clips, Modulation, Spread, gated_sum, modulated_norm, no_autocast
-from dit.packing import kept_cells, pack, segment_ids, unpack
+from dit.packing import equal_runs, kept_cells, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class DiT(nn.Module):
             tables = cos, sin
         else:
             tokens = tokens + places[0]
-        cond, clips = F.silu(cond), Clips(seqlens, spread)  # cond (B, D)
+        cond, clips = F.silu(cond), Clips(equal_runs(seqlens), spread)  # cond (B, D)
         for block in self.blocks:
             tokens = block(tokens, cond, clips, tables, cu_seqlens)
         shift, scale = self.final_modulation(cond, tokens.dtype)  # (B, D) each
@@ -200,7 +200,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """Tokens -> tokens, (G, N/G, D)."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
-        branch = self.attention(modulated_norm(tokens, shift, scale, clips), tables, cu_seqlens, clips.seqlens)
+        branch = self.attention(modulated_norm(tokens, shift, scale, clips), tables, cu_seqlens, clips.runs)
         tokens = gated_sum(tokens, gate, branch, clips)
         branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, clips))
         return gated_sum(tokens, mlp_gate, branch, clips)

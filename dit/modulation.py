@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dit.packing import equal_runs
+from dit.packing import Runs
 
 EPS = 1e-6
 NORM_BACKWARD = torch.ops.aten.native_layer_norm_backward.default
@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 class Clips(NamedTuple):
     """The clips of a pack, for what is theirs."""
 
-    seqlens: tuple[int, ...]  # tokens of each
+    runs: Runs
     spread: Spread | None  # None where they are equally long
 
 
@@ -81,30 +81,31 @@ def to_clips(tokens: Tensor, clips: Clips) -> Tensor:
     if clips.spread is None:
         return tokens.sum(1)
     if in_turn(tokens):
-        total = tokens.new_empty(len(clips.seqlens), tokens.shape[-1])
+        total = tokens.new_empty(clips.spread.members.shape[0], tokens.shape[-1])
         for part, rows in zip(by_run(tokens, clips), by_run(total, clips), strict=True):
-            torch.sum(part, 1, keepdim=True, out=rows)
+            torch.sum(part, -2, keepdim=True, out=rows)
         return total
     return clips.spread.members.to(tokens.dtype) @ tokens.squeeze(0)
 
 
 def by_run(tensor: Tensor, clips: Clips) -> Iterator[Tensor]:
-    """Of each run of equally long clips, tokens (1, N, D) -> (num_clips, length, D), rows (B, D) -> (num_clips, 1, D); views."""
-    runs = equal_runs(clips.seqlens)
+    """Of each run of equally long clips, tokens (1, N, D) -> (num_clips, length, D), rows (B, D) -> (num_clips, 1, D), or both
+    without the first axis where it is one clip, since a view takes longer than the arithmetic of few tokens; views."""
     if tensor.dim() == 2:
-        return (part.unsqueeze(1) for part in tensor.split([num_clips for num_clips, _ in runs]))
-    parts = tensor.squeeze(0).split([num_clips * length for num_clips, length in runs])
-    return (part.view(num_clips, length, -1) for (num_clips, length), part in zip(runs, parts, strict=True))
+        parts = tensor.split([num_clips for num_clips, _ in clips.runs])
+        return (part if num_clips == 1 else part.unsqueeze(1) for (num_clips, _), part in zip(clips.runs, parts, strict=True))
+    parts = tensor.squeeze(0).split([num_clips * length for num_clips, length in clips.runs])
+    return (part if run[0] == 1 else part.view(*run, -1) for run, part in zip(clips.runs, parts, strict=True))
 
 
 def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
     """norm(tokens) (1 + scale) + shift: tokens (G, N/G, D), shift and scale (B, D) -> (G, N/G, D)."""
-    return _ModulatedNorm.apply(tokens, shift, scale, clips.seqlens, *(clips.spread or (None, None)))
+    return _ModulatedNorm.apply(tokens, shift, scale, clips.runs, *(clips.spread or (None, None)))
 
 
 def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
     """tokens + gate branch: tokens and branch (G, N/G, D), gate (B, D) -> (G, N/G, D)."""
-    return _GatedSum.apply(tokens, gate, branch, clips.seqlens, *(clips.spread or (None, None)))
+    return _GatedSum.apply(tokens, gate, branch, clips.runs, *(clips.spread or (None, None)))
 
 
 def normalise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,24 +113,24 @@ def normalise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.native_layer_norm(tokens, tokens.shape[-1:], None, None, EPS)
 
 
-def _clips(seqlens: tuple[int, ...], segments: Tensor | None, members: Tensor | None) -> Clips:
-    return Clips(seqlens, None if segments is None or members is None else Spread(segments, members))
+def _clips(runs: Runs, segments: Tensor | None, members: Tensor | None) -> Clips:
+    return Clips(runs, None if segments is None or members is None else Spread(segments, members))
 
 
 class _ModulatedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, shift: Tensor, scale: Tensor, seqlens: tuple[int, ...], *spread: Tensor | None) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, shift: Tensor, scale: Tensor, runs: Runs, *spread: Tensor | None) -> Tensor:
         with no_autocast(tokens.device):
             normed, mean, deviation = normalise(tokens)
             ctx.save_for_backward(tokens, scale, mean, deviation, *spread)
-            ctx.seqlens = seqlens
-            return over_clips(torch.addcmul, _clips(seqlens, *spread), normed, shift, normed, 1 + scale)
+            ctx.runs = runs
+            return over_clips(torch.addcmul, _clips(runs, *spread), normed, shift, normed, 1 + scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tokens, scale, mean, deviation, *spread = ctx.saved_tensors
-        clips = _clips(ctx.seqlens, *spread)
+        clips = _clips(ctx.runs, *spread)
         normed, _, _ = normalise(tokens)
         grad_scale = to_clips(normed.mul_(grad), clips)
         grad_normed = over_clips(torch.mul, clips, normed, grad, 1 + scale)
@@ -139,14 +140,14 @@ class _ModulatedNorm(torch.autograd.Function):
 
 class _GatedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, gate: Tensor, branch: Tensor, seqlens: tuple[int, ...], *spread: Tensor | None) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, gate: Tensor, branch: Tensor, runs: Runs, *spread: Tensor | None) -> Tensor:
         ctx.save_for_backward(gate, branch, *spread)
-        ctx.seqlens = seqlens
-        return over_clips(torch.addcmul, _clips(seqlens, *spread), torch.empty_like(tokens), tokens, gate, branch)
+        ctx.runs = runs
+        return over_clips(torch.addcmul, _clips(runs, *spread), torch.empty_like(tokens), tokens, gate, branch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gate, branch, *spread = ctx.saved_tensors
-        clips = _clips(ctx.seqlens, *spread)
+        clips = _clips(ctx.runs, *spread)
         return grad, to_clips(grad * branch, clips), over_clips(torch.mul, clips, torch.empty_like(grad), grad, gate), None, None, None

@@ -13,6 +13,7 @@ A clip may keep only some of its tokens (NaViT, 2307.06304, section 2.2): the ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from bench.shapes import Shape
 
+Runs = list[tuple[int, int]]  # (clips, length) of neighbours that are equally long
+
 
 class Pack(NamedTuple):
     """Clips as one row of patches, see the module's docstring. All but `order` are in the order of the pack."""
@@ -30,6 +33,7 @@ class Pack(NamedTuple):
     order: tuple[int, ...]  # indices of the clips as they are packed
     grids: tuple[Shape, ...]  # tokens of each clip, (T, H, W), before any are dropped
     kept: list[Tensor] | None  # of each clip, the indices of its tokens that stay (n,); None: all
+    places: Tensor | None  # (N, P) of `places_in_clips`; None where all clips have one grid and keep all of it
     cu_seqlens: Tensor  # (B + 1,) int32
     seqlens: tuple[int, ...]  # tokens of each clip
 
@@ -57,33 +61,54 @@ def pack(latents: list[Tensor], patch_size: Shape, kept: list[Tensor] | None = N
     grids = [(t // patch_size[0], h // patch_size[1], w // patch_size[2]) for _, t, h, w in (clip.shape for clip in latents)]
     seqlens = [len(rows) for rows in kept] if kept is not None else [t * h * w for t, h, w in grids]
     order = side_by_side(seqlens)
-    clips = [latents[clip] for clip in order]
+    clips, grids = [latents[clip] for clip in order], [grids[clip] for clip in order]
     kept = [kept[clip] for clip in order] if kept is not None else None
-    if kept is not None:
-        # Rows are copied to the device from the host's list, which does not wait for it.
-        rows = [part.to(clip.device, non_blocking=True) for part, clip in zip(kept, clips, strict=True)]
-        values = torch.cat([patchify(clip, patch_size).index_select(0, part) for clip, part in zip(clips, rows, strict=True)])  # (N, P)
-    elif len(set(grids)) == 1:  # one permutation for the batch instead of one a clip
+    packed = tuple(seqlens[clip] for clip in order)
+    cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(clips[0].device, non_blocking=True)  # (B + 1,)
+    places = None
+    if kept is None and len(set(grids)) == 1:  # one permutation for the batch
         values = patchify(torch.stack(clips), patch_size).flatten(0, 1)  # (N, P)
     else:
-        values = torch.cat([patchify(clip, patch_size) for clip in clips])  # (N, P)
-    packed = tuple(seqlens[clip] for clip in order)
-    cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(values.device, non_blocking=True)  # (B + 1,)
-    return Pack(values, order, tuple(grids[clip] for clip in order), kept, cu_seqlens, packed)
+        places = places_in_clips(grids, kept, cu_seqlens, sum(packed), len(clips[0]), patch_size)
+        values = torch.cat([clip.flatten() for clip in clips]).index_select(0, places.flatten()).view(places.shape)
+    return Pack(values, order, tuple(grids), kept, places, cu_seqlens, packed)
 
 
 def unpack(values: Tensor, packed: Pack, patch_size: Shape, shapes: list[Shape]) -> list[Tensor]:
     """(N, P) in the order of `packed` -> B clips (C, *shapes[i]) in the caller's. The inverse of `pack`, zero where a token was dropped."""
-    if packed.kept is None and len(set(shapes)) == 1:
+    if packed.places is None:
         return list(unpatchify(values.unflatten(0, (len(shapes), -1)), patch_size, shapes[0]))
-    clips: dict[int, Tensor] = {}
-    for place, (clip, patches) in enumerate(zip(packed.order, values.split(packed.seqlens), strict=True)):
-        if packed.kept is not None:
-            t, h, w = packed.grids[place]
-            rows = packed.kept[place].to(values.device, non_blocking=True)
-            patches = patches.new_zeros(t * h * w, patches.shape[1]).index_copy(0, rows, patches)
-        clips[clip] = unpatchify(patches, patch_size, shapes[clip])
-    return [clips[clip] for clip in range(len(shapes))]
+    channels = values.shape[1] // math.prod(patch_size)
+    sizes = [channels * math.prod(shapes[clip]) for clip in packed.order]
+    flat = values.new_zeros(sum(sizes)).index_copy(0, packed.places.flatten(), values.flatten())
+    parts = dict(zip(packed.order, flat.split(sizes), strict=True))
+    return [parts[clip].view(channels, *shape) for clip, shape in enumerate(shapes)]
+
+
+def places_in_clips(
+    grids: Sequence[Shape], kept: list[Tensor] | None, cu_seqlens: Tensor, num_tokens: int, channels: int, patch_size: Shape
+) -> Tensor:
+    """Where the values of each token lie in the clips, which are one flat tensor after another: (N, P) int64 on the device.
+
+    All clips at once: a few kernels for each clip of a large pack would take a GPU longer than the network.
+    """
+    device, (p_t, p_h, p_w) = cu_seqlens.device, patch_size
+    sizes = torch.tensor(grids, device="cpu")  # (B, 3) tokens
+    cells = sizes * torch.tensor(patch_size, device="cpu")  # (B, 3): T, H, W
+    volumes = cells.prod(1)
+    starts = channels * (volumes.cumsum(0) - volumes)
+    of_clips = torch.cat([starts[:, None], volumes[:, None], cells[:, 1:], sizes[:, 1:]], dim=1).to(device, non_blocking=True)  # (B, 6)
+    segments = segment_ids(cu_seqlens, num_tokens)  # (N,)
+    start, volume, height, width, rows, columns = of_clips.index_select(0, segments).unsqueeze(2).unbind(1)  # (N, 1) each
+    if kept is None:
+        token = torch.arange(num_tokens, device=device) - cu_seqlens.index_select(0, segments)
+    else:
+        token = torch.cat(kept).to(device, non_blocking=True)
+    row = token[:, None] // columns  # (N, 1), over all frames
+    first = start + ((row // rows * p_t * height) + row % rows * p_h) * width + token[:, None] % columns * p_w
+    value = torch.arange(channels * p_t * p_h * p_w, device=device)  # (P,): of a channel, then t, h and w
+    w, h, t, channel = value % p_w, value // p_w % p_h, value // (p_h * p_w) % p_t, value // (p_t * p_h * p_w)
+    return first + channel * volume + (t * height + h) * width + w
 
 
 def side_by_side(seqlens: Sequence[int]) -> tuple[int, ...]:
@@ -98,7 +123,7 @@ def side_by_side(seqlens: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(range(len(seqlens)), key=lambda clip: first[seqlens[clip]]))
 
 
-def equal_runs(seqlens: tuple[int, ...]) -> list[tuple[int, int]]:
+def equal_runs(seqlens: Sequence[int]) -> Runs:
     """(clips, length) of each run of equally long neighbours.
 
     >>> equal_runs((4, 4, 6, 4))

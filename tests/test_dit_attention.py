@@ -48,7 +48,7 @@ def test_agrees_with_a_block_diagonal_mask(monkeypatch: pytest.MonkeyPatch, seql
     monkeypatch.setattr(attention_cpu, "LONG", (long, long))
     monkeypatch.setattr(attention_cpu, "SCORES", scores)
     qkv = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0))
-    ours = with_gradient(lambda leaf: attend(leaf, cumulative(seqlens), seqlens), qkv)
+    ours = with_gradient(lambda leaf: attend(leaf, cumulative(seqlens), equal_runs(seqlens)), qkv)
     for part, expected in zip(ours, with_gradient(lambda leaf: block_diagonal(leaf, seqlens), qkv), strict=True):
         assert_close(part, expected, atol=1e-5, rtol=1e-5)
 
@@ -73,9 +73,9 @@ def test_clip_by_clip_equals_one_batched_call() -> None:
     attention = Attention(16, 2)
     tokens = torch.randn(3, 4, 16)  # three clips of four tokens
     cu_seqlens = cumulative((4, 4, 4))
-    batched = attention(tokens, None, cu_seqlens, (4, 4, 4))
+    batched = attention(tokens, None, cu_seqlens, [(3, 4)])
     for clip, expected in zip(tokens, batched, strict=True):
-        assert_close(attention(clip[None], None, cu_seqlens[:2], (4,))[0], expected)
+        assert_close(attention(clip[None], None, cu_seqlens[:2], [(1, 4)])[0], expected)
 
 
 @needs_onednn
@@ -83,10 +83,10 @@ def test_products_keep_no_more_than_the_fused_kernel_and_few_scores(monkeypatch:
     def used_bytes(num_clips: int) -> tuple[int, int]:
         """Peak of a forward and backward, and what forward leaves to backward, of clips with 1024 tokens in all."""
         attention, tokens = Attention(64, 2), torch.randn(num_clips, 1024 // num_clips, 64, requires_grad=True)
-        seqlens = num_clips * (1024 // num_clips,)
+        runs = [(num_clips, 1024 // num_clips)]
         with StorageMeter(list(attention.parameters()), tokens) as meter:
             before_bytes = meter.alive_bytes
-            output = attention(tokens, None, torch.empty(0), seqlens)
+            output = attention(tokens, None, torch.empty(0), runs)
             kept_bytes = meter.alive_bytes - before_bytes
             output.sum().backward()
         return meter.peak_bytes, kept_bytes
