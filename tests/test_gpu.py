@@ -1,5 +1,8 @@
 """What only a CUDA device can show: kernels, precision, memory, synchronisation. `tox -e gpu`."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,19 @@ SHAPE = (4, 6, 4)
 def fresh_accelerate_state() -> None:
     """accelerate remembers device and precision for the whole process; a cell has a process of its own."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@contextmanager
+def waiting_forbidden() -> Iterator[None]:
+    """RuntimeError where the host waits for the device inside."""
+    torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 BACKBONES = ["dit:DiT-XS/2", "baselines:UNet-XS"]
@@ -126,12 +142,9 @@ def test_any_policy_trains_resumes_and_never_waits(tmp_path: Path, backbone: str
     watch = StopWatch(first.device)
     for _ in range(3):
         first.step(watch)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_forbidden():
         for _ in range(4):
             first.step(watch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     first.save()
     assert made().state.step == 7
     assert len(made().train().loss) == 12
@@ -144,13 +157,9 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, backbone: str, precis
     watch = StopWatch(made.device)
     for _ in range(3):  # the second step is metered
         made.step(watch)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_forbidden():
         for _ in range(3):
             made.step(watch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", [name for name in suite() if name.startswith(("train", "sample", "packed"))])
