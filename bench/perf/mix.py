@@ -37,7 +37,7 @@ def draw_clips(num: int, *, max_frames: int = 8, seed: int = 0) -> list[Shape]:
 def packs(budget: int, *, max_frames: int = 8, seed: int = 0) -> Iterator[list[Shape]]:
     """Packs of at most `budget` tokens without end, each of other clips."""
     while True:
-        clips = draw_clips(256, max_frames=max_frames, seed=seed)
+        clips = draw_clips(max(256, budget // 8), max_frames=max_frames, seed=seed)
         for pack in pack_greedily([num_tokens(shape) for shape in clips], budget)[:-4]:  # the last ones are leftovers
             yield [clips[clip] for clip in pack]
         seed += 1

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bench.backbone import load_backbone
+from bench.diffusion import mean_square
 from bench.perf.mix import num_tokens, packs, uniform_like
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
@@ -31,6 +31,7 @@ HEADS = {
     #     heads  width of one
     "XS": (  4,     32),
     "S":  (  6,     64),
+    "B":  ( 12,     64),
 }
 # fmt: on
 IN_PACKS = (  # of the changes that the backbone names, those that matter to packs
@@ -44,11 +45,11 @@ IN_PACKS = (  # of the changes that the backbone names, those that matter to pac
 class Batch:
     """Random clips and what to predict of them."""
 
-    def __init__(self, shapes: Sequence[Shape], seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.latents, self.targets = ([torch.randn(4, *shape, generator=generator) for shape in shapes] for _ in range(2))
-        self.timesteps = torch.rand(len(shapes), generator=generator)
-        self.labels = torch.arange(len(shapes)) % SPEC.num_labels
+    def __init__(self, shapes: Sequence[Shape], device: str = "cpu") -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.latents, self.targets = ([torch.randn(4, *shape, generator=generator).to(device) for shape in shapes] for _ in range(2))
+        self.timesteps = torch.rand(len(shapes), generator=generator).to(device)
+        self.labels = (torch.arange(len(shapes)) % SPEC.num_labels).to(device)
         self.num_tokens = sum(map(num_tokens, shapes))
 
 
@@ -62,12 +63,17 @@ def dit(size: str) -> Any:
 
 
 def step_s(model: nn.Module, batch: Batch, **kwargs: Any) -> float:
-    """Seconds of one training step."""
+    """Seconds of forward, mean square and backward; on a GPU in bfloat16 under autocast, waited for."""
+    on_gpu = batch.timesteps.is_cuda
     model.zero_grad(set_to_none=True)
+    if on_gpu:
+        torch.cuda.synchronize()
     start_s = time.perf_counter()
-    predictions = model(batch.latents, batch.timesteps, batch.labels, **kwargs)
-    pairs = zip(predictions, batch.targets, strict=True)
-    torch.stack([F.mse_loss(prediction, target) for prediction, target in pairs]).mean().backward()
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_gpu):
+        predictions = model(batch.latents, batch.timesteps, batch.labels, **kwargs)
+    mean_square(predictions, batch.targets).backward()
+    if on_gpu:
+        torch.cuda.synchronize()
     return time.perf_counter() - start_s
 
 
@@ -97,7 +103,7 @@ def report(benchmark: Any, table: str, case: str, ratios: dict[str, list[float]]
 
 
 @pytest.mark.perf
-@pytest.mark.parametrize("size", ["XS", "S"])
+@pytest.mark.parametrize("size", ROUNDS)
 def test_pack_against_padding(benchmark: Any, size: str, threads: int) -> None:
     model = dit(size)
     padded = importlib.import_module("dit.controls").Padded(model)
@@ -113,7 +119,7 @@ def test_pack_against_padding(benchmark: Any, size: str, threads: int) -> None:
 
 
 @pytest.mark.perf
-@pytest.mark.parametrize("size", ["XS", "S"])
+@pytest.mark.parametrize("size", ROUNDS)
 def test_pack_against_equal_clips(benchmark: Any, size: str, threads: int) -> None:
     """A token of a pack against a token of a batch of one shape, as many of them and each seeing as many."""
     model, shapes = dit(size), list(itertools.islice(packs(BUDGET, seed=1), ROUNDS[size] + 1))
@@ -130,7 +136,7 @@ def test_pack_against_equal_clips(benchmark: Any, size: str, threads: int) -> No
 
 @pytest.mark.perf
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("size", ["XS", "S"])
+@pytest.mark.parametrize("size", ROUNDS)
 def test_dropping_half_of_the_tokens(benchmark: Any, size: str) -> None:
     """The clips of a pack with every second token kept, against all of them."""
     model, shapes = dit(size), list(itertools.islice(packs(BUDGET, seed=2), ROUNDS[size] + 1))
@@ -170,7 +176,7 @@ def test_gain_in_packs(benchmark: Any, change: str, mix: str) -> None:
 @pytest.mark.perf
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("size", ["XS", "S"])
+@pytest.mark.parametrize("size", ROUNDS)
 def test_attention_kernels(benchmark: Any, size: str, precision: torch.dtype, threads: int) -> None:
     """Attention alone, forward and backward, inside each clip of a pack, as the second and later blocks of a network meet its shapes."""
     kernels = importlib.import_module("dit.controls").KERNELS
