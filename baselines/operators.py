@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MOST_PROBLEMS = 65535  # small attentions in one launch of a fused kernel: CUDA's grids end there (pytorch/pytorch issue 142228)
+
 
 def on_cpu(tensor: Tensor) -> bool:
     """The one question asked about devices; what follows from it is said where it is asked."""
@@ -91,7 +93,9 @@ def attention_over_time(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = scores.softmax(dim=1).transpose(1, 2) @ value
     else:
         query, key, value = (each.unflatten(0, (-1, heads)) for each in (query, key, value))  # (B S, K, T, E)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        parts = zip(*(each.split(MOST_PROBLEMS) for each in (query, key, value)), strict=True)
+        outputs = [F.scaled_dot_product_attention(*part) for part in parts]
+        mixed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return mixed.view(batch, cells, heads, num_frames, width).permute(0, 3, 1, 2, 4)
 
 

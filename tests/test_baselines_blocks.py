@@ -137,6 +137,18 @@ def test_norm_silu(shape: tuple[int, ...], layout: torch.memory_format) -> None:
 
 
 @pytest.mark.usefixtures("device_choices")
+def test_attention_over_time_in_as_many_launches_as_a_device_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = (torch.randn(2, 5, 3, 2, 4) for _ in range(3))  # 6 problems of 2 heads
+    whole = operators.attention_over_time(query, key, value)
+    monkeypatch.setattr(operators, "on_cpu", lambda tensor: False)
+    monkeypatch.setattr(operators, "MOST_PROBLEMS", 4)
+    sizes: list[int] = []
+    plain = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *parts: (sizes.append(len(parts[0])), plain(*parts))[1])
+    assert_close(operators.attention_over_time(query, key, value), whole)
+    assert sizes == [4, 2]
+
+
 def test_norm_silu_of_half_precision_maps_is_exact_inside_and_half_outside() -> None:
     norm = nn.GroupNorm(2, 6)
     maps = (torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0)) + 50).bfloat16().requires_grad_()

@@ -10,6 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
+from baselines.operators import attention_over_time
 from bench.backbone import load_backbone
 from bench.canary import run_canaries
 from bench.meters.clock import StepTimer, StopWatch
@@ -115,6 +116,16 @@ def test_mixed_shapes_agree_with_the_loop_in_half_precision() -> None:
         for index, clip in enumerate(latents):
             alone = network([clip], timesteps[index : index + 1], labels[index : index + 1])[0]
             assert_close(together[index].float(), alone.float(), atol=0.05, rtol=0.05)
+
+
+def test_attention_over_time_takes_any_number_of_cells() -> None:
+    """CUDA's fused kernels end at 65535 problems: a step of images has more."""
+    parts = [torch.randn(300, 2, 256, 1, 8, device="cuda", requires_grad=True) for _ in range(3)]
+    mixed = attention_over_time(*parts)
+    mixed.sum().backward()
+    alone = attention_over_time(*(part[-1:].detach().cpu() for part in parts))
+    assert_close(mixed[-1:].cpu(), alone, rtol=1e-4, atol=1e-5)
+    assert all(part.grad is not None and bool(part.grad.isfinite().all()) for part in parts)
 
 
 MIXED = [(4, 4, 6, 4), (4, 1, 4, 8), (4, 2, 4, 4), (4, 4, 2, 6)]
