@@ -49,7 +49,7 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         tables |= {name: [row for row in rows if row["table"] == name] for name in names}
         commits |= dict.fromkeys(names, content["commit_info"]["id"][:9])
         processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
-        machines.append(f"{processor}, torch {_version(content)}")
+        machines.append(f"{_first(content, 'gpu') or processor}, torch {_first(content, 'torch') or 'unknown'}")
         if machines[-1] != machines[0]:
             raise ValueError(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")
     out.mkdir(parents=True, exist_ok=True)
@@ -108,9 +108,9 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
     return header + [f"| {' | '.join(row)} |" for row in shown.to_numpy()]
 
 
-def _version(content: dict[str, Any]) -> str:
-    versions = [benchmark["extra_info"].get("torch") for benchmark in content["benchmarks"]]
-    return next((version for version in versions if version), "unknown")
+def _first(content: dict[str, Any], name: str) -> str | None:
+    """The first value that a benchmark left under this name."""
+    return next((value for benchmark in content["benchmarks"] if (value := benchmark["extra_info"].get(name))), None)
 
 
 def main(paths: list[Path], out: Annotated[Path, typer.Option(help="Folder of the tables.")]) -> None:

@@ -90,7 +90,8 @@ def alternate(benchmark: Any, rounds: int, calls: Callable[[int], dict[str, Call
     one_round()
     times.clear()  # the warm-up
     benchmark.pedantic(one_round, rounds=rounds)
-    benchmark.extra_info.update(times_s=times, torch=torch.__version__)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    benchmark.extra_info.update(times_s=times, torch=torch.__version__, gpu=gpu)
     first = next(name for name in calls(0))
     return {name: [other / own for other, own in zip(series, times[first], strict=True)] for name, series in times.items() if name != first}
 
