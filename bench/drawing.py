@@ -57,7 +57,7 @@ class Drawn:
         policy keeps images and videos apart or mixes them.
         """
         if self.mask is not None:
-            # By a product and not by an index: how many cells an index picks would have to be asked of the device.
+            # By `where` and not by an index: how many cells an index picks would have to be asked of the device.
             found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
             return torch.where(self.mask, found, 0).square().sum() / self.num_values
         predictions = backbone(self.latents, self.timesteps, self.labels)

@@ -26,7 +26,7 @@ class Oracle:
         for clip, alpha, sigma in zip(latents, alphas, sigmas, strict=True):
             data = torch.full_like(clip, 0.5)
             noise = (clip - alpha * data) / sigma
-            predictions.append(self.path.target(data, noise, alpha, sigma))
+            predictions += self.path.target([data], [noise], [float(alpha)], [float(sigma)])
         return predictions
 
 
