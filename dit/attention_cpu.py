@@ -2,7 +2,7 @@
 
 Torch's fused kernel multiplies small blocks by MKL, which leaves half of some processors idle (see `dit/linear.py`) and gains
 nothing in bfloat16. So in bfloat16 attention is products of many heads at once, and in float32, where clips are long, products of
-whole matrices by oneDNN, a head at a time; short clips keep the fused kernel. `bench/perf/test_packing.py` measures all of them.
+whole matrices by oneDNN, a head at a time; short clips keep the fused kernel, and so do narrow heads in bfloat16 on several threads. `bench/perf/test_packing.py` measures all of them.
 Products are of a few heads or queries at a time, and backward computes the weights again, so that memory stays that of the fused kernel.
 """
 
@@ -23,6 +23,7 @@ from dit.packing import Runs
 # Multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel: on one
 # thread, and on several, which share out one call better than many and wait at the end of each.
 LONG = (2**22, 2**26)
+WIDE = 64  # of a head, from which bfloat16 products are faster than the fused kernel on several threads too
 SCORES = 2**19  # of whole matrices, how many scores at a time: they stay in the cache
 SCORES_PER_QUERY = 4  # of many heads, the size of their scores in sizes of all queries
 
@@ -102,9 +103,10 @@ def heads_of_runs(packed: Tensor, runs: Runs) -> Iterator[Tensor]:
 def choose(heads: Tensor) -> Product | None:
     """How to multiply for clips with heads (..., length, E); None for the fused kernel."""
     length, head_dim = heads.shape[-2:]
-    least = LONG[torch.get_num_threads() > 1]
+    several_threads = torch.get_num_threads() > 1
+    least = LONG[several_threads]
     if heads.dtype == torch.bfloat16:
-        return many_heads
+        return None if several_threads and head_dim < WIDE else many_heads
     return whole_matrices if length**2 * head_dim >= least and takes_onednn(heads) else None
 
 

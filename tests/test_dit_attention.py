@@ -60,10 +60,11 @@ def test_kernel_follows_length_threads_and_precision(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert kernel(1023) is None and kernel(1024) is whole_matrices
+    assert kernel(512, 32, torch.bfloat16) is None and kernel(16, 64, torch.bfloat16) is attention_cpu.many_heads
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert kernel(255) is None and kernel(256) is whole_matrices
     assert kernel(361, 32) is None and kernel(363, 32) is whole_matrices
-    assert kernel(16, dtype=torch.bfloat16) is kernel(512, dtype=torch.bfloat16) is attention_cpu.many_heads
+    assert kernel(16, 32, torch.bfloat16) is kernel(512, 32, torch.bfloat16) is attention_cpu.many_heads
     assert kernel(512, dtype=torch.float64) is None
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
         assert kernel(512) is None
@@ -106,6 +107,7 @@ def test_products_keep_no_more_than_the_fused_kernel_and_few_scores(monkeypatch:
 def test_products_in_bfloat16_are_attention(monkeypatch: pytest.MonkeyPatch, seqlens: tuple[int, ...], scores_per_query: int) -> None:
     """As near to float32 as torch's own kernel, forward and backward."""
     monkeypatch.setattr(attention_cpu, "SCORES_PER_QUERY", scores_per_query)
+    monkeypatch.setattr(attention_cpu, "WIDE", 8)  # whatever the number of threads
     qkv, runs = torch.randn(sum(seqlens), 3, 2, 8, generator=torch.Generator().manual_seed(0)), equal_runs(seqlens)
     exact = with_gradient(lambda leaf: attend_in_turn(leaf, runs), qkv)
     torchs = with_gradient(lambda leaf: attend_in_turn(leaf, runs), qkv.bfloat16())
