@@ -2,8 +2,9 @@
 
 Torch's fused kernel multiplies small blocks by MKL, which leaves half of some processors idle (see `dit/linear.py`) and gains
 nothing in bfloat16. So in bfloat16 attention is products of many heads at once, and in float32, where clips are long, products of
-whole matrices by oneDNN, a head at a time; short clips keep the fused kernel, and so do narrow heads in bfloat16 on several threads. `bench/perf/test_packing.py` measures all of them.
-Products are of a few heads or queries at a time, and backward computes the weights again, so that memory stays that of the fused kernel.
+whole matrices by oneDNN, a head at a time; short clips keep the fused kernel, and so do narrow heads in
+bfloat16 on several threads. `bench/perf/test_packing.py` measures all of them. Products are of a few heads or queries at a time,
+and backward computes the weights again, so that memory stays that of the fused kernel.
 """
 
 from __future__ import annotations
