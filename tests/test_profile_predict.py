@@ -183,7 +183,7 @@ def test_the_code_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_long_clip_of_a_gpu_needs_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the DiT has bfloat16 attention as products, whose scores grow with the square of the length; a GPU's kernel has none."""
     monkeypatch.setattr(torch.version, "cuda", None)
-    name, point, twice = "dit:DiT-XS/2", Point(batch_size=1, shape=(256, 16, 16)), Point(batch_size=1, shape=(512, 16, 16))
+    name, point, twice = "dit:DiT-S/2{depth: 2}", Point(batch_size=1, shape=(256, 16, 16)), Point(batch_size=1, shape=(512, 16, 16))
     on_gpu = Predictor(name, SPEC, "bf16", "cuda")
     on_cpu = Predictor(name, SPEC, "bf16", "cpu")
     growth = [predictor.peak("sampling", twice).num_bytes / predictor.peak("sampling", point).num_bytes for predictor in (on_gpu, on_cpu)]
