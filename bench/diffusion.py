@@ -84,17 +84,20 @@ def noised(path: Path, latents: list[Tensor], noise: list[Tensor], timesteps: Te
 
 
 def scaled(clips: list[Tensor], factors: list[float]) -> tuple[Tensor, ...]:
-    """Each clip times its own factor: on a GPU, where launching kernels clip by clip takes longer than the network, all in one."""
+    """B clips (C, T_i, H_i, W_i), each times its own factor, same shapes.
+
+    All in one: on a GPU launching kernels clip by clip takes longer than the network.
+    """
     return torch._foreach_mul(clips, factors)
 
 
 def mean_square(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Mean squared error over all values of all clips, float32."""
+    """Mean squared error over all values of B clips (C, T_i, H_i, W_i), () float32: a larger clip weighs more."""
     return differences(predictions, targets).square().mean()
 
 
 def differences(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """All values of all clips in a row, prediction less target, float32: a few kernels, however many clips there are."""
+    """B clips (C, T_i, H_i, W_i) -> prediction less target, all values in a row, float32: a few kernels, however many clips there are."""
     prediction, target = (torch.cat([clip.flatten() for clip in clips]) for clips in (predictions, targets))
     return prediction.float() - target
 

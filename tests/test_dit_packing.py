@@ -35,6 +35,18 @@ def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
         assert torch.equal(clip, restored)
 
 
+@pytest.mark.parametrize("patch_size", [(1, 2, 2), (2, 2, 2), (2, 1, 1)])
+def test_a_mixed_pack_has_the_patches_of_each_clip(patch_size: tuple[int, int, int]) -> None:
+    """Gathered by one index, they are those of the plain permutation, clip by clip."""
+    latents = [torch.randn(3, *shape) for shape in MIXED]
+    packed = pack(latents, patch_size)
+    assert packed.places is not None
+    assert torch.equal(packed.values, torch.cat([patchify(latents[clip], patch_size) for clip in packed.order]))
+    kept = [torch.arange(0, len(patchify(clip, patch_size)), 2) for clip in latents]
+    some = pack(latents, patch_size, kept)
+    assert torch.equal(some.values, torch.cat([patchify(latents[clip], patch_size)[kept[clip]] for clip in some.order]))
+
+
 @pytest.mark.parametrize("shapes", [MIXED, [(2, 4, 6)] * 4])
 def test_what_was_dropped_is_zero_and_the_rest_is_restored(shapes: list[tuple[int, int, int]]) -> None:
     latents = [torch.randn(3, *shape) for shape in shapes]

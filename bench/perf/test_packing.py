@@ -42,6 +42,9 @@ IN_PACKS = (  # of the changes that the backbone names, those that matter to pac
 )
 
 
+Ratios = dict[str, list[float]]  # name of a contender -> of every round, its seconds over those of ours
+
+
 class Batch:
     """Random clips and what to predict of them."""
 
@@ -64,75 +67,114 @@ def dit(size: str) -> Any:
 
 def step_s(model: nn.Module, batch: Batch, **kwargs: Any) -> float:
     """Seconds of forward, mean square and backward; on a GPU in bfloat16 under autocast, waited for."""
-    on_gpu = batch.timesteps.is_cuda
+    device = batch.timesteps.device.type
     model.zero_grad(set_to_none=True)
-    if on_gpu:
-        torch.cuda.synchronize()
+    wait(device)
     start_s = time.perf_counter()
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_gpu):
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device == "cuda"):
         predictions = model(batch.latents, batch.timesteps, batch.labels, **kwargs)
     mean_square(predictions, batch.targets).backward()
-    if on_gpu:
-        torch.cuda.synchronize()
+    wait(device)
     return time.perf_counter() - start_s
 
 
-def alternate(benchmark: Any, rounds: int, calls: Callable[[int], dict[str, Callable[[], float]]]) -> dict[str, list[float]]:
-    """Of every round, (seconds of each other call / seconds of the first). `calls` makes those of a round; order alternates."""
+def wait(device: str) -> None:
+    """For what was asked of a GPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def alternate(benchmark: Any, rounds: int, calls: Callable[[int], dict[str, Callable[[], float]]], *, warm: bool = False) -> Ratios:
+    """Of every round, (seconds of each other call / seconds of the first). `calls` makes those of a round; order alternates.
+
+    With `warm` each is called twice and the second counts: for shapes that are new, the first looks for kernels or fills caches.
+    """
     times: dict[str, list[float]] = {}
 
     def one_round() -> None:
         number = len(next(iter(times.values()), []))
         made = list(calls(number).items())
         for name, call in made if number % 2 else reversed(made):
+            if warm:
+                call()
             times.setdefault(name, []).append(call())
 
     one_round()
     times.clear()  # the warm-up
     benchmark.pedantic(one_round, rounds=rounds)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    benchmark.extra_info.update(times_s=times, torch=torch.__version__, gpu=gpu)
+    benchmark.extra_info.update(times_s=times, torch=torch.__version__)
     first = next(name for name in calls(0))
     return {name: [other / own for other, own in zip(series, times[first], strict=True)] for name, series in times.items() if name != first}
 
 
-def report(benchmark: Any, table: str, case: str, ratios: dict[str, list[float]], **fields: Any) -> None:
+def report(benchmark: Any, table: str, case: str, ratios: Ratios, **fields: Any) -> None:
     """A row for each ratio."""
     benchmark.extra_info["rows"] = [
         {"table": table, "case": case, "against": name, **fields, **of_pairs(values)} for name, values in ratios.items()
     ]
 
 
-@pytest.mark.perf
-@pytest.mark.parametrize("size", ROUNDS)
-def test_pack_against_padding(benchmark: Any, size: str, threads: int) -> None:
-    model = dit(size)
+def against_padding(benchmark: Any, size: str, shapes: list[list[Shape]], device: str = "cpu", **fields: Any) -> None:
+    """A step of each pack of `shapes` after the first, against the same clips padded to the longest and masked."""
+    model = dit(size).to(device)
     padded = importlib.import_module("dit.controls").Padded(model)
-    shapes = list(itertools.islice(packs(BUDGET), ROUNDS[size] + 1))
 
     def calls(number: int) -> dict[str, Callable[[], float]]:
-        batch = Batch(shapes[number])
-        return {"packed": lambda: step_s(model, batch), "padded to the longest clip, masked": lambda: step_s(padded, batch)}
+        batch = Batch(shapes[number], device)
+        return {"packed": partial(step_s, model, batch), "padded to the longest clip, masked": partial(step_s, padded, batch)}
 
-    ratios = alternate(benchmark, ROUNDS[size], calls)
+    ratios = alternate(benchmark, len(shapes) - 1, calls, warm=device == "cuda")
     real = [sum(map(num_tokens, pack)) / len(pack) / max(map(num_tokens, pack)) for pack in shapes]
-    report(benchmark, "packing", f"DiT-{size}/2", ratios, threads=threads, padding=1 - sum(real) / len(real))
+    report(benchmark, "packing", f"DiT-{size}/2", ratios, **fields, padding=1 - sum(real) / len(real))
 
 
-@pytest.mark.perf
-@pytest.mark.parametrize("size", ROUNDS)
-def test_pack_against_equal_clips(benchmark: Any, size: str, threads: int) -> None:
+def against_equal_clips(benchmark: Any, size: str, shapes: list[list[Shape]], device: str = "cpu", **fields: Any) -> None:
     """A token of a pack against a token of a batch of one shape, as many of them and each seeing as many."""
-    model, shapes = dit(size), list(itertools.islice(packs(BUDGET, seed=1), ROUNDS[size] + 1))
+    model = dit(size).to(device)
 
     def calls(number: int) -> dict[str, Callable[[], float]]:
-        mixed, uniform = Batch(shapes[number]), Batch(uniform_like(shapes[number]))
+        mixed, uniform = Batch(shapes[number], device), Batch(uniform_like(shapes[number]), device)
         return {
             "packed": lambda: step_s(model, mixed) / mixed.num_tokens,
             "equal clips, a token": lambda: step_s(model, uniform) / uniform.num_tokens,
         }
 
-    report(benchmark, "packing", f"DiT-{size}/2", alternate(benchmark, ROUNDS[size], calls), threads=threads, padding=0.0)
+    ratios = alternate(benchmark, len(shapes) - 1, calls, warm=device == "cuda")
+    report(benchmark, "packing", f"DiT-{size}/2", ratios, **fields, padding=0.0)
+
+
+def by_kernel(benchmark: Any, size: str, shapes: list[list[Shape]], precision: torch.dtype, device: str = "cpu", **fields: Any) -> None:
+    """Attention alone, forward and backward, inside each clip of a pack, as the second and later blocks of a network meet its shapes."""
+    kernels = importlib.import_module("dit.controls").KERNELS
+
+    def attend_s(kernel: Any, shapes: list[Shape]) -> float:
+        seqlens = tuple(map(num_tokens, shapes))
+        generator = torch.Generator().manual_seed(0)
+        qkv = torch.randn(sum(seqlens), 3, *HEADS[size], generator=generator).to(device, precision).requires_grad_()
+        upper = torch.randn(sum(seqlens), *HEADS[size], generator=generator).to(device, precision)
+        wait(device)
+        start_s = time.perf_counter()
+        kernel(qkv, seqlens).backward(upper)
+        wait(device)
+        return time.perf_counter() - start_s
+
+    def calls(number: int) -> dict[str, Callable[[], float]]:
+        return {name: partial(attend_s, kernel, shapes[number]) for name, kernel in kernels.items()}
+
+    case = f"{HEADS[size][0]} heads of {HEADS[size][1]}, {str(precision).removeprefix('torch.')}"
+    report(benchmark, "attention", case, alternate(benchmark, len(shapes) - 1, calls, warm=True), **fields)
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", ROUNDS)
+def test_pack_against_padding(benchmark: Any, size: str, threads: int) -> None:
+    against_padding(benchmark, size, list(itertools.islice(packs(BUDGET), ROUNDS[size] + 1)), threads=threads)
+
+
+@pytest.mark.perf
+@pytest.mark.parametrize("size", ROUNDS)
+def test_pack_against_equal_clips(benchmark: Any, size: str, threads: int) -> None:
+    against_equal_clips(benchmark, size, list(itertools.islice(packs(BUDGET, seed=1), ROUNDS[size] + 1)), threads=threads)
 
 
 @pytest.mark.perf
@@ -179,22 +221,4 @@ def test_gain_in_packs(benchmark: Any, change: str, mix: str) -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", ROUNDS)
 def test_attention_kernels(benchmark: Any, size: str, precision: torch.dtype, threads: int) -> None:
-    """Attention alone, forward and backward, inside each clip of a pack, as the second and later blocks of a network meet its shapes."""
-    kernels = importlib.import_module("dit.controls").KERNELS
-    shapes = list(itertools.islice(packs(BUDGET, seed=4), ROUNDS[size] + 1))
-
-    def attend_s(kernel: Any, shapes: list[Shape]) -> float:
-        seqlens = tuple(map(num_tokens, shapes))
-        generator = torch.Generator().manual_seed(0)
-        qkv = torch.randn(sum(seqlens), 3, *HEADS[size], generator=generator).to(precision).requires_grad_()
-        upper = torch.randn(sum(seqlens), *HEADS[size], generator=generator).to(precision)
-        kernel(qkv, seqlens).backward(upper)
-        start_s = time.perf_counter()
-        kernel(qkv, seqlens).backward(upper)
-        return time.perf_counter() - start_s
-
-    def calls(number: int) -> dict[str, Callable[[], float]]:
-        return {name: partial(attend_s, kernel, shapes[number]) for name, kernel in kernels.items()}
-
-    case = f"{HEADS[size][0]} heads of {HEADS[size][1]}, {str(precision).removeprefix('torch.')}"
-    report(benchmark, "attention", case, alternate(benchmark, ROUNDS[size], calls), threads=threads)
+    by_kernel(benchmark, size, list(itertools.islice(packs(BUDGET, seed=4), ROUNDS[size] + 1)), precision, threads=threads)

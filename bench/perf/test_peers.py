@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.fitting import shape_text
 from bench.meters.flops import flops_of
 from bench.perf.mix import num_tokens, packs
 from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
@@ -33,7 +34,8 @@ SIZES = {
     "B":  (  12,    768,    12),
 }
 # fmt: on
-VIDEO: Shape = (8, 16, 16)  # latents of each clip given to Latte, four in a batch
+MODULES = ["na_vit", "na_vit_nested_tensor"]  # of vit-pytorch: a mask of the whole pack, and nested tensors
+VIDEO: Shape = (8, 16, 16)  # latents of each clip given to Latte
 TEXT_WIDTH = 8  # of a token of text that it asks for
 LARGEST = 64  # cells of a side that NaViT learns positions for
 
@@ -103,37 +105,46 @@ def rates(benchmark: Any, tokens: int, peer: str) -> dict[str, float]:
     return {f"{name}_tokens_per_s": tokens / statistics.median(times_s[key]) for name, key in (("our", "ours"), ("their", peer))}
 
 
-@pytest.mark.perf
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("module", ["na_vit", "na_vit_nested_tensor"])
-@pytest.mark.parametrize("size", ROUNDS)
-def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str, threads: int) -> None:
-    theirs, ours = NaViT(module, size), dit(size)
-    shapes = list(itertools.islice(packs(BUDGET, max_frames=1), ROUNDS[size] + 1))
-    peer = "vit-pytorch's NaViT" + (", nested tensors" if theirs.nested else "")
+def against_navit(benchmark: Any, size: str, module: str, shapes: list[list[Shape]], device: str = "cpu", **fields: Any) -> None:
+    """A step of each pack of images after the first, against vit-pytorch's."""
+    theirs, ours = NaViT(module, size).to(device), dit(size).to(device)
+    peer = "vit-pytorch's NaViT" + (", nested tensors" if "nested" in module else "")
 
     def calls(number: int) -> dict[str, Callable[[], float]]:
-        return {"ours": partial(step_s, ours, Batch(shapes[number])), peer: partial(logits_step_s, theirs, Batch(shapes[number]))}
+        mine, other = (Batch(shapes[number], device) for _ in range(2))
+        return {"ours": partial(step_s, ours, mine), peer: partial(logits_step_s, theirs, other)}
 
-    ratios = alternate(benchmark, ROUNDS[size], calls)
-    tokens = sum(sum(map(num_tokens, pack)) for pack in shapes[1:]) // ROUNDS[size]
-    report(benchmark, "peers", f"DiT-{size}/2, images of any size", ratios, threads=threads, **rates(benchmark, tokens, peer))
+    ratios = alternate(benchmark, len(shapes) - 1, calls, warm=device == "cuda")
+    tokens = sum(sum(map(num_tokens, pack)) for pack in shapes[1:]) // (len(shapes) - 1)
+    report(benchmark, "peers", f"DiT-{size}/2, images of any size", ratios, **fields, **rates(benchmark, tokens, peer))
+
+
+def against_latte(benchmark: Any, size: str, num_clips: int, rounds: int, device: str = "cpu", **fields: Any) -> None:
+    """A step of clips of one shape against diffusers'."""
+    theirs, ours = Latte(size).to(device), dit(size).to(device)
+    shapes = [VIDEO] * num_clips
+    peer = "diffusers' LatteTransformer3DModel"
+
+    def calls(number: int) -> dict[str, Callable[[], float]]:
+        return {"ours": partial(step_s, ours, Batch(shapes, device)), peer: partial(step_s, theirs, Batch(shapes, device))}
+
+    ratios = alternate(benchmark, rounds, calls, warm=device == "cuda")
+    with torch.device("meta"):
+        models: list[Any] = [dit(size), Latte(size)]
+        flops = [flops_of(model, SPEC, VIDEO) for model in models]
+    fields |= rates(benchmark, sum(map(num_tokens, shapes)), peer) | {"our_flops_over_theirs": flops[0] / flops[1]}
+    report(benchmark, "peers", f"DiT-{size}/2, {num_clips} clips of {shape_text(VIDEO)}", ratios, **fields)
+
+
+@pytest.mark.perf
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("size", ROUNDS)
+def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str, threads: int) -> None:
+    against_navit(benchmark, size, module, list(itertools.islice(packs(BUDGET, max_frames=1), ROUNDS[size] + 1)), threads=threads)
 
 
 @pytest.mark.perf
 @pytest.mark.parametrize("size", ROUNDS)
 def test_equal_clips_against_latte(benchmark: Any, size: str, threads: int) -> None:
-    theirs, ours = Latte(size), dit(size)
-    shapes = [VIDEO] * 4
-    peer = "diffusers' LatteTransformer3DModel"
-
-    def calls(number: int) -> dict[str, Callable[[], float]]:
-        return {"ours": partial(step_s, ours, Batch(shapes)), peer: partial(step_s, theirs, Batch(shapes))}
-
-    ratios = alternate(benchmark, ROUNDS[size], calls)
-    tokens = sum(map(num_tokens, shapes))
-    with torch.device("meta"):
-        models: list[Any] = [dit(size), Latte(size)]
-        flops = [flops_of(model, SPEC, VIDEO) for model in models]
-    fields = rates(benchmark, tokens, peer) | {"our_flops_over_theirs": flops[0] / flops[1]}
-    report(benchmark, "peers", f"DiT-{size}/2, 4 clips of 8x16x16", ratios, threads=threads, **fields)
+    against_latte(benchmark, size, 4, ROUNDS[size], threads=threads)
