@@ -30,10 +30,10 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
-    from bench import weights
-    from bench.launch import run_study
-    from bench.match.resolve import resolve
-    from bench.report.console import summary
+    from bench.metrics.weights import table as weights
+    from bench.report.render.console import summary
+    from bench.run.launch import run_study
+    from bench.run.match.resolve import resolve
 
     console = Console(highlight=False, soft_wrap=True)
     matched = resolve(_checked_study(matrix, overrides), results, console.print)
@@ -80,10 +80,10 @@ def sample(
     results: Results = RESULTS,
 ) -> None:
     """Make more clips from a finished cell's weights; they go on after those of its record. Also writes a picture of them."""
-    from bench.launch import sample_cell
-    from bench.report.sheets import gallery
+    from bench.records.store import latest
+    from bench.report.page.sheets import gallery
+    from bench.run.launch import sample_cell
     from bench.shapes import parse_shape
-    from bench.store import latest
 
     record = latest(cell)
     if record is None or record.status != "ok":
@@ -136,11 +136,11 @@ def score(
     ] = None,
 ) -> None:
     """Score GENERATED clips against REAL ones: FVD and others with floors and intervals. Trains nothing."""
-    from bench.progress import Reporter
+    from bench.data.progress import Reporter
 
     if battery is not None:
-        from bench.score import parse_size
-        from bench.score_battery import run_battery
+        from bench.commands.score.battery import run_battery
+        from bench.commands.score.score import parse_size
 
         folder = out or Path("reports") / "battery" / battery
         with Reporter("battery").live() as progress:
@@ -161,15 +161,15 @@ def score(
     if real is None or generated is None:
         what = "two scores to --compare" if compare else "REAL and GENERATED, two folders of clips or arrays of them"
         _fail(f"score needs {what}; see --help")
-    from bench.report import score as report
+    from bench.commands.score import page as report
 
     if compare:
-        from bench.score_record import read_score
+        from bench.commands.score.record import read_score
 
         typer.echo(report.comparison(read_score(real), read_score(generated)), nl=False)
         return
-    from bench.score import DEFAULT_EXTRACTORS, parse_size, parse_start
-    from bench.score import score as measure
+    from bench.commands.score.score import DEFAULT_EXTRACTORS, parse_size, parse_start
+    from bench.commands.score.score import score as measure
 
     if out is not None:
         report.check_folder(out)
@@ -206,7 +206,7 @@ def check(
         tuple[Path, Path] | None,
         typer.Option(metavar="BASE HEAD", help="Instead, compare quality in the records of two finished runs, by the policy's `quality`."),
     ] = None,
-    policy: Annotated[Path | None, typer.Option(help="YAML file of limits; see bench/check/policy.yaml.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML file of limits; see bench/perf/gate/policy.yaml.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Benchmarks to take, for example 'train/*'; repeat it for several.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for check.md, check.json, junit.xml, base.json and head.json.")] = None,
 ) -> None:
@@ -215,8 +215,8 @@ def check(
     Exit status: 0 no regression, 1 regressed, 2 bad arguments, 3 too noisy to tell, 10 dirty work tree, 11 unknown revision, 12 does not
     build, 13 a benchmark is missing on one side, 14 no reference, 15 reference of another machine, 16 another suite.
     """
-    from bench.check.command import run as run_check
-    from bench.check.exits import CheckRefused
+    from bench.perf.gate.command import run as run_check
+    from bench.perf.gate.exits import CheckRefused
 
     try:
         status = run_check(base, head, against, save, runs, policy, only or [], out, typer.echo)
@@ -245,9 +245,9 @@ def profile(
     """What a BACKBONE costs, without training it: FLOPs, time, memory, and the largest step that fits a GPU."""
     from rich.console import Console
 
-    from bench.profile.command import run as run_profile
-    from bench.profile.command import show, write
-    from bench.progress import Reporter
+    from bench.commands.profile.command import run as run_profile
+    from bench.commands.profile.command import show, write
+    from bench.data.progress import Reporter
 
     with Reporter("profile").live() as progress:
         result = run_profile(
@@ -296,10 +296,10 @@ def audit(
     """What batching policies use of the clips and what they lose, by name, and what a step costs. Trains nothing."""
     from rich.console import Console
 
-    from bench.audit.command import run as run_audit
-    from bench.audit.command import show, write
-    from bench.audit.subject import FolderOptions, is_folder, of_folder, of_matrix
-    from bench.progress import Reporter
+    from bench.commands.audit.command import run as run_audit
+    from bench.commands.audit.command import show, write
+    from bench.commands.audit.subject import FolderOptions, is_folder, of_folder, of_matrix
+    from bench.data.progress import Reporter
 
     options = FolderOptions(
         shape=shape, cell_budget=cell_budget, backbones=backbone or (), policies=policy or (), stride=stride, multiple=multiple
@@ -323,8 +323,8 @@ def audit(
 @app.command()
 def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
     """Check MATRIX without running it: print the resolved cells and what differs between rivals. Sizes to match are found now."""
-    from bench.listing import print_study
-    from bench.match.resolve import resolve
+    from bench.commands.listing import print_study
+    from bench.run.match.resolve import resolve
 
     print_study(resolve(_checked_study(matrix, overrides), results, typer.echo).study)
 
@@ -332,7 +332,7 @@ def validate(matrix: MatrixName, overrides: Overrides = None, results: Results =
 @app.command(name="ls")
 def list_all(results: Results = RESULTS) -> None:
     """List matrices, backbones, data sources, metrics and runs."""
-    from bench.listing import print_all
+    from bench.commands.listing import print_all
 
     print_all(results)
 
@@ -340,7 +340,7 @@ def list_all(results: Results = RESULTS) -> None:
 @weights_app.command("get")
 def weights_get(name: Annotated[str, typer.Argument(help="Which weights, for example i3d.")]) -> None:
     """Fetch weights, check their hash, and convert them into the user's cache."""
-    from bench import weights
+    from bench.metrics.weights import table as weights
 
     typer.echo(weights.get(name, lambda what: typer.echo(what, err=True)))
 
@@ -348,14 +348,14 @@ def weights_get(name: Annotated[str, typer.Argument(help="Which weights, for exa
 @weights_app.command("list")
 def weights_list() -> None:
     """List known weights and whether they are here."""
-    from bench import weights
+    from bench.metrics.weights import table as weights
 
     for status in weights.status():
         typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
 
 
 def _checked_study(name: str, overrides: list[str] | None):  # Study, whose module is imported late
-    from bench.matrix import check_cell, load_study
+    from bench.study.matrix import check_cell, load_study
 
     study = load_study(name, overrides)
     for named in study.cells:
@@ -365,8 +365,8 @@ def _checked_study(name: str, overrides: list[str] | None):  # Study, whose modu
 
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
-    from bench.launch import CALM_THREADS, Refused, Stopped
-    from bench.store import StoreError
+    from bench.records.store import StoreError
+    from bench.run.launch import CALM_THREADS, Refused, Stopped
 
     for name, value in CALM_THREADS.items():  # read when torch is loaded, which no command has done yet
         os.environ.setdefault(name, value)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import store
-from bench.cell import Cell
-from bench.environment import Environment
-from bench.store import Canary, GridCell, Measurement, Record, Sampling, Training
+from bench.records import store
+from bench.records.environment import Environment
+from bench.records.store import Canary, GridCell, Measurement, Record, Sampling, Training
+from bench.study.cell import Cell
 
 PROTOCOL = {
     "extractor": "random3d",

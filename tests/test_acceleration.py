@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.acceleration import accelerate
 from bench.backbone import load_backbone
-from bench.cell import Acceleration
 from bench.meters.storage import StorageMeter
-from bench.train import Trainer
+from bench.study.cell import Acceleration
+from bench.training.acceleration import accelerate
+from bench.training.trainer import Trainer
 from tests.tiny import SPEC, latent_set, tiny_cell
 
 BACKBONES = ["dit:DiT-XS/2", "baselines:UNet-XS"]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench import allocator
+from bench.meters import allocator
 
 TURNS, BLOCK_BYTES = 20, 40 << 20
 SCRIPT = f"""
 import resource, sys
-from bench.allocator import keep_freed_memory
+from bench.meters.allocator import keep_freed_memory
 done = sys.argv[1] == "nothing" or keep_freed_memory()
 block = b"x" * {BLOCK_BYTES}
 del block
@@ -72,9 +72,9 @@ class Kept(Exception):
 
 def test_every_process_that_times_steps_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything else of its work, so that what is missing here is never asked for."""
+    from bench.commands.profile import command
     from bench.perf.worker import Server
-    from bench.profile import command
-    from bench.worker import perform
+    from bench.run.worker import perform
 
     def kept() -> bool:
         raise Kept

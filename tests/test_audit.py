@@ -20,19 +20,20 @@ from tiny import cell_fields
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from bench import cli, stages
-from bench.audit import many
-from bench.audit.account import accounts
-from bench.audit.command import run, show, write
-from bench.audit.result import AuditResult, Cost, PolicyAudit
-from bench.audit.subject import FolderOptions, Subject, of_folder, of_matrix, pretrained_spec
-from bench.cell import PretrainedAutoencoder
+from bench import cli
+from bench.commands.audit import many
+from bench.commands.audit.account import accounts
+from bench.commands.audit.command import run, show, write
+from bench.commands.audit.result import AuditResult, Cost, PolicyAudit
+from bench.commands.audit.subject import FolderOptions, Subject, of_folder, of_matrix, pretrained_spec
+from bench.data.policy.fitting import fit, training_rules
+from bench.data.policy.ledger import ledger
 from bench.data.source import load_clips
-from bench.fitting import fit, training_rules
-from bench.ledger import ledger
-from bench.matrix import load_study
 from bench.meters import peak
+from bench.run import stages
 from bench.shapes import LatentSpec, Shape, bounding_shape, check_divisible, num_cells
+from bench.study.cell import PretrainedAutoencoder
+from bench.study.matrix import load_study
 
 PEAK = 1e6  # FLOP/s
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=0)
@@ -436,8 +437,8 @@ def test_few_counts_are_all_of_them_or_none(cost: Callable[[int, int, int], int]
 
 @pytest.mark.parametrize("name", ["baselines:UNet-XS", "dit:DiT-XS/2"])
 def test_our_backbones_cost_a_polynomial(name: str) -> None:
-    from bench.audit.costs import _count
     from bench.backbone import load_backbone
+    from bench.commands.audit.costs import _count
 
     with torch.device("meta"):
         backbone = load_backbone(name, SPEC)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.autoencoder import FrameAutoencoder, fresh_folder, from_model, prepare, to_model
-from bench.cell import PretrainedAutoencoder, TrainedAutoencoder
+from bench.data.latents.autoencoder import FrameAutoencoder, fresh_folder, from_model, prepare, to_model
 from bench.data.source import Clips, load_clips
+from bench.study.cell import PretrainedAutoencoder, TrainedAutoencoder
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from baselines.zoo import BACKBONES, CLASSES, class_fields
-from baselines.zoo_calls import CALLS, POSITIONS, Inputs, ltx
-from baselines.zoo_model import DiffusersBackbone
+from baselines.diffusers_zoo import BACKBONES, CLASSES, class_fields
+from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs, ltx
+from baselines.diffusers_zoo.model import DiffusersBackbone
 from bench.backbone import find_factory
 from bench.meters.flops import count_flops
 from bench.shapes import LatentSpec, Shape
@@ -35,7 +35,7 @@ UNUSED = {
 def build(name: str, spec: LatentSpec = SPEC) -> DiffusersBackbone:
     """The model at its small or its given configuration, with random weights where it starts from zeros, which would hide mistakes."""
     torch.manual_seed(0)
-    model: Any = find_factory(f"baselines.zoo:{name}")(spec)
+    model: Any = find_factory(f"baselines.diffusers_zoo:{name}")(spec)
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)

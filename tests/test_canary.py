@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from bench.canary import batch_against_single, resumed_against_uninterrupted, run_canaries
-from bench.train import Trainer
+from bench.training.canary import batch_against_single, resumed_against_uninterrupted, run_canaries
+from bench.training.trainer import Trainer
 from tests.tiny import SPEC, Linear, latent_set, tiny_cell
 
 CPU = torch.device("cpu")

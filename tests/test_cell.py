@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-import bench.cell
-from bench.cell import Budget, Cell, content_hash, differences, flatten
+import bench.study.cell
+from bench.study.cell import Budget, Cell, content_hash, differences, flatten
 from tests.tiny import cell_fields, tiny_cell
 
 
@@ -22,7 +22,7 @@ def test_fingerprint_covers_every_field(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         seen.add(tiny_cell(**change).fingerprint())
     assert len(seen) == 8
-    monkeypatch.setattr(bench.cell, "PROTOCOL_VERSION", 10**6)
+    monkeypatch.setattr(bench.study.cell, "PROTOCOL_VERSION", 10**6)
     assert cell.fingerprint() not in seen
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench.check.exits import Exit, worst
-from bench.check.gate import Decisions
-from bench.check.policy import read_policy
+from bench.perf.gate.exits import Exit, worst
+from bench.perf.gate.gate import Decisions
+from bench.perf.gate.policy import read_policy
 from tests.fake_suite import FakeProject
 
 ROOT = Path(__file__).parents[1]

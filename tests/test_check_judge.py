@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.check.judge import PRIOR_SPREAD, alpha_of_a_look, judge_groups, judge_pairs, usual_spread
+from bench.perf.gate.judge import PRIOR_SPREAD, alpha_of_a_look, judge_groups, judge_pairs, usual_spread
 
 ALPHA = alpha_of_a_look(0.01, 11, 9)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.check.lockstep import LEAST_ROUNDS, MOST_ROUNDS, num_rounds, run_pair
-from bench.check.revisions import checked_out
+from bench.perf.gate.lockstep import LEAST_ROUNDS, MOST_ROUNDS, num_rounds, run_pair
+from bench.perf.gate.revisions import checked_out
 from tests.fake_suite import FakeProject
 
 

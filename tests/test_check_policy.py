@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.check.exits import CheckRefused, Exit
-from bench.check.policy import read_policy
+from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.policy import read_policy
 
 
 def written(folder: Path, text: str) -> Path:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from bench.check.exits import CheckRefused, Exit
-from bench.check.policy import read_policy
-from bench.check.quality import check_quality
-from bench.store import Measurement, write_record, write_run
+from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.policy import read_policy
+from bench.perf.gate.quality import check_quality
+from bench.records.store import Measurement, write_record, write_run
 from tests.report_factory import record
 
 POLICY = read_policy(None).model_copy(update={"quality": {"fd_motion": 0.1, "val_loss": 0.05}})

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.check.exits import CheckRefused, Exit
-from bench.check.reference import read_reference, refuse_other
+from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.reference import read_reference, refuse_other
 from tests.fake_suite import FakeProject
 from tests.test_check_gate import A, B, check, one_line
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.check.exits import Exit
-from bench.check.render import to_junit, to_markdown, to_table, write_all
-from bench.check.result import CheckResult, Counter, Side, Verdict
-from bench.environment import read_environment
+from bench.perf.gate.exits import Exit
+from bench.perf.gate.render import to_junit, to_markdown, to_table, write_all
+from bench.perf.gate.result import CheckResult, Counter, Side, Verdict
+from bench.records.environment import read_environment
 
 VERDICTS = (
     Verdict(

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.check import planted
-from bench.check.evidence import power, to_markdown
-from bench.check.planted import CODE, STATEMENTS, TRIALS, Trial, run_trials
-from bench.check.policy import read_policy
-from bench.check.recorded import Recording, read_recording
-from bench.check.replay import replayed, spread
+from bench.perf.evidence import planted
+from bench.perf.evidence.evidence import power, to_markdown
+from bench.perf.evidence.planted import CODE, STATEMENTS, TRIALS, Trial, run_trials
+from bench.perf.evidence.recorded import Recording, read_recording
+from bench.perf.evidence.replay import replayed, spread
+from bench.perf.gate.policy import read_policy
 from tests.fake_suite import FakeProject
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.composition import composition, crop_control
 from bench.data.clips import ClipSet
 from bench.data.ragged import Frames, stacked
 from bench.data.source import load_clips, load_config
-from bench.store import Measurement
+from bench.records.store import Measurement
+from bench.run.measure.composition import composition, crop_control
 from tests.tiny import tiny_cell
 
 WORLD = {

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from test_data_video import counting_frames, write_video
 
-from bench.data.aspects import ASPECTS, GAP_FRAMES, LONGER_SIDE, cropped_size, main, takes, write_aspects
-from bench.data.folder import Config
+from bench.commands.audit.aspects import ASPECTS, GAP_FRAMES, LONGER_SIDE, cropped_size, main, takes, write_aspects
+from bench.data.media.video import count_frames, probe, read_frames, upright_size
 from bench.data.source import load_clips
-from bench.data.video import count_frames, probe, read_frames, upright_size
+from bench.data.sources.folder import Config
 
 
 def hashes(folder: Path) -> dict[str, str]:

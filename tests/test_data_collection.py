@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.collection import Collection, Item, find_collection, natural, upright_size
-from bench.data.set_cache import LateFrames, cached_set
-from bench.data.video import read_frames
-from bench.data.windows import ReadSet, Rule, SeededCut, cover, read_set
+from bench.commands.score.collection import Collection, Item, find_collection, natural, upright_size
+from bench.commands.score.set_cache import LateFrames, cached_set
+from bench.commands.score.windows import ReadSet, Rule, SeededCut, cover, read_set
+from bench.data.media.video import read_frames
 from tests.test_data_video import counting_frames, moving_bar, write_video
 
 
@@ -258,7 +258,7 @@ def test_a_video_that_is_stored_turned_is_upright(tmp_path: Path, monkeypatch: p
     path = write_video(tmp_path / "set" / "a.mkv", noise(3, 16, 24, 3))
     frame = types.SimpleNamespace(width=24, height=16, rotation=-90)
     stream = types.SimpleNamespace(streams=types.SimpleNamespace(video=[0]), decode=lambda stream: iter([frame]))
-    monkeypatch.setattr("bench.data.collection.av.open", lambda *_, **__: contextlib.nullcontext(stream))
+    monkeypatch.setattr("bench.commands.score.collection.av.open", lambda *_, **__: contextlib.nullcontext(stream))
     assert upright_size(path) == (24, 16)
 
 
@@ -306,7 +306,7 @@ def test_the_cache_opens_nothing_until_frames_are_needed(tmp_path: Path, monkeyp
     root, cache, rule = grid(tmp_path), tmp_path / "cache", SeededCut(num_frames=6)
     first = cached_set(find_collection(root), rule, 5, nothing, cache)
     calls: list[str] = []
-    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *given: calls.append("read") or read_set(*given))
+    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *given: calls.append("read") or read_set(*given))
     second = cached_set(find_collection(root), rule, 5, nothing, cache)
     assert isinstance(second.frames, LateFrames) and not calls
     assert (second.names, second.rows, second.digest, second.frames.shape) == (first.names, first.rows, first.digest, first.frames.shape)

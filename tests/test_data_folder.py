@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from test_data_video import ENCODERS, counting_frames, moving_bar, write_video
 
-from bench.data import folder, inventory
 from bench.data.clips import SPLITS, Clips
-from bench.data.folder import Config, labels
+from bench.data.media import inventory
 from bench.data.ragged import Ragged
 from bench.data.source import clips_digest, load_clips, survey_clips
+from bench.data.sources import folder
+from bench.data.sources.folder import Config, labels
 
 
 def config(path: Path, **changes: Any) -> Config:

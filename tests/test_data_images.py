@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data.images import EXTENSIONS, ORIENTATION, image_size, read_image
+from bench.data.media.images import EXTENSIONS, ORIENTATION, image_size, read_image
 
 
 def gradient(height: int = 20, width: int = 30) -> np.ndarray:

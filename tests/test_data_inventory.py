@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_data_video import ENCODERS, moving_bar, write_video
 
-from bench.data import inventory
-from bench.data.inventory import Media, decoded, find_files, probed
+from bench.data.media import inventory
+from bench.data.media.inventory import Media, decoded, find_files, probed
 
 
 @pytest.mark.parametrize("extension", ENCODERS)

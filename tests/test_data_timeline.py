@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bench.data.timeline import MIN_GROUPS, Cutting, Footage, Plan, make_plan
+from bench.data.media.timeline import MIN_GROUPS, Cutting, Footage, Plan, make_plan
 
 
 def footage(*lengths: int, fps: float = 10.0) -> list[Footage]:

@@ -8,7 +8,7 @@ import pytest
 from test_data_video import counting_frames, write_video
 
 from bench.data.source import clips_digest, load_clips
-from bench.data.ucf101 import Config, labels, read_list
+from bench.data.sources.ucf101 import Config, labels, read_list
 
 CLASSES = ("Archery", "Biking", "Diving")
 

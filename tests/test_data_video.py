@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from bench.data.video import count_frames, iter_frames, probe, read_frames, upright_size, within_area
+from bench.data.media.video import count_frames, iter_frames, probe, read_frames, upright_size, within_area
 
 ENCODERS = {  # extension -> codec, pixel format, mean absolute error in levels that its compression may cost
     ".mkv": ("ffv1", "bgr0", 0),

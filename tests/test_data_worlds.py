@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.data import worlds
 from bench.data.ragged import Ragged
 from bench.data.source import clips_digest, load_clips
-from bench.data.worlds import SHAPES, STATE, Config, boxes, clip_shape, render, simulate
+from bench.data.sources import worlds
+from bench.data.sources.worlds import SHAPES, STATE, Config, boxes, clip_shape, render, simulate
 from bench.shapes import Shape
 
 

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch.testing import assert_close
 
-from bench.diffusion import DISCRETE_SCHEDULE, PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
+from bench.training.objective import DISCRETE_SCHEDULE, PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, draw_uniform, noised
 
 
 @pytest.mark.parametrize("name", PATHS)

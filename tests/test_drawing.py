@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bench.backbone import load_backbone
-from bench.batching import Batch
-from bench.cell import TokenDropping
-from bench.drawing import RATES, Drawer, pad
+from bench.data.policy.batches import Batch
+from bench.study.cell import TokenDropping
+from bench.training.draws import RATES, Drawer, pad
 from tests.tiny import SPEC, Linear, mixed_set, tiny_cell
 
 CPU = torch.device("cpu")

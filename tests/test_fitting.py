@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.fitting import MAX_BUCKETS, Fitted, Item, Rules, fit, kept_share, native_shape
+from bench.data.policy.fitting import MAX_BUCKETS, Fitted, Item, Rules, fit, kept_share, native_shape
 from bench.shapes import Shape
 
 

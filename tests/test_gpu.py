@@ -12,7 +12,6 @@ from torch.testing import assert_close
 
 from baselines.operators import attention_over_time
 from bench.backbone import load_backbone
-from bench.canary import run_canaries
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.device import EnergyMeter, Neighbours, process_bytes
 from bench.meters.memory import PhaseMemory
@@ -20,9 +19,10 @@ from bench.meters.peak import matmul_peak
 from bench.meters.storage import StorageMeter
 from bench.perf.suite import suite
 from bench.perf.workload import warm_up
-from bench.profile.predict import Predictor
-from bench.profile.steps import Point, Stepper, make_batch
-from bench.train import Trainer
+from bench.training.canary import run_canaries
+from bench.training.predict import Predictor
+from bench.training.step import Point, Stepper, make_batch
+from bench.training.trainer import Trainer
 from tests.tiny import SPEC, latent_set, mixed_set, tiny_cell
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -242,9 +242,9 @@ def test_memory_meters_agree_on_a_known_tensor() -> None:
 
 
 def test_i3d_on_the_device_is_that_of_the_cpu() -> None:
-    from bench import weights
-    from bench.metrics.extractor import load_extractor
-    from bench.metrics.features import extract
+    from bench.metrics.extractors.features import extract
+    from bench.metrics.extractors.table import load_extractor
+    from bench.metrics.weights import table as weights
 
     if weights.status_of("i3d").state != "ready":
         pytest.skip("needs the I3D weights: python -m bench weights get i3d")

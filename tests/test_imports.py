@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[1]
 OURS = ("bench", "dit", "baselines")
 HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 TORCH_FREE = (
-    "bench/matrix.py", "bench/cell.py", "bench/shapes.py", "bench/backbone.py", "bench/store.py", "bench/stats.py",
+    "matrix.py", "cell.py", "bench/shapes.py", "bench/backbone.py", "store.py", "stats.py",
     "bench/check/*.py", "bench/perf/suite.py",
-    "bench/environment.py", "bench/launch.py", "bench/cli.py", "bench/batching.py", "bench/fitting.py", "bench/ledger.py",
-    "bench/audit/[!c]*.py", "bench/audit/command.py",
-    "bench/artefacts.py", "bench/report/*.py", "bench/data/*.py",
-    "bench/metrics/manifest.py", "bench/metrics/protocol.py", "bench/metrics/frechet.py", "bench/metrics/kernel.py",
-    "bench/metrics/interval.py", "bench/metrics/bias.py", "bench/metrics/diversity.py", "bench/metrics/distances.py",
-    "bench/metrics/measured.py", "bench/metrics/corruptions.py", "bench/metrics/judgements.py", "bench/score_record.py",
-    "bench/metrics/framing.py", "bench/metrics/saliency.py", "bench/metrics/permanence.py", "bench/metrics/wasserstein.py",
+    "environment.py", "launch.py", "bench/cli.py", "batches.py", "fitting.py", "ledger.py",
+    "bench/audit/[!c]*.py", "bench/commands/audit/command.py",
+    "bench/records/artefacts.py", "bench/report/*.py", "bench/data/*.py",
+    "manifest.py", "protocol.py", "frechet.py", "kernel.py",
+    "interval.py", "bias.py", "diversity.py", "table.py",
+    "measured.py", "corruptions.py", "judgements.py", "record.py",
+    "framing.py", "saliency.py", "permanence.py", "wasserstein.py",
     "dit/__init__.py", "baselines/__init__.py",
 )  # fmt: skip
 
@@ -120,7 +120,7 @@ def test_the_reader_of_imports_sees_them(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "bench" / "report" / "page.py").write_text("from ..deep import x\ndef f():\n    from dit import y\n")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     imports_at_import.cache_clear()
-    assert heavy_chain("bench/report/page.py") == "bench/report/page.py -> bench/deep.py -> torch.nn"
-    assert imports("bench/report/page.py", at_import_only=True) == {"bench.deep", "bench.deep.x"}
-    assert imports("bench/report/page.py") == {"bench.deep", "bench.deep.x", "dit", "dit.y"}
+    assert heavy_chain("bench/report/page/page.py") == "bench/report/page/page.py -> bench/deep.py -> torch.nn"
+    assert imports("bench/report/page/page.py", at_import_only=True) == {"bench.deep", "bench.deep.x"}
+    assert imports("bench/report/page/page.py") == {"bench.deep", "bench.deep.x", "dit", "dit.y"}
     imports_at_import.cache_clear()

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.autoencoder import Stage, decode_clips, encode_clips, prepare
-from bench.cell import TrainedAutoencoder
+from bench.commands.score.windows import cover
+from bench.data.latents.autoencoder import Stage, decode_clips, encode_clips, prepare
+from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
+from bench.data.policy.fitting import Fitted, Item, Rules, fit
 from bench.data.ragged import Ragged
 from bench.data.source import Clips, load_clips, load_config
-from bench.data.windows import cover
-from bench.fitting import Fitted, Item, Rules, fit
-from bench.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
+from bench.study.cell import TrainedAutoencoder
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")

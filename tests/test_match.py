@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bench.backbone import find_factory, load_backbone
-from bench.cell import Cell
-from bench.match.resolve import resolve
-from bench.match.search import Search
-from bench.matrix import Match, MatrixError, load_study
 from bench.meters.flops import count_flops
+from bench.run.match.resolve import resolve
+from bench.run.match.search import Search
+from bench.study.cell import Cell
+from bench.study.matrix import Match, MatrixError, load_study
 from tests.test_run import command, write_matrix
 from tests.tiny import SPEC, cell_fields
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.matrix import MatrixError, check_cell, load_study, shipped
+from bench.study.matrix import MatrixError, check_cell, load_study, shipped
 from tests.tiny import cell_fields
 
 

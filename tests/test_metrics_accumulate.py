@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.metrics.accumulate import Distance, FrechetDistance, KernelDistance, StreamingFrechetDistance
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.kernel import kernel_distance
+from bench.metrics.distances.accumulate import Distance, FrechetDistance, KernelDistance, StreamingFrechetDistance
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.distances.kernel import kernel_distance
 
 METRICS = {
     "features": (FrechetDistance, frechet_distance),

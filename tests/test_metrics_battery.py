@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.metrics import battery, judgements
-from bench.metrics.battery import Clips, given_clips, run, world_clips
-from bench.metrics.controls import frame_mean
-from bench.metrics.corruptions import AXES
-from bench.metrics.extractor import Extractor, load_extractor
-from bench.metrics.judgements import AxisResult, Card, Judgement, Point, judge
-from bench.metrics.manifest import Manifest
+from bench.metrics.battery import battery, judgements
+from bench.metrics.battery.battery import Clips, given_clips, run, world_clips
+from bench.metrics.battery.corruptions import AXES
+from bench.metrics.battery.judgements import AxisResult, Card, Judgement, Point, judge
+from bench.metrics.extractors.controls import frame_mean
+from bench.metrics.extractors.manifest import Manifest
+from bench.metrics.extractors.table import Extractor, load_extractor
 
 FRAMES, SIZE, NUM = 8, 16, 64
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.metrics.bias import draw, expected_floor, frechet_infinite_n
-from bench.metrics.frechet import frechet_distance
+from bench.metrics.distances.bias import draw, expected_floor, frechet_infinite_n
+from bench.metrics.distances.frechet import frechet_distance
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.metrics import calibration
-from bench.metrics.calibration import COLUMNS, GOAL, MOST_DIFFERENT, ROWS, binomial_interval, cell, main, populations
+from bench.metrics.distances import calibration
+from bench.metrics.distances.calibration import COLUMNS, GOAL, MOST_DIFFERENT, ROWS, binomial_interval, cell, main, populations
 
 COMMITTED = Path("reports/calibration/table.csv")
 

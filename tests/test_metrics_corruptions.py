@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bench.metrics.corruptions import AXES, Axis
+from bench.metrics.battery.corruptions import AXES, Axis
 
 NUM, T, H, W = 6, 9, 18, 23
 EVERY = pytest.mark.parametrize("axis", AXES.values(), ids=list(AXES))

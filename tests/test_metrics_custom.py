@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.metrics import custom, golden
-from bench.metrics.extractor import load_extractor
-from bench.metrics.features import extract
-from bench.metrics.manifest import I3D, Manifest
+from bench.metrics.extractors import custom, golden
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.manifest import I3D, Manifest
+from bench.metrics.extractors.table import load_extractor
 from bench.metrics.protocol import metric_name
-from bench.weights_cache import WeightsError
+from bench.metrics.weights.cache import WeightsError
 from tests import extractor_plugin
 
 

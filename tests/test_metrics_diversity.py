@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.metrics import diversity as module
-from bench.metrics.diversity import Diversity, diversity
+from bench.metrics.distances import diversity as module
+from bench.metrics.distances.diversity import Diversity, diversity
 
 
 def line(*points: float) -> np.ndarray:

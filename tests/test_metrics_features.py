@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics import features as features_module
-from bench.metrics.extractor import EXTRACTORS, Extractor, load_extractor
-from bench.metrics.features import cached_features, extract, hash_frames
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.manifest import MANIFESTS
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.extractors import features as features_module
+from bench.metrics.extractors.features import cached_features, extract, hash_frames
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.metrics.foreground import components, contrast
+from bench.metrics.pixels.foreground import components, contrast
 
 
 def test_contrast_is_the_strongest_channel_against_the_usual_colour() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics.frame_quality import FRAME, FrameEncoder, frame_distance, psnr_db, ssim
+from bench.metrics.pixels.frame_quality import FRAME, FrameEncoder, frame_distance, psnr_db, ssim
 
 
 def clips(seed: int, num: int = 12) -> np.ndarray:

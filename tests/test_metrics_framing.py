@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.worlds import BACKGROUND, Config, boxes, clip_shape, render, simulate
-from bench.metrics.framing import Framing, box_error, distance, measure, truth
-from bench.metrics.interval import jackknife
-from bench.metrics.wasserstein import mean_wasserstein
+from bench.data.sources.worlds import BACKGROUND, Config, boxes, clip_shape, render, simulate
+from bench.metrics.distances.interval import jackknife
+from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.metrics.pixels.framing import Framing, box_error, distance, measure, truth
 from bench.shapes import Shape
 
 SHAPES = ((10, 24, 24), (6, 24, 40), (5, 48, 24), (1, 32, 32))

@@ -10,9 +10,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from bench.metrics import frechet as module
-from bench.metrics.frechet import FrechetSubsets, fast_root_trace, frechet_distance, frechet_from_moments
-from bench.metrics.kernel import kernel_distance
+from bench.metrics.distances import frechet as module
+from bench.metrics.distances.frechet import FrechetSubsets, fast_root_trace, frechet_distance, frechet_from_moments
+from bench.metrics.distances.kernel import kernel_distance
 
 
 def with_moments(mean: np.ndarray, deviations: np.ndarray, n: int, seed: int) -> np.ndarray:

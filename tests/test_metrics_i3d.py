@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench import weights
-from bench.metrics import golden
-from bench.metrics.extractor import Extractor, load_extractor
-from bench.metrics.features import extract
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.i3d import I3D, MIXED, load_i3d, max_pool_same, preprocess, same_pads
-from bench.metrics.manifest import MANIFESTS
-from bench.metrics.resize import resize_tf1
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.extractors import golden
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.i3d import I3D, MIXED, load_i3d, max_pool_same, preprocess, same_pads
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.resize import resize_tf1
+from bench.metrics.extractors.table import Extractor, load_extractor
+from bench.metrics.weights import table as weights
 
 BLACK_WHITE_30 = 151.392  # FVD of black against white clips, 30 frames: published, from the TensorFlow network
 

@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.interval import by_group, group_of_each, interval_of, jackknife, jackknife_difference, jackknife_sets, jackknife_variance
-from bench.metrics.kernel import kernel_distance
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.distances.interval import (
+    by_group,
+    group_of_each,
+    interval_of,
+    jackknife,
+    jackknife_difference,
+    jackknife_sets,
+    jackknife_variance,
+)
+from bench.metrics.distances.kernel import kernel_distance
 
 GOOD = np.random.default_rng(0).standard_normal((8, 3))
 

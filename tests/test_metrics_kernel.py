@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bench.metrics import kernel as module
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.kernel import KernelGroups, kernel_distance
+from bench.metrics.distances import kernel as module
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.distances.kernel import KernelGroups, kernel_distance
 
 
 def test_by_hand() -> None:

@@ -9,14 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench.data import worlds
-from bench.metrics import golden, motion_training
-from bench.metrics.corruptions import AXES
-from bench.metrics.extractor import load_extractor
-from bench.metrics.features import check_frames, extract
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.manifest import MOTION
-from bench.metrics.motion import DIM, FRAME_DIM, WEIGHTS, Motion, load_motion
+from bench.data.sources import worlds
+from bench.metrics.battery.corruptions import AXES
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.extractors import golden, motion_training
+from bench.metrics.extractors.features import check_frames, extract
+from bench.metrics.extractors.manifest import MOTION
+from bench.metrics.extractors.motion import DIM, FRAME_DIM, WEIGHTS, Motion, load_motion
+from bench.metrics.extractors.table import load_extractor
 
 LARGEST_BYTES = 4_000_000
 
@@ -47,7 +47,9 @@ def test_the_weights_are_small_half_precision_and_the_ones_named() -> None:
     assert set(tensors) == set(Motion().state_dict())
     facts = json.loads(WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
     assert MOTION.weights_sha256 == facts["weights_sha256"] and MOTION.dim == DIM
-    assert "never saw" in MOTION.training and facts["command"].startswith("python -m bench.metrics.motion_training --out bench/metrics/")
+    assert "never saw" in MOTION.training and facts["command"].startswith(
+        "python -m bench.metrics.extractors.motion_training --out bench/metrics/"
+    )
     assert not re.search("fvd", json.dumps(facts), re.IGNORECASE)
 
 

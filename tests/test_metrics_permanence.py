@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.worlds import BACKGROUND, STATE, Config, render, simulate
-from bench.metrics.permanence import THRESHOLDS, measure
+from bench.data.sources.worlds import BACKGROUND, STATE, Config, render, simulate
+from bench.metrics.pixels.permanence import THRESHOLDS, measure
 
 NUM = 100  # clips: a rate of 0.99 is one miss
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from bench import weights
 from bench.metrics.protocol import ProtocolBlock, compare_or_raise, headline_clips, metric_name
+from bench.metrics.weights import table as weights
 
 
 def block(**changes: object) -> ProtocolBlock:

@@ -11,14 +11,8 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from bench import weights
-from bench.data.collection import Item, Opened
-from bench.metrics.extractor import load_extractor
-from bench.metrics.features import extract
-from bench.metrics.frechet import frechet_distance
-from bench.metrics.i3d import preprocess
-from bench.metrics.manifest import MANIFESTS
-from bench.metrics.published import (
+from bench.commands.score.collection import Item, Opened
+from bench.commands.score.published import (
     MAX_CLIPS,
     PROTOCOLS,
     CdFvdRule,
@@ -28,7 +22,13 @@ from bench.metrics.published import (
     scaled_and_cropped,
     square_lanczos,
 )
-from bench.metrics.resize import resize_half_pixel
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.i3d import preprocess
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.resize import resize_half_pixel
+from bench.metrics.extractors.table import load_extractor
+from bench.metrics.weights import table as weights
 
 
 def never() -> Opened:

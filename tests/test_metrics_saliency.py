@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.worlds import Config, render, simulate
-from bench.metrics.interval import jackknife
-from bench.metrics.saliency import FEATURES, SETTINGS, distance, energy, measure
-from bench.metrics.wasserstein import mean_wasserstein
+from bench.data.sources.worlds import Config, render, simulate
+from bench.metrics.distances.interval import jackknife
+from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.metrics.pixels.saliency import FEATURES, SETTINGS, distance, energy, measure
 
 HEIGHT, WIDTH = 24, 40
 NUM = 256  # clips: two halves of 128

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import weights
-from bench.metrics import extractor as extractors
-from bench.metrics import videomae, vjepa
-from bench.metrics.features import extract
-from bench.metrics.manifest import MANIFESTS
-from bench.metrics.vit import ViTConfig
-from bench.weights_cache import WeightsError
-from bench.weights_hub import HubFile, HubSource
+from bench.metrics.extractors import table as extractors
+from bench.metrics.extractors import videomae, vjepa
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.vit import ViTConfig
+from bench.metrics.weights import table as weights
+from bench.metrics.weights.cache import WeightsError
+from bench.metrics.weights.hub import HubFile, HubSource
 
 # 3 x 2 x 2 tokens of 6 frames; unequal everywhere, so that a swapped axis cannot hide.
 MAE = ViTConfig(size=8, patch_size=4, num_frames=6, hidden_size=24, depth=2, num_heads=3, mlp_size=40, split_bias=True)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from bench.metrics.interval import jackknife
-from bench.metrics.wasserstein import mean_wasserstein
+from bench.metrics.distances.interval import jackknife
+from bench.metrics.distances.wasserstein import mean_wasserstein
 
 
 def test_by_hand() -> None:

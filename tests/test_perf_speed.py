@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.perf.speed import write
-from bench.report.metrics import DASH
+from bench.report.render.catalogue import DASH
 
 
 def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU") -> Path:

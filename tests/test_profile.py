@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.commands.profile import command, cross, measure, study
+from bench.commands.profile.command import show, write
+from bench.commands.profile.figures import all_figures
+from bench.commands.profile.fit import CLOSE
+from bench.commands.profile.result import AXES, PHASES, ProfileResult, Timing
+from bench.commands.profile.tables import all_tables, costs
 from bench.meters.flops import count_flops
-from bench.profile import command, cross, measure, study
-from bench.profile.command import show, write
-from bench.profile.figures import all_figures
-from bench.profile.fit import CLOSE
-from bench.profile.predict import Predictor
-from bench.profile.result import AXES, PHASES, ProfileResult, Timing
-from bench.profile.steps import Point
-from bench.profile.tables import all_tables, costs
 from bench.shapes import LatentSpec, Shape, check_divisible, num_cells, parse_shape
+from bench.training.predict import Predictor
+from bench.training.step import Point
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.profile import cards, fit
-from bench.profile.cards import CARDS, GIB, find_card
-from bench.profile.cross import crossings, grid, ratio, where_it_crosses
-from bench.profile.result import CrossPoint
+from bench.commands.profile import cards, fit
+from bench.commands.profile.cards import CARDS, GIB, find_card
+from bench.commands.profile.cross import crossings, grid, ratio, where_it_crosses
+from bench.commands.profile.result import CrossPoint
 from bench.shapes import check_divisible
 
 COSTS: dict[str, Callable[[int], int]] = {

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.backbone import load_backbone
-from bench.drawing import Drawn
-from bench.profile import predict
-from bench.profile.measure import measure_memory
-from bench.profile.predict import Predictor, code_path
-from bench.profile.result import PHASES
-from bench.profile.steps import Point, Stepper, make_batch
+from bench.commands.profile.measure import measure_memory
+from bench.commands.profile.result import PHASES
 from bench.shapes import LatentSpec, Shape
-from bench.train import Trainer
+from bench.training import predict
+from bench.training.draws import Drawn
+from bench.training.predict import Predictor, code_path
+from bench.training.step import Point, Stepper, make_batch
+from bench.training.trainer import Trainer
 from tests.tiny import SPEC, Linear, latent_set, tiny_cell
 
 CPU = torch.device("cpu")
 POINTS = (Point(batch_size=2, shape=(4, 16, 16)), Point(batch_size=1, shape=(3, 4, 8)))
-LATTE = "baselines.zoo:LatteTransformer3DModel"
+LATTE = "baselines.diffusers_zoo:LatteTransformer3DModel"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny import tiny_cell
 
-from bench.cell import Cell
 from bench.data.clips import ClipSet
-from bench.metrics.extractor import load_extractor
-from bench.metrics.features import extract
-from bench.metrics.frechet import frechet_distance
-from bench.quality import Quality
-from bench.store import Measurement
+from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.table import load_extractor
+from bench.records.store import Measurement
+from bench.run.measure.quality import Quality
+from bench.study.cell import Cell
 
 NUM, SHAPE = 20, (4, 16, 16, 3)
 CPU = torch.device("cpu")

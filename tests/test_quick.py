@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Record, latest, read_run
+from bench.records.store import Record, latest, read_run
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,10 +15,12 @@ from PIL import Image
 from report_factory import EXACT, PROTOCOL, environment, measurements, pair, record, write_run
 from rich.console import Console
 
-from bench.report import build, compare, metrics
-from bench.report.console import summary
+from bench.records.store import Canary, Record, StoreError
+from bench.report import build
 from bench.report.load import Run, load_run
-from bench.store import Canary, Record, StoreError
+from bench.report.render import catalogue as metrics
+from bench.report.render.console import summary
+from bench.report.verdicts import compare
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 EVIL = "<script>alert(1)</script>"
@@ -130,7 +132,7 @@ def test_report_needs_no_torch(three: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from bench.report import build
-import bench.report.console
+import bench.report.render.console
 build([Path({str(three / "invented")!r})], Path({str(tmp_path)!r}))
 heavy = {{"torch", "diffusers", "torchmetrics", "accelerate"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)

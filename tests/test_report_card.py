@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.metrics.corruptions import AXES
-from bench.metrics.judgements import CARD_VERSION, AxisResult, Card, Point, judge
-from bench.report import card as report
+from bench.commands.score import card as report
+from bench.metrics.battery.corruptions import AXES
+from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, Card, Point, judge
 
 
 def point(level: float, value: float | None) -> Point:

@@ -10,11 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from report_factory import pair, study, write_run
 
-from bench.report import build, compare, factorial, shape_figures
-from bench.report.factorial import Block, Effect
+from bench.records.store import Canary, Record
+from bench.report import build
+from bench.report.grid import shape_figures
 from bench.report.load import load_run
-from bench.report.metrics import MINUS
-from bench.store import Canary, Record
+from bench.report.render.catalogue import MINUS
+from bench.report.verdicts import compare, factorial
+from bench.report.verdicts.factorial import Block, Effect
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 NAME = "fd_random3d@64"  # lower is better

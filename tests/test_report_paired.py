@@ -8,11 +8,12 @@ import pytest
 from report_factory import record, write_run
 from safetensors.numpy import save_file
 
-from bench.metrics.frechet import frechet_distance
+from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.protocol import ProtocolBlock
-from bench.report import compare, paired, tables
+from bench.records.store import Measurement
 from bench.report.load import load_run
-from bench.store import Measurement
+from bench.report.page import tables
+from bench.report.verdicts import compare, paired
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 NUM, DIM = 64, 8

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bench.environment import read_environment
-from bench.report.metrics import DASH
-from bench.report.score import MAX_LISTED, comparison, to_json, to_markdown, write
-from bench.score_record import ClipsProtocol, Distance, Group, Omitted, PublishedValue, Score, Share, Side, read_score
+from bench.commands.score.page import MAX_LISTED, comparison, to_json, to_markdown, write
+from bench.commands.score.record import ClipsProtocol, Distance, Group, Omitted, PublishedValue, Score, Share, Side, read_score
+from bench.records.environment import read_environment
+from bench.report.render.catalogue import DASH
 
 ROOT = Path(__file__).parents[1]
 
@@ -200,5 +200,5 @@ def test_only_equal_protocols_are_compared() -> None:
 
 
 def test_a_laptop_without_torch_reads_scores() -> None:
-    code = "import sys, bench.report.score; assert 'torch' not in sys.modules"
+    code = "import sys, bench.commands.score.page; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

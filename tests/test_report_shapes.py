@@ -11,13 +11,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 from report_factory import LEDGER, MIXED, grid_cell, pair, record, shapes_record, study, write_run
 
-from bench.artefacts import framed, save_frames
 from bench.data.ragged import Ragged
-from bench.report import answer, build, canvas, compare, envelope, metrics, paired, pipeline, shape_figures, shape_map, sheets
+from bench.records.artefacts import framed, save_frames
+from bench.records.store import Canary, GridCell, Record
+from bench.report import build
+from bench.report.grid import envelope, shape_figures, shape_map
+from bench.report.grid.shape_map import ShapeMap, shape_text
 from bench.report.load import Run, Sheet, load_run, load_sheet
-from bench.report.metrics import DASH, TIMES
-from bench.report.shape_map import ShapeMap, shape_text
-from bench.store import Canary, GridCell, Record
+from bench.report.page import pipeline, sheets
+from bench.report.render import canvas
+from bench.report.render import catalogue as metrics
+from bench.report.render.catalogue import DASH, TIMES
+from bench.report.verdicts import answer, compare, paired
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 SQUARE, WIDE, WIDER, LONG, IMAGE = (8, 16, 16), (8, 16, 32), (8, 16, 48), (16, 16, 16), (1, 16, 16)

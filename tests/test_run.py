@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from bench.store import Record, latest, read_run
+from bench.records.store import Record, latest, read_run
 from tests.tiny import cell_fields
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def test_artefacts_can_be_scored_again(finished: Path) -> None:
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
         assert samples["frames"].shape == (4, 4, 16, 16, 3)
         assert samples["frames"].dtype == np.uint8
-    from bench.metrics.frechet import frechet_distance
+    from bench.metrics.distances.frechet import frechet_distance
 
     features = load_file(folder / "features.safetensors")
     distance = record_of(finished, "DiT-XS_2-seed0").measurement("fd_random3d@4")

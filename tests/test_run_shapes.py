@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.artefacts import framed, load_frames
 from bench.data.ragged import Ragged
-from bench.store import Record
+from bench.records.artefacts import framed, load_frames
+from bench.records.store import Record
 from tests.test_run import cell_folder, command, record_of, write_matrix
 from tests.tiny import cell_fields
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from bench.cell import SOLVERS, Objective, Sampler
-from bench.diffusion import PATHS, draw_noise
-from bench.sampling import SCHEDULERS, guided, sample
+from bench.study.cell import SOLVERS, Objective, Sampler
+from bench.training.objective import PATHS, draw_noise
+from bench.training.sampling import SCHEDULERS, guided, sample
 from tests.tiny import Linear
 
 

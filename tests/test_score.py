@@ -12,21 +12,23 @@ import torch
 from typer.testing import CliRunner
 
 from bench import cli
-from bench import score as score_module
-from bench.data.collection import find_collection
-from bench.data.windows import SeededCut, read_set
-from bench.metrics import bias, frame_quality, published
-from bench.metrics.distances import DISTANCES
-from bench.metrics.diversity import diversity
-from bench.metrics.extractor import Extractor, load_extractor
-from bench.metrics.features import extract
-from bench.metrics.interval import jackknife
-from bench.metrics.manifest import RANDOM3D
-from bench.metrics.motion import Motion
-from bench.score import MIN_GROUP_CLIPS, parse_size, score
-from bench.score_record import Distance, Score, read_score
-from bench.store import StoreError
-from bench.weights_cache import WeightsError
+from bench.commands.score import published
+from bench.commands.score import score as score_module
+from bench.commands.score.collection import find_collection
+from bench.commands.score.record import Distance, Score, read_score
+from bench.commands.score.score import MIN_GROUP_CLIPS, parse_size, score
+from bench.commands.score.windows import SeededCut, read_set
+from bench.metrics.distances import bias
+from bench.metrics.distances.diversity import diversity
+from bench.metrics.distances.interval import jackknife
+from bench.metrics.distances.table import DISTANCES
+from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.manifest import RANDOM3D
+from bench.metrics.extractors.motion import Motion
+from bench.metrics.extractors.table import Extractor, load_extractor
+from bench.metrics.pixels import frame_quality
+from bench.metrics.weights.cache import WeightsError
+from bench.records.store import StoreError
 
 T, SIDE = 4, 12
 
@@ -232,15 +234,15 @@ def test_single_frames_are_compared_where_their_network_is_asked_for(
 
 
 def test_missing_weights_are_named_before_a_clip_is_read(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *_: pytest.fail("read first"))
+    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("read first"))
     with pytest.raises(WeightsError, match="weights get i3d"):
         score(*sets, num_frames=16, extractors=["i3d"])
 
 
 def test_a_second_run_reads_no_frame_and_says_the_same(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first = measure(*sets)
-    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *_: pytest.fail("read again"))
-    monkeypatch.setattr("bench.metrics.features.extract", lambda *_: pytest.fail("extracted again"))
+    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("bench.metrics.extractors.features.extract", lambda *_: pytest.fail("extracted again"))
     assert measure(*sets) == first
 
 
@@ -331,7 +333,7 @@ def test_wrong_arguments_are_one_line_and_status_2(sets: tuple[Path, Path], monk
 def test_folders_that_cannot_be_written_are_said_before_the_work(
     sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.data.set_cache.read_set", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("worked"))
     (tmp_path / "file").write_text("")
     options = ("score", *sets, "--num-frames", T, "--extractor", "random3d")
     for option, message in (

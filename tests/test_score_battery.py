@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, score_battery
-from bench.metrics.battery import Clips
-from bench.score_battery import MIN_CLIPS, run_battery
+from bench import cli
+from bench.commands.score import battery as score_battery
+from bench.commands.score.battery import MIN_CLIPS, run_battery
+from bench.metrics.battery.battery import Clips
 
 
 class Card:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bench.stats import Verdict, distance_caveats, judge, mean_interval, welch
+from bench.report.verdicts.stats import Verdict, distance_caveats, judge, mean_interval, welch
 
 
 def test_interval_by_hand() -> None:

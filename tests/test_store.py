@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.environment import read_environment
-from bench.store import (
+from bench.records.environment import read_environment
+from bench.records.store import (
     Record,
     StoreError,
     Training,
@@ -94,7 +94,7 @@ def test_a_killed_writer_never_tears_a_file(tmp_path: Path) -> None:
     write_text(path, json.dumps([0] * 10))
     code = f"""
 from pathlib import Path
-from bench.store import write_text
+from bench.records.store import write_text
 import itertools, json
 for n in itertools.count(1):
     write_text(Path({str(path)!r}), json.dumps([n] * 200000))

@@ -1,6 +1,6 @@
 """Seeds: a function of their name, stable over versions, distinct over streams."""
 
-from bench.streams import stream_seed
+from bench.data.seeds import stream_seed
 
 
 def test_seeds_are_stable_and_distinct() -> None:

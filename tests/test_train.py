@@ -9,10 +9,10 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
-from bench.batching import Batch
-from bench.latents import LatentSet
+from bench.data.latents.latents import LatentSet
+from bench.data.policy.batches import Batch
 from bench.shapes import num_cells
-from bench.train import CURVE_FRACTIONS, Diverged, Interrupted
+from bench.training.trainer import CURVE_FRACTIONS, Diverged, Interrupted
 from tests.tiny import latent_set, linear_trainer, mixed_set, tiny_cell
 
 

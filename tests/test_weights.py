@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import unpickle, weights, weights_pip
-from bench.weights import WeightsError
-from bench.weights_pip import PipSource
+from bench.metrics.weights import pip as weights_pip
+from bench.metrics.weights import table as weights
+from bench.metrics.weights import unpickle
+from bench.metrics.weights.pip import PipSource
+from bench.metrics.weights.table import WeightsError
 
 SETUP = "import pathlib\npathlib.Path({marker!r}).touch()\nimport setuptools\nsetuptools.setup(name='tiny-net', version='1.0')\n"
 

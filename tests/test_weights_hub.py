@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import weights
-from bench.weights import WeightsError
-from bench.weights_cache import manifest_path
-from bench.weights_hub import HubFile, HubSource
+from bench.metrics.weights import table as weights
+from bench.metrics.weights.cache import manifest_path
+from bench.metrics.weights.hub import HubFile, HubSource
+from bench.metrics.weights.table import WeightsError
 
 CONTENT = bytes(range(256)) * 9000  # over two chunks
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.cell import Cell
+from bench.data.latents.latents import LatentSet
 from bench.data.ragged import Ragged
-from bench.latents import LatentSet
 from bench.shapes import LatentSpec, Shape, num_cells
-from bench.train import Trainer
+from bench.study.cell import Cell
+from bench.training.trainer import Trainer
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=3)
 

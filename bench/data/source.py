@@ -8,7 +8,7 @@ A source is a module that exports
     write(config, folder, progress) -> None  fills `folder` by open_frames, or open_ragged_frames, and save_clips of bench.data.clips
     survey(config, progress) -> Survey       optional: what `write` would make, without making it
 
-and is named by its file in bench/data/, or, as a plug-in, by any importable module: {source: my_data} or {source: my.data}.
+and is named by its file in bench/data/sources/, or, as a plug-in, by any importable module: {source: my_data} or {source: my.data}.
 Knows no source by name.
 """
 
@@ -30,7 +30,7 @@ from typing import Annotated, Any, Protocol, Self, cast
 import numpy as np
 import pydantic
 
-import bench.data
+import bench.data.sources
 from bench.backbone import did_you_mean
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
 from bench.shapes import Shape
@@ -118,8 +118,8 @@ class Source(Protocol):
 
 
 def find_source(name: str) -> Source:
-    """The source module `bench.data.<name>`, or the plug-in module `name`. ValueError for anything else."""
-    own = f"bench.data.{name}"
+    """The source module `bench.data.sources.<name>`, or the plug-in module `name`. ValueError for anything else."""
+    own = f"bench.data.sources.{name}"
     module_name = own if name.isidentifier() and importlib.util.find_spec(own) else name
     try:
         module = importlib.import_module(module_name)
@@ -150,8 +150,8 @@ def _unknown(name: str) -> ValueError:
 
 def sources() -> list[str]:
     """Names of the sources of this project. Any other importable source module works too."""
-    names = (found.name for found in pkgutil.iter_modules(bench.data.__path__))
-    return sorted(name for name in names if _is_source(importlib.import_module(f"bench.data.{name}")))
+    names = (found.name for found in pkgutil.iter_modules(bench.data.sources.__path__))
+    return sorted(name for name in names if _is_source(importlib.import_module(f"bench.data.sources.{name}")))
 
 
 def describe(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from bench.backbone import did_you_mean
-from bench.metrics.manifest import MANIFESTS
+from bench.metrics.extractors.manifest import MANIFESTS
 
 Kind = Literal["frechet", "kernel"]
 

@@ -12,12 +12,12 @@ import av
 import numpy as np
 import torch
 
-from bench.cell import Cell
-from bench.data.video import read_frames
-from bench.drawing import Drawer
-from bench.latents import LatentSet
-from bench.metrics.frechet import frechet_distance
+from bench.data.latents.latents import LatentSet
+from bench.data.media.video import read_frames
+from bench.metrics.distances.frechet import frechet_distance
 from bench.perf.workload import Workload
+from bench.study.cell import Cell
+from bench.training.draws import Drawer
 
 CPU = torch.device("cpu")
 

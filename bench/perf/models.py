@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.acceleration import accelerate
-from bench.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.backbone import load_backbone
-from bench.cell import Cell
-from bench.diffusion import mean_square
-from bench.latents import LatentSet
-from bench.matrix import latent_spec
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
+from bench.data.latents.latents import LatentSet
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.flops import count_flops
 from bench.meters.storage import optimizer_state
 from bench.perf.workload import Workload
-from bench.sampling import sample
 from bench.shapes import LatentSpec, Shape
-from bench.train import Trainer
+from bench.study.cell import Cell
+from bench.study.matrix import latent_spec
+from bench.training.acceleration import accelerate
+from bench.training.objective import mean_square
+from bench.training.sampling import sample
+from bench.training.trainer import Trainer
 
 NUM_LABELS = 4
 NUM_CLIPS = 64
@@ -156,7 +156,7 @@ def autoencoder(definition: dict[str, Any], folder: Path) -> Workload:
 
 def i3d(definition: dict[str, Any], folder: Path) -> Workload:
     """I3D's features of one clip: resize and forward."""
-    from bench.metrics.i3d import load_i3d, preprocess
+    from bench.metrics.extractors.i3d import load_i3d, preprocess
 
     device = _device()
     network = load_i3d().to(device)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from bench.report.metrics import DASH
+from bench.report.render.catalogue import DASH
 
 TITLES = {
     "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",

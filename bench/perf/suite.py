@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbone import find_factory
-from bench.matrix import NamedCell, load_study
+from bench.study.matrix import NamedCell, load_study
 
 if TYPE_CHECKING:
     from bench.perf.workload import Workload

@@ -24,10 +24,10 @@ CASES = {
 STEPPER = """
 import json, sys, time
 import torch
-from bench.allocator import keep_freed_memory
+from bench.meters.allocator import keep_freed_memory
 from bench.backbone import load_backbone
 from bench.meters.memory import PhaseMemory
-from bench.profile.steps import Point, make_batch
+from bench.training.step import Point, make_batch
 from bench.shapes import LatentSpec
 
 name, shape, batch_size, keep = json.loads(sys.argv[1])

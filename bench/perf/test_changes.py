@@ -15,8 +15,8 @@ import torch
 from bench.backbone import load_backbone
 from bench.meters.storage import StorageMeter
 from bench.perf.speed import of_pairs
-from bench.profile.steps import Point, make_batch
 from bench.shapes import LatentSpec, Shape
+from bench.training.step import Point, make_batch
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
 # case -> backbone, latents (T, H, W), batch, precision, rounds

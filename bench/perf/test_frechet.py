@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchmetrics.image.fid import _compute_fid
 
-from bench.metrics.frechet import fast_root_trace, frechet_distance
+from bench.metrics.distances.frechet import fast_root_trace, frechet_distance
 
 ROUNDS = {400: 15, 2048: 3}
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cell import Cell
-from bench.drawing import Drawn
-from bench.latents import LatentSet
-from bench.matrix import load_study
+from bench.data.latents.latents import LatentSet
 from bench.meters.clock import StopWatch
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec
-from bench.train import Trainer
+from bench.study.cell import Cell
+from bench.study.matrix import load_study
+from bench.training.draws import Drawn
+from bench.training.trainer import Trainer
 
 ROUNDS = 45  # three kinds of step in each; a multiple of three, so that each kind is first equally often
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)

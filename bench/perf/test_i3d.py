@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import weights
-from bench.metrics.i3d import MIXED, load_i3d, same_pads
+from bench.metrics.extractors.i3d import MIXED, load_i3d, same_pads
+from bench.metrics.weights import table as weights
 
 ROUNDS = 7  # of one reference forward and one of ours each
 NUM_FRAMES, SIZE = 16, 224

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.profile.measure import measure_memory
-from bench.profile.predict import Predictor
-from bench.profile.steps import Point
+from bench.commands.profile.measure import measure_memory
 from bench.shapes import LatentSpec
+from bench.training.predict import Predictor
+from bench.training.step import Point
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 RUNS = 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics.motion import load_motion
+from bench.metrics.extractors.motion import load_motion
 
 ROUNDS = 50
 LARGEST_S = 0.05  # a clip

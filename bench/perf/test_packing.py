@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from bench.backbone import load_backbone
-from bench.diffusion import mean_square
 from bench.perf.mix import num_tokens, packs, uniform_like
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
+from bench.training.objective import mean_square
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 BUDGET = 2048  # tokens of a pack

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.fitting import shape_text
+from bench.data.policy.fitting import shape_text
 from bench.meters.flops import flops_of
 from bench.perf.mix import num_tokens, packs
 from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s

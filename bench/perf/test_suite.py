@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.environment import read_environment
+from bench.meters.process import use_exact_float32
+from bench.metrics.weights.table import WeightsError
 from bench.perf.suite import suite
 from bench.perf.workload import warm_up
-from bench.precision import use_exact_float32
-from bench.weights import WeightsError
+from bench.records.environment import read_environment
 
 MOST_S = 3.0  # of steps, a benchmark
 LEAST_ROUNDS, MOST_ROUNDS = 10, 200

@@ -87,9 +87,9 @@ class Server(contextlib.AbstractContextManager["Server"]):
     def _open(self, name: str) -> dict[str, Any]:
         import torch
 
-        from bench.allocator import keep_freed_memory
+        from bench.meters.allocator import keep_freed_memory
+        from bench.meters.process import use_exact_float32
         from bench.perf.workload import warm_up
-        from bench.precision import use_exact_float32
 
         self.close()
         use_exact_float32()

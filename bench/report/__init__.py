@@ -13,7 +13,7 @@ __all__ = ["build"]
 
 def build(run_folders: Sequence[Path], out: Path) -> list[Path]:
     """Write the report of one or several runs into `out`; the files written, the page first. StoreError for a folder without a run."""
-    from bench.report import page
+    from bench.report.page import page
 
     if not run_folders:
         raise ValueError("a report needs at least one run folder, got none; name one, such as results/quick")

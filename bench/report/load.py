@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from bench.backbone import short_name
-from bench.cell import flatten
+from bench.records.store import Record, StoreError, latest, read_run
 from bench.shapes import Shape, check_shape
-from bench.store import Record, StoreError, latest, read_run
+from bench.study.cell import flatten
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them

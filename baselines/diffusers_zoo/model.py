@@ -1,0 +1,140 @@
+"""One adapter for every class of `zoo.py`: the class as diffusers ships it, with labels in the place of text."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.diffusers_zoo import CHANNELS
+from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs
+from bench.shapes import LatentSpec, Shape, check_shape
+
+if TYPE_CHECKING:
+    from baselines.diffusers_zoo import ZooConfig
+
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a configuration
+
+
+class DiffusersBackbone(nn.Module):
+    """Latents in, prediction out, see `bench.backbone.Backbone`."""
+
+    ragged = False
+
+    def __init__(self, config: ZooConfig, spec: LatentSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.model = build_class(config, spec)
+        row = config.described
+        # The text: two tokens, as with one softmax is 1 whatever the query, and query and key weights would count but never learn.
+        # The last row of each table is the null label, used by label dropout and guidance.
+        context_width = config.fields[row.context]
+        self.context = nn.Parameter(torch.empty(2, context_width))
+        self.context_label = nn.Embedding(spec.num_labels + 1, context_width) if spec.num_labels else None
+        self.pooled: nn.Parameter | None = None
+        self.pooled_label: nn.Embedding | None = None
+        if row.pooled is not None:
+            pooled_width = config.fields[row.pooled]
+            self.pooled = nn.Parameter(torch.empty(pooled_width))
+            self.pooled_label = nn.Embedding(spec.num_labels + 1, pooled_width) if spec.num_labels else None
+        # As small as in the other backbones: labels at unit scale in one model only made a false gap in quality.
+        for text in (self.context, self.pooled, *(table.weight for table in (self.context_label, self.pooled_label) if table is not None)):
+            if text is not None:
+                nn.init.normal_(text, std=0.02)
+        self._positions: tuple[tuple[Shape, torch.device], Any] | None = None  # of the last shape, on its device
+
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
+        self._check(latents, timesteps, labels)
+        clips = torch.stack(latents)  # (B, C, T, H, W)
+        context, pooled = self.conditioning(len(latents), labels)
+        try:
+            inputs = Inputs(
+                clips=clips,
+                timesteps=1000.0 * timesteps.float(),  # the clock of their discrete schedules
+                context=context,
+                pooled=pooled,
+                positions=self.positions(clips),
+                strides=(self.spec.temporal_stride, self.spec.spatial_stride, self.spec.spatial_stride),
+            )
+            return list(CALLS[self.config.name](self.model, inputs))
+        except REFUSALS as error:
+            if not clips.is_meta:  # there only shapes are calculated with, and it is the first call that a run makes
+                raise
+            raise ValueError(f"{self.config.name} with {self.config.changes} cannot take latents {tuple(clips.shape)}: {error}") from error
+
+    def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Tokens of text, (B, 2, context width), and the vector added to time, (B, pooled width) or None; labels (B,) or None."""
+        context = self.context.expand(num_clips, -1, -1)
+        if self.context_label is not None:
+            context = torch.stack([context[:, 0] + self.context_label(labels), context[:, 1]], dim=1)
+        pooled = None if self.pooled is None else self.pooled.expand(num_clips, -1)
+        if pooled is not None and self.pooled_label is not None:
+            pooled = pooled + self.pooled_label(labels)
+        return context, pooled
+
+    def positions(self, clips: Tensor) -> Any:
+        """What the class's pipeline would make once for all steps: made when clips (B, C, T, H, W) come in another shape or place."""
+        make = POSITIONS.get(self.config.name)
+        if make is None:
+            return None
+        _, _, frames, height, width = clips.shape
+        key = ((frames, height, width), clips.device)
+        if self._positions is None or self._positions[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # sampling may come first, and training must be able to use them
+                self._positions = key, make(self.model, *key)
+        return self._positions[1]
+
+    def num_tokens(self, shape: Shape) -> int:
+        """Patches of a transformer, latent cells of a U-Net, for one clip of latents (T, H, W)."""
+        return self.config.num_tokens(shape)
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) do not divide into patches or levels, or are larger than the class has positions for."""
+        self.config.check(shape)
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Modules to compile or to recompute one by one: those that diffusers names, else the members of the model's own lists."""
+        names = self.model._repeated_blocks or ()
+        if names:
+            return [module for module in self.model.modules() if type(module).__name__ in names]
+        return [block for blocks in self.model.children() if isinstance(blocks, nn.ModuleList) for block in blocks]
+
+    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
+        """The boundary: ValueError for what a caller can get wrong."""
+        name = self.config.name
+        if not latents:
+            raise ValueError(f"{name} got an empty list of latents; pass at least one clip")
+        for index, clip in enumerate(latents):
+            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
+        shapes = list(dict.fromkeys((frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)))
+        if len(shapes) > 1:
+            raise ValueError(f"{name} needs one shape per batch, got {shapes}; use batching='bucket'")
+        self.check(shapes[0])
+        check_shape("timesteps", timesteps, (len(latents),))
+        if (labels is None) != (self.context_label is None):
+            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
+            raise ValueError(f"this {name} was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
+        if labels is not None:
+            check_shape("labels", labels, (len(latents),))
+
+
+def build_class(config: ZooConfig, spec: LatentSpec) -> Any:
+    """diffusers' model for this latent space. ValueError where it refuses the configuration."""
+    row = config.described
+    values = spec.latent_channels * (math.prod(config.divisors) if row.packed else 1)
+    fields = {**config.fields, **dict.fromkeys(CHANNELS, values)}
+    model_class = getattr(importlib.import_module(f"diffusers.models.{row.module}"), config.name)
+    try:
+        model = model_class(**fields)
+    except REFUSALS as error:
+        raise ValueError(f"diffusers cannot build {config.name} with {config.changes}: {str(error) or type(error).__name__}") from error
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            # Hard-coded in some: a handicap the others have not, and a draw from global randomness.
+            module.p = 0.0
+    return model.to(torch.get_default_device())  # a parameter of SVD's is made where no device context reaches

@@ -1,0 +1,94 @@
+"""`audit` from what is audited to what is printed and written. Loads torch only for backbones."""
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from bench.commands.audit.account import accounts, clips_found
+from bench.commands.audit.result import AuditResult, Cost
+from bench.commands.audit.subject import Subject
+from bench.data.source import Progress
+from bench.records.environment import commit, read_environment
+from bench.records.store import write_text
+
+NUMBER, SPACE = 10, 2  # characters of the narrowest column of numbers; between two columns
+
+
+def run(subject: Subject, progress: Progress) -> AuditResult:
+    """The audit. ValueError, in one line, for what cannot be done."""
+    clips = clips_found(subject)
+    found = accounts(subject)
+    costs: list[Cost] = []
+    peak = device = num_threads = None
+    if subject.backbones:
+        import torch
+
+        from bench.commands.audit import costs as counting
+        from bench.meters.peak import matmul_peak
+        from bench.meters.process import use_exact_float32
+
+        here = counting.pick_device(subject)
+        use_exact_float32()
+        peak = matmul_peak(here, counting.DTYPES[subject.precision])
+        costs = counting.costs(subject, found, clips.num_pixels, peak, progress)
+        device, num_threads = counting.device_name(here), torch.get_num_threads()
+    return AuditResult(
+        subject=subject.title,
+        audited=subject.audited,
+        mixed=subject.data.mixed,
+        spec=subject.spec,
+        clips=clips,
+        policies=[account.policy for account in found],
+        costs=costs,
+        precision=subject.precision,
+        matmul_flops=peak,
+        notes=list(subject.notes),
+        environment=read_environment(num_threads=num_threads, device=device),
+        commit=commit(),
+    )
+
+
+def show(result: AuditResult, console: Console) -> None:
+    """Print the tables."""
+    from bench.commands.audit.tables import heading, sections
+
+    console.print(f"{result.subject}. {heading(result)}", markup=False)
+    for section in sections(result):
+        console.print()
+        if section.table is None:
+            console.print(section.title, style="bold", markup=False)
+        else:
+            drawn = RichTable(title=escape(section.title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+            titles = max(len(row[0]) for row in section.table.rows)
+            room = (console.width - titles) // (len(section.table.header) - 1) - SPACE
+            for place, name in enumerate(section.table.header):
+                width = max(NUMBER, room) if place else None
+                drawn.add_column(escape(name), justify="right" if place else "left", overflow="fold", max_width=width)
+            for row in section.table.rows:
+                drawn.add_row(*map(escape, row))
+            console.print(drawn)
+            console.print(f"{section.table.caption}.", style="dim", markup=False)
+        for line in section.lines:
+            console.print(line, style="dim" if section.table else None, markup=False)
+
+
+def write(result: AuditResult, folder: Path) -> list[Path]:
+    """audit.md, audit.json and ledger.svg; their paths."""
+    from bench.commands.audit.figures import ledger_bars
+    from bench.commands.audit.tables import page
+    from bench.report.page.page import HERE, colour_variables
+    from bench.report.render.canvas import standalone
+
+    drawing = ledger_bars(result)
+    colours = colour_variables((HERE / "page.css").read_text(encoding="utf-8"))
+    texts = {
+        "audit.md": page(result, [(f"{drawing.name}.svg", drawing.title, drawing.caption)]),
+        "audit.json": result.model_dump_json(indent=1) + "\n",
+        f"{drawing.name}.svg": standalone(drawing, colours),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]

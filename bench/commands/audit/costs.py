@@ -1,0 +1,105 @@
+"""What the batches of a policy cost each backbone: FLOPs, counted, and the least seconds that they take at the machine's peak."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bench.backbone import load_backbone
+from bench.commands.audit.account import Account, pixels_per_cell, spread
+from bench.commands.audit.many import at_all
+from bench.commands.audit.result import Cost
+from bench.commands.audit.subject import Subject
+from bench.data.source import Progress
+from bench.meters.flops import flops_of
+from bench.shapes import LatentSpec, Shape
+
+BACKWARD = 3  # a training step has three times the FLOPs of its forward
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def pick_device(subject: Subject) -> torch.device:
+    """Where the subject would be trained, if that is here."""
+    return torch.device("cuda" if subject.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """'cpu', or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def costs(subject: Subject, accounts: Sequence[Account], num_pixels: int, peak: float, progress: Progress) -> list[Cost]:
+    """Every backbone under every policy that works. `num_pixels` of all clips; `peak`: FLOP/s of the machine."""
+    usable = [account for account in accounts if account.policy.refused is None]
+    found = []
+    for name in subject.backbones:
+        with torch.device("meta"):
+            backbone: Any = load_backbone(name, subject.spec)
+        reasons = {account.policy.name: _refusal(backbone, name, subject, account) for account in usable}
+        possible = [account for account in usable if reasons[account.policy.name] is None]
+        shapes = sorted({shape for account in possible for batch in account.batches for shape in batch})
+        flops = at_all(shapes, functools.partial(_count, backbone, subject.spec), functools.partial(_say, progress, name))
+        for account in usable:
+            reason = reasons[account.policy.name]
+            if reason is not None:
+                found.append(_refused(name, account, reason))
+                continue
+            num_tokens = functools.cache(backbone.num_tokens)
+            forward_flops = sum(flops[shape] for batch in account.batches for shape in batch) / len(account.batches)
+            step_time_s = BACKWARD * forward_flops / peak
+            found.append(
+                Cost(
+                    backbone=name,
+                    policy=account.policy.name,
+                    refused=None,
+                    num_tokens=spread([num_tokens(shape) for shape in account.latent_shapes]),
+                    forward_flops=forward_flops,
+                    least_step_time_s=step_time_s,
+                    least_time_per_used_cell_s=step_time_s / _used_cells(account, num_pixels, pixels_per_cell(subject.spec)),
+                )
+            )
+    return found
+
+
+def _count(backbone: Any, spec: LatentSpec, shape: Shape) -> int:
+    """Forward FLOPs of one clip of latents (T, H, W)."""
+    with torch.device("meta"):
+        return flops_of(backbone, spec, shape)
+
+
+def _say(progress: Progress, name: str, done: int, total: int) -> None:
+    progress(done, total, f"FLOPs of {name}")
+
+
+def _used_cells(account: Account, num_pixels: int, per_cell: int) -> float:
+    """The clips' own pixels that a step uses, in latent cells: padding, and pixels made by enlarging, are none of them."""
+    ledger = account.policy.ledger
+    assert ledger is not None
+    return ledger.pixels.used * num_pixels / per_cell / ledger.steps_per_epoch
+
+
+def _refusal(backbone: Any, name: str, subject: Subject, account: Account) -> str | None:
+    """Why a backbone cannot do a policy, or None where it can."""
+    batching = account.policy.batching
+    if batching.policy == "pack" and not backbone.ragged:
+        return f"{name} takes one shape at a time; use bucket or pad"
+    try:
+        for shape in sorted({shape for batch in account.batches for shape in batch} | set(account.latent_shapes)):
+            backbone.check(shape)
+    except ValueError as error:
+        sides = f"; sides are multiples of batching.side_multiple, {batching.side_multiple} pixels" if subject.data.mixed else ""
+        return subject.said(f"{error}{sides}")
+    return None
+
+
+def _refused(name: str, account: Account, reason: str) -> Cost:
+    return Cost(
+        backbone=name,
+        policy=account.policy.name,
+        refused=reason,
+        num_tokens=None,
+        forward_flops=None,
+        least_step_time_s=None,
+        least_time_per_used_cell_s=None,
+    )

@@ -1,0 +1,86 @@
+"""What `ls` and `validate` print. Knows no torch."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.backbone import import_plugin, known_modules
+from bench.data.source import describe, sources
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.protocol import CANONICAL_EXTRACTOR, NAMES
+from bench.records.store import StoreError, latest, read_run, run_folders
+from bench.study import matrix as matrices
+from bench.study.cell import differences, flatten
+from bench.study.matrix import Study
+
+
+def print_study(study: Study) -> None:
+    """The resolved cells of a study and, for every pair of rivals, the fields that differ."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{study.name}[/]: {study.matrix.description}")
+    shared = _shared_fields(study)
+    console.print("\n[bold]all cells[/]")
+    for key, value in shared.items():
+        console.print(f"  {key} = {value}", markup=False)
+    for named in study.cells:
+        console.print(f"\n[bold]{named.name}[/]  fingerprint {named.cell.fingerprint()[:8]}")
+        for key, value in flatten(named.cell.model_dump(mode="json")).items():
+            if key not in shared:
+                console.print(f"  {key} = {value}", markup=False)
+    for first, second in study.rivals():
+        console.print(f"\n[bold]{first.name} against {second.name}[/]")
+        for key, a, b in differences(first.cell, second.cell):
+            console.print(f"  {key}: {a} | {b}", markup=False)
+    console.print(f"\n{len(study.cells)} cells, valid")
+
+
+def print_all(results: Path) -> None:
+    """Matrices, backbones, data sources, metrics and runs."""
+    console = Console(highlight=False)
+    _print_table(console, "matrices", [(name, _description(name)) for name in matrices.shipped()])
+    backbones = []
+    for module in known_modules():
+        names = ", ".join(import_plugin(module).BACKBONES)
+        backbones.append((f"{module}:", names))
+    _print_table(console, "backbones", backbones)
+    _print_table(console, "data", [(name, describe(name)) for name in sources()])
+    metrics = [(canonical, f"{kind} distance of {CANONICAL_EXTRACTOR} features") for kind, (canonical, _) in NAMES.items()]
+    others = [name for name in MANIFESTS if name != CANONICAL_EXTRACTOR]
+    metrics += [(prefix + other, f"{kind} distance of {other} features") for kind, (_, prefix) in NAMES.items() for other in others]
+    _print_table(console, "metrics", metrics)
+    _print_table(console, "runs", [_run_line(folder) for folder in run_folders(results)] or [(f"none in {results}", "")])
+
+
+def _shared_fields(study: Study) -> dict[str, object]:
+    flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
+    return {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
+
+
+def _description(name: str) -> str:
+    try:
+        return matrices.load_study(name).matrix.description
+    except matrices.MatrixError as error:
+        return str(error)
+
+
+def _run_line(folder: Path) -> tuple[str, str]:
+    try:
+        run = read_run(folder)
+        records = [latest(folder / cell["folder"]) for cell in run["cells"]]
+    except StoreError as error:
+        return str(folder), str(error)
+    states = ", ".join(
+        f"{cell['name']}: {record.status if record else 'not run'}" for cell, record in zip(run["cells"], records, strict=True)
+    )
+    return str(folder), states
+
+
+def _print_table(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    console.print(f"\n[bold]{title}[/]")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,97 @@
+"""Pictures of a profile as SVG files that stand alone: what just fits, and heat maps of the ratios."""
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from bench.commands.profile.cross import QUANTITIES, ratio
+from bench.commands.profile.result import Cross, ProfileResult
+from bench.report.render.svg import COLOURS, GRID, MARKERS, figure, to_svg
+
+WIDEST = 2.0  # the colours of a heat map end at least at ratios of 1/4 and 4
+
+
+def all_figures(result: ProfileResult) -> dict[str, tuple[str, str]]:
+    """File name -> (SVG, caption)."""
+    figures = {}
+    if any(contender.frontier for contender in result.contenders):
+        caption = f"Largest training step at batch 1 that fits {result.target.name}, {result.precision}, predicted. Below a line it fits."
+        figures["frontier.svg"] = (frontier(result), caption)
+    if result.cross is not None:
+        for quantity, what in QUANTITIES.items():
+            if any(ratio(point, quantity) is not None for point in result.cross.points):
+                where = f" on {result.cross.measured_on}" if quantity == "step_time_s" else ""
+                caption = f"{' / '.join(result.cross.names)}: {what}{where}, training step, batch 1. Black line: equal."
+                figures[f"cross-{quantity.removesuffix('_s').replace('_', '-')}.svg"] = (heat_map(result.cross, quantity), caption)
+    return figures
+
+
+def frontier(result: ProfileResult) -> str:
+    """Frames against height = width, one line a backbone."""
+    with figure("frontier", 6.4, 4.2) as drawn:
+        axes = drawn.subplots()
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        for place, contender in enumerate(result.contenders):
+            if contender.frontier:
+                sizes, frames = zip(*contender.frontier, strict=True)
+                look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+                axes.plot(sizes, frames, label=contender.name, linewidth=1.6, markersize=5, **look)
+        axes.plot([math.sqrt(result.shape[1] * result.shape[2])], [result.shape[0]], "k+", markersize=9, label="the shape asked for")
+        _plain_ticks(axes, sorted({size for contender in result.contenders for size, _ in contender.frontier}))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
+        axes.set_xlabel("latent height = width (cells)")
+        axes.set_ylabel("most latent frames")
+        axes.set_title(f"Training at batch 1 that just fits {result.target.name} ({result.precision}, predicted)")
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.legend()
+        return to_svg(drawn)
+
+
+def heat_map(cross: Cross, quantity: str) -> str:
+    """Ratio over size and frames. Blue: the first backbone is cheaper; red: dearer; blank: not measured."""
+    values = {(point.shape[0], point.shape[1]): ratio(point, quantity) for point in cross.points}
+    frames, sizes = (sorted({key[axis] for key in values}) for axis in (0, 1))
+    table = np.array([[math.log2(value) if (value := values.get((f, s))) else math.nan for s in sizes] for f in frames])
+    widest = max(WIDEST, float(np.nanmax(np.abs(table))))
+    where = f" on {cross.measured_on}" if quantity == "step_time_s" else ""
+    with figure(quantity, 6.4, 4.4) as drawn:
+        axes = drawn.subplots()
+        image = axes.pcolormesh(
+            np.arange(len(sizes) + 1) - 0.5, np.arange(len(frames) + 1) - 0.5, table, cmap="RdBu_r", vmin=-widest, vmax=widest
+        )
+        for row, column in np.ndindex(*table.shape):
+            shade = float(table[row, column])
+            known = not math.isnan(shade)
+            colour = "white" if known and abs(shade) > 0.6 * widest else "#1d1f21"
+            axes.text(
+                column,
+                row,
+                f"{2.0**shade:.2f}" if known else "not measured",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=9 if known else 6,
+            )
+        if min(table.shape) > 1 and np.nanmin(table) < 0 < np.nanmax(table):
+            axes.contour(
+                np.arange(len(sizes)), np.arange(len(frames)), np.ma.masked_invalid(table), levels=[0.0], colors="black", linewidths=1.8
+            )
+        axes.set_xticks(range(len(sizes)), [f"{size} x {size}" for size in sizes])
+        axes.set_yticks(range(len(frames)), [str(num_frames) for num_frames in frames])
+        axes.set_xlabel("latent height x width (cells)")
+        axes.set_ylabel("latent frames")
+        axes.set_title(f"{cross.names[0]} / {cross.names[1]}: {QUANTITIES[quantity]}{where}")
+        bar = drawn.colorbar(image, ax=axes, label=f"below 1: {cross.names[0]} is cheaper")
+        ticks = np.arange(math.ceil(-widest), math.floor(widest) + 1)
+        bar.set_ticks(ticks.tolist(), labels=[f"{2.0**tick:g}" for tick in ticks])
+        return to_svg(drawn)
+
+
+def _plain_ticks(axes: Axes, sizes: list[int]) -> None:
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

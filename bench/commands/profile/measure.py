@@ -1,0 +1,127 @@
+"""Steps measured on a device that is here: the memory of each backbone alone, then the time of all of them, their steps in turn."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from bench.backbone import load_backbone
+from bench.commands.profile.result import Memory, Timing
+from bench.meters.clock import synchronize
+from bench.meters.memory import PhaseMemory
+from bench.meters.warmup import num_warmup_steps
+from bench.shapes import LatentSpec
+from bench.training.predict import to_memory
+from bench.training.step import Batch, Point, Stepper, make_batch
+
+SECONDS = 20.0  # of timing one phase, all backbones together
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+MEMORY_STEPS = 2  # under the allocator's eyes
+
+
+class NoRoom(Exception):
+    """A step ran out of memory. A result, not a fault."""
+
+
+def build(name: str, spec: LatentSpec, device: torch.device) -> Any:
+    """A backbone with random weights on the device; the caller's random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone: Any = load_backbone(name, spec)
+    return backbone.to(device)
+
+
+def measure_memory(
+    name: str, spec: LatentSpec, point: Point, phase: str, precision: str, device: torch.device
+) -> tuple[Memory, dict[str, int]]:
+    """(storage peak of a step with its optimiser in place, peaks of CUDA's allocator) of a backbone that has the device to itself."""
+    with out_of_memory():
+        stepper, batch = _prepare(name, spec, point, phase, precision, device)
+        stepper.step(phase, batch)
+        with stepper.meter(phase, batch) as meter:
+            stepper.step(phase, batch)
+        peaks: dict[str, int] = {}
+        if device.type == "cuda":
+            memory = PhaseMemory(device)
+            memory.start()
+            for _ in range(MEMORY_STEPS):
+                stepper.step(phase, batch)
+            peaks = memory.peaks()
+    return to_memory(meter), peaks
+
+
+def measure_times(
+    names: Sequence[str],
+    spec: LatentSpec,
+    point: Point,
+    phase: str,
+    precision: str,
+    device: torch.device,
+    tell: Callable[[str], None] = lambda what: None,
+) -> dict[str, Timing]:
+    """Steps of all backbones in turn (A B, B A, ...), so that what else the machine does falls on all alike."""
+    with out_of_memory():
+        ready = {name: _prepare(name, spec, point, phase, precision, device) for name in names}
+        times_s: dict[str, list[float]] = {name: [] for name in names}
+        parts_s: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        start_s, rounds = time.perf_counter(), 0
+        while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - start_s < SECONDS):
+            tell(f"timing {phase} steps, round {rounds + 1}")
+            for name in names if rounds % 2 == 0 else reversed(names):
+                step_time_s, parts = timed_step(*ready[name], phase)
+                times_s[name].append(step_time_s)
+                parts_s[name].append(parts)
+            rounds += 1
+    return {
+        name: Timing(
+            step_time_s=times_s[name],
+            parts_s={part: [parts[part] for parts in parts_s[name]] for part in parts_s[name][0]},
+            num_warmup_steps=num_warmup_steps(times_s[name]),
+        )
+        for name in names
+    }
+
+
+def timed_step(stepper: Stepper, batch: Batch, phase: str) -> tuple[float, dict[str, float]]:
+    """(seconds of one step, the device waited for at both ends; seconds of its parts)."""
+    synchronize(stepper.device)
+    start_s = time.perf_counter()
+    stepper.step(phase, batch)
+    synchronize(stepper.device)
+    return time.perf_counter() - start_s, stepper.read_timers()
+
+
+def measure_pairs(steppers: Sequence[Stepper], spec: LatentSpec, point: Point, num_pairs: int) -> list[tuple[float, float]]:
+    """Seconds of training steps of two backbones in turn, after one of each that is not counted."""
+    with out_of_memory():
+        batches = [make_batch(spec, point, "training", stepper.device) for stepper in steppers]
+        pairs: list[tuple[float, float]] = []
+        for index in range(num_pairs + 1):
+            times = {}
+            for which in (0, 1) if index % 2 == 0 else (1, 0):
+                times[which] = timed_step(steppers[which], batches[which], "training")[0]
+            pairs.append((times[0], times[1]))
+    return pairs[1:]
+
+
+@contextmanager
+def out_of_memory() -> Iterator[None]:
+    """NoRoom where the device's memory ends inside; what was built there is let go of."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise NoRoom("out of memory") from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+            raise NoRoom("out of memory") from error
+        raise
+    finally:
+        gc.collect()
+
+
+def _prepare(name: str, spec: LatentSpec, point: Point, phase: str, precision: str, device: torch.device) -> tuple[Stepper, Batch]:
+    backbone = build(name, spec, device).train(phase == "training")
+    return Stepper(backbone, device, precision, trains=phase == "training"), make_batch(spec, point, phase, device)

@@ -1,0 +1,298 @@
+"""The profile of several backbones side by side: counts, predictions, measurements, what fits, and where the first two cross."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bench.backbone import find_factory
+from bench.commands.profile import fit
+from bench.commands.profile.cross import crossings, grid
+from bench.commands.profile.measure import NoRoom, build, measure_memory, measure_pairs, measure_times, out_of_memory
+from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, Fit, Phase, ProfileResult, Target, Timing
+from bench.meters.flops import count_flops
+from bench.meters.peak import matmul_peak
+from bench.records.environment import commit, read_environment
+from bench.shapes import LatentSpec, Shape
+from bench.training.predict import Predictor
+from bench.training.step import Point, Stepper
+
+LONGEST_STEP_S = 20.0  # a longer step is not measured, by the estimate below
+LONGEST_CROSS_STEP_S = 4.0  # each is taken several times
+CROSS_PAIRS = 3  # pairs of steps at a point of the grid
+EXPECTED_MFU = 0.5  # for that estimate
+MOST_CLIPS = 512  # of the largest batch: a step handles clips one by one in Python, and takes longer to predict with each
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FRONTIER_SIZES = tuple(2**power for power in range(3, 12))  # latent cells
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for."""
+
+    names: tuple[str, ...]
+    spec: LatentSpec
+    point: Point
+    precision: str
+    cross: bool
+    frontier: bool
+
+
+class Study:
+    """One profile in the making."""
+
+    def __init__(self, request: Request, target: Target, here: torch.device, here_usable_bytes: int, progress: Progress):
+        self.request, self.target, self.here, self.here_usable_bytes = request, target, here, here_usable_bytes
+        self._progress, self._done = progress, 0
+        names, num_names = request.names, len(request.names)
+        self._total = num_names * (2 + len(PHASES) * len(AXES) * (target.usable_bytes is not None) + request.frontier)
+        self._total += (num_names + 1) * len(PHASES) * target.is_here
+        self.predictors: dict[str, Predictor] = {}
+        for name in names:
+            find_factory(name)
+        for name in names:
+            with self._stage(f"building {name}"):
+                self.predictors[name] = Predictor(name, request.spec, request.precision, _kind(target, here))
+            self.predictors[name].check(request.point.shape)
+
+    def run(self) -> ProfileResult:
+        """Everything that was asked for."""
+        request = self.request
+        flops = {name: count_flops(name, request.spec, request.point.shape) for name in request.names}
+        phases = {}
+        for name in request.names:
+            with self._stage(f"predicting {name}"):
+                phases[name] = self._predicted(name, flops[name])
+        if self.target.is_here:
+            self._measure(phases)
+        fits = {name: self._fits(name) for name in request.names}
+        if self.target.usable_bytes is not None and not any(each.value for of_name in fits.values() for each in of_name):
+            smallest = min(each.num_bytes for of_name in fits.values() for each in of_name)
+            raise ValueError(
+                f"nothing fits {self.target.name}: of {self.target.usable_bytes / 2**30:.2f} usable GiB the least step "
+                f"needs {smallest / 2**30:.2f}; name a larger card or a smaller backbone"
+            )
+        contenders = [
+            Contender(
+                name=name,
+                num_params=self.predictors[name].num_params,
+                tokens_per_clip=self.predictors[name].num_tokens(request.point.shape),
+                flops_per_clip=flops[name],
+                phases=phases[name],
+                fits=fits[name],
+                frontier=self._frontier(name) if request.frontier else [],
+            )
+            for name in request.names
+        ]
+        return ProfileResult(
+            shape=request.point.shape,
+            batch_size=request.point.batch_size,
+            precision=request.precision,
+            channels=request.spec.latent_channels,
+            num_labels=request.spec.num_labels,
+            target=self.target,
+            contenders=contenders,
+            cross=self._cross() if request.cross else None,
+            environment=read_environment(num_threads=torch.get_num_threads(), device=device_name(self.here)),
+            commit=commit(),
+        )
+
+    # --- at the given batch and shape
+
+    def _predicted(self, name: str, flops_per_clip: int) -> dict[str, Phase]:
+        phases = {}
+        for phase in PHASES:
+            memory = self.predictors[name].peak(phase, self.request.point)
+            step_flops = flops_per_clip * self.request.point.batch_size * (3 if phase == "training" else 1)
+            least_s = None if self.target.is_here or self.target.published_flops is None else step_flops / self.target.published_flops
+            phases[phase] = Phase(step_flops=step_flops, predicted=memory, least_step_time_s=least_s)
+        return phases
+
+    def _measure(self, phases: dict[str, dict[str, Phase]]) -> None:
+        """Fill in what is measured, or why not."""
+        request = self.request
+        for phase in PHASES:
+            changes: dict[str, dict[str, object]] = {name: {} for name in request.names}
+            for name in request.names:
+                why = self._why_not(phases[name][phase])
+                if why is None:
+                    try:
+                        with self._stage(f"measuring memory, {phase} of {name}"):
+                            memory, peaks = measure_memory(name, request.spec, request.point, phase, request.precision, self.here)
+                    except NoRoom as error:
+                        why = str(error)
+                    else:
+                        changes[name] = {"measured": memory} | {
+                            key.removeprefix("peak_"): value for key, value in peaks.items() if key != "peak_rss_bytes"
+                        }
+                if why is not None:
+                    changes[name]["not_measured"] = why
+            kept = [name for name in request.names if "measured" in changes[name]]
+            for name, timing in self._times(kept, phase, changes).items():
+                changes[name]["timing"] = timing
+            for name in request.names:
+                phases[name][phase] = Phase.model_validate({**dict(phases[name][phase]), **changes[name]})
+
+    def _times(self, names: Sequence[str], phase: str, changes: dict[str, dict[str, object]]) -> dict[str, Timing]:
+        request = self.request
+        if not names:
+            return {}
+        try:
+            with self._stage(f"timing {phase} steps"):
+                return measure_times(names, request.spec, request.point, phase, request.precision, self.here, self._show)
+        except NoRoom:  # each fits alone
+            for name in names:
+                changes[name]["not_measured"] = "the backbones do not fit beside each other; profile them one at a time"
+            return {}
+
+    def _why_not(self, phase: Phase) -> str | None:
+        """Why a step is not worth trying on the device that is here."""
+        if phase.predicted.num_bytes > self.here_usable_bytes:
+            return f"does not fit: {phase.predicted.num_bytes / 2**30:.1f} GiB predicted, {self.here_usable_bytes / 2**30:.1f} usable"
+        expected_s = self._expected_s(phase.step_flops)
+        if expected_s > LONGEST_STEP_S:
+            return f"a step would take about {expected_s:.0f} s"
+        return None
+
+    def _expected_s(self, step_flops: int) -> float:
+        return step_flops / (EXPECTED_MFU * matmul_peak(self.here, DTYPES[self.request.precision]))
+
+    # --- what fits
+
+    def _fits(self, name: str) -> list[Fit]:
+        if self.target.usable_bytes is None:
+            return []
+        found = []
+        for phase, axis in itertools.product(PHASES, AXES):
+            with self._stage(f"what fits: {axis}, {phase} of {name}"):
+                found.append(self._fit(name, phase, axis))
+        return found
+
+    def _fit(self, name: str, phase: str, axis: str) -> Fit:
+        assert self.target.usable_bytes is not None
+        predictor, point = self.predictors[name], self.request.point
+        step, most = (1, MOST_CLIPS) if axis == "batch" else _units(predictor, axis, point.shape)
+        at = {
+            "batch": lambda value: Point(batch_size=value, shape=point.shape),
+            "frames": lambda value: Point(batch_size=1, shape=(value, *point.shape[1:])),
+            "size": lambda value: Point(batch_size=1, shape=(point.shape[0], value, value)),
+        }[axis]
+        units = fit.largest(lambda n: predictor.peak_bytes(phase, at(n * step)), self.target.usable_bytes, most=most)
+        return Fit(
+            phase=phase,
+            axis=axis,
+            value=units * step,
+            num_bytes=predictor.peak_bytes(phase, at(max(1, units) * step)),
+            limited_by="memory" if units < most else "search" if axis == "batch" else "backbone",
+        )
+
+    def _frontier(self, name: str) -> list[tuple[int, int]]:
+        """Most frames of a training step at batch 1, for sizes up to the largest that fits with the fewest frames."""
+        if self.target.usable_bytes is None:
+            return []
+        predictor, line, guess_cells = self.predictors[name], [], 0
+        for size in FRONTIER_SIZES:
+            if not fit.accepts(_takes_size(predictor), size):
+                continue
+            step, most = _units(predictor, "frames", (1, size, size))
+            self._show(f"frontier of {name}: {size} x {size}")
+            guess = max(2, guess_cells // (size * size * step)) if guess_cells else 16
+
+            def cost(units: int, step: int = step, size: int = size) -> int:
+                return predictor.peak_bytes("training", Point(batch_size=1, shape=(units * step, size, size)))
+
+            units = fit.largest(cost, self.target.usable_bytes, most=most, guess=guess)
+            if not units:
+                break
+            line.append((size, units * step))
+            guess_cells = units * step * size * size
+        self._done += 1
+        return line
+
+    # --- where they cross
+
+    def _cross(self) -> Cross:
+        names = self.request.names[:2]
+        pair = [self.predictors[name] for name in names]
+        shape = self.request.point.shape
+        sizes = [_units(predictor, "size", shape) for predictor in pair]
+        frames = [_units(predictor, "frames", shape) for predictor in pair]
+        size_unit, frame_unit = (math.lcm(*(step for step, _ in units)) for units in (sizes, frames))
+        most_size, most_frames = (min(step * most for step, most in units) for units in (sizes, frames))
+        shapes = grid(shape, size_unit, frame_unit, most_size // size_unit * size_unit, most_frames // frame_unit * frame_unit)
+        self._total += 2 * len(shapes)
+        counted = []
+        for each in shapes:
+            with self._stage(f"crossing: latents {_times_sign(each)}"):
+                flops = [count_flops(name, self.request.spec, each) for name in names]
+                peaks = [predictor.peak_bytes("training", Point(batch_size=1, shape=each)) for predictor in pair]
+            counted.append(CrossPoint(shape=each, flops=(flops[0], flops[1]), peak_bytes=(peaks[0], peaks[1]), pairs_s=[]))
+        points = self._time_cross(counted)
+        return Cross(names=(names[0], names[1]), measured_on=device_name(self.here), points=points, crossings=crossings(points))
+
+    def _time_cross(self, points: list[CrossPoint]) -> list[CrossPoint]:
+        """The same points with measured times where a step is short and fits."""
+        request, timed = self.request, []
+        try:
+            with out_of_memory():
+                steppers = [
+                    Stepper(build(name, request.spec, self.here).train(), self.here, request.precision, trains=True)
+                    for name in request.names[:2]
+                ]
+        except NoRoom:
+            return points
+        for point in points:
+            expected_s = max(self._expected_s(3 * flops) for flops in point.flops)
+            pairs: list[tuple[float, float]] = []
+            with self._stage(f"timing at latents {_times_sign(point.shape)}"), contextlib.suppress(NoRoom):
+                if expected_s <= LONGEST_CROSS_STEP_S and sum(point.peak_bytes) <= self.here_usable_bytes:
+                    pairs = measure_pairs(steppers, request.spec, Point(batch_size=1, shape=point.shape), CROSS_PAIRS)
+            timed.append(point.model_copy(update={"pairs_s": pairs}))
+        return timed
+
+    # --- telling how far it is
+
+    def _show(self, what: str) -> None:
+        self._progress(min(self._done, self._total), self._total, what)
+
+    @contextlib.contextmanager
+    def _stage(self, what: str) -> Iterator[None]:
+        self._show(what)
+        yield
+        self._done += 1
+        self._show(what)
+
+
+def device_name(device: torch.device) -> str:
+    """What a profile calls a device that is here."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _kind(target: Target, here: torch.device) -> str:
+    return here.type if target.is_here else "cuda"
+
+
+def _units(predictor: Predictor, axis: str, shape: Shape) -> tuple[int, int]:
+    """(smallest step of the axis that the backbone takes, most of such steps)."""
+
+    def check(value: int) -> None:
+        predictor.check((value, *shape[1:]) if axis == "frames" else (shape[0], value, value))
+
+    step = fit.unit(check)
+    return step, fit.most_units(check, step)
+
+
+def _takes_size(predictor: Predictor) -> Callable[[int], None]:
+    def check(size: int) -> None:
+        _units(predictor, "frames", (1, size, size))
+
+    return check
+
+
+def _times_sign(shape: Shape) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,237 @@
+"""Anybody's clips in a folder or a file: what there is, under which name and class, and how to get its frames.
+
+    videos in a folder                       clips/a.mp4, clips/b.gif
+    a folder of frames for each clip         clips/a/000.png, clips/a/001.png
+    an array for each clip                   clips/a.npy, (T, H, W, 3) uint8; (N, T, H, W, 3) is N clips
+    one array                                clips.npy, or clips.npz with `frames` and, if there are classes, `labels`
+
+A folder may hold them directly, or in one level of subfolders, which are then the classes. What cannot be read is a
+`Skipped` with its reason. Knows neither how many frames a clip should have nor where it starts.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from PIL import Image
+
+from bench.commands.score.arrays import ARRAYS, check_clips, load_array
+from bench.data.clips import Skipped
+from bench.data.media.video import EXTENSIONS, count_frames, iter_frames, probe
+from bench.data.sources.folder import file_hash
+
+READER_VERSION = 1  # bump when the same files give other frames
+IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+COUNTED_EXACTLY = (".avi", ".mpg", ".webm")  # their packets are not always frames, so they are decoded to be counted
+
+Reader = Callable[[Sequence[int]], np.ndarray]  # increasing frame indices (T) -> frames (T, H, W, 3) uint8, as stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What an item says of itself, and its frames."""
+
+    num_frames: int
+    height: int  # upright
+    width: int
+    fps: float | None  # None where nothing says it
+    read: Reader  # ValueError(reason) where the frames cannot be decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One source of clips. Making it opens nothing but arrays."""
+
+    name: str  # relative to the collection, with /; unique in it
+    kind: Literal["video", "frames", "array"]
+    label: str | None  # class; None where there are no classes
+    files: tuple[Path, ...]  # whose content is the item's
+    open: Callable[[], Opened]  # ValueError(reason) where it cannot be read
+
+    def content(self) -> str:
+        """Hash of what the item is made of."""
+        return ":".join(file_hash(path) for path in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """All that a path holds, in order of name, numbers as numbers."""
+
+    path: Path
+    items: tuple[Item, ...]
+    skipped: tuple[Skipped, ...]  # what is no clip, and why
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; () = none."""
+        return tuple(sorted({item.label for item in self.items if item.label is not None}, key=natural))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key: a2 before a10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def find_collection(path: Path) -> Collection:
+    """What `path` holds. ValueError where that is nothing that can be a clip."""
+    path = path.expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix.lower() in ARRAYS and path.is_file():
+        try:
+            return Collection(path=path, items=tuple(_array_items(path, path.name, None, ndims=(5,))), skipped=())
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+    if path.is_file():
+        raise ValueError(f"{path} is one file; name a folder of clips, or an array of them as {' or '.join(ARRAYS)}")
+    raise ValueError(f"{path} does not exist; name a folder of videos, of folders of frames, or of arrays, or one {' or '.join(ARRAYS)}")
+
+
+def _folder(root: Path) -> Collection:
+    """Clips directly in `root`, or in its subfolders as classes, never both."""
+    loose, skipped, folders = _clips_in(root, root, None)
+    classed: list[Item] = []
+    for folder in folders:
+        found, bad, deeper = _clips_in(folder, root, folder.name)
+        classed += found
+        skipped += bad
+        skipped += [Skipped(_name(path, root), "lies below a class folder; classes are one level of folders") for path in deeper]
+        if not found and not bad and not deeper:
+            skipped.append(Skipped(folder.name, "is an empty folder"))
+    if loose and classed:
+        raise ValueError(
+            f"{root} has clips in it ({loose[0].name}) and in subfolders ({classed[0].name}), which are classes; "
+            "move all of them into subfolders, or none"
+        )
+    items = sorted(loose or classed, key=lambda item: natural(item.name))
+    if not items and (images := _images(root)):
+        raise ValueError(f"{root} holds images ({images[0].name}); frames of a clip belong into a folder of their own inside it")
+    if not items:
+        why = f"; {len(skipped)} looked at, the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"nothing to read in {root}: looked for {', '.join((*EXTENSIONS, *ARRAYS))} and folders of images{why}")
+    return Collection(path=root, items=tuple(items), skipped=tuple(skipped))
+
+
+def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Item], list[Skipped], list[Path]]:
+    """Clips of one folder, what in it is none, and subfolders that are no clips."""
+    items: list[Item] = []
+    skipped: list[Skipped] = []
+    folders: list[Path] = []
+    for path in _visible(folder):
+        name, suffix = _name(path, root), path.suffix.lower()
+        if path.is_dir():
+            images = tuple(sorted(_images(path), key=lambda image: natural(image.name)))
+            if images:
+                items.append(Item(name=name, kind="frames", label=label, files=images, open=functools.partial(_open_images, images)))
+                skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in images]
+            else:
+                folders.append(path)
+        elif suffix in EXTENSIONS:
+            items.append(Item(name=name, kind="video", label=label, files=(path,), open=functools.partial(_open_video, path)))
+        elif suffix in ARRAYS:
+            try:
+                items += _array_items(path, name, label, ndims=(4, 5))
+            except ValueError as error:
+                skipped.append(Skipped(name, str(error)))
+        else:
+            skipped.append(Skipped(name, "is a single image" if suffix in IMAGES else "is no clip by its extension"))
+    return items, skipped, folders
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: natural(path.name))
+
+
+def _images(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.suffix.lower() in IMAGES and path.is_file()]
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _open_video(path: Path) -> Opened:
+    info = probe(path)
+    num_frames = count_frames(path) if path.suffix.lower() in COUNTED_EXACTLY else info.num_frames
+    height, width = upright_size(path)
+
+    def read(indices: Sequence[int]) -> np.ndarray:
+        return np.stack([frame for _, frame in iter_frames(path, indices, height, width)])
+
+    return Opened(num_frames=num_frames, height=height, width=width, fps=info.fps, read=read)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it."""
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            frame = next(container.decode(container.streams.video[0]), None)
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+    if frame is None:
+        raise ValueError("has no frames")
+    return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
+
+
+def _open_images(paths: tuple[Path, ...]) -> Opened:
+    width, height = _image_size(paths[0])
+
+    def read(indices: Sequence[int]) -> np.ndarray:
+        frames = [_image(paths[index]) for index in indices]
+        for index, frame in zip(indices, frames, strict=True):
+            if frame.shape != (height, width, 3):
+                raise ValueError(
+                    f"has frames of two sizes: {paths[index].name} is {frame.shape[0]}x{frame.shape[1]}, the first {height}x{width}"
+                )
+        return np.stack(frames)
+
+    return Opened(num_frames=len(paths), height=height, width=width, fps=None, read=read)
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError) as error:
+        raise ValueError(f"has a frame that cannot be read: {path.name}") from error
+
+
+def _image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8; a grey or palette image becomes RGB, transparency is dropped."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"has a frame of more than 8 bits a channel ({path.name}, mode {image.mode}); save it as 8-bit RGB")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"has a frame that cannot be read: {path.name}") from error
+
+
+def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...]) -> list[Item]:
+    """Clips of an array file: one for (T, H, W, 3), N for (N, T, H, W, 3). ValueError(reason)."""
+    frames, labels, fps = load_array(path)
+    check_clips(frames, ndims)
+    if frames.ndim == 4:
+        frames = frames[None]
+        names = [name]
+    else:
+        names = [f"{name}[{row}]" for row in range(len(frames))]
+    of_row: Sequence[str | None] = [label] * len(frames) if label is not None or labels is None else labels
+    if len(of_row) != len(frames):
+        raise ValueError(f"has {len(of_row)} labels for {len(frames)} clips")
+    return [
+        Item(name=names[row], kind="array", label=of_row[row], files=(path,), open=functools.partial(_open_array, frames[row], fps))
+        for row in range(len(frames))
+    ]
+
+
+def _open_array(clip: np.ndarray, fps: float | None) -> Opened:
+    def read(indices: Sequence[int]) -> np.ndarray:
+        return np.array(clip[list(indices)])
+
+    return Opened(num_frames=clip.shape[0], height=clip.shape[1], width=clip.shape[2], fps=fps, read=read)

@@ -1,0 +1,190 @@
+"""A score as Markdown, and as files. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.commands.score.record import FILE, Distance, Group, PublishedValue, Score, Side
+from bench.metrics.protocol import compare_or_raise
+from bench.records.store import write_text
+from bench.report.render.catalogue import DASH, number
+from bench.report.render.export import markdown
+from bench.report.verdicts.stats import MIN_FLOORS
+
+MAX_LISTED = 20  # of what was left out; the JSON has all
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError unless files can be written there: said before minutes of work, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from error
+    if not writable:
+        raise ValueError(f"--out {folder} cannot be written; choose another folder")
+
+
+def write(score: Score, folder: Path) -> list[Path]:
+    """`score.json` and `score.md` in `folder`, each whole or not at all."""
+    files = [folder / FILE, folder / "score.md"]
+    for file, text in zip(files, (to_json(score), to_markdown(score)), strict=True):
+        write_text(file, text)
+    return files
+
+
+def to_json(score: Score) -> str:
+    return score.model_dump_json(indent=1) + "\n"
+
+
+def to_markdown(score: Score) -> str:
+    """The whole score: distances first, what was left out and the protocols last."""
+    clips = f"{score.n} clips of {score.num_frames} frames of {score.height}x{score.width} in each set"
+    parts = [
+        f"# {markdown(score.generated.path)} against {markdown(score.real.path)}",
+        f"{clips}; {_rule(score)}. Lower is better for distances, higher for shares.",
+        _distances(score.distances),
+        "\n".join(f"- {line}" for line in [*map(markdown, score.notes), *_remarks(score.distances)]),
+        _shares(score),
+        _groups(score, "class"),
+        _groups(score, "shape"),
+        *(_published(value) for value in score.published),
+        _left_out("REAL", score.real),
+        _left_out("GENERATED", score.generated),
+        _protocols(score),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rule(score: Score) -> str:
+    rule = score.rule
+    stride = f", every {rule['stride']}th frame" if rule["stride"] > 1 else ""
+    starts = {
+        "random": f"one clip an item, its start drawn with seed {rule['seed']}",
+        "first": "one clip an item, from its first frame",
+        "disjoint": "all clips an item holds, one after the other",
+    }
+    return f"{starts[rule['start']]}{stride}; frames {rule['size']}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A GitHub table; cells are Markdown already."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _distances(distances: Sequence[Distance]) -> str:
+    rows = [
+        [
+            f"`{value.name}`",
+            f"{number(value.value)}{_interval(value.low, value.high)}",
+            DASH if value.floor is None else number(value.floor),
+            DASH if not value.floor or value.floor <= 0 else f"{value.value / value.floor:.1f}",
+            DASH if value.infinite_n is None else f"{number(value.infinite_n)}{_interval(value.infinite_n_low, value.infinite_n_high)}",
+        ]
+        for value in distances
+    ]
+    return table(["distance", "value [95 %]", "floor, real against real", "floors", "at infinite n [95 %]"], rows)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+
+
+def _remarks(distances: Sequence[Distance]) -> list[str]:
+    """What must be said beside the numbers; the same for several distances, said once."""
+    remarks: dict[str, list[str]] = {}
+    for value in distances:
+        said = [f"floor {value.floor_source}"]
+        if value.low is None:
+            said.append(f"interval {value.interval}")
+        if "@" in value.name:
+            said.append(f"n = {min(value.protocol.n_real, value.protocol.n_fake)} is below what a headline needs")
+        if value.infinite_n is None and value.kind == "frechet":
+            said.append(f"at infinite n: {value.infinite_n_source}")
+        if value.kind == "frechet" and value.floor and value.floor > 0 and value.value < MIN_FLOORS * value.floor:
+            said.append(f"below {MIN_FLOORS} floors: mostly the bias of a small n")
+        for remark in said:
+            remarks.setdefault(remark, []).append(f"`{value.name}`")
+    return [f"{', '.join(names)}: {markdown(remark)}" for remark, names in remarks.items()]
+
+
+def _shares(score: Score) -> str:
+    if not score.shares:
+        return ""
+    return "## Diversity\n\n" + table(["share", "value"], [[f"`{share.name}`", f"{100 * share.value:.1f} %"] for share in score.shares])
+
+
+def _groups(score: Score, by: str) -> str:
+    """A table of the groups with enough clips; the others by name."""
+    groups = [group for group in score.groups if group.by == by]
+    if not groups:
+        return ""
+    enough, few = [group for group in groups if group.values], [group for group in groups if not group.values]
+    title = {"class": "## By class", "shape": "## By shape, frames x height x width as they came"}[by]
+    parts = [title]
+    if enough:
+        stems = [name.partition("@")[0] for name in enough[0].values]
+        rows = [[markdown(group.name), str(group.n), *(number(value) for value in group.values.values())] for group in enough]
+        parts.append(table([by, "n of each", *(f"`{stem}@n`" for stem in stems)], rows))
+    if few:
+        named = ", ".join(f"{markdown(group.name)} ({_counts(group)})" for group in few[:MAX_LISTED])
+        more = f" and {len(few) - MAX_LISTED} more" if len(few) > MAX_LISTED else ""
+        parts.append(f"Too few clips for a number, real and generated: {named}{more}.")
+    return "\n\n".join(parts)
+
+
+def _counts(group: Group) -> str:
+    return f"{group.num_real} and {group.num_generated}"
+
+
+def _published(value: PublishedValue) -> str:
+    """Another tool's value, the canonical one, and why they differ."""
+    shown = "its matrix root fails on these features" if value.value is None else number(value.value, 4)
+    rows = [[f"`{value.name}`", shown], ["the same with an exact matrix root", number(value.exact_root, 4)]]
+    if value.canonical_name and value.canonical_value is not None:
+        rows.append([f"`{value.canonical_name}`, canonical", number(value.canonical_value, 4)])
+    counts = []
+    for what, num, distinct in (("real", value.n_real, value.distinct_real), ("generated", value.n_fake, value.distinct_fake)):
+        counts.append(f"{num} {what} clips" + (f", {distinct} of them different" if distinct != num else ""))
+    skipped = f"; {len(value.skipped)} items left out" if value.skipped else ""
+    choices = "\n".join(f"- {markdown(name)}: {markdown(choice)}" for name, choice in value.choices.items())
+    values = table(["value", "Fréchet distance"], rows)
+    return f"## As {value.protocol} measures it\n\n{values}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
+
+
+def _left_out(argument: str, side: Side) -> str:
+    """What a folder held that gave no clip, named with its reason."""
+    if not side.skipped:
+        return ""
+    listed = "\n".join(f"- {markdown(entry.name)} {markdown(entry.reason)}" for entry in side.skipped[:MAX_LISTED])
+    more = f"\n- and {len(side.skipped) - MAX_LISTED} more, see {FILE}" if len(side.skipped) > MAX_LISTED else ""
+    return f"## Left out of {argument}\n\n{len(side.skipped)} left out, {side.num_read} clips read.\n\n{listed}{more}"
+
+
+def _protocols(score: Score) -> str:
+    """Every protocol, folded."""
+    blocks = {value.fingerprint: value.protocol for value in score.distances}
+    names = {mark: ", ".join(value.name for value in score.distances if value.fingerprint == mark) for mark in blocks}
+    for value in score.published:
+        blocks[value.fingerprint], names[value.fingerprint] = value.block, value.name
+    folded = [f"{names[mark]}: {mark}\n{json.dumps(block.model_dump(mode='json'), indent=1)}" for mark, block in blocks.items()]
+    inside = "\n\n".join(folded)
+    return f"<details><summary>Protocols</summary>\n\n```\n{inside}\n```\n\n</details>"
+
+
+def comparison(first: Score, second: Score) -> str:
+    """Distances of two scores side by side. ValueError, with what differs, where a distance of both has two protocols."""
+    theirs = {(value.kind, value.extractor): value for value in second.distances}
+    both = [(value, theirs[value.kind, value.extractor]) for value in first.distances if (value.kind, value.extractor) in theirs]
+    if not both:
+        raise ValueError("the two scores have no distance in common; score both with the same --extractor")
+    rows = []
+    for ours, other in both:
+        compare_or_raise(ours.protocol, other.protocol)
+        cells = [f"{number(value.value)}{_interval(value.low, value.high)}" for value in (ours, other)]
+        rows.append([f"`{ours.name}`", *cells, number(ours.value - other.value)])
+    return table(["distance", markdown(first.generated.path), markdown(second.generated.path), "difference"], rows) + "\n"

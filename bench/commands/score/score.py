@@ -1,0 +1,253 @@
+"""Scores one set of clips against another: anybody's folders in, every number with its floor, interval and protocol out. Trains nothing.
+
+from bench.commands.score.score import score
+found = score(Path("real_videos"), Path("generated_videos"))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bench.backbone import did_you_mean
+from bench.commands.score import published
+from bench.commands.score.collection import Collection, find_collection, natural
+from bench.commands.score.measured import Measured
+from bench.commands.score.pair import Pair, Progress, Reader, block, device_name, find_device, rates_of, read_pair
+from bench.commands.score.record import Distance, Group, Omitted, PublishedValue, Score, Side
+from bench.commands.score.windows import STARTS, ReadSet, SeededCut, Start
+from bench.metrics.extractors.custom import is_file_name
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.motion import load_motion
+from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
+from bench.metrics.pixels import frame_quality
+from bench.metrics.protocol import CANONICAL_EXTRACTOR
+from bench.metrics.weights import table as weights
+from bench.records.environment import commit, read_environment
+
+DEFAULT_EXTRACTORS = ("i3d", "motion")
+MIN_GROUP_CLIPS = 16  # of a class or shape in each set; fewer are named, not scored
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """What --size says: "64" -> (64, 64), "48x64" -> (48, 64), height first. ValueError for anything else."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) >= 8 for side in sides):
+        raise ValueError(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
+    return int(sides[0]), int(sides[-1])
+
+
+def parse_start(text: str) -> Start:
+    """One of the ways to cut a video. ValueError for anything else."""
+    for known in STARTS:
+        if text == known:
+            return known
+    raise ValueError(f"unknown --start {text!r}{did_you_mean(text, list(STARTS))}; there are {', '.join(STARTS)}")
+
+
+def score(
+    real: Path,
+    generated: Path,
+    *,
+    num_clips: int | None = None,
+    num_frames: int = 16,
+    stride: int = 1,
+    start: Start = "random",
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    extractors: Sequence[str] = DEFAULT_EXTRACTORS,
+    protocols: Sequence[str] = (),
+    device: str = "cpu",
+    cache: Path | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> Score:
+    """Every distance between the clips in `real` and those in `generated`; bench.commands.score.collection says what these may be.
+
+    Clips are cut by `SeededCut`. `num_clips`: of each set; None = as many as the smaller one has. Twice as many real ones are read where
+    there are, so that the floor is measured at the same n. ValueError for what cannot be compared, with the remedy.
+    """
+    for name in extractors:
+        check_extractor(name, num_frames)
+    tools = [published.find_protocol(name) for name in protocols]
+    for option, number, least in (("--num-clips", num_clips, 2), ("--num-frames", num_frames, 1), ("--stride", stride, 1)):
+        if number is not None and number < least:
+            raise ValueError(f"{option} must be at least {least}, got {number}")
+    rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
+    where = find_device(device)
+    reader = Reader(cache or weights.cache_folder() / "score", progress)
+    collections = find_collection(real), find_collection(generated)
+    pair = read_pair(*collections, rule, num_clips, reader)
+    # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
+    networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
+    tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
+    measured = [measure(pair, network, rule, reader) for network in networks]
+    if frame_quality.FRAME.weights_sha256 in {found.block.weights_sha256 for found in measured}:
+        measured.append(measure_frames(pair, rule, reader, where))  # the frame encoder is a part of that network
+    distances = [found.distance(kind) for found in measured for kind in found.statistics]
+    canonical = next((value for value in distances if (value.extractor, value.kind) == (CANONICAL_EXTRACTOR, "frechet")), None)
+    clips = pair.real.frames.shape
+    return Score(
+        real=side(collections[0], pair.real, pair.n),
+        generated=side(collections[1], pair.generated, pair.n),
+        n=pair.n,
+        num_frames=clips[1],
+        height=clips[2],
+        width=clips[3],
+        rule=rule.describe(),
+        distances=distances,
+        shares=[share for found in measured for share in found.shares()],
+        groups=groups(pair, measured),
+        published=[
+            published_value(tool, network, collections, rule, num_clips, reader, canonical)
+            for tool, network in zip(tools, tool_networks, strict=True)
+        ],
+        notes=pair.notes(),
+        environment=read_environment(torch.get_num_threads(), device_name(where)),
+        commit=commit(),
+    )
+
+
+def check_extractor(name: str, num_frames: int) -> None:
+    """Before anything is read: ValueError for an unknown extractor, or one that clips of `num_frames` are no food for; WeightsError."""
+    if name not in MANIFESTS:
+        if is_file_name(name) or ":" in name:  # one's own, whose manifest comes with it
+            return
+        known = f"{', '.join(EXTRACTORS)}, a TorchScript file, or module:factory"
+        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")
+    least, most = MANIFESTS[name].min_frames, MANIFESTS[name].max_frames
+    if num_frames < least or (most is not None and num_frames > most):
+        wanted = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
+    if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths(name)):
+        weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
+
+
+def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -> Measured:
+    """Features of the pair's clips by one extractor, and what they were made under."""
+    real = reader.features(extractor, pair.real, "real clips")
+    sampling = f"{rule.start} start, seed {rule.seed}"
+    return Measured(
+        real=real[: pair.n],
+        spare=real[pair.n :],
+        generated=reader.features(extractor, pair.generated, "generated clips")[: pair.n],
+        block=block(extractor, rule.describe(), sampling, rule.stride, pair.real, pair.generated, pair.n, pair.n),
+    )
+
+
+def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: torch.device) -> Measured:
+    """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
+    clips, dim = pair.real.frames.shape, frame_quality.FRAME.dim
+    network = load_motion(device)
+    every = Extractor(
+        manifest=replace(frame_quality.FRAME, dim=clips[1] * dim),
+        device=device,
+        batch_size=16,
+        features=lambda frames: network.frame_features(frames).reshape(len(frames), -1),
+    )
+    found = measure(pair, every, rule, reader)
+    return Measured(
+        **{name: getattr(found, name).reshape(-1, clips[1], dim) for name in ("real", "spare", "generated")},
+        block=found.block.model_copy(update={"dim": dim}),
+        statistics={"frechet": frame_quality.frame_distance},
+        per_clip=False,
+    )
+
+
+def groups(pair: Pair, measured: Sequence[Measured]) -> list[Group]:
+    """Distances of each class that both sets have, and of each shape that clips came in, where there is more than one."""
+    found = []
+    for by in ("class", "shape"):
+        names = [[group_name(clips, row, by) for row in range(pair.n)] for clips in (pair.real, pair.generated)]
+        counts = [Counter(side_names) for side_names in names]
+        if by == "class" and None in counts[0] | counts[1]:
+            continue
+        if len(counts[0] | counts[1]) < 2:
+            continue
+        for name in sorted(counts[0], key=lambda name: natural(str(name))):
+            if name not in counts[1]:
+                continue
+            n = min(counts[0][name], counts[1][name])
+            rows = [[row for row, other in enumerate(side_names) if other == name][:n] for side_names in names]
+            values = {}
+            if n >= MIN_GROUP_CLIPS:
+                for over in measured:
+                    for kind, statistic in over.statistics.items():
+                        title = over.block.model_copy(update={"n_real": n, "n_fake": n}).name(kind)
+                        values[title] = statistic(over.real[rows[0]], over.generated[rows[1]])
+            found.append(
+                Group(by=by, name=str(name), num_real=counts[0][name], num_generated=counts[1][name], n=n if values else 0, values=values)
+            )
+    return found
+
+
+def group_name(clips: ReadSet, row: int, by: str) -> str | None:
+    return clips.labels[row] if by == "class" else "x".join(map(str, clips.shapes[row]))
+
+
+def side(collection: Collection, clips: ReadSet, n: int) -> Side:
+    used = clips.rows[:n]
+    return Side(
+        path=str(collection.path),
+        num_items=len(collection.items),
+        num_read=len(clips),
+        num_used=n,
+        num_untried=clips.num_untried,
+        num_copies=clips.num_copies,
+        skipped=omitted(clips),
+        labels=dict(Counter(label for row in used if (label := clips.labels[row]) is not None)),
+        shapes=dict(Counter("x".join(map(str, clips.shapes[row])) for row in used)),
+        fps=rates_of(clips),
+        digest=clips.digest,
+    )
+
+
+def omitted(clips: ReadSet) -> list[Omitted]:
+    return [Omitted(name=entry.name, reason=entry.reason) for entry in clips.skipped]
+
+
+def published_value(
+    tool: published.Published,
+    network: Extractor,
+    collections: tuple[Collection, Collection],
+    rule: SeededCut,
+    num_clips: int | None,
+    reader: Reader,
+    canonical: Distance | None,
+) -> PublishedValue:
+    """The value as the tool measures it, on the same folders."""
+    sets, cuts = [], {}
+    for of, collection in zip(("real", "generated"), collections, strict=True):
+        limit = tool.limit(of, num_clips)
+        cut = tool.rule(of, rule.num_frames, rule.stride, rule.size, rule.seed, limit)
+        sets.append(reader.clips(collection, cut, limit))
+        cuts[of] = cut.describe()
+    real, fake = sets
+    features = [reader.features(network, clips, f"{what} clips") for clips, what in ((real, "real"), (fake, "generated"))]
+    value, exact = published.distance_over_n(features[0], features[1], real_first=tool.real_first)
+    distinct = [len(set(clips.rows)) for clips in (real, fake)]
+    made = block(network, cuts, f"as {tool.name}", rule.stride, real, fake, len(real), len(fake)).model_copy(
+        update={"covariance": "n", "root": "sqrtm"}
+    )
+    name = made.model_copy(update={"n_real": distinct[0], "n_fake": distinct[1]}).name("frechet")
+    return PublishedValue(
+        protocol=tool.name,
+        name=f"{name} ({tool.name} protocol)",
+        value=value,
+        exact_root=exact,
+        n_real=len(real),
+        n_fake=len(fake),
+        distinct_real=distinct[0],
+        distinct_fake=distinct[1],
+        choices=tool.choices,
+        skipped=[*omitted(real), *omitted(fake)],
+        block=made,
+        fingerprint=made.fingerprint(),
+        canonical_name=canonical.name if canonical else None,
+        canonical_value=canonical.value if canonical else None,
+    )

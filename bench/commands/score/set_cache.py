@@ -1,0 +1,86 @@
+"""What was read of a set of clips, remembered: a second reading of the same files opens none of them until frames are needed.
+
+A file `<key>.json` in the cache folder holds everything of a `ReadSet` but its frames. The key is the list of items, the rule and the
+number of clips; the content of every item that was opened is hashed again before the file is believed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bench.commands.score.collection import Collection
+from bench.commands.score.windows import Progress, ReadSet, Rule, content_of, identity, read_set
+from bench.data.clips import Skipped
+from bench.data.source import digest_of
+from bench.records.store import write_text
+
+
+class LateFrames:
+    """Frames (N, T, H, W, 3) uint8 that are read when the first of them is asked for."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]):
+        self.shape = shape
+        self._read: Callable[[], np.ndarray] | None = read
+        self._frames: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if self._frames is None:
+            assert self._read is not None
+            self._frames, self._read = self._read(), None
+        return np.asarray(self._frames[index])
+
+
+def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:
+    """`read_set`, from the cache where the same files were read before by the same rule."""
+    key = digest_of(
+        identity(rule), limit, str(collection.path.resolve()), [[item.name, item.label, item.kind] for item in collection.items]
+    )
+    file = cache / f"set-{key[:16]}.json"
+    if (known := _remembered(file, collection)) is not None:
+
+        def read() -> np.ndarray:
+            again = read_set(collection, rule, limit, progress, cache)
+            if again.digest != known.digest:
+                raise ValueError(f"{collection.path} changed while it was read; run again when nobody writes to it")
+            return again.frames
+
+        # Only dtype, shape, length and slices are used of frames, and a slice reads them.
+        return dataclasses.replace(known, frames=cast(np.ndarray, LateFrames(known.frames.shape, read)))
+    found = read_set(collection, rule, limit, progress, cache)
+    stored = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "frames"}
+    stored |= {"skipped": [[entry.name, entry.reason] for entry in found.skipped], "frames": list(found.frames.shape)}
+    write_text(file, json.dumps(stored) + "\n")
+    return found
+
+
+def _remembered(file: Path, collection: Collection) -> ReadSet | None:
+    """What `file` says, its frames an empty array of the right shape; None where it is not there, damaged or out of date."""
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        content = stored["content"]
+        if any(content_of(item) != content[item.name] for item in collection.items if item.name in content):
+            return None
+        return ReadSet(
+            frames=np.broadcast_to(np.uint8(0), stored["frames"]),
+            rows=tuple(stored["rows"]),
+            names=tuple(stored["names"]),
+            labels=tuple(stored["labels"]),
+            shapes=tuple((num_frames, height, width) for num_frames, height, width in stored["shapes"]),
+            fps=tuple(stored["fps"]),
+            content=content,
+            skipped=tuple(Skipped(name, reason) for name, reason in stored["skipped"]),
+            num_untried=stored["num_untried"],
+            num_copies=stored["num_copies"],
+            digest=stored["digest"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

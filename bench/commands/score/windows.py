@@ -1,0 +1,243 @@
+"""Which frames of which items become the clips of a set, and those clips as one array.
+
+A rule says in which order items are taken, where clips are cut and how a frame reaches its size; `read_set` follows it
+until it has enough. Knows no network and no metric.
+"""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol
+
+import av
+import numpy as np
+import PIL
+from PIL import Image
+
+from bench.commands.score.collection import READER_VERSION, Collection, Item, Opened
+from bench.data.clips import Skipped
+from bench.data.source import digest_of
+from bench.shapes import cover_box
+
+Start = Literal["random", "first", "disjoint"]
+STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
+Progress = Callable[[int, int, str], None]  # (done, total, what)
+
+
+class Rule(Protocol):
+    """How a set of clips is made of a collection."""
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the clips, as plain data."""
+        ...
+
+    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+        """(item, turn) in the order of taking; an item may come again in a later turn."""
+        ...
+
+    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+        """Frame indices of the clips of an item of `num_frames`. ValueError(reason) where it gives none."""
+        ...
+
+    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8 as stored -> as the metric sees them."""
+        ...
+
+
+def fraction(seed: int, stream: str, name: str) -> float:
+    """A number in [0, 1) that belongs to (seed, stream, name), whatever else is in the set."""
+    digest = hashlib.blake2b(f"{seed}/{stream}/{name}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) / 2**53
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededCut:
+    """The rule of `score`: each item once, in an order drawn by seed and name, cut into clips of `num_frames`.
+
+    Start "random": one clip an item, its start uniform over all that fit, drawn by seed and name. "first": one clip, from the first
+    frame. "disjoint": every clip that fits, one after the other. Names decide, so adding an item moves no other.
+    """
+
+    num_frames: int
+    stride: int = 1  # frames of the item from one frame of a clip to the next
+    start: Start = "random"
+    size: tuple[int, int] | None = None  # height and width the frames are scaled and cropped to; None = as stored
+    seed: int = 0
+
+    @property
+    def span(self) -> int:
+        """Frames of an item that one clip covers."""
+        return (self.num_frames - 1) * self.stride + 1
+
+    def describe(self) -> dict[str, Any]:
+        size = f"cover {self.size[0]}x{self.size[1]}, bicubic, centre crop" if self.size else "as stored"
+        fields = {"num_frames": self.num_frames, "stride": self.stride, "start": self.start, "size": size, "seed": self.seed}
+        return {"rule": "seeded-cut/1", **fields}
+
+    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+        for item in sorted(items, key=lambda item: fraction(self.seed, "order", item.name)):
+            yield item, 0
+
+    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+        spare = num_frames - self.span
+        if spare < 0:
+            stride = f" at stride {self.stride}" if self.stride > 1 else ""
+            raise ValueError(f"has {num_frames} frames, a clip of {self.num_frames}{stride} needs {self.span}")
+        if self.start == "first":
+            starts = [0]
+        elif self.start == "random":
+            starts = [int(fraction(self.seed, "start", item.name) * (spare + 1))]
+        else:
+            starts = list(range(0, spare + 1, self.span))
+        return [range(start, start + self.span, self.stride) for start in starts]
+
+    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+        return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
+
+
+def cover(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3): scaled by Pillow's antialiased bicubic filter until it covers, cropped around the centre."""
+    box = cover_box(frame.shape[0], frame.shape[1], height, width)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSet:
+    """The clips of one set. `rows` are the clips as they count: row r is frames[rows[r]]; a rule of ours takes none twice."""
+
+    frames: np.ndarray  # (unique clips, T, H, W, 3) uint8, in a file
+    rows: tuple[int, ...]
+    names: tuple[str, ...]  # of the unique clips: item and first frame
+    labels: tuple[str | None, ...]
+    shapes: tuple[tuple[int, int, int], ...]  # (T, H, W) of each clip's item, as it came
+    fps: tuple[float | None, ...]  # of each clip's item
+    content: dict[str, str]  # item that was opened -> hash of its files
+    skipped: tuple[Skipped, ...]  # items that gave nothing, or not all, in the order of trying
+    num_untried: int  # items never opened, because there were enough
+    num_copies: int  # clips whose frames are those of an earlier one
+    digest: str  # identity of the content and of all that made it
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, folder: Path) -> ReadSet:
+    """The first `limit` clips (None: all) that `rule` takes from `collection`; frames lie in a file in `folder` without a name.
+
+    ValueError where nothing could be read, or where frames are of several sizes and the rule keeps them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:  # a memory map of it outlives it
+        taking = _Taking(rule, file)
+        taking.take_all(collection, limit, progress)
+        if not taking.rows:
+            first = taking.skipped[0]
+            tried = f"{len(taking.skipped)} tried, the first: {first.name} {first.reason}"
+            raise ValueError(f"no clip could be read from {collection.path}: {tried}")
+        if len(taking.sizes) > 1:
+            sizes = ", ".join(f"{height}x{width} ({num})" for (height, width), num in taking.sizes.most_common(8))
+            raise ValueError(
+                f"{collection.path} has clips of {len(taking.sizes)} sizes: {sizes}; choose one with --size, such as --size 64x64"
+            )
+        return taking.finish(collection)
+
+
+def content_of(item: Item) -> str:
+    """Hash of the item's files; of the reason where they cannot be read."""
+    try:
+        return item.content()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+class _Taking:
+    """What has been read so far."""
+
+    def __init__(self, rule: Rule, file: IO[bytes]):
+        self.rule, self.file = rule, file
+        self.shape: tuple[int, ...] = ()
+        self.rows: list[int] = []
+        self.seen: dict[tuple[str, int], int] = {}  # (item, first frame) -> unique clip
+        self.pixels: Counter[bytes] = Counter()
+        self.sizes: Counter[tuple[int, int]] = Counter()  # of clips after fitting
+        self.opened: dict[str, Opened] = {}
+        self.content: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
+        self.bad: set[str] = set()
+        self.names: list[str] = []
+        self.labels: list[str | None] = []
+        self.shapes: list[tuple[int, int, int]] = []
+        self.fps: list[float | None] = []
+
+    def take_all(self, collection: Collection, limit: int | None, progress: Progress) -> None:
+        """Items as the rule draws them, until there are `limit` clips or nothing more to come."""
+        what, num_items = f"reading {collection.path.name}", len(collection.items)
+        total = min(limit or num_items, num_items)
+        since_last = 0  # draws without a clip: after all items in vain there is nothing more to come
+        for item, turn in self.rule.draws(collection.items):
+            num_before = len(self.rows)
+            if num_before == limit or since_last == num_items:
+                break
+            progress(min(num_before, total), total, what)
+            self.take(item, turn, limit)
+            since_last = 0 if len(self.rows) > num_before else since_last + 1
+        progress(total, total, what)
+
+    def take(self, item: Item, turn: int, limit: int | None) -> None:
+        """Clips of one item, or a reason why there are none."""
+        if item.name in self.bad:
+            return
+        try:
+            if item.name not in self.opened:
+                self.content[item.name] = content_of(item)
+                self.opened[item.name] = item.open()
+            opened = self.opened[item.name]
+            windows = self.rule.windows(item, turn, opened.num_frames)
+            for window in windows[: None if limit is None else limit - len(self.rows)]:
+                key = (item.name, window.start)
+                if key not in self.seen:
+                    self.add(item, opened, window)
+                self.rows.append(self.seen[key])
+        except (ValueError, OSError) as error:
+            self.bad.add(item.name)
+            self.skipped.append(Skipped(item.name, str(error)))
+
+    def add(self, item: Item, opened: Opened, window: range) -> None:
+        """Reads one clip. ValueError(reason)."""
+        clip = np.ascontiguousarray(self.rule.fit(item, opened.read(window)))
+        self.shape = self.shape or clip.shape
+        if len(clip) != self.shape[0]:  # only a rule that takes all frames there are comes here
+            raise ValueError(f"gives a clip of {len(clip)} frames, those before it have {self.shape[0]}")
+        self.sizes[clip.shape[1], clip.shape[2]] += 1
+        if clip.shape == self.shape:  # of another size, it is only counted: the set is refused in the end
+            self.file.write(clip.tobytes())
+        self.pixels[hashlib.blake2b(clip.tobytes(), digest_size=16).digest()] += 1
+        self.seen[item.name, window.start] = len(self.names)
+        self.names.append(f"{item.name}#{window.start}")
+        self.labels.append(item.label)
+        self.shapes.append((opened.num_frames, opened.height, opened.width))
+        self.fps.append(opened.fps)
+
+    def finish(self, collection: Collection) -> ReadSet:
+        self.file.flush()
+        return ReadSet(
+            frames=np.memmap(self.file, dtype=np.uint8, mode="r", shape=(len(self.names), *self.shape)),
+            rows=tuple(self.rows),
+            names=tuple(self.names),
+            labels=tuple(self.labels),
+            shapes=tuple(self.shapes),
+            fps=tuple(self.fps),
+            content=self.content,
+            skipped=(*collection.skipped, *self.skipped),
+            num_untried=len(collection.items) - len(self.content),
+            num_copies=self.pixels.total() - len(self.pixels),
+            digest=digest_of(identity(self.rule), self.names, self.content),
+        )
+
+
+def identity(rule: Rule) -> dict[str, Any]:
+    """All that decides the clips of given files."""
+    return {"reader": READER_VERSION, "av": av.__version__, "pillow": PIL.__version__, "rule": rule.describe()}

@@ -1,0 +1,306 @@
+"""A user's own videos: a folder of files, whose subfolders, if there are any, are the classes.
+
+Every file gives as many clips as it holds; bench.data.media.timeline says which go to which split. A file that cannot be read
+is named with its reason, never left out in silence.
+
+Clips have one shape, scaled to cover it and cropped; or, with `native`, every file keeps its own aspect, short files give what
+they have, and images are clips of one frame.
+"""
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import av
+import numpy as np
+import pydantic
+
+from bench.data.clips import ClipSet, Skipped, open_frames, open_ragged_frames, save_clips
+from bench.data.media import images
+from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, decoded, file_hash, find_files, probed
+from bench.data.media.timeline import Cutting, Footage, make_plan
+from bench.data.media.video import EXTENSIONS, Fit, iter_frames, within_area
+from bench.data.ragged import Frames
+from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
+from bench.shapes import Shape
+
+READER_VERSION = 1  # bump when the same files give other clips
+ONE_A_FILE = 2**31  # a hop that leads beyond any file
+PACKETS = "frames are counted in packets, without decoding: not exact for a few codecs (VP8, packed MPEG-4)"
+
+
+class SplitsOf(pydantic.BaseModel):
+    """Other clips of the same files, whose splits are to be kept."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    span: Count
+    num_val: Count
+    num_test: Count
+    images: bool  # whether image files were dealt out too
+
+
+class Config(SourceConfig):
+    """A folder of videos and how clips are cut out of it."""
+
+    source: Literal["folder"] = "folder"
+    path: Path  # the folder; not part of the content's identity
+    frame_stride: Count = 1  # frames of a file from one frame of a clip to the next
+    clip_hop: Count | None = None  # frames of a file between starts of training clips; None = no overlap
+    split_by: Literal["auto", "file", "time"] = "auto"  # auto: by time with fewer than 10 files or groups
+    gap_s: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.4  # seconds between two splits of a file cut by time
+    groups: dict[str, str] = pydantic.Field(default_factory=dict)  # file pattern, as "*phone*" -> scene, whose files stay together
+    native: bool = False  # True: own aspect, at most height x width pixels in all, never enlarged; short files and images too
+    splits_of: SplitsOf | None = None  # None: the splits are made for these clips
+
+    @property
+    def span(self) -> int:
+        """Frames of a file that one clip covers."""
+        return (self.num_frames - 1) * self.frame_stride + 1
+
+    @property
+    def mixed(self) -> bool:
+        """Whether clips have several shapes."""
+        return self.native
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether image files count."""
+        return self.splits_of.images if self.splits_of else self.native
+
+    def at(self, shape: Shape, num_clips: int) -> Self:
+        """Clips of one shape, cropped, that do not show in val or test what was trained on. One a file to train on: nobody does."""
+        own = SplitsOf(span=self.span, num_val=self.num_val, num_test=self.num_test, images=self.reads_images)
+        return super().at(shape, num_clips).changed(native=False, clip_hop=ONE_A_FILE, splits_of=self.splits_of or own)
+
+
+def digest(config: Config) -> str:
+    """Names and contents of the files, what is done with them, and the decoder."""
+    contents = {name: file_hash(path) for name, path in find_media(config).items()}
+    return digest_of(READER_VERSION, av.__version__, config.identity(added=("native", "splits_of"), place=("path",)), contents)
+
+
+def labels(config: Config) -> tuple[str, ...]:
+    """Names of the subfolders with videos; () when the videos lie in the folder itself."""
+    return label_names(config, list(find_media(config)))
+
+
+def write(config: Config, folder: Path, progress: Progress) -> None:
+    """Counts every file's frames, plans the splits, then reads each file once."""
+    files = find_media(config)
+    layout = _layout(config, files, decoded, progress)
+    if config.native:
+        frames: Mapping[str, Frames] = open_ragged_frames(folder, layout.shapes)
+    else:
+        num_clips = {split: len(starts) for split, starts in layout.starts.items()}
+        frames = open_frames(folder, num_clips, (config.num_frames, config.height, config.width))
+    places = _places(config, layout)
+    fit: Fit = "whole" if config.native else "cover"
+    for done, (name, wanted) in enumerate(sorted(places.items())):
+        progress(done, len(places), "reading videos")
+        split, row, _ = wanted[min(wanted)][0]
+        height, width = frames[split][row].shape[1:3]
+        try:
+            if layout.media[name].is_image:
+                frames[split][row][0] = images.read_image(files[name], height, width, fit)
+                continue
+            for index, pixels in iter_frames(files[name], sorted(wanted), height, width, fit):
+                for split, row, t in wanted[index]:
+                    frames[split][row][t] = pixels
+        except ValueError as error:
+            raise ValueError(f"{config.path}: {name} was read once and fails now: {error}") from error
+    progress(len(places), len(places), "reading videos")
+    names = label_names(config, list(files))
+    save_clips(
+        folder,
+        {
+            split: ClipSet(
+                frames[split],
+                np.array([names.index(_top(name)) if names else 0 for name, _ in starts], dtype=np.int64),
+                layout.clip_ids[split],
+            )
+            for split, starts in layout.starts.items()
+        },
+        label_names=names,
+        fps=layout.fps,
+        fps_range=layout.fps_range,
+        skipped=layout.skipped,
+        lost=layout.lost,
+        notes=layout.notes,
+    )
+
+
+def survey(config: Config, progress: Progress) -> Survey:
+    """What `write` would make, by counting packets instead of decoding."""
+    layout = _layout(config, find_media(config), probed, progress)
+    return Survey(
+        shapes={split: tuple(shapes) for split, shapes in layout.shapes.items()},
+        clip_ids=layout.clip_ids,
+        skipped=layout.skipped,
+        lost=layout.lost,
+        fps=layout.fps,
+        notes=(*layout.notes, PACKETS),
+    )
+
+
+def find_media(config: Config) -> dict[str, Path]:
+    """Relative name (with /) -> path of every file with the extension of a video, or of an image if they count. ValueError for none."""
+    extensions = (*EXTENSIONS, *images.EXTENSIONS) if config.reads_images else EXTENSIONS
+    media = {name: path for name, path in find_files(config.path).items() if path.suffix.lower() in extensions}
+    if not media:
+        raise ValueError(f"no video in {config.path}: looked in it and its subfolders for {', '.join(extensions)}")
+    return media
+
+
+def label_names(config: Config, names: list[str]) -> tuple[str, ...]:
+    """Classes of the videos `names`. ValueError when some lie in subfolders and some do not."""
+    loose = [name for name in names if "/" not in name]
+    if loose and len(loose) < len(names):
+        raise ValueError(
+            f"{config.path} has videos in it ({loose[0]}) and in subfolders, which are classes; move all of them into subfolders, or none"
+        )
+    return () if loose else tuple(sorted({_top(name) for name in names}))
+
+
+def _top(name: str) -> str:
+    return name.partition("/")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Which clips there are, before any is read."""
+
+    media: dict[str, Media]  # readable files
+    starts: dict[str, list[tuple[str, int]]]  # split -> its clips, as (file, first frame)
+    shapes: dict[str, list[Shape]]  # split -> shape of each clip
+    fps: float
+    fps_range: tuple[float, float]
+    skipped: tuple[Skipped, ...]
+    lost: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def clip_ids(self) -> dict[str, tuple[str, ...]]:
+        """Split -> name of each clip."""
+        return {split: tuple(f"{name}#{start}" for name, start in starts) for split, starts in self.starts.items()}
+
+
+def _layout(config: Config, files: dict[str, Path], measure: Callable[[Path], Media], progress: Progress) -> _Layout:
+    """Measures every file and plans the splits. ValueError where they have too few clips."""
+    media, footage, skipped = _measured(config, files, measure, progress)
+    what = f"clips of {config.num_frames}x{config.height}x{config.width} (frames x height x width)"
+    if not media:
+        raise ValueError(f"no readable video in {config.path}: {len(skipped)} tried, the first: {skipped[0].name} {skipped[0].reason}")
+    if (longest := max(file.num_frames for file in footage)) < config.span:
+        raise ValueError(f"{config.path}: no file is long enough for {what}: the longest has {longest} frames, {config.span} are needed")
+    cutting = Cutting(
+        span=config.span, hop=config.clip_hop or config.span, num_val=config.num_val, num_test=config.num_test, gap_s=config.gap_s
+    )
+    dealt = cutting
+    if (other := config.splits_of) is not None:
+        dealt = Cutting(span=other.span, hop=other.span, num_val=other.num_val, num_test=other.num_test, gap_s=config.gap_s)
+    try:
+        plan = make_plan(footage, cutting, config.split_by, keep_short=config.native, dealt=dealt)
+    except ValueError as error:
+        raise ValueError(f"{config.path}: {error}; {what}") from error
+    starts = {"train": plan.train, "val": plan.val, "test": plan.test}
+    usable = [file for file in footage if config.native or file.num_frames >= config.span]
+    fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
+    rates = [fps[name] for clips in starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
+    return _Layout(
+        media=media,
+        starts=starts,
+        shapes={split: [_clip_shape(config, media[name], start) for name, start in clips] for split, clips in starts.items()},
+        fps=float(np.median(rates)),
+        fps_range=(min(fps.values(), default=STILL_FPS), max(fps.values(), default=STILL_FPS)),
+        skipped=tuple(skipped),
+        lost=plan.lost | _others(config, files),
+        notes=_notes(config, usable, media, plan.split_by),
+    )
+
+
+def _measured(
+    config: Config, files: dict[str, Path], measure: Callable[[Path], Media], progress: Progress
+) -> tuple[dict[str, Media], list[Footage], list[Skipped]]:
+    """Every file's length, rate, size and group; those that give no clip, with the reason."""
+    media: dict[str, Media] = {}
+    footage, skipped = [], []
+    names: dict[str, str] = {}  # content -> the file that has it
+    unused = set(config.groups)
+    for done, (name, path) in enumerate(files.items()):
+        progress(done, len(files), "counting frames")
+        patterns = [pattern for pattern in config.groups if fnmatch.fnmatchcase(name, pattern)]
+        unused.difference_update(patterns)
+        if len({config.groups[pattern] for pattern in patterns}) > 1:
+            raise ValueError(f"groups: {name} matches {' and '.join(map(repr, patterns))}, which are different groups; narrow one")
+        try:
+            file = measure(path)
+            _clip_shape(config, file, 0)
+        except ValueError as error:
+            skipped.append(Skipped(name, str(error)))
+            continue
+        content = file_hash(path)
+        if file.num_frames < config.span and not config.native:  # still dealt out where the splits are those of shorter clips
+            skipped.append(Skipped(name, f"has {file.num_frames} frames, a clip needs {config.span}"))
+        elif content in names:
+            skipped.append(Skipped(name, f"has the same content as {names[content]}"))
+        if content in names:
+            continue
+        names[content] = name
+        media[name] = file
+        group = f"group {config.groups[patterns[0]]}" if patterns else content
+        footage.append(Footage(name=name, group=group, num_frames=file.num_frames, fps=file.fps))
+    if unused:
+        raise ValueError(f"groups: no file in {config.path} matches {sorted(unused)[0]!r}; files are named as {next(iter(files))!r}")
+    return media, footage, skipped
+
+
+def _clip_shape(config: Config, file: Media, start: int) -> Shape:
+    """Shape (T, H, W) of the clip that starts at frame `start` of a file. ValueError(reason) where a side is too small."""
+    if not config.native:
+        return (config.num_frames, config.height, config.width)
+    height, width = within_area(file.height, file.width, config.height * config.width)
+    if min(height, width) < MIN_SIDE:
+        scaled = "" if (height, width) == (file.height, file.width) else f", {height}x{width} when scaled to the area of a clip"
+        raise ValueError(f"is {file.height}x{file.width} pixels{scaled}; a side has at least {MIN_SIDE}")
+    return (min(config.num_frames, 1 + (file.num_frames - 1 - start) // config.frame_stride), height, width)
+
+
+Places = dict[int, list[tuple[str, int, int]]]  # frame of a file -> the (split, clip, frame of the clip) that show it
+
+
+def _places(config: Config, layout: _Layout) -> dict[str, Places]:
+    """File -> where each of its frames goes, so that one pass over the file fills all its clips."""
+    places: dict[str, Places] = defaultdict(lambda: defaultdict(list))
+    for split, clips in layout.starts.items():
+        for row, ((name, start), shape) in enumerate(zip(clips, layout.shapes[split], strict=True)):
+            for t in range(shape[0]):
+                places[name][start + t * config.frame_stride].append((split, row, t))
+    return places
+
+
+def _others(config: Config, files: dict[str, Path]) -> dict[str, int]:
+    """Files that are not even tried."""
+    num = len(find_files(config.path)) - len(files)
+    what = "videos or images" if config.reads_images else "videos"
+    return {f"files that are not {what} by their extension": num} if num else {}
+
+
+def _notes(config: Config, footage: list[Footage], media: dict[str, Media], split_by: str) -> tuple[str, ...]:
+    gap = f", {config.gap_s} s apart" if split_by == "time" else ""
+    how = f"resized to cover {config.height}x{config.width}, centre crop"
+    if config.native:
+        how = f"each at its own aspect, at most {config.height * config.width} pixels, none enlarged"
+    notes = [f"{len(footage)} files split by {split_by}{gap}; {how}"]
+    if config.splits_of:
+        notes.append(f"splits as they were made for clips that cover {config.splits_of.span} frames of a file")
+    if short := [file for file in footage if file.num_frames < config.span]:
+        num_images = sum(media[file.name].is_image for file in short)
+        notes.append(f"{len(short)} files ({num_images} images) are shorter than a clip and give one of what they have, only to train on")
+    rates = sorted({file.fps for file in footage if not media[file.name].is_image})
+    if rates and rates[-1] > rates[0] * 1.001:
+        notes.append(f"files run at {rates[0]:g} to {rates[-1]:g} frames per second and are not resampled")
+    return tuple(notes)

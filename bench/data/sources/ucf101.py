@@ -1,0 +1,168 @@
+"""UCF-101 as it is published: UCF-101/<Class>/v_<Class>_gXX_cYY.avi and ucfTrainTestlist/*.txt under one root.
+
+One clip a video, from its middle. Train and test are the published fold; val is carved out of train by whole groups gXX
+(videos of one group show one person or scene), so no group is in two splits.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+
+from bench.backbone import did_you_mean
+from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
+from bench.data.media.video import probe, read_frames
+from bench.data.source import Count, Progress, SourceConfig, digest_of
+
+READER_VERSION = 1  # bump when the same files give other clips
+FILE_NAME = re.compile(r"(?P<label>[^/]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.avi")
+
+
+class Config(SourceConfig):
+    """A fold of UCF-101."""
+
+    source: Literal["ucf101"] = "ucf101"
+    root: Path  # holds UCF-101 and ucfTrainTestlist; not part of the content's identity
+    fold: Literal[1, 2, 3] = 1
+    classes: tuple[str, ...] = ()  # () = all 101
+    frame_stride: Count = 1  # frames of a file from one frame of a clip to the next
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of a fold's list."""
+
+    name: str  # Class/v_Class_gXX_cYY.avi
+    label: int  # among the chosen classes, in the order of classInd.txt
+    group: str  # gXX
+
+
+def digest(config: Config) -> str:
+    """The lists, and the names and sizes of the files: hashing 6.5 GB that everybody has alike would take minutes."""
+    sizes = {}
+    for listed in read_list(config, "train") + read_list(config, "test"):
+        path = config.root.expanduser() / "UCF-101" / listed.name
+        sizes[listed.name] = (listed.label, path.stat().st_size if path.is_file() else None)
+    return digest_of(READER_VERSION, av.__version__, config.model_dump(mode="json", exclude={"root"}), sizes)
+
+
+def labels(config: Config) -> tuple[str, ...]:
+    """Classes in the order of classInd.txt, or the chosen ones of them."""
+    known: list[str] = []
+    for line in _lines(config, "classInd.txt"):
+        number, _, name = line.partition(" ")
+        if number != str(len(known) + 1):
+            raise ValueError(f"classInd.txt has {line!r} where class {len(known) + 1} is due; it counts from 1 without holes")
+        known.append(name)
+    for name in config.classes:
+        if name not in known:
+            raise ValueError(f"classes: UCF-101 has no class {name!r}{did_you_mean(name, known)}")
+    return tuple(name for name in known if not config.classes or name in config.classes)
+
+
+def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
+    """The videos of the fold's train or test list, of the chosen classes. ValueError for a line that cannot be right."""
+    names = labels(config)
+    known = labels(config.model_copy(update={"classes": ()}))
+    file = f"{half}list{config.fold:02d}.txt"
+    listed = []
+    for line in _lines(config, file):
+        name, _, number = line.partition(" ")
+        match = FILE_NAME.fullmatch(name)
+        if match is None or match["label"] not in known:
+            raise ValueError(f"{file} has {line!r}, expected <class of classInd.txt>/v_<class>_gXX_cYY.avi")
+        if number and number != str(known.index(match["label"]) + 1):  # labels in the files count from 1
+            raise ValueError(f"{file} has {line!r}, but {match['label']} is class {known.index(match['label']) + 1} in classInd.txt")
+        if match["label"] in names:
+            listed.append(Listed(name, names.index(match["label"]), match["group"]))
+    return listed
+
+
+def _lines(config: Config, name: str) -> list[str]:
+    path = config.root.expanduser() / "ucfTrainTestlist" / name
+    if not path.is_file():
+        raise ValueError(f"root = {config.root} has no ucfTrainTestlist/{name}; unpack UCF101TrainTestSplits-RecognitionTask.zip there")
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def write(config: Config, folder: Path, progress: Progress) -> None:
+    """Reads one clip of each video; val and test take videos in the order of a hash until they are full."""
+    videos = config.root.expanduser() / "UCF-101"
+    if not videos.is_dir():
+        raise ValueError(f"root = {config.root} has no folder UCF-101; unpack UCF101.rar there")
+    skipped: list[Skipped] = []
+    present: dict[str, list[Listed]] = {}
+    for half in ("train", "test"):
+        listed = read_list(config, half)
+        present[half] = [video for video in listed if (videos / video.name).is_file()]
+        missing = {video.name for video in listed} - {video.name for video in present[half]}
+        skipped += [Skipped(name, f"is in {half}list{config.fold:02d}.txt and not in UCF-101") for name in sorted(missing)]
+    queues, held_back = _with_val(present, config)
+    wanted = {"train": len(queues["train"]), "val": config.num_val, "test": config.num_test}
+    for split, num in wanted.items():
+        if len(queues[split]) < max(num, 1):
+            raise ValueError(
+                f"{config.root}: fold {config.fold} has {len(queues[split])} {split} videos, {max(num, 1)} are needed; ask for fewer"
+            )
+    frames = open_frames(folder, wanted, (config.num_frames, config.height, config.width))
+    splits, rates, unread = {}, [], {}
+    for split in SPLITS:
+        taken: list[Listed] = []
+        for tried, video in enumerate(queues[split]):
+            if len(taken) == wanted[split]:
+                unread[split] = len(queues[split]) - tried
+                break
+            progress(len(taken), wanted[split], f"reading {split} videos")
+            try:
+                frames[split][len(taken)], fps = _middle(config, videos / video.name)
+            except ValueError as error:
+                skipped.append(Skipped(video.name, str(error)))
+                continue
+            taken.append(video)
+            rates.append(fps)
+        if len(taken) < wanted[split] and split != "train":
+            raise ValueError(f"{config.root}: {len(taken)} {split} videos could be read, num_{split} = {wanted[split]}; ask for fewer")
+        label_ids = np.array([video.label for video in taken], dtype=np.int64)
+        splits[split] = ClipSet(frames[split], label_ids, tuple(video.name for video in taken))
+    lost = {f"{split} videos beyond num_{split}": num for split, num in unread.items()}
+    save_clips(
+        folder,
+        splits,
+        label_names=labels(config),
+        fps=float(np.median(rates)),
+        fps_range=(min(rates), max(rates)),
+        skipped=tuple(skipped),
+        lost=lost,
+        notes=(f"fold {config.fold}, one clip from the middle of each video, val = groups {', '.join(held_back)} of train",),
+    )
+
+
+def _with_val(present: dict[str, list[Listed]], config: Config) -> tuple[dict[str, list[Listed]], list[str]]:
+    """Videos of each split in hash order, and the groups of val: whole groups gXX of all classes until num_val is reached."""
+    by_hash = {half: sorted(listed, key=lambda video: digest_of(video.name)) for half, listed in present.items()}
+    held_back: list[str] = []
+    num_val = 0
+    for group in sorted({video.group for video in by_hash["train"]}, key=lambda name: digest_of(config.fold, name)):
+        if num_val >= config.num_val:
+            break
+        held_back.append(group)
+        num_val += sum(video.group == group for video in by_hash["train"])
+    return {
+        "train": [video for video in by_hash["train"] if video.group not in held_back],
+        "val": [video for video in by_hash["train"] if video.group in held_back],
+        "test": by_hash["test"],
+    }, sorted(held_back)
+
+
+def _middle(config: Config, path: Path) -> tuple[np.ndarray, float]:
+    """The clip (T, H, W, 3) in the middle of the file, and its frames per second. ValueError(reason)."""
+    info = probe(path)
+    span = (config.num_frames - 1) * config.frame_stride + 1
+    if info.num_frames < span:
+        raise ValueError(f"has {info.num_frames} frames, a clip needs {span}")
+    start = (info.num_frames - span) // 2
+    clip = read_frames(path, start, config.num_frames, config.frame_stride, config.height, config.width)
+    return clip, info.fps / config.frame_stride

@@ -1,0 +1,207 @@
+"""Extractors of one's own: a TorchScript file or a torch module with a manifest, and StyleGAN-V's TorchScript I3D, known by its hash.
+
+A network takes clips (B, 3, T, H, W) float32 in the manifest's value range and gives features (B, dim). Frames are resized to the
+manifest's size by one of resize.py. What a manifest claims is checked before the network may measure anything: the hash
+of the weights before the file is opened, then the golden values.
+
+A TorchScript file is a program of torch's own operators; a pickled module is not opened, because opening it would run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from bench.metrics.extractors import golden, i3d
+from bench.metrics.extractors.i3d import exact_float32
+from bench.metrics.extractors.manifest import I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
+from bench.metrics.extractors.resize import RESIZES
+from bench.metrics.weights.cache import WeightsError
+
+SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
+
+# TorchScript files that need no manifest beside them: their hash says what they are.
+KNOWN_FILES = {STYLEGAN_V_SHA256: I3D}
+
+
+def is_file_name(name: str) -> bool:
+    """Whether an extractor of this name is a file, there or not."""
+    return name.endswith(SUFFIXES)
+
+
+def load_torchscript(file: Path, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:
+    """(manifest, frames (B, T, H, W, 3) uint8 -> features (B, dim)) of a TorchScript file; its manifest is the JSON beside it."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"extractor file {file} cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(content).hexdigest()
+    known = KNOWN_FILES.get(digest)
+    if known is not None:
+        manifest = dataclasses.replace(known, weights_sha256=digest, aliases=())
+        return manifest, stylegan_v(manifest, open_torchscript(content, file, device), device)
+    manifest = read_manifest(file)
+    if digest != manifest.weights_sha256:
+        raise WeightsError(f"extractor file {file} has sha256 {digest}, its manifest says {manifest.weights_sha256}; it is another file")
+    return manifest, checked(manifest, open_torchscript(content, file, device), device)
+
+
+def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:
+    """(manifest, frames -> features) of "module:factory": `factory()` gives a torch module, `factory.manifest` its manifest."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"extractor {name!r}: no module {error.name!r} on the path") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise ValueError(f"extractor {name!r}: module {module_name!r} has nothing to call named {attribute!r}")
+    claimed = getattr(factory, "manifest", None)
+    if claimed is None:
+        raise ValueError(
+            f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest"
+        )
+    manifest = claimed if isinstance(claimed, Manifest) else parse_manifest(claimed, f"manifest of {name!r}")
+    check_own(manifest, name)
+    network = factory()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
+    if (digest := hash_module(network)) != manifest.weights_sha256:
+        raise WeightsError(f"extractor {name!r} has weights {digest}, its manifest says {manifest.weights_sha256}; they are others")
+    return manifest, checked(manifest, network.to(device).eval(), device)
+
+
+def hash_module(network: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers: name, type, shape and values of each, in order of name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_manifest(file: Path) -> Manifest:
+    """The manifest in the JSON beside a TorchScript file: `net.json` of `net.pt`. ValueError for one that is missing or wrong."""
+    beside = file.with_suffix(".json")
+    try:
+        fields = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"extractor file {file} needs a manifest beside it, {beside.name}, with at least name, weights_sha256 and dim"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"manifest {beside} cannot be read ({error})") from error
+    manifest = parse_manifest(fields, f"manifest {beside}")
+    check_own(manifest, str(file))
+    return manifest
+
+
+def parse_manifest(fields: Any, what: str) -> Manifest:
+    """ValueError naming every field that is missing, unknown or of another type."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"{what} holds {type(fields).__name__}, expected an object")
+    if unknown := set(fields) - {field.name for field in dataclasses.fields(Manifest)}:
+        raise ValueError(f"{what} has unknown fields {', '.join(sorted(unknown))}")
+    try:
+        return TypeAdapter(Manifest).validate_python({"min_frames": 1, **fields})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, part['loc'])) or 'manifest'}: {part['msg']}" for part in error.errors())
+        raise ValueError(f"{what} is wrong: {wrong}") from error
+
+
+def check_own(manifest: Manifest, what: str) -> None:
+    """ValueError for a manifest that an extractor of one's own may not have."""
+    if manifest.name in MANIFESTS or any(word in manifest.name.lower() for word in ("fvd", "kvd")):
+        raise ValueError(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
+    if not manifest.weights_sha256:
+        raise ValueError(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")
+    if manifest.aliases:
+        raise ValueError(f"extractor {what}: aliases are for published networks; a network of one's own has one hash")
+    if manifest.size is None and manifest.resize != Manifest.resize:
+        raise ValueError(f"extractor {what}: resize {manifest.resize!r} needs a size")
+    if manifest.size is not None and manifest.resize not in RESIZES:
+        raise ValueError(f"extractor {what}: unknown resize {manifest.resize!r} to {manifest.size}; there are {', '.join(RESIZES)}")
+
+
+def preprocess(manifest: Manifest, frames: Tensor) -> Tensor:
+    """Frames (B, T, H, W, 3) uint8 -> clips (B, 3, T, H', W') float32 as the manifest says."""
+    images = frames.flatten(0, 1).float()  # (B*T, H, W, 3)
+    if manifest.size is not None:
+        images = RESIZES[manifest.resize](images, *manifest.size)
+    black, white = manifest.value_range
+    clips = (images * ((white - black) / 255) + black).unflatten(0, frames.shape[:2])
+    return clips.permute(0, 4, 1, 2, 3).contiguous()
+
+
+def checked(manifest: Manifest, network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Frames -> features, once the network has given the golden values that its manifest claims."""
+
+    @torch.inference_mode()
+    def features(frames: Tensor) -> Tensor:
+        with exact_float32(), torch.autocast(frames.device.type, enabled=False), quiet():
+            found = network(preprocess(manifest, frames))
+        return checked_shape(manifest, found, len(frames))
+
+    golden.check(manifest.name, manifest.golden, features, device)
+    return features
+
+
+def stylegan_v(manifest: Manifest, network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """As `checked`, for StyleGAN-V's file: our resize and range, its own switched off.
+
+    As universome/fvd-comparison calls it where it shows that it equals TensorFlow's network. StyleGAN-V's metric lets it rescale and
+    resize, half-pixel, which is not what FVD is defined with: that is extractor `i3d_half-pixel`.
+    """
+
+    @torch.inference_mode()
+    def features(frames: Tensor) -> Tensor:
+        with exact_float32(), torch.autocast(frames.device.type, enabled=False), quiet():
+            found = network(i3d.preprocess(frames).contiguous(), rescale=False, resize=False, return_features=True)
+        return checked_shape(manifest, found, len(frames))
+
+    golden.check(manifest.name, manifest.golden, features, device)
+    return features
+
+
+def checked_shape(manifest: Manifest, found: Any, num_clips: int) -> Tensor:
+    """ValueError unless the features are (B, dim)."""
+    if not isinstance(found, Tensor) or found.shape != (num_clips, manifest.dim):
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"extractor {manifest.name!r} gave {got} for {num_clips} clips, expected ({num_clips}, {manifest.dim})")
+    return found.float()
+
+
+def open_torchscript(content: bytes, file: Path, device: torch.device) -> nn.Module:
+    """The program in a TorchScript file. WeightsError for anything else, which is not opened."""
+    stream = io.BytesIO(content)
+    members = zipfile.ZipFile(stream).namelist() if zipfile.is_zipfile(stream) else []
+    if not any(member.endswith("/constants.pkl") for member in members) or not any("/code/" in member for member in members):
+        what = "a pickled module or checkpoint" if any(member.endswith("data.pkl") for member in members) else "not TorchScript"
+        raise WeightsError(f"extractor file {file} is {what}, which is not opened; save it with torch.jit.save, or give module:factory")
+    stream.seek(0)
+    try:
+        with quiet():
+            return torch.jit.load(stream, map_location=device).eval()
+    except RuntimeError as error:
+        raise WeightsError(f"extractor file {file} is damaged TorchScript ({str(error).strip().splitlines()[0][:200]})") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """TorchScript is deprecated in favour of torch.export, which says nothing about a file that is already there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
+        yield

@@ -1,0 +1,130 @@
+"""Clips in, features out: extraction in batches, and a cache of features that a hash protects. Knows neither distances nor names."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+
+from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
+from bench.metrics.extractors.manifest import Manifest
+from bench.metrics.extractors.table import Extractor
+from bench.shapes import check_shape
+
+Progress = Callable[[int, int], None]  # (clips done, clips in all)
+
+
+def check_frames(extractor: Extractor, frames: Frames) -> None:
+    """ValueError unless `frames` are uint8 (N, T, H, W, 3) clips, or clips of many shapes, that the extractor can take."""
+    if frames.dtype != np.uint8:
+        hint = "multiply by 255 and round" if np.issubdtype(frames.dtype, np.floating) else "convert them"
+        raise ValueError(f"frames must be uint8 in 0..255, got {frames.dtype}; {hint} first, so that every metric sees the same pixels")
+    if not isinstance(frames, Ragged):
+        check_shape("frames", frames, (None, None, None, None, 3))
+        if min(frames.shape) < 1:
+            raise ValueError(f"frames have an empty axis: {frames.shape}")
+    manifest = extractor.manifest
+    for num_frames in sorted({shape[0] for shape in frames.shapes} if isinstance(frames, Ragged) else {frames.shape[1]}):
+        if num_frames < manifest.min_frames:
+            raise ValueError(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
+        if manifest.max_frames is not None and num_frames > manifest.max_frames:
+            raise ValueError(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
+
+
+def extract(extractor: Extractor, frames: Frames, progress: Progress | None = None, batch_size: int | None = None) -> np.ndarray:
+    """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time.
+
+    Clips of many shapes are extracted shape by shape, and come back in their order.
+    """
+    check_frames(extractor, frames)
+    if isinstance(frames, Ragged):
+        features = np.empty((len(frames), extractor.dim), np.float32)
+        for members in by_shape(clip_shapes(frames)).values():
+            features[members] = extract(extractor, np.stack([frames[index] for index in members]), None, batch_size)
+        return features
+    batch_size = extractor.batch_size if batch_size is None else batch_size
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    features = np.empty((len(frames), extractor.dim), np.float32)
+    for start in range(0, len(frames), batch_size):
+        batch = torch.from_numpy(np.array(frames[start : start + batch_size]))
+        features[start : start + len(batch)] = extractor.features(batch.to(extractor.device)).cpu().numpy()
+        if progress is not None:
+            progress(start + len(batch), len(frames))
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
+    return features
+
+
+def usable(manifest: Manifest, frames: Frames, most: int | None = None) -> Frames:
+    """The clips that have as many frames as the extractor needs, the first `most` of them; of one shape all have, or none."""
+    if not isinstance(frames, Ragged):
+        return frames[:most]
+    longest = manifest.max_frames or max(shape[0] for shape in frames.shapes)
+    found = [clip for clip in frames if manifest.min_frames <= len(clip) <= longest][:most]
+    if not found:
+        raise ValueError(f"extractor {manifest.name!r} needs {manifest.min_frames} frames a clip, and none of {len(frames)} has as many")
+    return stacked(found, len(found))
+
+
+def hash_frames(frames: Frames) -> str:
+    """SHA-256 of shape and pixels, a clip in memory at a time."""
+    shape = frames.shapes if isinstance(frames, Ragged) else frames.shape
+    digest = hashlib.sha256(f"{frames.dtype} {shape}".encode())
+    for clip in frames:
+        digest.update(clip.tobytes())
+    return digest.hexdigest()
+
+
+def cached_features(
+    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Progress | None = None
+) -> np.ndarray:
+    """`extract`, kept in the folder `cache` under the hash of all that determines the features; None hashes the frames themselves.
+
+    A file that fails its hash is computed again, with a warning.
+    """
+    check_frames(extractor, frames)
+    identity = {
+        "extractor": extractor.name,
+        "manifest": json.dumps(dataclasses.asdict(extractor.manifest), sort_keys=True),
+        "clips": clips_digest or hash_frames(frames),
+        "shape": f"{len(frames)} of several" if isinstance(frames, Ragged) else "x".join(map(str, frames.shape)),
+        "device": extractor.device.type,
+        "torch": torch.__version__,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    file = cache / f"{extractor.name}-{key[:16]}.safetensors"
+    if file.exists():
+        try:
+            return read_features(file, identity, (len(frames), extractor.dim))
+        except (ValueError, OSError, safetensors.SafetensorError) as error:
+            warnings.warn(f"cached features {file} are unusable and will be computed again: {error}", stacklevel=2)
+    features = extract(extractor, frames, progress)
+    metadata = identity | {"sha256": hashlib.sha256(features.tobytes()).hexdigest()}
+    cache.mkdir(parents=True, exist_ok=True)
+    temp = file.with_suffix(f".{os.getpid()}.tmp")
+    temp.write_bytes(safetensors.numpy.save({"features": features}, metadata=metadata))
+    temp.replace(file)
+    return features
+
+
+def read_features(file: Path, identity: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
+    """Features (N, D) of a cache file. ValueError unless it is whole and made for `identity`."""
+    with safetensors.safe_open(file, framework="np") as opened:
+        metadata = opened.metadata() or {}
+        features = opened.get_tensor("features")
+    if {key: metadata.get(key) for key in identity} != identity:
+        raise ValueError("it was made for something else")
+    if features.shape != shape or features.dtype != np.float32 or hashlib.sha256(features.tobytes()).hexdigest() != metadata.get("sha256"):
+        raise ValueError("it is damaged")
+    return features

@@ -1,0 +1,117 @@
+"""What identifies an extractor, and what it needs of a clip: the facts a name, a protocol block and a preflight rest on. No torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench.metrics.weights import table as weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """An extractor's identity. Two extractors whose manifests differ give values that do not compare."""
+
+    name: str  # as in a metric's name: fd_<name>
+    weights_sha256: str  # of the published file; empty while no hash is published and none has been recorded
+    dim: int  # features a clip
+    min_frames: int  # fewest frames a clip may have
+    max_frames: int | None = None  # most; None = any number
+    size: tuple[int, int] | None = None  # height and width the frames are resized to; None = as they come
+    value_range: tuple[float, float] = (-1.0, 1.0)  # of a pixel as the network sees it
+    resize: str = "none/1"  # how the frames reach `size`, with a version: bump it when a value changes
+    shift: float = 0.0  # typical feature, subtracted before raw sums are kept
+    license: str = "MIT"
+    training: str = ""  # data, seed and command of an extractor that this suite trained; empty for published weights
+    golden: dict[str, float] = field(default_factory=dict)  # what the network must reproduce; words of bench/metrics/extractors/golden.py
+    aliases: tuple[str, ...] = ()  # SHA-256 of other published files that hold the same network
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"an extractor is named by letters, digits, '.', '_' and '-', got {self.name!r}: it is part of file names")
+        for digest in (self.weights_sha256, *self.aliases):
+            if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"weights of extractor {self.name!r}: a SHA-256 is 64 hexadecimal digits, got {digest!r}")
+        if self.dim < 1 or self.min_frames < 1 or (self.max_frames is not None and self.max_frames < self.min_frames):
+            raise ValueError(
+                f"extractor {self.name!r} has {self.dim} features of {self.min_frames} to {self.max_frames} frames; each must be at least 1"
+            )
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"extractor {self.name!r}: value_range must go from black up to white, got {self.value_range}")
+
+
+# StyleGAN-V's TorchScript file, which universome/fvd-comparison shows to equal TensorFlow's network.
+STYLEGAN_V_SHA256 = weights.source_sha256("i3d_torchscript")
+
+I3D = Manifest(
+    name="i3d",
+    weights_sha256=weights.source_sha256("i3d"),
+    dim=400,
+    min_frames=9,  # fewer leave a single frame for the last pool, which spans two
+    size=(224, 224),
+    resize="tf1-bilinear-224/1",  # bump when `bench.metrics.extractors.i3d.preprocess` changes a value
+    golden={"distance black white 30x224x224": 151.392},
+    aliases=(STYLEGAN_V_SHA256,),
+)
+
+# The canonical weights as two other tools run them. Their values are not FVD and are not called so.
+I3D_HALF_PIXEL = replace(I3D, name="i3d_half-pixel", resize="half-pixel-bilinear-224/1", aliases=())  # StyleGAN-V resizes so
+I3D_EPS = replace(I3D_HALF_PIXEL, name="i3d_eps1e-5", golden={"distance black white 30x224x224": 151.760})  # VideoGPT's and cd-fvd's
+
+VIDEOMAE = Manifest(
+    name="videomae",
+    weights_sha256=weights.source_sha256("videomae"),
+    dim=1408,
+    min_frames=2,  # trained at 16; positions are interpolated to other even numbers, as cd-fvd does
+    size=(224, 224),
+    value_range=(0.0, 1.0),
+    resize="half-pixel-bilinear-224/1",
+    license="Apache-2.0, as its hub page says",
+)
+
+VJEPA = Manifest(
+    name="vjepa",
+    weights_sha256="",  # its publisher gives none: the one recorded at first use takes its place when it is loaded
+    dim=1280,
+    min_frames=2,  # trained at 16
+    size=(224, 224),
+    value_range=(0.0, 1.0),
+    resize="half-pixel-bilinear-224+imagenet/1",
+    license="CC-BY-NC-4.0",
+)
+
+RANDOM3D = Manifest(
+    name="random3d",
+    weights_sha256="df15224518ed26e250ffbabbde3539a0334ac37e1cd12b08f25737c0fbfd0dad",
+    dim=128,
+    min_frames=2,
+    license="none: random weights",
+)
+
+FRAME_MEAN = Manifest(
+    name="frame_mean",
+    weights_sha256="0b1ff9d98afe16f3cba69d499e599d86d85a4fdd257ace2dc3246f5a8715e5cb",
+    dim=128,
+    min_frames=1,
+    license="none: random weights",
+)
+
+_MOTION = json.loads(
+    Path(__file__).with_name("motion.json").read_text(encoding="utf-8")
+)  # written by bench/metrics/extractors/motion_training.py
+MOTION = Manifest(
+    name="motion",
+    weights_sha256=_MOTION["weights_sha256"],
+    dim=_MOTION["dim"],
+    min_frames=4,  # fewer have no turn whose neighbours are turns of the same clip
+    size=(32, 32),
+    resize="bilinear-antialias-32/1",  # bump when `bench.metrics.extractors.motion.resize` changes a value
+    training=_MOTION["training"],
+    golden=_MOTION["golden"],
+)
+
+# Extractors that need nothing but this package and `weights get`, by name.
+_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, FRAME_MEAN, MOTION, VIDEOMAE, VJEPA)
+MANIFESTS: dict[str, Manifest] = {manifest.name: manifest for manifest in _ALL}

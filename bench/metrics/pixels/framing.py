@@ -1,0 +1,128 @@
+"""Framing in one-object worlds, from pixels alone: is the subject whole in the frame, where is it, and how large?
+
+For clips of one bright, saturated shape on a plain dark background (the source `worlds` with num_objects=1 and a margin of 1.2 pixels or
+more): no part of it comes into the outermost pixels, so a subject that does is cut. A model that learns from crops makes cut ones. The
+autoencoder must have learnt from cut ones too: one that never saw any paints the outermost pixels dark, and nothing is cut any more.
+Clips may differ in shape, and may be of one frame. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.metrics.pixels.foreground import components, contrast
+from bench.shapes import Shape, check_shape
+
+VERSION = 1  # bump with any change of a value
+FEATURES = ("centre_x", "centre_y", "extent_x", "extent_y")  # of the subject's box; shares of the frame's width and height
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as a subject. Fixed: they are part of the measure's name."""
+
+    foreground: float = 96.0  # levels (of 255) that a pixel's strongest channel differs from the clip's background; a true shape's: 239
+    speck_share: float = 0.0075  # of the square of the frame's shorter side; smaller pieces are noise (4 pixels of 24x24)
+    crowd_share: float = 0.5  # of the frame's area; more is no subject but noise or a flooded frame
+    clutter: float = 0.25  # specks of a frame together, relative to the subject's area; more is noise, not a subject
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """Where the subjects of N clips are."""
+
+    boxes: tuple[np.ndarray, ...]  # N of (T, 4) pixels: x0, y0, x1, y1, half-open; NaN in a frame without a subject
+    whole: np.ndarray  # (N,) bool: one subject in every frame, and none cut by the frame's edge
+    features: np.ndarray  # (N, 4), the columns of FEATURES: means over the frames with a subject; NaN for a clip without one
+
+    @property
+    def whole_rate(self) -> float:
+        """Share of clips whose subject is whole in every frame; higher is better."""
+        return float(self.whole.mean())
+
+    @property
+    def absent_rate(self) -> float:
+        """Share of clips without a subject in any frame, which `distance` leaves out; lower is better."""
+        return float(np.isnan(self.features[:, 0]).mean())
+
+
+def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Framing:
+    """Clips, N of (T, H, W, 3) uint8, at least one -> Framing of what is seen in them."""
+    boxes, whole = [], []
+    for clip in clips:
+        check_shape("clip", clip, (None, None, None, 3))
+        if clip.dtype != np.uint8 or 0 in clip.shape:
+            raise ValueError(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8 and at least one pixel")
+        box, alone = _subjects(clip)
+        _, height, width, _ = clip.shape
+        inside = (box[:, :2] > 0) & (box[:, 2:] < (width, height))  # (T, 2); False for NaN
+        boxes.append(box)
+        whole.append(bool(inside.all() and alone.all()))
+    return _framing(boxes, whole, [clip.shape[:3] for clip in clips])
+
+
+def truth(boxes: Sequence[np.ndarray] | np.ndarray, shapes: Sequence[Shape]) -> Framing:
+    """True boxes, N of (T, 4) pixels, of clips of `shapes` (T, H, W), at least one -> their Framing."""
+    if len(boxes) != len(shapes):
+        raise ValueError(f"there are boxes of {len(boxes)} clips and {len(shapes)} shapes, expected one of each a clip")
+    whole = []
+    for box, (num_frames, height, width) in zip(boxes, shapes, strict=True):
+        check_shape("box", box, (num_frames, 4))
+        if not np.isfinite(box).all():
+            raise ValueError("a true box is not finite; leave out what fills a short clip up")
+        whole.append(bool(((box[:, :2] >= 0) & (box[:, 2:] <= (width, height))).all()))
+    return _framing(boxes, whole, shapes)
+
+
+def distance(a: Framing, b: Framing) -> float:
+    """How far apart centres and extents are, in shares of the frame; lower is better. Both sets have the same shapes equally often."""
+    return mean_wasserstein(a.features, b.features)
+
+
+def box_error(seen: Framing, true: Framing) -> float:
+    """Mean absolute error of a side of a box, in pixels, over the frames with a subject: the instrument's own. Whole pixels alone: 0.25."""
+    errors = np.abs(np.concatenate(seen.boxes) - np.concatenate(true.boxes))  # (frames, 4)
+    present = ~np.isnan(errors).any(axis=1)
+    return float(errors[present].mean()) if present.any() else math.nan
+
+
+def _framing(boxes: Sequence[np.ndarray] | np.ndarray, whole: list[bool], shapes: Sequence[tuple[int, ...]]) -> Framing:
+    if not whole:
+        raise ValueError("framing of 0 clips, expected at least one")
+    features = np.full((len(boxes), len(FEATURES)), np.nan)
+    for index, (box, (_, height, width)) in enumerate(zip(boxes, shapes, strict=True)):
+        present = box[~np.isnan(box[:, 0])]  # (frames with a subject, 4)
+        if len(present):
+            low, high = present[:, :2] / (width, height), present[:, 2:] / (width, height)
+            features[index] = *((low + high) / 2).mean(axis=0), *(high - low).mean(axis=0)
+    return Framing(boxes=tuple(boxes), whole=np.array(whole), features=features)
+
+
+def _subjects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clip (T, H, W, 3) -> box of the subject, the largest piece of each frame, (T, 4), NaN without one; is it the only piece, (T,)."""
+    num_frames, height, width, _ = clip.shape
+    pieces = components(contrast(clip) > THRESHOLDS.foreground)
+    speck = pieces.areas < max(THRESHOLDS.speck_share * min(height, width) ** 2, 2)
+    speck_area = np.bincount(pieces.frames[speck], weights=pieces.areas[speck], minlength=num_frames)
+    slices = ndimage.find_objects(pieces.labels)
+    boxes, alone = np.full((num_frames, 4), np.nan), np.zeros(num_frames, dtype=bool)
+    for frame in range(num_frames):
+        own = np.flatnonzero((pieces.frames == frame) & ~speck)
+        if not len(own):
+            continue
+        subject = own[pieces.areas[own].argmax()]
+        area = pieces.areas[subject]
+        if area <= THRESHOLDS.crowd_share * height * width and speck_area[frame] <= THRESHOLDS.clutter * area:
+            _, rows, columns = slices[subject]
+            boxes[frame] = columns.start, rows.start, columns.stop, rows.stop
+            alone[frame] = len(own) == 1
+    return boxes, alone

@@ -1,0 +1,107 @@
+"""Object permanence in one-object worlds, from pixels alone: is there one object in every frame, and does it stay itself?
+
+For clips of one bright, saturated shape on a plain dark background (bench.data.sources.worlds with num_objects=1). There the
+walls keep the shape inside the frame, so in a true clip it is never hidden, cut, or second. Real clips measure 1.0; that
+and the autoencoder's reconstructions are the floors of this number.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.metrics.pixels.foreground import components, contrast
+from bench.shapes import check_shape
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as an object, and as the same object. Fixed: they are part of the measure's name."""
+
+    foreground: float = 72.0  # levels (of 255) that a pixel's strongest channel differs from the clip's background
+    speck_share: float = 0.0075  # of the frame's area; smaller components are noise (4 pixels of 24x24)
+    object_share: float = 0.03  # of the frame's area; the least an object covers. The smallest true shape, a triangle, covers 0.063
+    crowd_share: float = 0.5  # of the frame's area; more is no object but noise or a flooded frame. A true disc covers 0.25
+    clutter: float = 0.25  # specks together, relative to the object's area; more is noise, not one object
+    hue_deviation: float = 9.0  # degrees that any frame's hue may lie off the clip's mean hue. A steady drift of 20 gives 10
+    chroma: float = 60.0  # levels between strongest and weakest channel of the object's colour, or its hue means nothing
+    size_ratio: float = 1.3  # area over the clip's median area, either way. Halving half-way gives 1.5 or 2
+
+
+THRESHOLDS = Thresholds()
+VERSION = 1  # bump with any change above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permanence:
+    """Verdict on each clip, and what it rests on."""
+
+    one_object: np.ndarray  # (N,) bool: exactly one object in every frame
+    steady: np.ndarray  # (N,) bool: and its hue and size stay
+    num_objects: np.ndarray  # (N, T) int: components that are not specks
+    hue_deviation: np.ndarray  # (N,) degrees: largest distance of a frame's hue from the clip's mean; 180 without an object
+    size_ratio: np.ndarray  # (N,): largest area over median area, or median over smallest; inf without an object
+
+    @property
+    def one_object_rate(self) -> float:
+        """Share of clips with exactly one object in every frame; higher is better."""
+        return float(self.one_object.mean())
+
+    @property
+    def steady_rate(self) -> float:
+        """Share of clips whose one object keeps its hue and size; higher is better."""
+        return float(self.steady.mean())
+
+
+def measure(frames: np.ndarray) -> Permanence:
+    """Clips (N, T, H, W, 3) uint8, at least one -> Permanence."""
+    check_shape("frames", frames, (None, None, None, None, 3))
+    if frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}, expected uint8 and at least one clip")
+    objects = [_clip_objects(clip) for clip in frames]
+    num_objects = np.stack([counts for counts, _, _ in objects])  # (N, T)
+    areas = np.stack([area for _, area, _ in objects])  # (N, T) pixels of the only object, 0 without
+    colours = np.stack([colour for _, _, colour in objects])  # (N, T, 3) its mean colour
+    one_object = np.asarray((areas > 0).all(axis=1))
+    hue_deviation = np.where(one_object, _hue_deviation(colours), 180.0)
+    median = np.median(areas, axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size_ratio = np.where(one_object, np.maximum(areas / median, median / areas).max(axis=1), np.inf)
+    saturated = (np.ptp(colours, axis=-1) >= THRESHOLDS.chroma).all(axis=1)
+    same = (hue_deviation <= THRESHOLDS.hue_deviation) & (size_ratio <= THRESHOLDS.size_ratio)
+    return Permanence(
+        one_object=one_object,
+        steady=one_object & saturated & same,
+        num_objects=num_objects,
+        hue_deviation=hue_deviation,
+        size_ratio=size_ratio,
+    )
+
+
+def _clip_objects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clip (T, H, W, 3) -> number of objects (T,), area of the only one (T,) or 0, its mean colour (T, 3)."""
+    num_frames, height, width, _ = clip.shape
+    pixels = clip.astype(np.float32)
+    pieces = components(contrast(clip) > THRESHOLDS.foreground)
+    speck = pieces.areas < max(THRESHOLDS.speck_share * height * width, 2)
+    num_objects = np.bincount(pieces.frames[~speck], minlength=num_frames)
+    speck_area = np.bincount(pieces.frames[speck], weights=pieces.areas[speck], minlength=num_frames)
+    area, colour = np.zeros(num_frames), np.zeros((num_frames, 3))
+    least, most = THRESHOLDS.object_share * height * width, THRESHOLDS.crowd_share * height * width
+    for piece in np.flatnonzero(~speck):
+        frame, size = pieces.frames[piece], pieces.areas[piece]
+        if num_objects[frame] == 1 and least <= size <= most and speck_area[frame] <= THRESHOLDS.clutter * size:
+            area[frame] = size
+            colour[frame] = pixels[frame][pieces.labels[frame] == piece + 1].mean(axis=0)
+    return num_objects, area, colour
+
+
+def _hue_deviation(colours: np.ndarray) -> np.ndarray:
+    """Mean colours (N, T, 3) -> (N,) degrees: largest angle on the hue circle between a frame and the clip's circular mean."""
+    red, green, blue = colours[..., 0], colours[..., 1], colours[..., 2]
+    strongest, chroma = colours.max(axis=-1), np.maximum(np.ptp(colours, axis=-1), 1e-6)
+    sextant = np.select(  # HSV's hue in sixths of a turn; grey mixed in at an edge does not change it
+        [strongest == red, strongest == green], [(green - blue) / chroma, (blue - red) / chroma + 2], (red - green) / chroma + 4
+    )
+    turns = np.exp(1j * sextant * np.pi / 3)  # (N, T)
+    mean = np.angle(turns.mean(axis=1, keepdims=True))
+    return np.degrees(np.abs(np.angle(turns * np.exp(-1j * mean)))).max(axis=1)

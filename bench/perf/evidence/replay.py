@@ -1,0 +1,110 @@
+"""The gate over recorded pairs: how often it cries wolf, and how often it catches what is planted by scaling.
+
+A check's pairs are drawn at random from the recorded ones, without replacement and the same for all benchmarks, and `gate.Decisions`
+decides, the code of a live check. Beside it stands what `pytest-benchmark --benchmark-compare-fail` would say: one process against
+another one, here the head of each pair against the base of the pair before.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.perf.evidence.recorded import Recording
+from bench.perf.gate.gate import Decisions
+from bench.perf.gate.policy import Policy
+
+NUM_TRIALS = 2000
+SEED = 1
+STATISTICS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median, "min": np.min}
+PROMISES = {0.05: 0.90, 0.10: 0.99}  # planted slow-down -> share of checks that must call it
+STEPS = "train/"  # the benchmarks that the promises are about
+CURVE = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.10, 0.15)  # slow-downs planted in those, for a picture
+RULE = 1.05  # of --benchmark-compare-fail
+RULES = tuple(f"{name}:{RULE - 1:.0%}" for name in STATISTICS)
+
+Say = Callable[[int, int, str], None]
+
+
+def replayed(recording: Recording, policy: Policy, say: Say) -> pd.DataFrame:
+    """One row for the whole suite of an unchanged tree, and one for each benchmark and planted slow-down (0.05 for 5 %).
+
+    "gate", "mean:5%", ...: shares of checks that say "slower". "pairs": of workers, that the gate took by the whole suite
+    on average.
+    """
+    generator = np.random.default_rng(SEED)
+    log_ratios = recording.log_ratios()
+    names = list(log_ratios)
+    steps_s = {name: float(np.median(times)) for name, times in recording.times_s.items()}
+    recorded = len(log_ratios[names[0]])
+    draws = [generator.permutation(recorded)[: policy.most_pairs] for _ in range(NUM_TRIALS)]
+
+    def row(name: str | None, slow_down: float) -> dict[str, object]:
+        """`name`: where it is planted, and asked for; None for all of the suite."""
+        shift = {name: np.log1p(slow_down)}
+        outcomes, taken = [], []
+        for draw in draws:
+            found, pairs = _check({each: values[draw] + shift.get(each, 0.0) for each, values in log_ratios.items()}, steps_s, policy)
+            outcomes.append(set(found.values()) if name is None else {found[name]})
+            taken.append(pairs)
+        return {
+            "machine": recording.name,
+            "recorded": recorded,
+            "benchmark": name or "whole suite",
+            "detect": policy.detect_of(name, steps_s[name]) if name else None,
+            "planted": slow_down,
+            "gate": float(np.mean(["regressed" in found for found in outcomes])),
+            "inconclusive": float(np.mean(["inconclusive" in found for found in outcomes])),
+            "pairs": float(np.mean(taken)),
+            **_compare_fail(recording, [name] if name else names, slow_down),
+        }
+
+    questions: list[tuple[str | None, float]] = [(None, 0.0)]
+    questions += [(name, each) for name in names for each in (CURVE if name.startswith(STEPS) else PROMISES)]
+    rows = []
+    for index, (name, slow_down) in enumerate(questions):
+        say(index, len(questions), f"{recording.name}: {name or 'whole suite'}")
+        rows.append(row(name, slow_down))
+    return pd.DataFrame(rows)
+
+
+def spread(recording: Recording) -> pd.DataFrame:
+    """How far pairs, and processes, of one unchanged tree differ."""
+    rows = []
+    for name, values in recording.log_ratios().items():
+        times = recording.times_s[name]
+        process = np.log(np.mean(times[1:, 1], axis=-1) / np.mean(times[:-1, 0], axis=-1))
+        rows.append(
+            {
+                "machine": recording.name,
+                "benchmark": name,
+                "step_ms": 1000 * float(np.median(times)),
+                "rounds": times.shape[-1],
+                "pair_spread": float(np.std(values, ddof=1)),
+                "largest_pair": float(np.abs(values).max()),
+                "processes_over_5_percent_apart": float(np.mean(np.abs(process) > np.log(RULE))),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _check(log_ratios: dict[str, np.ndarray], steps_s: dict[str, float], policy: Policy) -> tuple[dict[str, str], int]:
+    """(benchmark -> outcome, pairs taken) of one check."""
+    decisions = Decisions(policy, list(log_ratios))
+    used = 0
+    while used < policy.most_pairs and (waiting := decisions.open()):
+        decisions.add({name: float(log_ratios[name][used]) for name in waiting}, steps_s)
+        used += 1
+    return {name: estimate.outcome for name, estimate in decisions.estimates.items()}, used
+
+
+def _compare_fail(recording: Recording, names: Sequence[str], slow_down: float) -> dict[str, float]:
+    """Rule of --benchmark-compare-fail -> how often it says "slower" for any of `names`: each pair's head against the base before."""
+    rates = {}
+    for rule, function in zip(RULES, STATISTICS.values(), strict=True):
+        slower = [
+            (1 + slow_down) * function(recording.times_s[name][1:, 1], axis=-1) > RULE * function(recording.times_s[name][:-1, 0], axis=-1)
+            for name in names
+        ]
+        rates[rule] = float(np.mean(np.any(slower, axis=0)))
+    return rates

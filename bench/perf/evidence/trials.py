@@ -1,0 +1,72 @@
+"""Does the gate keep its promises? Its evidence, from recording to page.
+
+    python -m bench.perf.evidence.trials record 50 reports/gate/idle.jsonl
+    python -m bench.perf.evidence.trials record 50 reports/gate/loaded.jsonl --load
+    python -m bench.perf.evidence.trials live reports/gate/live.jsonl
+    python -m bench.perf.evidence.trials replay reports/gate idle.jsonl loaded.jsonl
+
+A recording or a series of live checks that was stopped goes on.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from bench.data.progress import Reporter
+from bench.perf.evidence.evidence import PICTURE, power, to_markdown
+from bench.perf.evidence.planted import run_trials
+from bench.perf.evidence.recorded import read_recording, record
+from bench.perf.evidence.replay import replayed, spread
+from bench.perf.gate.policy import read_policy
+from bench.records.store import write_text
+
+LIVE = "live.jsonl"
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.command(name="record")
+def record_pairs(
+    num_pairs: int, out: Path, load: Annotated[bool, typer.Option(help="With a neighbour that works in bursts.")] = False
+) -> None:
+    """Record pairs of workers of this tree."""
+    from bench.perf.suite import suite
+
+    with Reporter("record").live() as progress:
+        record(_project(), list(suite()), num_pairs, out, load, progress)
+
+
+@app.command()
+def live(out: Path) -> None:
+    """Check commits of a clone of this tree with and without something planted in its code."""
+    with Reporter("live").live() as progress:
+        for row in run_trials(_project(), out, read_policy(None), progress):
+            typer.echo(f"{row['machine']:<8}{row['planted']:<50}{'right' if row['right'] else 'WRONG'}, {', '.join(row['regressed'])}")
+
+
+@app.command()
+def replay(folder: Path, recordings: Annotated[list[str], typer.Argument(help="Files in FOLDER.")]) -> None:
+    """Write `trials.md`, its tables as CSV and its picture into FOLDER."""
+    policy = read_policy(None)
+    read = [read_recording(folder / name) for name in recordings]
+    with Reporter("replay").live() as progress:
+        rows = pd.concat([replayed(recording, policy, progress) for recording in read])
+    spreads = pd.concat([spread(recording) for recording in read])
+    checks = [json.loads(line) for line in (folder / LIVE).read_text().splitlines()] if (folder / LIVE).is_file() else []
+    for name, frame in (("trials", rows), ("spread", spreads)):
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g", lineterminator="\n")
+    write_text(folder / PICTURE, power(rows))
+    page = to_markdown(rows, spreads, checks, policy)
+    write_text(folder / "trials.md", page)
+    typer.echo(page)
+
+
+def _project() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,79 @@
+"""`check` from its arguments to an exit status: which two things are compared, what is printed, what is written."""
+
+import fnmatch
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.data.progress import Reporter
+from bench.perf.gate.exits import CheckRefused, Exit, worst
+from bench.perf.gate.gate import check_revisions
+from bench.perf.gate.policy import read_policy
+from bench.perf.gate.quality import check_quality
+from bench.perf.gate.reference import compare, measure, read_reference
+from bench.perf.gate.render import to_table, write_all
+from bench.perf.gate.result import CheckResult
+from bench.perf.gate.revisions import checked_out, refuse_dirty, repository
+from bench.records.store import write_text
+
+
+def run(
+    base: str | None,
+    head: str | None,
+    against: Path | None,
+    save: Path | None,
+    runs: tuple[Path, Path] | None,
+    policy_path: Path | None,
+    only: list[str],
+    out: Path | None,
+    echo: Callable[[str], None],
+) -> Exit:
+    """One of four: revision against revision, against a stored reference, storing one, or two finished runs' quality."""
+    ways = {"--base REV": base, "--against FILE": against, "--save FILE": save, "--runs BASE HEAD": runs}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        raise CheckRefused(Exit.BAD_INPUT, f"check needs one of {', '.join(ways)}, got {' and '.join(given) or 'none'}")
+    policy = read_policy(policy_path)
+    if runs is not None:
+        verdicts = check_quality(*runs, policy)
+        echo(to_table(verdicts))
+        return worst([verdict.exit for verdict in verdicts])
+    if against is not None:
+        read_reference(against)  # before minutes are spent
+    root = repository(Path.cwd())
+    if head is None:
+        refuse_dirty(root)
+    with Reporter("check").live() as progress, checked_out(root, _revisions(base, head)) as revisions:
+        chosen = _chosen(only)
+        if base is not None:
+            result = check_revisions(revisions["base"], revisions["head"], policy, chosen, progress)
+        else:
+            start_s = time.monotonic()
+            current = measure(revisions["head"], policy, chosen, progress)
+            if save is not None:
+                write_text(save, current.model_dump_json(indent=1) + "\n")
+                echo(f"{save}: {len(current.counters)} benchmarks of {revisions['head']}, {policy.reference.processes} processes each")
+                for name, reason in current.failed.items():
+                    echo(f"{name}: {reason}")
+                return Exit.DOES_NOT_BUILD if current.failed else Exit.UNCHANGED
+            assert against is not None
+            result = compare(read_reference(against), current, policy, start_s)
+    return _tell(result, out, echo)
+
+
+def _tell(result: CheckResult, out: Path | None, echo: Callable[[str], None]) -> Exit:
+    echo(to_table(result.verdicts))
+    for note in result.notes:
+        echo(f"note: {note}")
+    if out is not None:
+        for path in write_all(result, out):
+            echo(str(path))
+    return result.exit
+
+
+def _revisions(base: str | None, head: str | None) -> dict[str, str]:
+    return {**({"base": base} if base is not None else {}), "head": head or "HEAD"}
+
+
+def _chosen(only: list[str]) -> Callable[[str], bool]:
+    return lambda name: not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)

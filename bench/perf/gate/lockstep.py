@@ -1,0 +1,119 @@
+"""Two workers, one for each revision, that alternate single steps: whatever else the machine does falls on both.
+
+A pair of fresh workers gives one number a benchmark, the median over its rounds of log(head / base). Steps of one process are not
+independent, so pairs, not rounds, are what the gate counts.
+
+Both workers of a pair share one processor while they step: two processors of a shared machine are not equally fast, and a scheduler
+leaves each worker where it is. The order within a pair stays (base head, base head, ...): a step that follows one of its own process
+finds its caches warm and was up to 13 % faster, and in turns turned about (base head, head base, ...) a median falls between the two
+kinds. Pairs of an unchanged tree differed by 2 to 6 % before (standard deviation, idle machine) and differ by 0.4 to 1.3 % now.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.perf.gate.workers import BenchmarkFailed, Worker, processors
+
+MOST_ROUNDS, LEAST_ROUNDS = 120, 10  # of a benchmark in a pair
+ROUNDS_S = 1.5  # of steps on each side; longer steps get fewer rounds
+LONG_STEP_S = 0.1  # from here on rounds are too few for the finer promise
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Rounds:
+    """A benchmark in one pair of workers. Lists have one entry a round."""
+
+    base_s: list[float] = field(default_factory=list)
+    head_s: list[float] = field(default_factory=list)
+    base_parts_s: dict[str, list[float]] = field(default_factory=dict)  # data, forward, ... -> seconds
+    head_parts_s: dict[str, list[float]] = field(default_factory=dict)
+
+    def log_ratio(self) -> float:
+        """Median of log(head / base) over the rounds."""
+        return statistics.median(math.log(head / base) for base, head in zip(self.base_s, self.head_s, strict=True))
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """What one pair of fresh workers gave."""
+
+    rounds: dict[str, Rounds] = field(default_factory=dict)
+    counters: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # benchmark -> "base" or "head" -> counter -> value
+    failed: dict[str, str] = field(default_factory=dict)  # benchmark -> which revision, and its error
+    facts: dict[str, Any] = field(default_factory=dict)  # device, num_threads, torch
+
+
+def num_rounds(step_s: float) -> int:
+    """Rounds of a benchmark whose step takes `step_s`.
+
+    >>> num_rounds(0.002), num_rounds(0.05), num_rounds(10)
+    (120, 30, 10)
+    """
+    return max(LEAST_ROUNDS, min(MOST_ROUNDS, round(ROUNDS_S / step_s)))
+
+
+def run_pair(base: Path, head: Path, names: Sequence[str], *, index: int, count: bool, say: Say, labels: tuple[str, str]) -> Pair:
+    """Start a worker in each tree, step the named benchmarks in lock-step, and stop them.
+
+    `index`: of the pair. Who comes first alternates from pair to pair, and the processor with every second one. `count`: read the
+    counters too.
+    """
+    pair = Pair()
+    trees = {"base": base, "head": head}
+    order = ("base", "head") if index % 2 == 0 else ("head", "base")
+    cpus = processors()
+    cpu = cpus[index // 2 % len(cpus)] if cpus else None
+    first = Worker(trees[order[0]], labels[order[0] == "head"])
+    with first, Worker(trees[order[1]], labels[order[1] == "head"]) as second:
+        workers = {order[0]: first, order[1]: second}
+        for name in names:
+            say(name)
+            try:
+                pair.rounds[name] = _rounds(workers, name, pair, count, cpu)
+            except BenchmarkFailed as error:
+                pair.failed[name] = str(error)
+    return pair
+
+
+def _rounds(workers: dict[str, Worker], name: str, pair: Pair, count: bool, cpu: int | None) -> Rounds:
+    for worker in workers.values():  # both at once, anywhere: nothing is timed yet
+        worker.pin(processors())
+        worker.send("open", name=name)
+    opened = {role: _reply(worker, role) for role, worker in workers.items()}
+    pair.facts = {key: opened["head"][key] for key in ("device", "num_threads", "torch")}
+    if cpu is not None:
+        for worker in workers.values():
+            worker.pin([cpu])
+    # The faster of two, so that one step in a neighbour's way does not cost rounds; of the slower worker.
+    step_s = max(min(_ask(worker, role, "step")["s"] for _ in range(2)) for role, worker in workers.items())
+    rounds = Rounds()
+    for _ in range(num_rounds(step_s)):
+        for role, worker in workers.items():
+            reply = _ask(worker, role, "step")
+            (rounds.base_s if role == "base" else rounds.head_s).append(reply["s"])
+            parts_s = rounds.base_parts_s if role == "base" else rounds.head_parts_s
+            for part, seconds in reply["parts"].items():
+                parts_s.setdefault(part, []).append(seconds)
+    if count:
+        pair.counters[name] = {role: _ask(worker, role, "counters") for role, worker in workers.items()}
+    for role, worker in workers.items():
+        _ask(worker, role, "close")
+    return rounds
+
+
+def _ask(worker: Worker, role: str, do: str) -> dict[str, Any]:
+    worker.send(do)
+    return _reply(worker, role)
+
+
+def _reply(worker: Worker, role: str) -> dict[str, Any]:
+    try:
+        return worker.reply()
+    except BenchmarkFailed as error:
+        raise BenchmarkFailed(f"{role}: {error}") from error

@@ -1,0 +1,77 @@
+"""What the gate lets pass: a YAML file, checked when it is read."""
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.lockstep import LONG_STEP_S
+from bench.study.cell import Frozen
+from bench.study.matrix import explain
+
+DEFAULT = Path(__file__).with_name("policy.yaml")
+
+
+class ReferencePolicy(Frozen):
+    """Of a comparison with stored numbers."""
+
+    processes: int = Field(ge=3)  # fresh processes to measure now, and when a reference is stored
+    detect: float = Field(gt=0)
+
+
+class Policy(Frozen):
+    """See policy.yaml, which explains each field."""
+
+    false_alarms: float = Field(gt=0, lt=0.5)
+    least_pairs: int = Field(ge=2)
+    most_pairs: int = Field(ge=2)
+    max_seconds: float = Field(gt=0)
+    detect: float = Field(gt=0)
+    detect_long: float = Field(gt=0)
+    benchmarks: dict[str, float]
+    counters: dict[str, float]
+    accept: tuple[str, ...]
+    reference: ReferencePolicy
+    quality: dict[str, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Policy":
+        if self.most_pairs < self.least_pairs:
+            raise ValueError(f"most_pairs {self.most_pairs} is below least_pairs {self.least_pairs}")
+        return self
+
+    def detect_of(self, benchmark: str, step_s: float) -> float:
+        """Smallest slow-down of a benchmark to catch; `step_s` is what its step takes."""
+        own = [limit for pattern, limit in self.benchmarks.items() if fnmatch.fnmatchcase(benchmark, pattern)]
+        return own[-1] if own else self.detect_long if step_s > LONG_STEP_S else self.detect
+
+    def accepts(self, benchmark: str, quantity: str) -> bool:
+        """Whether this change is meant to make that quantity worse."""
+        return any(fnmatch.fnmatchcase(f"{benchmark} {quantity}", pattern) for pattern in self.accept)
+
+
+def read_policy(path: Path | None) -> Policy:
+    """The shipped policy, with the fields of the file at `path` in place of its own. CheckRefused names what is wrong with it."""
+    fields: dict[str, Any] = _mapping(DEFAULT)
+    if path is not None:
+        for key, value in _mapping(path).items():
+            fields[key] = {**fields[key], **value} if isinstance(value, dict) and isinstance(fields.get(key), dict) else value
+    try:
+        return Policy.model_validate(fields)
+    except ValidationError as error:
+        raise CheckRefused(Exit.BAD_INPUT, f"policy {path or DEFAULT}: {explain(error, Policy)}") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise CheckRefused(Exit.BAD_INPUT, f"policy {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(tree, dict):
+        raise CheckRefused(Exit.BAD_INPUT, f"policy {path}: expected a mapping of fields, as in {DEFAULT.name}")
+    return tree

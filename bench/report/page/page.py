@@ -1,0 +1,189 @@
+"""Puts a report's parts together: report.html, report.md, tables/ and pictures/."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bench.report.grid import shape_map
+from bench.report.load import Run
+from bench.report.page import figures, sheets, tables
+from bench.report.page.sheets import Picture
+from bench.report.render import canvas, export
+from bench.report.render import catalogue as metrics
+from bench.report.render.canvas import Drawing
+from bench.report.render.table import Table
+from bench.report.verdicts import answer, compare, factorial
+from bench.report.verdicts.answer import Answer
+from bench.report.verdicts.compare import Row
+from bench.report.verdicts.factorial import Block
+
+HERE = Path(__file__).parent
+MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Everything the page says of one run."""
+
+    run: Run
+    prefix: str  # of ids and file names, "" where the report has one run
+    question: str
+    answer: Answer
+    setting: str
+    rows: list[Row]
+    blocks: list[Block]
+    tables: dict[str, Table]
+    drawings: list[Drawing]
+    picture: Picture | None
+    picture_notes: list[str]
+    untrusted: list[str]
+
+
+def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
+    """All parts of one run."""
+    rows = compare.compare(run)
+    blocks, grid = factorial.blocks(run, rows), shape_map.read(run)
+    picture, notes = sheets.draw(run, max_bytes)
+    return Chapter(
+        run=run,
+        prefix=prefix,
+        question=answer.question(run),
+        answer=answer.answer(run, rows, blocks, grid),
+        setting=answer.setting(run),
+        rows=rows,
+        blocks=blocks,
+        tables={table.name: table for table in tables.all_tables(run, rows, blocks, grid)},
+        drawings=figures.all_figures(run, rows, blocks, grid, prefix),
+        picture=picture,
+        picture_notes=notes,
+        untrusted=[name for name in run.contenders if run.untrusted(name)],
+    )
+
+
+def write(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Write the whole report; the files written, the page first."""
+    names = [run.matrix for run in runs]
+    prefixes = [_slug(name) if names.count(name) == 1 else f"{_slug(name)}-{place + 1}" for place, name in enumerate(names)]
+    chapters = [
+        chapter(run, f"{prefix}-" if len(runs) > 1 else "", MAX_ANIMATION_BYTES // len(runs))
+        for run, prefix in zip(runs, prefixes, strict=True)
+    ]
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    files: dict[str, str | bytes] = {"report.html": render(chapters, css), "report.md": to_markdown(chapters)}
+    for part in chapters:
+        for table in part.tables.values():
+            stem = f"tables/{part.prefix}{table.name}"
+            files[f"{stem}.md"] = export.to_markdown(table)
+            files[f"{stem}.csv"] = export.to_csv(table)
+            files[f"{stem}.tex"] = export.to_latex(table)
+        for drawing in part.drawings:
+            files[f"pictures/{part.prefix}{drawing.name}.svg"] = canvas.standalone(drawing, colour_variables(css))
+        if part.picture:
+            files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
+            files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
+    return [_write(out / name, content) for name, content in files.items()]
+
+
+def render(chapters: Sequence[Chapter], css: str) -> str:
+    """report.html."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data_uri"] = lambda content, kind: f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    environment.filters["unbroken"] = lambda text: text.replace(", ", ",\N{NO-BREAK SPACE}")
+    return environment.get_template("page.html.jinja").render(
+        chapters=chapters,
+        css=Markup(css),
+        Markup=Markup,
+        groups=metrics.GROUPS,
+        tables=tables,
+        compare=compare,
+        factorial=factorial,
+    )
+
+
+def to_markdown(chapters: Sequence[Chapter]) -> str:
+    """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
+    parts = []
+    for part in chapters:
+        escape = export.markdown
+        parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.answer.headline)}**"]
+        parts += [
+            *(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.answer.sentences),
+            escape(part.setting),
+        ]
+        if part.picture:
+            rows = ", ".join(part.picture.row_labels)
+            parts += [
+                f"![Clips, rows from the top: {escape(rows)}](pictures/{part.prefix}samples.webp)",
+                f"Rows from the top: {escape(rows)}.",
+            ]
+        parts += _picture(part, "interaction")
+        for name, table in part.tables.items():
+            for figure in BEFORE.get(name, ()):
+                parts += _picture(part, figure)
+            if name == "measurements":
+                parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
+            else:
+                parts += [f"## {escape(TITLES[name])}", export.to_markdown(table).rstrip()]
+            for figure in AFTER.get(name, ()):
+                parts += _picture(part, figure)
+        parts.append(f"```\n{part.run.command.replace('```', '')}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _picture(part: Chapter, name: str) -> list[str]:
+    """A figure and its caption, where the run has it."""
+    return [
+        f"![{export.markdown(drawing.title)}](pictures/{part.prefix}{drawing.name}.svg)\n\n{export.markdown(drawing.caption)}"
+        for drawing in part.drawings
+        if drawing.name == name
+    ]
+
+
+# Table -> the figures before and after it in report.md.
+BEFORE = {"shapes": ("shapes",)}
+AFTER = {"comparison": ("training", "quality", "time")}
+TITLES = {
+    "factorial-buckets": "Backbone and data pipeline: buckets against crops",
+    "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
+    "shapes": "The shape grid",
+    "envelope": "Where each contender holds",
+    "shape-holes": "Holes in the shape grid",
+    "ledger": "What the data pipeline keeps",
+    "losses": "What is never trained on",
+    "verdicts": "Who leads on each axis",
+    "comparison": "Comparison",
+    "paired": "Do these samples differ?",
+    "time": "Where the time went",
+    "differences": "What differs",
+    "mismatch": "How well the contenders are matched",
+    "settings": "Settings",
+    "protocol": "Protocol of the distances",
+    "canaries": "Canaries",
+    "failures": "Failed cells",
+    "environment": "Environment",
+    "cells": "Cells",
+}
+
+
+def colour_variables(css: str) -> str:
+    """The part of the style sheet that defines the colours, light and dark."""
+    found = re.search(r"/\* colours \*/(.*?)/\* end of colours \*/", css, re.DOTALL)
+    assert found, "page.css marks its colours by comments"
+    return " ".join(found[1].split())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path

@@ -1,0 +1,79 @@
+"""What each contender's data pipeline makes of the training clips: pixels, the batches' room, subjects, losses by name."""
+
+from typing import Any
+
+import pandas as pd
+
+from bench.data.policy.ledger import PIXELS, ROOM, SUBJECT
+from bench.report.load import Run
+from bench.report.render import catalogue as metrics
+from bench.report.render.table import NONE, Table
+
+FIELDS = {  # of a record's ledger -> as a reader knows it
+    "num_clips": "clips",
+    "num_items": "items made of them",
+    "num_shapes": "shapes of the items",
+    **{f"pixels.{kind}": f"pixels: {title}" for kind, title in PIXELS.items()},
+    "frames_used": "frames used, of whatever window",
+    "clips_used": "clips used",
+    **{f"room.{kind}": f"batches: {title}" for kind, title in ROOM.items()},
+    "steps_per_epoch": "steps an epoch",
+    **SUBJECT,
+}
+COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch")
+
+
+def ledgers(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Contender -> the ledgers of its records, dotted fields, one a seed; contenders without one are there, empty."""
+    found = {name: [cell.record.ledger for cell in run.of(name) if cell.record and cell.record.ledger] for name in run.contenders}
+    return {name: [_flat(ledger) for ledger in each] for name, each in found.items()} if any(found.values()) else {}
+
+
+def _flat(ledger: dict[str, Any]) -> dict[str, Any]:
+    nested = {f"{part}.{kind}": share for part in ("pixels", "room") for kind, share in (ledger.get(part) or {}).items()}
+    return {key: value for key, value in ledger.items() if key not in ("pixels", "room")} | nested
+
+
+def tables(run: Run) -> list[Table]:
+    """The ledger and the losses, where any record has one."""
+    found = ledgers(run)
+    return [table for table in (ledger_table(found), loss_table(found)) if table.rows] if found else []
+
+
+def ledger_table(found: dict[str, list[dict[str, Any]]]) -> Table:
+    """One line a field, one column a contender; a range where its seeds differ. Fields that are nothing everywhere are left out."""
+    lines, data = [], []
+    for key, title in FIELDS.items():
+        series = {name: [value for ledger in each if (value := ledger.get(key)) is not None] for name, each in found.items()}
+        if not any(any(values) for values in series.values()):
+            continue
+        lines.append((title, *(_text(key, values) for values in series.values())))
+        raw: dict[str, Any] = {"field": key}
+        for name, values in series.items():
+            raw |= {name: min(values, default=None), f"{name} largest": max(values, default=None)}
+        data.append(raw)
+    caption = "What the data pipeline makes of the training clips; shares of pixels add up to 100 %, and so do those of the batches' room"
+    return Table(name="ledger", caption=caption, header=("Of the training clips", *found), rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def _text(key: str, values: list[float]) -> str:
+    """A value, or its range over the seeds."""
+    texts = list(dict.fromkeys(_number(key, value) for value in sorted(values)))
+    return f"{texts[0]} to {texts[-1]}" if len(texts) > 1 else texts[0] if texts else NONE
+
+
+def _number(key: str, value: float) -> str:
+    if key in COUNTS:
+        return metrics.count(value) if value == round(value) else metrics.number(value)
+    return f"{metrics.number(100 * value)} %"
+
+
+def loss_table(found: dict[str, list[dict[str, Any]]]) -> Table:
+    """Clips and buckets that are lost, by name, each line with the contenders that it is of."""
+    users: dict[str, dict[str, None]] = {}
+    for name, each in found.items():
+        for ledger in each:
+            for line in ledger.get("losses", ()):
+                users.setdefault(str(line), {})[name] = None
+    lines = tuple((line, ", ".join(names)) for line, names in users.items())
+    return Table(name="losses", caption="Clips and buckets that are never trained on", header=("Lost", "Of"), rows=lines)

@@ -1,0 +1,105 @@
+"""Tables of where the numbers come from: what differs, what is shared, protocols, self-checks, failures, machines, cells, raw values."""
+
+from typing import Any
+
+from bench.report.load import Run, config_fields
+from bench.report.render.table import NONE, Table, plain
+from bench.study.cell import flatten
+
+
+def difference_table(run: Run) -> Table:
+    """Every field in which the contenders' cells differ."""
+    lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_fields(run)[1]]
+    header = ("Field of the cell", *run.contenders)
+    return Table(name="differences", caption="What differs between the contenders, the seed left out", header=header, rows=tuple(lines))
+
+
+def setting_table(run: Run) -> Table:
+    """Every field of the cells that all contenders share."""
+    lines = tuple((key, plain(value)) for key, value in config_fields(run)[0])
+    caption = "What all contenders share, in full"
+    return Table(name="settings", caption=caption, header=("Field of the cell", "Value"), rows=lines)
+
+
+def protocol_table(run: Run) -> Table:
+    """The protocol block of every quality metric, one column a protocol."""
+    blocks: dict[str, dict[str, Any]] = {}
+    users: dict[str, dict[str, None]] = {}
+    for record in run.records:
+        for measurement in record.measurements:
+            if measurement.protocol_fingerprint and measurement.protocol is not None:
+                blocks.setdefault(measurement.protocol_fingerprint, flatten(measurement.protocol))
+                users.setdefault(measurement.protocol_fingerprint, {})[measurement.name] = None
+    keys = list(dict.fromkeys(key for block in blocks.values() for key in block))
+    lines = [("used by", *(", ".join(names) for names in users.values()))] if blocks else []
+    lines += [(key, *(plain(block.get(key)) for block in blocks.values())) for key in keys]
+    header = ("Protocol", *(fingerprint[:8] for fingerprint in blocks))
+    return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
+
+
+CANARIES = {  # DESIGN.md section 4, by a word their name holds
+    "one at a time": "batch equals one at a time",
+    "twin": "one frame equals the image twin",
+    "resumed": "resumed equals uninterrupted",
+}
+
+
+def canary_table(run: Run) -> Table:
+    """The self-checks that ran with the cells, and those that should and did not."""
+    lines = [
+        (canary.name, cell.name, "passed" if canary.passed else "FAILED", canary.detail)
+        for cell in run.cells
+        if cell.record
+        for canary in cell.record.canaries
+    ]
+    names = {line[0].lower() for line in lines}
+    absent = [(title, NONE, "did not run", "") for word, title in CANARIES.items() if not any(word in name for name in names)]
+    header = ("Canary", "Cell", "Result", "Detail")
+    rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
+    return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)
+
+
+def failure_table(run: Run) -> Table:
+    """Cells without a finished record."""
+    lines = [
+        (cell.name, cell.status, cell.reason or "no reason was given", cell.record.ended_at if cell.record else NONE)
+        for cell in run.cells
+        if cell.status != "ok"
+    ]
+    header = ("Cell", "Status", "Reason", "Ended")
+    return Table(name="failures", caption="A failure is a result: these cells did not finish", header=header, rows=tuple(lines))
+
+
+def environment_table(run: Run) -> Table:
+    """Machine and versions; one column for each that differs."""
+    seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for cell in run.cells:
+        if cell.record:
+            environment = cell.record.environment.model_dump()
+            block = flatten(environment | {"gpus": ", ".join(environment["gpus"]) or "none", "commits": ", ".join(cell.record.commits)})
+            block["memory_bytes"] = f"{environment['memory_bytes'] / 2**30:.1f} GiB"
+            seen.setdefault(repr(block), (block, []))[1].append(cell.name)
+    keys = list(dict.fromkeys(key for block, _ in seen.values() for key in block))
+    lines = [
+        (key.removeprefix("packages.").replace("memory_bytes", "memory"), *(plain(block.get(key)) for block, _ in seen.values()))
+        for key in keys
+    ]
+    header = ("Environment", *(f"{len(cells)} cells" if len(seen) == 1 else ", ".join(cells) for _, cells in seen.values()))
+    return Table(name="environment", caption="Where and with what the cells ran", header=header, rows=tuple(lines))
+
+
+def cell_table(run: Run) -> Table:
+    """Every cell with its fingerprint."""
+    lines = [
+        (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.folder.name)
+        for cell in run.cells
+    ]
+    header = ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder")
+    return Table(name="cells", caption="Cells of the run", header=header, rows=tuple(lines))
+
+
+def measurement_table(run: Run) -> Table:
+    """Every number of every record, as stored."""
+    table = run.measurements
+    lines = tuple(tuple(plain(value) for value in line) for line in table.itertuples(index=False))
+    return Table(name="measurements", caption="Every number, as stored", header=tuple(table.columns), rows=lines, data=table)

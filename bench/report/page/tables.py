@@ -1,0 +1,259 @@
+"""The tables of every run: who leads, the comparison, the samples' differences, the time, the mismatch; `all_tables` adds the others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.report.grid import envelope, shape_map
+from bench.report.grid.shape_map import ShapeMap
+from bench.report.load import Run
+from bench.report.page import pipeline, provenance
+from bench.report.render import catalogue as metrics
+from bench.report.render.table import NONE, Table
+from bench.report.verdicts import answer, compare, factorial, paired
+from bench.report.verdicts.compare import Entry, Row
+from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.stats import Verdict
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+
+
+def all_tables(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> list[Table]:
+    """Every table of a run that has something to show, in the page's order."""
+    tables = [
+        *factorial.tables(blocks),
+        *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
+        *pipeline.tables(run),
+        verdict_table(rows),
+        comparison_table(run, rows),
+        paired_table(run, rows),
+        time_table(run),
+        provenance.difference_table(run),
+        mismatch_table(run, rows),
+        provenance.setting_table(run),
+        provenance.protocol_table(run),
+        provenance.canary_table(run),
+        provenance.failure_table(run),
+        provenance.environment_table(run),
+        provenance.cell_table(run),
+        provenance.measurement_table(run),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def verdict_table(rows: Sequence[Row]) -> Table:
+    """For each axis who leads, by how much, and whether the numbers carry it."""
+    lines, data = [], []
+    for row in compare.axes(rows):
+        verdict = row.verdict
+        assert verdict is not None
+        reason = "; ".join([verdict.reason, *row.caveats])
+        values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in row.entries if e.interval) or NONE
+        references = ", ".join(reference_texts(rows, row)) or NONE
+        title = f"{row.metric.title}{_unit(row)}"
+        lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), reason))
+        difference = verdict.difference
+        data.append(
+            {
+                "axis": row.name,
+                "better": row.better,
+                "outcome": verdict.outcome,
+                "leader": verdict.leader if verdict.carried else None,
+                "ahead": verdict.leader,
+                "rival": verdict.rival,
+                "difference": difference.value if difference else None,
+                "difference_low": difference.low if difference else None,
+                "difference_high": difference.high if difference else None,
+                "p_value": difference.p_value if difference else None,
+                "unit": row.stored_unit,
+                "reason": reason,
+            }
+        )
+    header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
+    return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def reference_texts(rows: Sequence[Row], row: Row) -> list[str]:
+    """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
+    titles = {"real": "real", "reconstruction": "autoencoder"}
+    parts = [f"{title} {reference_text(row, name)}" for name, title in titles.items() if name in row.references]
+    untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
+    if untrained is not None:
+        means = [entry.interval.mean for entry in untrained.entries if entry.interval]
+        texts = [untrained.text(mean) for mean in (means if len(means) <= 2 else dict.fromkeys([min(means), max(means)]))]
+        parts.append(f"untrained {(' and ' if len(means) <= 2 else ' to ').join(texts)}")
+    return parts
+
+
+def paired_table(run: Run, rows: Sequence[Row]) -> Table:
+    """Whether two contenders' samples differ, at one seed, beyond the draw of the clips."""
+    lines, data = [], []
+    for pair in paired.pairs(run, rows):
+        interval, row = pair.difference, pair.row
+        text, verdict = NONE, pair.reason
+        if interval is not None:
+            text = f"{row.signed(interval.estimate)} [{row.signed(interval.low)}, {row.signed(interval.high)}]"
+            verdict = "different" if pair.different else "not told apart"
+        lines.append((row.metric.title, str(pair.seed), f"{pair.first} {metrics.MINUS} {pair.second}", text, verdict))
+        data.append(
+            {
+                "measurement": row.name,
+                "seed": pair.seed,
+                "first": pair.first,
+                "second": pair.second,
+                "difference": interval.estimate if interval else None,
+                "low": interval.low if interval else None,
+                "high": interval.high if interval else None,
+                "different": pair.different if interval else None,
+                "reason": pair.reason,
+            }
+        )
+    header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
+    caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
+    return Table(name="paired", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
+
+
+def leader_text(verdict: Verdict) -> str:
+    """The leader, or why there is none."""
+    if verdict.carried:
+        return f"{verdict.leader}{' (exact)' if verdict.outcome == 'exact' else ''}"
+    ahead = f" ({verdict.leader} ahead)" if verdict.leader and verdict.outcome == "inconclusive" else ""
+    return f"{verdict.outcome}{ahead}"
+
+
+def difference_parts(row: Row, verdict: Verdict) -> list[str]:
+    """Leader over rival as a ratio where there is one; leader minus rival; its interval."""
+    difference = verdict.difference
+    if difference is None:
+        return [NONE]
+    parts = [ratio] if (ratio := answer.ratio_text(row, verdict)) else []
+    parts.append(f"{row.signed(difference.value)}{' ' + row.unit if row.unit else ''}")
+    if difference.low is not None and difference.high is not None:
+        parts.append(f"[{row.signed(difference.low)}, {row.signed(difference.high)}]")
+    return parts
+
+
+def _unit(row: Row) -> str:
+    unit = f" [{row.unit}]" if row.unit else ""
+    return f"{unit} {ARROWS[row.better]}".rstrip() if row.better in ARROWS else unit
+
+
+def comparison_table(run: Run, rows: Sequence[Row]) -> Table:
+    """Every measurement, contenders side by side, floor and ceiling beside them."""
+    references = [name for name in ("real", "reconstruction") if any(name in row.references for row in rows)]
+    titles = {"real": "Real clips", "reconstruction": "Reconstructed"}
+    lines: list[tuple[str, ...]] = []
+    bold, data = set(), []
+    for row in rows:
+        line = [f"{row.title}{_unit(row)}"]
+        raw: dict[str, Any] = {"measurement": row.name, "subject": row.subject, "better": row.better, "unit": row.stored_unit}
+        for entry in row.entries:
+            if entry.best:
+                bold.add((len(lines), len(line)))
+            line.append(entry_text(row, entry))
+            raw |= _raw(entry)
+        for name in references:
+            shown = row.subject == "trained" and name in row.references
+            line.append(reference_text(row, name) if shown else NONE)
+            raw[name] = row.references[name][0] if shown else None
+            raw[f"{name} largest"] = row.references[name][1] if shown else None
+        lines.append(tuple(line))
+        data.append(raw)
+    header = ("Measurement", *run.contenders, *(titles[name] for name in references))
+    caption = "Mean over seeds with 95 % t-interval, then each seed's value; best mean in bold"
+    return Table(name="comparison", caption=caption, header=header, rows=tuple(lines), bold=frozenset(bold), data=pd.DataFrame(data))
+
+
+def entry_text(row: Row, entry: Entry) -> str:
+    """'12.3 [11.9, 12.7] (12.1, 12.2, 12.6)', or why there is nothing."""
+    if entry.interval is None:
+        return f"{NONE} ({entry.missing})" if entry.missing else NONE
+    text = row.text(entry.interval.mean)
+    if bounds := interval_text(row, entry):
+        text += f" {bounds}"
+    if seeds := seeds_text(row, entry):
+        text += f" ({seeds})"
+    return text + (f" ({entry.missing})" if entry.missing else "")
+
+
+def interval_text(row: Row, entry: Entry) -> str:
+    """The interval over seeds, or over the clips of the one run there is."""
+    if entry.interval is None or is_constant(row, entry):
+        return ""
+    if entry.interval.low is not None and entry.interval.high is not None:
+        return f"[{row.text(entry.interval.low)}, {row.text(entry.interval.high)}]"
+    if entry.clips_low is not None and entry.clips_high is not None:
+        return f"[{row.text(entry.clips_low)}, {row.text(entry.clips_high)}] over clips"
+    return ""
+
+
+def seeds_text(row: Row, entry: Entry) -> str:
+    """Every seed's value, where there are several that differ."""
+    return "" if len(entry.by_seed) < 2 or is_constant(row, entry) else ", ".join(row.text(value) for _, value in entry.by_seed)
+
+
+def is_constant(row: Row, entry: Entry) -> bool:
+    """Whether several seeds, or a count, left nothing to spread."""
+    return len({value for _, value in entry.by_seed}) == 1 and (row.metric.exact or len(entry.by_seed) > 1)
+
+
+def reference_text(row: Row, name: str) -> str:
+    """A floor or ceiling; a range where cells measured it differently."""
+    least, largest = row.references[name]
+    low, high = row.text(least), row.text(largest)
+    return low if low == high else f"{low} to {high}"
+
+
+def _raw(entry: Entry) -> dict[str, Any]:
+    interval, name = entry.interval, entry.contender
+    return {
+        f"{name} mean": interval.mean if interval else None,
+        f"{name} low": interval.low if interval else None,
+        f"{name} high": interval.high if interval else None,
+        f"{name} seeds": len(entry.by_seed),
+        f"{name} values": " ".join(repr(value) for _, value in entry.by_seed),
+        f"{name} best": entry.best,
+    }
+
+
+def time_table(run: Run) -> Table:
+    """Seconds a phase, mean over the seeds of each contender."""
+    means = time_split(run)
+    phases = list(dict.fromkeys(phase for split in means.values() for phase in split))
+    lines = [(phase, *(metrics.number(split[phase]) if phase in split else NONE for split in means.values())) for phase in phases]
+    if lines:
+        lines.append(("total", *(metrics.number(sum(split.values())) for split in means.values())))
+    data = pd.DataFrame([{"phase": phase, **{name: split.get(phase) for name, split in means.items()}} for phase in phases])
+    return Table(name="time", caption="Seconds a phase, mean over seeds", header=("Phase", *means), rows=tuple(lines), data=data)
+
+
+def time_split(run: Run) -> dict[str, dict[str, float]]:
+    """Contender -> phase -> mean seconds over its finished cells."""
+    means = {}
+    for contender in run.contenders:
+        splits = [cell.record.time_split_s for cell in run.of(contender) if cell.record and cell.status == "ok"]
+        phases = dict.fromkeys(phase for split in splits for phase in split)
+        if phases:
+            means[contender] = {phase: sum(split.get(phase, 0.0) for split in splits) / len(splits) for phase in phases}
+    return means
+
+
+def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
+    """How equal the contenders are on every axis one can match them on."""
+    lines, data = [], []
+    for item in compare.mismatches(run, rows):
+        means = [item.row.text(entry.interval.mean) if entry.interval else NONE for entry in item.row.entries]
+        verdict = "fixed by the budget" if compare.fixed_by_budget(run, item.row.name) else "not matched on"
+        if item.within is not None and item.tolerance is not None:
+            held = "within" if item.within else "BEYOND"
+            verdict = f"{100 * (item.ratio - 1):.2g} % is {held} the tolerance of {100 * item.tolerance:.3g} %"
+        unit = f" [{item.row.unit}]" if item.row.unit else ""
+        lines.append((f"{item.row.metric.title}{unit}", *means, f"{item.ratio:.4g}{metrics.TIMES}", verdict))
+        raw = {f"{entry.contender}": entry.interval.mean if entry.interval else None for entry in item.row.entries}
+        data.append(
+            {"measurement": item.row.name, **raw, "largest / least": item.ratio, "tolerance": item.tolerance, "within": item.within}
+        )
+    header = ("Axis", *run.contenders, "Mismatch", "Match")
+    caption = "Measured mismatch: largest mean over least"
+    return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))

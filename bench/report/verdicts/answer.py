@@ -1,0 +1,210 @@
+"""The question and its answer in sentences, from the verdicts alone. Claims nothing a verdict does not carry."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report.grid.shape_map import ShapeMap, shape_text
+from bench.report.load import POLICY, Run
+from bench.report.render import catalogue as metrics
+from bench.report.verdicts import claim_shapes, compare
+from bench.report.verdicts.compare import Row
+from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.stats import MIN_SEEDS, Verdict
+
+QUESTIONS = {
+    "backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?",
+    "shapes": "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?",
+}
+DEFAULT_QUESTION = "How do the contenders compare on this data, this budget and this machine?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer to the matrix's question."""
+
+    headline: str
+    carried: bool  # whether the numbers carry what the headline says
+    sentences: list[tuple[str, str]]  # (group, sentence)
+
+
+def question(run: Run) -> str:
+    """What the matrix asks."""
+    return QUESTIONS.get(str(run.claim), DEFAULT_QUESTION)
+
+
+def setting(run: Run) -> str:
+    """What was run, in one sentence."""
+    done = sum(cell.status == "ok" for cell in run.cells)
+    parts = [f"{_contenders_text(run)}, {_seeds_text(run)} each"]
+    configs = [cell.config for cell in run.cells if cell.record]
+    if configs:
+        data, budget = configs[0].get("data") or {}, configs[0].get("budget") or {}
+        if data.get("num_frames"):
+            parts.append(f"{data.get('source', 'clips')}, {_clips_text(data, configs[0].get('batching') or {})}")
+        if amount := next(((key, value) for key, value in budget.items() if value is not None), None):
+            parts.append(f"budget {budget_text(*amount)}")
+    machines = list(dict.fromkeys(machine_text(record.environment) for record in run.records))
+    if machines:
+        parts.append(f"on {' / '.join(machines)}")
+    return f"{'; '.join(parts)}. {done} of {len(run.cells)} cells finished."
+
+
+def _contenders_text(run: Run) -> str:
+    """Contenders by name; where they are backbones under policies, each backbone with its policies."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    if not axes or any(set(each) != {"backbone", POLICY} for each in axes.values()):
+        return " and ".join(_list(run.contenders))
+    policies: dict[str, list[str]] = {}
+    for name, each in axes.items():
+        policies.setdefault(name.removesuffix(f" {each[POLICY]}"), []).append(str(each[POLICY]))
+    return "; ".join(f"{backbone} under {' and '.join(_list(names))}" for backbone, names in policies.items())
+
+
+def _clips_text(data: dict[str, Any], batching: dict[str, Any]) -> str:
+    """The clips, and where they have several shapes what crops make of them and what a batch holds."""
+    size = f"{data.get('width')}{metrics.TIMES}{data.get('height')}"
+    shapes = sorted((tuple(shape) for shape in data.get("shapes") or ()), key=math.prod)
+    if not shapes and not data.get("native"):
+        return f"clips of {data['num_frames']} frames of {size}"
+    text = f"clips at their own shapes, up to {data['num_frames']} frames and the area of {size}"
+    if shapes:
+        text = f"clips of {len(shapes)} shapes from {shape_text(shapes[0])} to {shape_text(shapes[-1])} (frames, height, width)"
+    text += f"; crops are {shape_text((data['num_frames'], data['height'], data['width']))}"
+    budget = batching.get("cell_budget")
+    return f"{text}; at most {metrics.count(budget)} latent cells a batch" if budget else text
+
+
+def budget_text(axis: str, amount: float) -> str:
+    """A budget as a reader says it."""
+    metric = metrics.find(metrics.BUDGETS.get(axis, axis))
+    if metric.scale == "flops":
+        divisor, unit = metrics.scale_of(metric, amount, "")
+        return f"{metrics.number(amount / divisor)} training {unit}"
+    words = {
+        "steps": "training steps",
+        "samples": "training clips",
+        "latent_cells": "latent cells of training clips",
+        "seconds": "seconds of training",
+    }
+    return f"{metrics.count(amount)} {words.get(axis, axis)}"
+
+
+def machine_text(environment: Any) -> str:
+    """The device a cell ran on, and its threads."""
+    device = environment.device if environment.device and environment.device != "cpu" else environment.cpu
+    threads = environment.num_threads
+    return f"{device} ({threads} thread{'s' if threads != 1 else ''})" if threads and environment.device in (None, "cpu") else device
+
+
+def answer(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> Answer:
+    """The headline is about quality; every group of axes gets its say in a sentence."""
+    if len(run.contenders) < 2:
+        alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
+        return Answer(headline="Nothing to compare", carried=False, sentences=[("", alone)])
+    failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
+    if failed:
+        which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in failed.items())
+        warning = f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed."
+        return Answer(headline="No verdict: a canary failed", carried=False, sentences=[("", warning)])
+
+    judged = compare.axes(rows)
+    if run.claim == "shapes":
+        headline, carried, sentences = claim_shapes.verdict(run, rows, blocks, grid)
+    else:
+        headline, carried, sentences = _quality(rows, judged)
+    for group in ("speed", "memory", "cost"):
+        if text := _group([row for row in judged if row.metric.group == group]):
+            sentences.append((metrics.GROUPS[group], text))
+    if min(_seed_counts(run)) < MIN_SEEDS:
+        rule = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can."
+        sentences.append(("Rule", f"{rule} Counts are exact and may lead without."))
+    return Answer(headline=headline, carried=carried, sentences=sentences)
+
+
+def _quality(rows: Sequence[Row], judged: Sequence[Row]) -> tuple[str, bool, list[tuple[str, str]]]:
+    """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
+    leading = compare.leading(rows)
+    first = leading[0] if leading else None
+    headline = "Quality: not measured"
+    if first is not None and first.verdict is not None:
+        headline = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
+    sentences = [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
+    if text := _group([row for row in judged if row.metric.group == "quality" and row not in leading]):
+        sentences.append(("Other quality measures" if first is not None else metrics.GROUPS["quality"], text))
+    return headline, headline.endswith(" leads"), sentences
+
+
+def _seed_counts(run: Run) -> list[int]:
+    return [len({cell.seed for cell in run.of(name)}) for name in run.contenders]
+
+
+def _seeds_text(run: Run) -> str:
+    least, most = min(_seed_counts(run), default=0), max(_seed_counts(run), default=0)
+    return f"{least} to {most} seeds" if least != most else f"{most} seed{'s' if most != 1 else ''}"
+
+
+def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> str:
+    """On the primary distance, unless another quality measure carries another leader."""
+    if verdict.carried and any(other.carried and other.leader != verdict.leader for other in quality):
+        return "Quality: split, the measures disagree"
+    if verdict.carried:
+        return f"Quality: {verdict.leader} leads"
+    return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}"
+
+
+def _distance(row: Row, verdict: Verdict) -> str:
+    """A leading distance in words, each mean with its interval."""
+    means = []
+    for entry in row.entries:
+        if entry.interval:
+            low, high = entry.interval.low, entry.interval.high
+            if low is None or high is None:
+                low, high = entry.clips_low, entry.clips_high
+            bounds = f" [{row.text(low)}, {row.text(high)}]" if low is not None and high is not None else ""
+            means.append(f"{entry.contender} {row.text(entry.interval.mean)}{bounds}")
+    if "real" in row.references:
+        means.append(f"real against real {row.text(row.references['real'][1])}")
+    outcome = f"{verdict.leader} leads" if verdict.carried else verdict.outcome[0].upper() + verdict.outcome[1:]
+    reason = "; ".join([verdict.reason, *row.caveats])
+    return f"{row.metric.title}: {', '.join(means)}; {row.better} is better. {outcome}: {reason}."
+
+
+def _group(rows: Sequence[Row]) -> str:
+    """One sentence on a group of axes: who leads which, who is merely ahead."""
+    leads: dict[str, list[str]] = {}
+    ahead: dict[str, list[str]] = {}
+    for row in rows:
+        verdict = row.verdict
+        if verdict is None or verdict.leader is None or verdict.outcome == "tie":
+            continue
+        (leads if verdict.carried else ahead).setdefault(verdict.leader, []).append(_phrase(row, verdict))
+    parts = [f"{name} leads on {' and '.join(_list(what))}" for name, what in leads.items()]
+    parts += [f"inconclusive, with {name} ahead, on {' and '.join(_list(what))}" for name, what in ahead.items()]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text and text.startswith("inconclusive") else f"{text}." if text else ""
+
+
+def _phrase(row: Row, verdict: Verdict) -> str:
+    assert verdict.leader is not None and verdict.rival is not None
+    title = row.metric.title[0].lower() + row.metric.title[1:] if row.metric.title[1:2].islower() else row.metric.title
+    ratio = ratio_text(row, verdict)
+    exact = ", exact" if verdict.outcome == "exact" else ""
+    return f"{title} ({ratio}{exact})" if ratio else title
+
+
+def ratio_text(row: Row, verdict: Verdict) -> str:
+    """Leader's mean / rival's mean, where both are positive."""
+    if verdict.leader is None or verdict.rival is None:
+        return ""
+    leader, rival = row.entry(verdict.leader).interval, row.entry(verdict.rival).interval
+    if leader is None or rival is None or min(leader.mean, rival.mean) <= 0 or not math.isfinite(leader.mean / rival.mean):
+        return ""
+    ratio = leader.mean / rival.mean
+    return f"{ratio:.3f}{metrics.TIMES}" if abs(ratio - 1) < 0.1 else f"{ratio:.2f}{metrics.TIMES}"
+
+
+def _list(names: Sequence[str]) -> list[str]:
+    """['a', 'b', 'c'] -> ['a, b', 'c'], to be joined by ' and '."""
+    return [", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names)

@@ -1,0 +1,289 @@
+"""The comparison: for every measurement its contenders' means, intervals, floors, the best one and the verdict."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
+from bench.report.render import catalogue as metrics
+from bench.report.verdicts import stats
+from bench.report.verdicts.stats import Interval, Verdict
+from bench.study.cell import flatten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One contender's values of one measurement, SI units."""
+
+    contender: str
+    by_seed: tuple[tuple[int, float], ...]  # (seed, value)
+    interval: Interval | None  # over seeds; None without a value
+    clips_low: float | None  # interval over the clips of a single seed's run
+    clips_high: float | None
+    missing: str | None  # why some seeds have no value
+    best: bool  # the best mean of comparable values
+    carried: bool  # and the numbers carry it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measurement of one subject over all contenders."""
+
+    name: str
+    subject: str
+    metric: metrics.Metric
+    better: str  # lower, higher, none
+    stored_unit: str
+    divisor: float
+    unit: str  # shown
+    entries: tuple[Entry, ...]
+    references: dict[str, tuple[float, float]]  # real, reconstruction -> least and largest value over the cells
+    verdict: Verdict | None  # None where nothing is to be won
+    caveats: tuple[str, ...]
+
+    def text(self, value: float) -> str:
+        """A value as a reader sees it, without the unit."""
+        if self.metric.scale == "count" and self.divisor == 1 and value == round(value):
+            return metrics.count(value)
+        return metrics.number(value / self.divisor, 4 if self.metric.exact else 3)
+
+    def signed(self, value: float) -> str:
+        """A difference as a reader sees it, with its sign, without the unit."""
+        text = self.text(value)
+        return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
+
+    @property
+    def title(self) -> str:
+        """The metric, and the subject where it is not the trained model."""
+        return self.metric.title if self.subject == "trained" else f"{self.metric.title}, {self.subject}"
+
+    def entry(self, contender: str) -> Entry:
+        """One contender's."""
+        return next(entry for entry in self.entries if entry.contender == contender)
+
+
+def compare(run: Run) -> list[Row]:
+    """Every measurement in the records, in the order of `metrics.METRICS`, unknown ones last."""
+    table = run.measurements
+    rows = []
+    for name in sorted(table["name"].unique(), key=lambda name: (metrics.rank(name), name)):
+        subjects = table.loc[table["name"] == name, "subject"].unique()
+        own = sorted((s for s in subjects if s not in REFERENCES), key=lambda s: (SUBJECTS.index(s) if s in SUBJECTS else len(SUBJECTS), s))
+        rows += [_row(run, name, subject) for subject in own or ["trained"]]
+    return rows
+
+
+def _row(run: Run, name: str, subject: str) -> Row:
+    lines = run.measurements[run.measurements["name"] == name]
+    lines = lines[[math.isfinite(value) for value in lines["value"]]]
+    lines = lines[lines["invalid"].isna()]
+    own = lines[lines["subject"] == subject]
+    metric = metrics.find(name)
+    if metric.distance and (clips := _clips(run, name)):
+        metric = replace(metric, title=f"{metric.title}, {clips}")
+    shown = own if len(own) else lines
+    better = directions.pop() if len(directions := set(shown["better"])) == 1 else "none"
+    stored_unit = shown["unit"].iloc[0] if len(shown) else ""
+    largest = max((abs(value) for value in lines["value"]), default=0.0)
+    divisor, unit = metrics.scale_of(metric, largest, stored_unit)
+
+    series = {name: own.loc[own["contender"] == name] for name in run.contenders}
+    values = {contender: part["value"].tolist() for contender, part in series.items()}
+    missing = {contender: why for contender in run.contenders if len(own) and (why := run.missing(contender, name, subject))}
+    if len(set(shown["unit"])) > 1:
+        incomparable: str | None = f"different units: {', '.join(sorted(set(shown['unit'])))}"
+    else:
+        incomparable = why_not_comparable(run, own, metric)
+
+    verdict = None
+    if subject == "trained" and better in ("lower", "higher") and len(own):
+        if fixed := _fixed(run, name, values):
+            verdict = Verdict(outcome="matched", reason=fixed)
+        elif incomparable:
+            verdict = Verdict(outcome="not compared", reason=incomparable)
+        else:
+            verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
+            verdict = _distrust(run, verdict)
+    best = _best(values, better) if verdict and verdict.outcome not in ("matched", "not compared") else set()
+
+    entries = []
+    for contender, part in series.items():
+        one = part.iloc[0] if len(part) == 1 else None
+        entries.append(
+            Entry(
+                contender=contender,
+                by_seed=tuple(zip(part["seed"].tolist(), part["value"].tolist(), strict=True)),
+                interval=_interval(part["value"].tolist(), metric) if len(part) else None,
+                clips_low=_number(one["low"]) if one is not None else None,
+                clips_high=_number(one["high"]) if one is not None else None,
+                missing=missing.get(contender),
+                best=contender in best,
+                carried=bool(verdict and verdict.carried and verdict.leader == contender),
+            )
+        )
+    references = {}
+    for reference in REFERENCES:
+        found = lines.loc[lines["subject"] == reference, "value"]
+        if len(found):
+            references[reference] = (float(found.min()), float(found.max()))
+    return Row(
+        name=name,
+        subject=subject,
+        metric=metric,
+        better=better,
+        stored_unit=stored_unit,
+        divisor=divisor,
+        unit=unit,
+        entries=tuple(entries),
+        references=references,
+        verdict=verdict,
+        caveats=tuple(_caveats(metric, name, values, references)) if subject == "trained" else (),
+    )
+
+
+def _clips(run: Run, name: str) -> str | None:
+    """What clips a distance compares, as its protocol says."""
+    found = (measurement.protocol for record in run.records if (measurement := record.measurement(name)))
+    block = next((block for block in found if block and "num_frames" in block), None)
+    if block is None:
+        return None
+    return f"{block['num_frames']} frames" if block.get("sampling", "given") == "given" else "clips of several shapes"
+
+
+def _interval(values: list[float], metric: metrics.Metric) -> Interval:
+    """Over seeds; of a share of clips, no wider than a share can be."""
+    found = stats.mean_interval(values)
+    if metric.scale == "fraction" and found.low is not None and found.high is not None:
+        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    return found
+
+
+def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) -> str | None:
+    """Why values must not be put side by side: another protocol, protocol version, machine or version. None where they may."""
+    cells = [cell for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
+    if len(set(lines["protocol_fingerprint"].fillna("none"))) > 1:
+        return f"different protocols ({'; '.join(protocol_differences(cells, set(lines['name']))) or 'some have none'})"
+    versions = sorted({cell.record.protocol_version for cell in cells if cell.record})
+    if len(versions) > 1:
+        return f"different protocol versions ({', '.join(map(str, versions))})"
+    if metric.machine:
+        differing = [key for key in _MACHINE if len({_machine(cell, key) for cell in cells}) > 1]
+        if differing:
+            return f"different machines or versions ({', '.join(differing)})"
+    return None
+
+
+def protocol_differences(cells: Sequence[CellResult], names: set[str]) -> list[str]:
+    """'field: value and value' for every field in which the protocols of these measurements differ."""
+    records = [cell.record for cell in cells if cell.record]
+    blocks = [flatten(m.protocol) for record in records for m in record.measurements if m.name in names and m.protocol is not None]
+    found = []
+    for key in sorted({key for block in blocks for key in block}):
+        values = list(dict.fromkeys(str(block.get(key)) for block in blocks))
+        if len(values) > 1:
+            found.append(f"{key}: {' and '.join(values)}")
+    return found
+
+
+_MACHINE = ("cpu", "device", "num_threads", "python", "torch", "diffusers")
+
+
+def _machine(cell: CellResult, key: str) -> Any:
+    assert cell.record is not None
+    environment = cell.record.environment
+    return environment.packages.get(key) if key in ("torch", "diffusers") else getattr(environment, key)
+
+
+def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
+    """Why nobody can win an axis: the matrix matched the contenders on it, or the budget fixed it."""
+    if run.match and metrics.MATCHED.get(str(run.match.get("by"))) == name:
+        means = [statistics.fmean(series) for series in values.values() if series]
+        apart = max(means) / min(means) - 1 if min(means) > 0 else math.inf
+        tolerance = float(run.match.get("tolerance", 0))
+        held = "matched by the matrix" if apart <= tolerance else "NOT matched as the matrix asks"
+        return f"{held}: {100 * apart:.2g} % apart, tolerance {100 * tolerance:.3g} %"
+    return "fixed by the budget" if fixed_by_budget(run, name) else None
+
+
+def fixed_by_budget(run: Run, name: str) -> bool:
+    """Whether a measurement is what the budget of the cells sets."""
+    axes = {key for cell in run.cells for key, value in (cell.config.get("budget") or {}).items() if value is not None}
+    return name in {metrics.BUDGETS.get(axis) for axis in axes}
+
+
+def _distrust(run: Run, verdict: Verdict) -> Verdict:
+    """A failed canary takes every lead away."""
+    failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
+    if not failed:
+        return verdict
+    return Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
+
+
+def _best(values: dict[str, list[float]], better: str) -> set[str]:
+    means = {name: statistics.fmean(series) for name, series in values.items() if series}
+    if len(set(means.values())) < 2:  # where all are equal, none is best
+        return set()
+    best = min(means.values()) if better == "lower" else max(means.values())
+    return {name for name, mean in means.items() if math.isclose(mean, best, rel_tol=1e-12)}
+
+
+def _caveats(metric: metrics.Metric, name: str, values: dict[str, list[float]], references: dict[str, tuple[float, float]]) -> list[str]:
+    means = [statistics.fmean(series) for series in values.values() if series]
+    if not metric.distance or not means:
+        return []
+    floor = references["real"][1] if "real" in references else None
+    return stats.distance_caveats(min(means), floor, metrics.num_clips(name))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def leading(rows: Sequence[Row]) -> list[Row]:
+    """The distances that stand for quality, best first: one that sees time, and FVD beside it; else the first one measured."""
+    distances = [row for row in rows if row.metric.distance and row.subject == "trained" and any(e.by_seed for e in row.entries)]
+    beside = [row for row in distances if row.name.partition("@")[0] in ("fd_motion", "fvd")]
+    return beside or distances[:1]
+
+
+def primary(rows: Sequence[Row]) -> Row | None:
+    """The distance that stands for quality in the figures."""
+    return next(iter(leading(rows)), None)
+
+
+def axes(rows: Sequence[Row]) -> list[Row]:
+    """Rows that get a line in the verdict table."""
+    return [row for row in rows if row.verdict and row.metric.axis]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mismatch:
+    """How far apart the contenders are in what should be equal, or is worth knowing to be unequal."""
+
+    row: Row
+    ratio: float  # largest mean / least mean
+    tolerance: float | None  # of the matrix, on the axis it matches
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the match holds; None where none was asked for."""
+        return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
+
+
+MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_cells", "train_flops")
+
+
+def mismatches(run: Run, rows: Sequence[Row]) -> list[Mismatch]:
+    """The axes a comparison can be matched on, each with its measured mismatch."""
+    matched = metrics.MATCHED.get(str(run.match.get("by"))) if run.match else None
+    found = []
+    for row in rows:
+        means = [entry.interval.mean for entry in row.entries if entry.interval]
+        if row.name in MATCHABLE and row.subject == "trained" and len(means) > 1 and min(means) > 0:
+            tolerance = float(run.match["tolerance"]) if run.match and row.name == matched else None
+            found.append(Mismatch(row=row, ratio=max(means) / min(means), tolerance=tolerance))
+    return found

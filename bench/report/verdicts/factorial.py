@@ -1,0 +1,323 @@
+"""How much is the backbone, how much the data pipeline: 2 x 2 tables of two backbones under two batching policies.
+
+Of a measurement y of two backbones (1, 2) under `crop` and another policy (other), at each seed:
+    backbone      mean over policies of  y_2 - y_1
+    pipeline      mean over backbones of y_other - y_crop
+    interaction   (y_2,other - y_2,crop) - (y_1,other - y_1,crop): what the pipeline does to the second beyond what it does to the first
+Seeds are the unit and pair the four cells: an effect is a mean over seeds with a t-interval, carried with at least `MIN_SEEDS` seeds and
+an interval that excludes 0. Buckets come first: under them both backbones do the same. Own shapes may be packs of one backbone and padded
+batches of the other, and then whatever padding costs is in all three effects.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from bench.backbone import short_name
+from bench.report.load import POLICY, Run
+from bench.report.render import catalogue as metrics
+from bench.report.render.table import NONE, Table
+from bench.report.verdicts import compare, stats
+from bench.report.verdicts.compare import Row
+from bench.report.verdicts.stats import MIN_SEEDS
+
+CROP = "crop"
+OWN = ("pack", "pad")  # own shapes, as the backbone can: the first that it is run with
+PIPELINES = {"buckets": ("bucket",), "own shapes": OWN}  # what stands against crops -> policies
+EFFECTS = ("backbone", "pipeline", "interaction")
+MIN_RATIO, MAX_RATIO = 1.05, 100.0  # two effects are called equal where one is less than this many times the other, and one alone above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Which four contenders make a 2 x 2."""
+
+    pipeline: str  # key of PIPELINES
+    backbones: tuple[str, str]  # as a reader knows them
+    cells: tuple[tuple[str, str], tuple[str, str]]  # contenders of each backbone: under crop, under the other policy
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """All four."""
+        return (*self.cells[0], *self.cells[1])
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Effect -> the difference that it is."""
+        first, second = self.backbones
+        return {
+            "backbone": f"{second} {metrics.MINUS} {first}",
+            "pipeline": f"{self.pipeline} {metrics.MINUS} crops",
+            "interaction": f"change of {second} {metrics.MINUS} change of {first}",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One effect on one measurement."""
+
+    kind: str  # of EFFECTS, or "contrast"
+    by_seed: tuple[tuple[int, float], ...]
+    interval: stats.Interval
+    outcome: Literal["carried", "inconclusive", "not compared"]
+    reason: str
+    favours: str | None  # the backbone or pipeline that it is better for; None where it is 0
+
+    @property
+    def carried(self) -> bool:
+        """Whether the seeds carry it."""
+        return self.outcome == "carried"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One measurement in one design."""
+
+    row: Row
+    design: Design
+    means: tuple[tuple[float, float], tuple[float, float]] | None  # as Design.cells, over the seeds that all four have; None without one
+    effects: tuple[Effect, ...]  # as EFFECTS; () without a seed
+    missing: str | None  # seeds that some of the four lack, and why
+
+    def effect(self, kind: str) -> Effect | None:
+        """The effect of a kind, None without a seed."""
+        return next((effect for effect in self.effects if effect.kind == kind), None)
+
+
+def blocks(run: Run, rows: Sequence[Row]) -> list[Block]:
+    """Every quality axis in every 2 x 2 that a run has; none unless its axes are two backbones and policies."""
+    axes = [row for row in rows if row.metric.axis and row.metric.group == "quality" and row.subject == "trained"]
+    axes = [row for row in axes if row.better in ("lower", "higher")]
+    return [_block(run, row, design) for design in designs(run) for row in axes]
+
+
+def designs(run: Run) -> list[Design]:
+    """The 2 x 2 tables inside a run whose contenders differ in two backbones and in policy, and in nothing else."""
+    contenders = by_policy(run)
+    backbones = list(dict.fromkeys(backbone for backbone, _ in contenders))
+    if len(backbones) != 2:
+        return []
+    short = [short_name(name) for name in backbones]
+    found = []
+    for pipeline, policies in PIPELINES.items():
+        others = [next((policy for policy in policies if (backbone, policy) in contenders), None) for backbone in backbones]
+        if all(policy and (backbone, CROP) in contenders for backbone, policy in zip(backbones, others, strict=True)):
+            cells = [
+                (contenders[backbone, CROP], contenders[backbone, str(policy)]) for backbone, policy in zip(backbones, others, strict=True)
+            ]
+            names = short if len(set(short)) == 2 else backbones
+            found.append(Design(pipeline=pipeline, backbones=(names[0], names[1]), cells=(cells[0], cells[1])))
+    return found
+
+
+def by_policy(run: Run) -> dict[tuple[str, str], str]:
+    """(backbone, policy) -> contender, of a run whose contenders differ in these and in nothing else; {} of any other."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    if any(set(each) != {"backbone", POLICY} for each in axes.values()):
+        return {}
+    return {(str(each["backbone"]), str(each[POLICY])): name for name, each in axes.items()}
+
+
+def contrast(run: Run, row: Row, contenders: tuple[str, str], names: tuple[str, str]) -> Effect | None:
+    """The second contender less the first, `names` being what it favours, over the seeds that both have; None without one."""
+    first, second = (dict(row.entry(name).by_seed) for name in contenders)
+    by_seed = tuple((seed, second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys()))
+    return _effect("contrast", by_seed, row, names, _all_missing(run, row, contenders), _refused(run, row, contenders)) if by_seed else None
+
+
+def _block(run: Run, row: Row, design: Design) -> Block:
+    values = {name: dict(row.entry(name).by_seed) for name in design.contenders}
+    seeds = sorted(set.intersection(*(set(series) for series in values.values())))
+    missing = _all_missing(run, row, design.contenders)
+    if not seeds:
+        return Block(row=row, design=design, means=None, effects=(), missing=missing)
+    tables = {seed: tuple(tuple(values[name][seed] for name in pair) for pair in design.cells) for seed in seeds}
+    by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
+    refused = _refused(run, row, design.contenders)
+    names = {kind: ("crops", design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
+    means = [[statistics.fmean(tables[seed][b][p] for seed in seeds) for p in (0, 1)] for b in (0, 1)]
+    return Block(
+        row=row,
+        design=design,
+        means=((means[0][0], means[0][1]), (means[1][0], means[1][1])),
+        effects=tuple(_effect(kind, by_seed, row, names[kind], missing, refused) for kind, by_seed in by_kind.items()),
+        missing=missing,
+    )
+
+
+def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Effects in one 2 x 2, rows backbones, columns crop and other.
+
+    >>> effects_of([[10.0, 8.0], [6.0, 1.0]])
+    {'backbone': -5.5, 'pipeline': -3.5, 'interaction': -3.0}
+    """
+    (first_crop, first_other), (second_crop, second_other) = table
+    return {
+        "backbone": ((second_crop - first_crop) + (second_other - first_other)) / 2,
+        "pipeline": ((first_other - first_crop) + (second_other - second_crop)) / 2,
+        "interaction": (second_other - second_crop) - (first_other - first_crop),
+    }
+
+
+def _all_missing(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+    """Which seeds some of them lack, and why."""
+    asked = sorted({cell.seed for name in contenders for cell in run.of(name)})
+    return "; ".join(f"{name}: {why}" for name in contenders if (why := _missing(run, row, name, asked))) or None
+
+
+def _missing(run: Run, row: Row, contender: str, seeds: Sequence[int]) -> str:
+    """Why a contender lacks some of the seeds; "" where it has all."""
+    own = {cell.seed for cell in run.of(contender)}
+    without = [f"seed {seed} not in the matrix" for seed in seeds if seed not in own]
+    return ", ".join([*filter(None, [run.missing(contender, row.name)]), *without])
+
+
+def _refused(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+    """Why they must not be put side by side."""
+    if failed := [name for name in contenders if run.untrusted(name)]:
+        return f"a canary of {', '.join(failed)} failed"
+    table = run.measurements
+    lines = table[(table["name"] == row.name) & (table["subject"] == row.subject) & table["contender"].isin(contenders)]
+    return compare.why_not_comparable(run, lines, row.metric)
+
+
+def _effect(
+    kind: str, by_seed: tuple[tuple[int, float], ...], row: Row, names: tuple[str, str], missing: str | None, refused: str | None
+) -> Effect:
+    values = [value for _, value in by_seed]
+    interval = stats.mean_interval(values)
+    outcome, reason = _judge(interval, values, missing, refused)
+    good = interval.mean * (-1 if row.better == "lower" else 1)  # above 0: better for the second of the names
+    favours = None if good == 0 else names[good > 0]
+    return Effect(kind=kind, by_seed=by_seed, interval=interval, outcome=outcome, reason=reason, favours=favours)
+
+
+def _judge(
+    interval: stats.Interval, values: Sequence[float], missing: str | None, refused: str | None
+) -> tuple[Literal["carried", "inconclusive", "not compared"], str]:
+    """What the seeds carry, by the rule of `bench.report.verdicts.stats.judge`: the seeds that failed count, and too few say nothing."""
+    num = interval.num_seeds
+    if refused:
+        return "not compared", refused
+    if missing:
+        return "inconclusive", f"seeds without a value count too ({missing})"
+    if num < MIN_SEEDS:
+        return "inconclusive", f"by rule: {num} seed{'s' if num > 1 else ''}, a claim needs at least {MIN_SEEDS}"
+    if len(set(values)) == 1:
+        return "inconclusive", f"the same in all {num} seeds, so nothing tells what chance does"
+    assert interval.low is not None and interval.high is not None
+    if interval.low <= 0 <= interval.high:
+        return "inconclusive", f"may be chance: the interval of {num} seeds includes 0"
+    return "carried", f"{num} seeds, the interval excludes 0"
+
+
+def share_text(block: Block) -> str:
+    """Backbone against pipeline in words, of the mean effects."""
+    backbone, pipeline = block.effect("backbone"), block.effect("pipeline")
+    if backbone is None or pipeline is None:
+        return ""
+    sizes = {"the backbone": abs(backbone.interval.mean), "the pipeline": abs(pipeline.interval.mean)}
+    if not any(sizes.values()):
+        return "neither moves it"
+    less, more = sorted(sizes, key=lambda name: sizes[name])
+    ratio = sizes[more] / sizes[less] if sizes[less] else math.inf
+    if ratio > MAX_RATIO:
+        return f"{more} moves it, {less} hardly"
+    if ratio < MIN_RATIO:
+        return "the pipeline moves it as much as the backbone"
+    return f"{more} moves it {metrics.number(ratio, 2)} times as much as {less}"
+
+
+def effect_text(row: Row, effect: Effect) -> str:
+    """'-43.1 [-60.2, -26.0]' in the row's shown unit."""
+    bounds = ""
+    if effect.interval.low is not None and effect.interval.high is not None:
+        bounds = f" [{row.signed(effect.interval.low)}, {row.signed(effect.interval.high)}]"
+    return f"{row.signed(effect.interval.mean)}{bounds}"
+
+
+def seeds_text(row: Row, effect: Effect) -> str:
+    """Every seed's value, where there are several."""
+    return ", ".join(row.signed(value) for _, value in effect.by_seed) if len(effect.by_seed) > 1 else ""
+
+
+def says(block: Block) -> str:
+    """What a block says, in a sentence: what is carried, what is not and why, and the share in words."""
+    carried = [f"{effect.kind} carried ({favour_text(block, effect)})" for effect in block.effects if effect.carried]
+    return "; ".join([*([", ".join(carried)] if carried else []), remark(block)])
+
+
+def remark(block: Block) -> str:
+    """Of a block what its effects do not show: the share in words, and why something is not carried."""
+    if not block.effects:
+        return f"no seed has all four values ({block.missing})" if block.missing else "no seed has all four values"
+    reasons: dict[str, list[str]] = {}
+    for effect in block.effects:
+        if not effect.carried:
+            reasons.setdefault(f"{effect.outcome}: {effect.reason}", []).append(effect.kind)
+    whose = [f"{reason}" if len(kinds) == len(EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
+    return "; ".join([f"by the means, {share_text(block)}", *whose])
+
+
+def favour_text(block: Block, effect: Effect) -> str:
+    """Whom an effect is good for."""
+    if effect.favours is None:
+        return "none better"
+    return f"{effect.favours} gains more" if effect.kind == "interaction" else f"{effect.favours} better"
+
+
+def tables(found: Sequence[Block]) -> list[Table]:
+    """One table a design: effects side by side, one line a measurement."""
+    made = []
+    for pipeline in PIPELINES:
+        members = [block for block in found if block.design.pipeline == pipeline]
+        if not members:
+            continue
+        titles = members[0].design.titles
+        lines, data = [], []
+        for block in members:
+            row, texts = block.row, []
+            for kind in EFFECTS:
+                effect = block.effect(kind)
+                seeds = seeds_text(row, effect) if effect else ""
+                texts.append(f"{effect_text(row, effect)}{f' ({seeds})' if seeds else ''}" if effect else NONE)
+                data.append(_raw(block, kind))
+            unit = f" [{row.unit}]" if row.unit else ""
+            lines.append((f"{row.metric.title}{unit}", row.better, *texts, says(block)))
+        header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in EFFECTS), "What it says")
+        made.append(
+            Table(
+                name=f"factorial-{pipeline.replace(' ', '-')}",
+                caption=f"Backbone and data pipeline, {pipeline} against crops: {', '.join(members[0].design.contenders)}",
+                header=header,
+                rows=tuple(lines),
+                data=pd.DataFrame(data),
+            )
+        )
+    return made
+
+
+def _raw(block: Block, kind: str) -> dict[str, object]:
+    effect = block.effect(kind)
+    names = [f"mean of {name}" for name in block.design.contenders]
+    values = [value for pair in block.means for value in pair] if block.means else [None] * len(names)
+    return {
+        "measurement": block.row.name,
+        "better": block.row.better,
+        "unit": block.row.stored_unit,
+        **dict(zip(names, values, strict=True)),
+        "effect": kind,
+        "difference": block.design.titles[kind],
+        "value": effect.interval.mean if effect else None,
+        "low": effect.interval.low if effect else None,
+        "high": effect.interval.high if effect else None,
+        "seeds": len(effect.by_seed) if effect else 0,
+        "values": " ".join(repr(value) for _, value in effect.by_seed) if effect else "",
+        "outcome": effect.outcome if effect else "not compared",
+        "favours": effect.favours if effect else None,
+        "reason": effect.reason if effect else says(block),
+    }

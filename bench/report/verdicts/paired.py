@@ -1,0 +1,134 @@
+"""Two contenders' distances to the same real clips, subtracted: do these two sets of samples differ, or is it the draw of the clips?
+
+The real clips are shared, so what their draw adds to both distances cancels. The interval is over the clips of one run; it says
+nothing about another seed, which is why it never makes a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, split
+from bench.metrics.distances.table import DISTANCES
+from bench.metrics.protocol import ProtocolBlock, compare_or_raise
+from bench.records.store import Measurement
+from bench.report.load import CellResult, Run
+from bench.report.verdicts.compare import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One distance of two contenders at one seed."""
+
+    row: Row
+    seed: int
+    first: str  # contender
+    second: str
+    difference: Interval | None  # distance of first minus distance of second
+    reason: str  # why there is none
+
+    @property
+    def different(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
+
+
+def pairs(run: Run, rows: Sequence[Row]) -> list[Pair]:
+    """Every distance of trained models, every pair of contenders that differ on one axis, every seed both have."""
+    axes = {cell.contender: cell.axes for cell in run.cells}
+    found = []
+    for row in rows:
+        kind, sides = kind_of(row), Sides()
+        if row.subject != "trained" or kind is None:
+            continue
+        for first, second in combinations(run.contenders, 2):
+            if num_differing(axes[first], axes[second]) != 1:
+                continue
+            seeds = {cell.seed: cell for cell in run.of(second)}
+            for one in run.of(first):
+                other = seeds.get(one.seed)
+                if other is not None and one.record and other.record:
+                    difference, reason = subtract(row.name, kind, one, other, sides)
+                    found.append(Pair(row=row, seed=one.seed, first=first, second=second, difference=difference, reason=reason))
+    return found
+
+
+def num_differing(first: dict[str, Any], second: dict[str, Any]) -> int:
+    """Axes on which two contenders differ: what the samples of two that differ on several tell cannot be laid to either.
+
+    >>> num_differing({"backbone": "a:XS", "batching.policy": "crop"}, {"backbone": "b:XS", "batching.policy": "crop"})
+    1
+    """
+    return sum(first.get(key) != second.get(key) for key in first.keys() | second.keys())
+
+
+def kind_of(row: Row) -> str | None:
+    """Kind of a row's distance where clips have features of their own; None for anything else."""
+    if not row.metric.distance or row.name.startswith("fd_frame"):  # frames are not kept
+        return None
+    return "kernel" if row.name.startswith("k") else "frechet"
+
+
+class Side:
+    """One cell's distance to the real clips; that of its clips without some groups is computed once, whatever it is subtracted from."""
+
+    def __init__(self, kind: str, features: dict[str, np.ndarray]):
+        self.real, fake = features["test"], features["trained"]
+        statistic = DISTANCES[kind]
+        self.estimate = statistic(self.real, fake)
+        self._value = by_group(statistic, self.real, fake, *split((self.real, fake), NUM_GROUPS))
+        self._known: dict[bytes, float] = {}
+
+    def value(self, keep: np.ndarray) -> float:
+        """The distance of the groups kept, (G,) bool."""
+        key = keep.tobytes()
+        if key not in self._known:
+            self._known[key] = self._value(keep)
+        return self._known[key]
+
+
+class Sides(dict[str, Side]):
+    """The cells of one measurement, by name, each read once."""
+
+    def of(self, cell: CellResult, measurement: Measurement, kind: str) -> Side:
+        """A cell's. ValueError, OSError, KeyError where it has no features to make one of."""
+        if cell.name not in self:
+            self[cell.name] = Side(kind, read(cell, measurement))
+        return self[cell.name]
+
+
+def subtract(name: str, kind: str, one: CellResult, other: CellResult, sides: Sides) -> tuple[Interval | None, str]:
+    """Distance of one cell minus that of another with its interval (`interval.jackknife_difference`), or None and why."""
+    measurements = [cell.record.measurement(name) if cell.record else None for cell in (one, other)]
+    first, second = measurements
+    if first is None or second is None:
+        return None, "not measured for both"
+    try:
+        compare_or_raise(*(ProtocolBlock.model_validate(measurement.protocol) for measurement in (first, second)))
+        a, b = sides.of(one, first, kind), sides.of(other, second, kind)
+        if not np.array_equal(a.real, b.real):
+            return None, "the features of the real clips are not the same"
+        return interval_of(a.estimate - b.estimate, lambda keep: a.value(keep) - b.value(keep), NUM_GROUPS), ""
+    except (ValueError, OSError, KeyError, safetensors.SafetensorError) as error:
+        return None, " ".join(str(error).split())
+
+
+def read(cell: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
+    """Features by subject under the measurement's extractor. KeyError, OSError where a cell has none."""
+    path: Path | None = cell.artefact("features")
+    if path is None:
+        raise ValueError("no features were kept")
+    extractor = (measurement.protocol or {}).get("extractor")
+    return {
+        name.rpartition("/")[2]: values
+        for name, values in safetensors.numpy.load_file(path).items()
+        if name.rpartition("/")[0] == extractor
+    }

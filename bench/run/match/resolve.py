@@ -1,0 +1,130 @@
+"""A matrix that asks for a match -> the same matrix with the sizes that meet it, and the proof. Knows no torch.
+
+The search runs in a process of its own and its answer is cached under everything that determines it; for a match of step times the
+machine is part of that.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.records.environment import read_environment
+from bench.records.store import StoreError
+from bench.run.launch import Job, JobCell, run_job
+from bench.study.cell import Cell, Frozen, content_hash
+from bench.study.matrix import MatrixError, NamedCell, Study, expand
+
+SCHEMA_VERSION = 1
+MEASURED = ("step_time",)  # axes on which the answer depends on the machine
+
+
+class Proof(Frozen):
+    """How a backbone came to its size, and that it fits."""
+
+    schema_version: int = SCHEMA_VERSION
+    by: str
+    to: str  # the backbone that is matched
+    asked: str  # the backbone as the matrix names it
+    found: str  # the same, sized
+    target: float  # what `to` costs: parameters, FLOPs, seconds or bytes
+    value: float  # what `found` costs
+    mismatch: float  # larger over smaller, less 1
+    tolerance: float
+    how: str  # counted, measured
+    tried: tuple[tuple[str, float], ...]  # candidates and what they cost, in order
+    raw: dict[str, list[float]]  # of a measured axis: backbone -> seconds of alternating steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """A study whose backbones have their final sizes."""
+
+    study: Study
+    proofs: dict[str, Proof]  # cell's name -> proof, where its backbone was sized
+
+
+def resolve(study: Study, results: Path, say: Callable[[str], None]) -> Matched:
+    """The study itself where no match is asked for; else with the sizes found now or before. MatrixError where nothing fits."""
+    match = study.matrix.match
+    if match is None or match.to is None:
+        return Matched(study=study, proofs={})
+    target = _target(study, match.to)
+    answers: dict[str, Proof] = {}  # of every search
+    for named in study.cells:
+        key = _key(study, named.cell, target)
+        if named.cell.backbone != target and key not in answers:
+            answers[key] = _proof(study, named, target, results.resolve() / "cache" / "match" / f"{key}.json", say)
+            proof = answers[key]
+            say(f"{proof.asked} -> {proof.found}: {match.by} within {proof.mismatch:.2%} of {target} ({proof.how})")
+    by_cell: dict[str, Proof] = {}
+
+    def sized(cell: Cell) -> str:
+        found = answers.get(_key(study, cell, target))
+        if found is None:
+            return cell.backbone
+        by_cell[cell.model_copy(update={"backbone": found.found}).fingerprint()] = found
+        return found.found
+
+    cells = expand(study.name, study.matrix, sized)
+    return Matched(
+        study=Study(name=study.name, matrix=study.matrix, cells=tuple(cells)),
+        proofs={named.name: by_cell[key] for named in cells if (key := named.cell.fingerprint()) in by_cell},
+    )
+
+
+def _target(study: Study, to: str) -> str:
+    """The backbone of the matrix that `to` names, in full or without its module."""
+    known = list(dict.fromkeys(named.cell.backbone for named in study.cells))
+    found = [name for name in known if to in (name, name.partition("{")[0].rpartition(":")[2], name.partition(":")[2])]
+    if len(found) != 1:
+        raise MatrixError(
+            f"matrix {study.name}: match.to {to!r} names {len(found) or 'none'} of its backbones; use one of {', '.join(known)}"
+        )
+    return found[0]
+
+
+def _key(study: Study, cell: Cell, target: str) -> str:
+    """Identity of a search: everything that determines its answer."""
+    match = study.matrix.match
+    assert match is not None
+    identity = {
+        "schema": SCHEMA_VERSION,
+        "match": match.model_dump(mode="json"),
+        "target": target,
+        "cell": _what_decides(cell),
+        "packages": read_environment().packages,
+        "machine": _machine() if match.by in MEASURED else None,
+    }
+    return content_hash(identity)[:16]
+
+
+def _proof(study: Study, named: NamedCell, target: str, path: Path, say: Callable[[str], None]) -> Proof:
+    """The answer of a search, from the cache or found now."""
+    match = study.matrix.match
+    assert match is not None
+    if not path.is_file():
+        say(f"{named.cell.backbone}: looking for the size that matches {target} in {match.by}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cell = JobCell(name=named.name, folder="", cell=named.cell.model_dump(mode="json"))
+        sought = {**match.model_dump(), "target": target}
+        results = path.parents[2]
+        run_job(Job(kind="match", label="match", matrix=study.name, results=results, cells=(cell,), match=sought, out=path))
+    try:
+        return Proof.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        raise StoreError(f"match {path} cannot be read ({str(error).splitlines()[0]}); remove it, and it is found again") from error
+
+
+def _what_decides(cell: Cell) -> dict[str, Any]:
+    """Fields of a cell that its costs depend on."""
+    fields = ("backbone", "data", "autoencoder", "batching", "optimizer", "precision", "acceleration", "device")
+    return {field: value for field, value in cell.model_dump(mode="json").items() if field in fields}
+
+
+def _machine() -> dict[str, Any]:
+    environment = read_environment()
+    return environment.model_dump(include={"machine", "cpu", "cpu_id", "num_cpus", "gpus"})

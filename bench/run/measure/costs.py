@@ -1,0 +1,145 @@
+"""From the raw course of training and sampling to named measurements: rates, memory, cost, validation loss."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.data.latents.autoencoder import decode_clips, encode_clips
+from bench.data.ragged import Ragged
+from bench.meters.clock import synchronize
+from bench.records.store import WORK, Measurement, Sampling, Training
+from bench.run.stages import Stages
+from bench.study.cell import Cell, content_hash
+from bench.training.objective import VALIDATION_TIMESTEPS
+
+TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What was trained and sampled, as far as rates and costs depend on it."""
+
+    cell: Cell
+    stages: Stages
+    flops: int  # forward, one clip of the data's one shape
+    num_params: int
+    peak_flop_per_s: float  # of a large matrix product here and in the cell's precision
+
+
+def training_measurements(training: Training, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+    """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
+    cell, flops, warmup = subject.cell, subject.flops, training.num_warmup_steps
+    window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
+    work = _total(training.step_work[warmup:])
+    whole = _total(training.step_work)
+    steady_s = float(np.median(training.step_time_s[warmup:]))
+    invalid = None
+    if training.other_processes:
+        invalid = f"{training.other_processes} other processes were on the device while it was measured"
+    energy = []
+    if training.energy_j is not None:
+        per_clip = training.energy_j / training.num_samples
+        energy = [Measurement(name="train_energy_per_clip_j", value=per_clip, unit="J/clip", better="lower", invalid=invalid)]
+    return [
+        *_rates("train", work, window_s, 3 * work["flops"], subject, invalid),
+        Measurement(name="step_time_s", value=steady_s, unit="s", better="lower", invalid=invalid),
+        Measurement(name="first_step_extra_s", value=training.step_time_s[0] - steady_s, unit="s", better="lower", invalid=invalid),
+        Measurement(name="other_cpu_share", value=training.other_cpu_share, unit="1", better="none"),
+        *energy,
+        *(
+            [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")] if storage_bytes else []
+        ),  # a second step
+        *(
+            Measurement(name=f"peak_storage_{kind}_bytes", value=num_bytes, unit="B", better="none")
+            for kind, num_bytes in training.storage_by_kind.items()
+        ),
+        *(Measurement(name=name, value=value, unit="B", better="lower") for name, value in peaks.items()),
+        Measurement(name="num_params", value=subject.num_params, unit="1", better="none"),
+        Measurement(name="flops_per_clip", value=flops, unit="FLOP", better="lower"),
+        Measurement(name="train_flops", value=3 * whole["flops"], unit="FLOP", better="none"),
+        Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
+        Measurement(name="train_samples", value=training.num_samples, unit="clip", better="none"),
+        Measurement(name="train_latent_cells", value=whole["latent_cells"], unit="latent cell", better="none"),
+        Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
+        Measurement(
+            name="val_loss",
+            value=training.validation[-1]["loss"],
+            unit="1",
+            better="lower",
+            **protocol_fields(_loss_protocol(cell, subject.stages)),
+        ),
+    ]
+
+
+def sampling_measurements(sampling: Sampling, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+    """Rates and memory of sampling; the warm-up call is not in the window."""
+    assert sampling.work is not None
+    work = _total([sampling.work])
+    return [
+        *_rates("sample", work, sum(sampling.batch_time_s), sampling.num_evals * work["flops"], subject),
+        Measurement(name="sample_peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
+        *(Measurement(name=f"sample_{name}", value=value, unit="B", better="lower") for name, value in peaks.items()),
+    ]
+
+
+def autoencoder_measurements(stages: Stages, device: torch.device) -> list[Measurement]:
+    """How fast the autoencoder that all contenders share encodes and decodes, apart from training and sampling; a first call warms up."""
+    network = stages.autoencoder.autoencoder
+    frames = [np.array(clip)[None] for clip in stages.held_out["test"][:TIMED_CLIPS]]
+    if not isinstance(stages.held_out["test"], Ragged):
+        frames = [np.concatenate(frames)]
+    latents = [clip for part in frames for clip in encode_clips(network, part)]
+    work: dict[str, Callable[[], object]] = {
+        "encode": lambda: [encode_clips(network, part) for part in frames],
+        "decode": lambda: decode_clips(network, latents),
+    }
+    found = []
+    for name, call in work.items():
+        call()
+        synchronize(device)
+        start_s = time.perf_counter()
+        call()
+        synchronize(device)
+        rate = sum(part.shape[0] * part.shape[1] for part in frames) / (time.perf_counter() - start_s)
+        found.append(Measurement(name=f"{name}_frames_per_s", subject="reconstruction", value=rate, unit="frame/s", better="none"))
+    return found
+
+
+def _loss_protocol(cell: Cell, stages: Stages) -> dict[str, Any]:
+    """Everything beside the backbone's weights that changes a validation loss."""
+    return {
+        "measure": "validation loss of the averaged weights",
+        "objective": cell.objective.name,
+        "timesteps": list(VALIDATION_TIMESTEPS),
+        "num_clips": len(stages.val),
+        "clips": stages.clips.digest,
+        "autoencoder": stages.autoencoder.key,
+        "precision": cell.precision,
+        "versions": {"torch": torch.__version__},
+    }
+
+
+def protocol_fields(block: dict[str, Any]) -> dict[str, Any]:
+    """A measurement's two protocol fields."""
+    return {"protocol": block, "protocol_fingerprint": content_hash(block)[:16]}
+
+
+def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Sums of the fields of WORK."""
+    return {name: sum(step[place] for step in steps) for place, name in enumerate(WORK)}
+
+
+def _rates(prefix: str, work: dict[str, int], time_s: float, flops: int, subject: Subject, invalid: str | None = None) -> list[Measurement]:
+    totals = {"clips_per_s": ("clips", "clip/s"), "frames_per_s": ("frames", "frame/s")}
+    totals |= {"cells_per_s": ("latent_cells", "latent cell/s"), "tokens_per_s": ("tokens", "token/s")}
+    rates = {name: (work[field] / time_s, unit) for name, (field, unit) in totals.items()}
+    flop_per_s = flops / time_s
+    rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / subject.peak_flop_per_s, "1")}
+    return [
+        Measurement(name=f"{prefix}_{name}", value=value, unit=unit, better="higher", invalid=invalid)
+        for name, (value, unit) in rates.items()
+    ]

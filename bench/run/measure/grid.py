@@ -1,0 +1,107 @@
+"""The shape grid: how good samples are at each of several sizes, aspects and durations, trained on or not.
+
+At every shape of the grid the same source makes real clips of just that shape, so that a distance has its own floor there; the noise
+of the k-th clip of a cell is the same for all contenders.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bench.data.latents import autoencoder as autoencoders
+from bench.data.latents.latents import LatentSet
+from bench.data.source import load_clips
+from bench.metrics.distances.table import DISTANCES
+from bench.metrics.extractors.features import cached_features
+from bench.metrics.pixels import frame_quality
+from bench.records.store import GridCell, Measurement, sha256_texts
+from bench.run import stages as stages_of
+from bench.run.measure.composition import composition
+from bench.run.measure.quality import distances, protocol_block
+from bench.run.stages import Stages
+from bench.shapes import Shape
+from bench.study.cell import Cell
+from bench.training.sampling import sample
+from bench.training.validation import mean_loss, validation_losses
+
+Progress = Callable[[int, int, str], None]
+
+
+def measure_grid(
+    cell: Cell, backbone: Any, stages: Stages, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
+) -> list[GridCell]:
+    """Every shape of the cell's grid, in pixels. `trained`: the shapes of its training items."""
+    cells = []
+    for done, shape in enumerate(cell.evaluation.grid):
+        progress(done, len(cell.evaluation.grid), f"shape grid, {'x'.join(map(str, shape))}")
+        place = place_of(shape, trained)
+        try:
+            latent_shape = stages.spec.latent_shape(shape)
+            backbone.check(latent_shape)
+            measurements = _measure(cell, backbone, stages, shape, latent_shape, results, device)
+            cells.append(GridCell(shape=shape, place=place, measurements=measurements))
+        except ValueError as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
+            cells.append(GridCell(shape=shape, place=place, reason=str(error)))
+    return cells
+
+
+def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in range", "out of range"]:
+    """Whether a shape was trained on; if not, whether its duration, area and aspect lie within those that were.
+
+    >>> place_of((4, 16, 24), [(4, 16, 16), (8, 16, 32)])
+    'in range'
+    """
+    if shape in trained:
+        return "trained"
+    for measure in (lambda s: s[0], lambda s: s[1] * s[2], lambda s: s[2] / s[1]):
+        values = [measure(other) for other in trained]
+        if not min(values) <= measure(shape) <= max(values):
+            return "out of range"
+    return "in range"
+
+
+def _measure(
+    cell: Cell, backbone: Any, stages: Stages, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
+) -> list[Measurement]:
+    num = cell.evaluation.grid_samples
+    real = load_clips(cell.data.at(shape, num), stages_of.cache_folder(results))
+    test, val = (real.splits[split].frames for split in ("test", "val"))
+    assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
+    labels = real.splits["test"].labels
+    samples = sample(
+        backbone,
+        shapes=[(stages.spec.latent_channels, *latent_shape)] * num,
+        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
+        null_label=stages.spec.num_labels,
+        objective=cell.objective,
+        sampler=cell.sampler,
+        seed=cell.seed,
+        first_clip=0,
+        device=device,
+        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
+        progress=lambda done, total, what: None,
+    )
+    generated = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
+    clips = {"trained": generated, "real": val}
+    manifest = stages.extractors[0].manifest
+    sets = {**clips, "test": test}
+    clip_list = sha256_texts([real.digest, *real.splits["test"].clip_ids])
+    if manifest.min_frames <= shape[0] <= (manifest.max_frames or shape[0]):
+        folder = stages_of.feature_folder(results)
+        features = {name: cached_features(stages.extractors[0], frames, None, folder) for name, frames in sets.items()}
+        block = protocol_block(cell, real.fps, manifest, device, num, shape=shape, clip_list=clip_list)
+        found = [m for kind, distance in DISTANCES.items() for m in distances(block.name(kind), distance, features, block)]
+    else:  # too short for it: single frames
+        encoder = frame_quality.FrameEncoder(device)
+        features = {name: encoder.features(frames) for name, frames in sets.items()}
+        block = protocol_block(cell, real.fps, frame_quality.FRAME, device, num, shape=shape, clip_list=clip_list)
+        found = distances(block.name("frechet"), frame_quality.frame_distance, features, block)
+    boxes = stages_of.subject_boxes(real, "test")
+    found += composition(clips, test, None if boxes is None else list(boxes), real.digest)
+    latents = autoencoders.encode_clips(stages.autoencoder.autoencoder, test).numpy()
+    held_out = LatentSet(latents=latents, labels=labels if stages.spec.num_labels else None, null_label=stages.spec.num_labels)
+    loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
+    return [*found, Measurement(name="val_loss", value=loss, unit="1", better="lower")]

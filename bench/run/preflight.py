@@ -1,0 +1,108 @@
+"""Before anything trains: every cell of a study is checked, and the stages that cells share are made."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.backbone import load_backbone
+from bench.data.latents import autoencoder as autoencoders
+from bench.data.policy.fitting import fit, held_out_rules, training_rules
+from bench.data.progress import Reporter
+from bench.data.source import Clips
+from bench.meters.flops import count_flops
+from bench.run import stages as stages_of
+from bench.run.contender import num_params, pick_device
+from bench.run.launch import Job
+from bench.shapes import LatentSpec, num_cells
+from bench.study.cell import Cell
+from bench.study.matrix import Match, check_policy, latent_spec
+
+CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
+
+
+def prepare(job: Job, progress: Reporter) -> None:
+    """Check all cells of a study, cheapest checks first, then make the stages they share. ValueError or OSError says what is wrong."""
+    cells = {named.name: Cell.model_validate(named.cell) for named in job.cells}
+    for cell in cells.values():
+        pick_device(cell)
+    sizes = {name: _check_cell(name, cell, job, progress) for name, cell in cells.items()}
+    if job.match is not None:
+        _check_match(job, sizes)
+    _check_disk(job, sizes)
+    for cell in cells.values():
+        stages_of.prepare(cell, job.results, pick_device(cell), progress)
+
+
+def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str, int]:
+    """Parameters, FLOPs and bytes on disk of a cell, once its data, its latent space and its backbone are known to go together."""
+    cache = stages_of.cache_folder(job.results)
+    clips = stages_of.load_clips(cell.data, cache, progress)
+    if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
+        raise ValueError(
+            f"cell {name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0"
+        )
+    spec = latent_space(cell, job.results, progress)
+    try:
+        with torch.device("meta"):
+            backbone: Any = load_backbone(cell.backbone, spec)
+        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+        latent_bytes = _check_shapes(cell, clips, spec, backbone)
+    except ValueError as error:
+        raise ValueError(f"cell {name}: {error}") from error
+    params = num_params(backbone)
+    clip_bytes = 3 * cell.data.num_frames * cell.data.height * cell.data.width
+    # A checkpoint is written beside the old one before it takes its place; samples are those of the trained and the untrained model.
+    cell_bytes = 4 * params * (2 * CHECKPOINT_COPIES - 1) + 2 * clip_bytes * cell.evaluation.num_samples
+    return {"params": params, "flops": count_flops(cell.backbone, spec, shape), "cell_bytes": cell_bytes, "latent_bytes": latent_bytes}
+
+
+def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
+    """Bytes of the latents that the cell trains and is judged on. ValueError for a shape or a policy that its backbone cannot do."""
+    check_policy(cell, backbone)
+    if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_cells"):
+        raise ValueError(
+            f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it"
+        )
+    rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}
+    shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
+    for shape in dict.fromkeys(shapes):
+        backbone.check(shape)
+    return 4 * spec.latent_channels * sum(map(num_cells, shapes))
+
+
+def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
+    """The latent space of a cell: known of an autoencoder yet to be trained, read off a pretrained one."""
+    cache = stages_of.cache_folder(results)
+    clips = stages_of.load_clips(cell.data, cache, progress)
+    spec = latent_spec(cell, len(clips.label_names))
+    if spec is None:
+        spec = autoencoders.prepare(cell.autoencoder, clips, cache, pick_device(cell), progress).autoencoder.spec(len(clips.label_names))
+    return spec
+
+
+def _check_match(job: Job, sizes: dict[str, dict[str, int]]) -> None:
+    """ValueError where rivals are further apart than the matrix allows."""
+    match = Match.model_validate(job.match)
+    if match.to is not None:  # the sizes were found for it, and proved
+        return
+    for first, second in job.rivals:
+        a, b = sizes[first][match.by], sizes[second][match.by]
+        mismatch = max(a, b) / min(a, b) - 1
+        if mismatch > match.tolerance:
+            raise ValueError(
+                f"{first} has {a:,} {match.by} and {second} {b:,}: {mismatch:.1%} apart, match.tolerance is "
+                f"{match.tolerance:.1%}; choose sizes that are nearer or raise match.tolerance"
+            )
+
+
+def _check_disk(job: Job, sizes: dict[str, dict[str, int]]) -> None:
+    """OSError where the latents and the checkpoints and samples of the cells to run will not fit."""
+    needed_bytes = sum(sizes[name]["cell_bytes"] for name in job.waiting) + max(size["latent_bytes"] for size in sizes.values())
+    free_bytes = shutil.disk_usage(job.results).free
+    if needed_bytes > free_bytes:
+        raise OSError(
+            f"latents, checkpoints and samples of {len(job.waiting)} cells need about {needed_bytes:,} bytes in {job.results}, "
+            f"{free_bytes:,} are free; free some or choose another folder with --results"
+        )

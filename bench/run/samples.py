@@ -1,0 +1,121 @@
+"""Samples of a cell: those that are scored, at the shapes and of the classes of the test clips, and more of them, at any shape."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from bench.data.latents import autoencoder as autoencoders
+from bench.data.policy.fitting import shape_text
+from bench.data.progress import Reporter
+from bench.data.ragged import clip_shapes
+from bench.records.artefacts import WEIGHTS, save_frames
+from bench.run import stages as stages_of
+from bench.run.contender import INPUTS, build_backbone, inputs_of, pick_device
+from bench.run.launch import Job
+from bench.run.stages import Stages
+from bench.shapes import LatentSpec, Shape, num_cells
+from bench.study.cell import Cell
+from bench.training.sampling import Samples, sample
+
+FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
+
+
+def sample_more(job: Job, progress: Reporter) -> None:
+    """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
+    named = job.cells[0]
+    cell = Cell.model_validate(named.cell)
+    folder = job.results / named.folder
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
+    device = pick_device(cell)
+    stages = stages_of.prepare(cell, job.results, device, progress)
+    if (folder / INPUTS).read_text() != inputs_of(cell, stages):
+        raise ValueError(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
+    backbone = build_backbone(cell, stages)
+    backbone.load_state_dict(load_file(folder / WEIGHTS))
+    if job.num_clips is None or job.out is None:
+        raise ValueError("a sample job needs num_clips and out")
+    places = np.arange(job.num_clips) % len(stages.labels)
+    labels, known = stages.labels[places], held_out_shapes(stages)
+    shapes = [known[place] for place in places]
+    if job.shape is not None:
+        shapes = [latent_shape(job.shape, stages.spec, backbone)] * job.num_clips
+    first = cell.evaluation.num_samples
+    samples = sample_clips(cell, backbone.to(device).eval(), stages, labels, shapes, first, device, progress=progress)
+    frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
+    save_frames(job.out, frames, labels=labels, fps=np.float64(stages.clips.fps))
+
+
+def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
+    """A clip (T, H, W) in pixels -> its latents. ValueError with the nearest shape that autoencoder and backbone both divide."""
+
+    def latents(candidate: Shape) -> Shape:
+        found = spec.latent_shape(candidate)
+        backbone.check(found)
+        return found
+
+    def divides(candidate: Shape) -> bool:
+        with suppress(ValueError):
+            return bool(latents(candidate))
+        return False
+
+    try:
+        return latents(shape)
+    except ValueError as error:
+        reach = range(-FURTHEST, FURTHEST + 1)
+        for offsets in sorted(itertools.product(reach, repeat=3), key=lambda each: sum(map(abs, each))):
+            near = (shape[0] + offsets[0], shape[1] + offsets[1], shape[2] + offsets[2])
+            if divides(near):
+                why = str(error).partition(";")[0]  # its remedy minds one of the two alone
+                raise ValueError(
+                    f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}"
+                ) from error
+        raise
+
+
+def sample_clips(
+    cell: Cell,
+    backbone: nn.Module,
+    stages: Stages,
+    labels: np.ndarray,
+    shapes: Sequence[Shape],
+    first_clip: int,
+    device: torch.device,
+    sampler: Any = None,
+    progress: Any = None,
+) -> Samples:
+    """Samples of a cell for `labels`, at latent `shapes`, clip indices from `first_clip`."""
+    return sample(
+        backbone,  # type: ignore[arg-type]
+        shapes=[(stages.spec.latent_channels, *shape) for shape in shapes],
+        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
+        null_label=stages.spec.num_labels,
+        objective=cell.objective,
+        sampler=sampler or cell.sampler,
+        seed=cell.seed,
+        first_clip=first_clip,
+        device=device,
+        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
+        progress=progress or (lambda done, total, what: None),
+    )
+
+
+def held_out_shapes(stages: Stages) -> list[Shape]:
+    """Latent (T, H, W) of the clips to generate: those of the test clips they are compared with."""
+    return [stages.spec.latent_shape(shape) for shape in clip_shapes(stages.held_out["test"])]
+
+
+def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
+    """One pass over all samples in the fields of WORK."""
+    shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in samples.latents]
+    times = Counter(shapes)
+    cells, tokens = (sum(num * count(shape) for shape, num in times.items()) for count in (num_cells, backbone.num_tokens))
+    flops = sum(num * flops_of(shape) for shape, num in times.items())
+    return len(shapes), sum(shape[0] for shape in shapes), cells, tokens, flops

@@ -1,0 +1,137 @@
+"""What rivals share: clips, autoencoder, latents, and the features of real and reconstructed clips.
+
+Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.data.latents import autoencoder as autoencoders
+from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips
+from bench.data.policy.fitting import Fitted, fit, held_out_rules, training_rules
+from bench.data.policy.ledger import Ledger, ledger, starved
+from bench.data.ragged import Frames
+from bench.data.source import Clips, load_clips
+from bench.metrics.extractors.features import cached_features, usable
+from bench.metrics.extractors.table import Extractor, load_extractor
+from bench.shapes import LatentSpec, Shape
+from bench.study.cell import Cell
+
+Progress = Callable[[int, int, str], None]
+
+SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Everything a cell finds ready.
+
+    Held-out clips are seen at their own shapes under every batching policy, sides cut to the policy's multiple; those of data of one
+    shape as they are.
+    """
+
+    clips: Clips
+    autoencoder: autoencoders.Stage
+    spec: LatentSpec
+    ledger: Ledger  # what of the training clips the policy uses
+    train: LatentSet  # the policy's items
+    trained_shapes: tuple[Shape, ...]  # in pixels, most frequent first; without those that fill no batch
+    val: LatentSet
+    held_out: dict[str, Frames]  # "test", "val" -> the first n clips of the split
+    labels: np.ndarray  # (n,) of the test clips
+    boxes: list[np.ndarray] | None  # (T, 4) of the one subject of each test clip, in its pixels; None where the source knows none
+    extractors: tuple[Extractor, ...]
+    # Extractor -> subject -> features (n, D). "test": the first n test clips, which every distance compares with. "real": the
+    # first n validation clips, the floor. "reconstruction": those through the autoencoder, the ceiling.
+    features: dict[str, dict[str, np.ndarray]]
+    reconstructed: Frames  # those clips
+
+
+def cache_folder(results: Path) -> Path:
+    """Where stages are cached."""
+    return results / "cache"
+
+
+def feature_folder(results: Path) -> Path:
+    """Where features of clips are cached, by the hash of the clips."""
+    return cache_folder(results) / "features"
+
+
+def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress) -> Stages:
+    """Every stage of a cell, from the cache or made now."""
+    cache = cache_folder(results)
+    clips = load_clips(cell.data, cache, progress)
+    stage = autoencoders.prepare(cell.autoencoder, clips, cache, device, progress)
+    spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
+    fitted = {split: fit(clips.splits[split].shapes, held_out_rules(cell.data, cell.batching)) for split in ("val", "test")}
+    fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
+    sets = {}
+    for split in ("train", "val"):
+        latents = cached_latents(stage, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
+        labels = _labels(clips, split, fitted[split])
+        sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
+    num = cell.evaluation.num_samples
+    for split in ("val", "test"):
+        if len(fitted[split].items) < num:
+            lost = fitted[split].lost[0]
+            raise ValueError(f"{split} clip {lost.clip} {lost.reason}; {len(fitted[split].items)} are left of {num}")
+    held_out = {split: fitted_clips(clips.splits[split].frames, fitted[split], num) for split in ("val", "test")}
+    reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
+    extractors = tuple(load_extractor(name, device) for name in cell.evaluation.extractors)
+    features = {}
+    for extractor in extractors:
+        most = min(len(usable(extractor.manifest, frames)) for frames in held_out.values())  # equal numbers in all sets
+        features[extractor.name] = {
+            subject: cached_features(
+                extractor,
+                usable(extractor.manifest, frames, most),
+                None,
+                feature_folder(results),
+                partial(labelled, progress, f"{extractor.name} features of {subject}"),
+            )
+            for subject, frames in {"test": held_out["test"], "real": held_out["val"], "reconstruction": reconstructed}.items()
+        }
+    return Stages(
+        clips=clips,
+        autoencoder=stage,
+        spec=spec,
+        ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
+        train=sets["train"],
+        trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
+        val=sets["val"],
+        held_out=held_out,
+        labels=_labels(clips, "test", fitted["test"])[:num],
+        boxes=_item_boxes(clips, fitted["test"], num),
+        extractors=extractors,
+        features=features,
+        reconstructed=reconstructed,
+    )
+
+
+def _labels(clips: Clips, split: str, fitted: Fitted) -> np.ndarray:
+    """Label of each item, (N,) int64."""
+    return clips.splits[split].labels[[item.clip for item in fitted.items]]
+
+
+def subject_boxes(clips: Clips, split: str) -> np.ndarray | None:
+    """(N, T, 4) box of the one object of each clip, in pixels, where the source knows it and there is one."""
+    truth = clips.splits[split].truth
+    return truth["box"][:, :, 0] if truth is not None and "box" in truth and truth["box"].shape[2] == 1 else None
+
+
+def _item_boxes(clips: Clips, fitted: Fitted, num: int) -> list[np.ndarray] | None:
+    """Boxes of the first items, in the pixels of their windows, which are not scaled."""
+    boxes = subject_boxes(clips, "test")
+    if boxes is None:
+        return None
+    return [boxes[item.clip, : item.shape[0]] - (*item.box[:2], *item.box[:2]) for item in fitted.items[:num]]
+
+
+def labelled(progress: Progress, what: str, done: int, total: int) -> None:
+    """Progress of a part that counts without saying what it counts."""
+    progress(done, total, what)

@@ -1,0 +1,87 @@
+"""The process a job runs in: `python -m bench.run.worker JOB.json PARENT`. Turns signals and errors into exit statuses, and nothing else.
+
+What is heavy is imported late: from the first moment on, this process must not outlive a parent that was killed.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.run.launch import EXIT_BAD_INPUT, EXIT_STOPPED, Job
+
+
+def main(job_path: str, parent: int) -> int:
+    """Run a job for the process `parent`; the exit status tells it how the job ended."""
+    die_with_parent(parent)
+    job = Job.model_validate_json(Path(job_path).read_text())
+    stop = StopFlag(at_once=job.kind != "cell")
+    try:
+        perform(job, stop)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    return 0
+
+
+def perform(job: Job, stop: "StopFlag") -> None:
+    """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
+    import torch
+
+    from bench.data.progress import Reporter
+    from bench.meters.allocator import keep_freed_memory
+    from bench.meters.process import use_exact_float32
+    from bench.records.store import StoreError
+    from bench.run.cell_run import CellRun
+    from bench.run.match.search import match_backbone
+    from bench.run.preflight import prepare
+    from bench.run.samples import sample_more
+    from bench.training.trainer import Interrupted
+
+    use_exact_float32()
+    keep_freed_memory()
+    with Reporter(job.label).live() as progress:
+        try:
+            if job.kind == "match":
+                match_backbone(job, progress)
+            elif job.kind == "prepare":
+                prepare(job, progress)
+            elif job.kind == "sample":
+                sample_more(job, progress)
+            else:
+                CellRun(job, progress, lambda: stop.requested).run()
+        except Interrupted as stopped:
+            print(f"{job.label}: {stopped}", file=sys.stderr)
+            sys.exit(EXIT_STOPPED)
+        except (ValueError, StoreError, OSError, torch.OutOfMemoryError) as error:
+            print(f"error: {job.label}: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(EXIT_BAD_INPUT)
+
+
+class StopFlag:
+    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step. The second one, or `at_once`, interrupts."""
+
+    def __init__(self, *, at_once: bool):
+        self.requested = False
+        self._at_once = at_once
+        signal.signal(signal.SIGINT, self._request)
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, signum: int, frame: Any) -> None:
+        if self.requested or self._at_once:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def die_with_parent(parent: int) -> None:
+    """A killed `run` must not leave a cell behind that goes on training (Linux; elsewhere it runs to its end)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            sys.exit(EXIT_STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,335 @@
+"""Matrices: YAML and `key=value` overrides in, a list of cells out. Knows no torch.
+
+A matrix has `defaults` (fields of a cell), `axes` (dotted field -> values; the cells are their product), `include` (further
+cells), `exclude` (cells to leave out, by the fields given), and `seeds`.
+"""
+
+import difflib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from bench.backbone import canonical_name, did_you_mean, find_factory, short_name, split_name
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.shapes import LatentSpec
+from bench.study.cell import Cell, Frozen, content_hash, flatten
+
+MATRICES = Path(__file__).parent / "matrices"
+MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
+
+
+class MatrixError(ValueError):
+    """A matrix that cannot be read or resolved; the message is one line for the user."""
+
+
+class Match(Frozen):
+    """On what rivals are matched; the mismatch is measured, printed, and must stay within the tolerance.
+
+    With `to`, every other backbone is given the width and depth that match that one's cost; without, the sizes are as named and checked.
+    """
+
+    by: Literal["params", "flops", "step_time", "peak_memory"]
+    to: str | None = None  # a backbone of the matrix, in full or without its module
+    tolerance: float = Field(0.05, gt=0)  # largest relative difference between rivals
+
+    @model_validator(mode="after")
+    def _needs_a_target(self) -> Self:
+        if self.to is None and self.by in ("step_time", "peak_memory"):
+            raise ValueError(f"match.by {self.by} is found by sizing one backbone to another: name it with `to`")
+        return self
+
+
+class Matrix(Frozen):
+    """A study before it is expanded."""
+
+    description: str
+    claim: str | None = None  # id of the claim under test, as the report names it
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
+    include: list[dict[str, Any]] = Field(default_factory=list)
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    match: Match | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedCell:
+    """A cell and how the matrix speaks of it."""
+
+    name: str  # axis values and seed, fit for a folder name
+    axes: dict[str, Any]  # dotted field -> value
+    cell: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A matrix, resolved."""
+
+    name: str
+    matrix: Matrix
+    cells: tuple[NamedCell, ...]
+
+    def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
+        """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
+        pairs = []
+        for first, second in itertools.combinations(self.cells, 2):
+            rest = [{**named.axes, "seed": named.cell.seed, "backbone": None} for named in (first, second)]
+            if first.cell.backbone != second.cell.backbone and rest[0] == rest[1]:
+                pairs.append((first, second))
+        return pairs
+
+
+def load_study(name: str, overrides: list[str] | None = None) -> Study:
+    """The study of a shipped matrix ("quick") or of a YAML file, after overrides. MatrixError says what is wrong with either."""
+    path = find_matrix(name)
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise MatrixError(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(tree, dict):
+        raise MatrixError(f"matrix {path}: expected a mapping with description, defaults and axes")
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        matrix = Matrix.model_validate(tree)
+    except ValidationError as error:
+        raise MatrixError(f"matrix {path.stem}: {explain(error, Matrix)}") from error
+    return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
+
+
+def find_matrix(name: str) -> Path:
+    """Path of a matrix: a file, or the name of a shipped one."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise MatrixError(f"no matrix file {name}")
+        return Path(name)
+    path = MATRICES / f"{name}.yaml"
+    if not path.is_file():
+        raise MatrixError(f"unknown matrix {name!r}{did_you_mean(name, shipped())}; there are {', '.join(shipped())}, or give a .yaml file")
+    return path
+
+
+def shipped() -> list[str]:
+    """Names of the matrices in this package."""
+    return sorted(path.stem for path in MATRICES.glob("*.yaml"))
+
+
+def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
+    """Latent space of a cell as far as it is known before its autoencoder is loaded; None for a pretrained one."""
+    if cell.autoencoder.kind != "trained":
+        return None
+    return LatentSpec(
+        latent_channels=cell.autoencoder.latent_channels,
+        spatial_stride=cell.autoencoder.spatial_stride,
+        temporal_stride=1,
+        num_labels=num_labels,
+    )
+
+
+def check_cell(named: NamedCell) -> None:
+    """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
+    cell = named.cell
+    num_frames = cell.data.num_frames
+    for extractor in cell.evaluation.extractors:
+        if extractor not in MANIFESTS:
+            near = did_you_mean(extractor, list(MANIFESTS))
+            raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
+        manifest = MANIFESTS[extractor]
+        if num_frames < manifest.min_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
+        if manifest.max_frames is not None and num_frames > manifest.max_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
+    try:
+        factory = find_factory(cell.backbone)
+        check_policy(cell, factory)
+        spec = latent_spec(cell, num_labels=0)
+        if spec is not None:
+            shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+            check = getattr(factory, "check", None)  # optional: a plug-in without it is checked once it is built
+            if check is not None:
+                check(shape)
+    except ValueError as error:
+        raise MatrixError(f"cell {named.name}: {error}") from error
+
+
+def check_policy(cell: Cell, backbone: Any) -> None:
+    """ValueError for a batching policy that a backbone, or its factory as far as that says, cannot do."""
+    if cell.batching.policy == "pack" and not getattr(backbone, "ragged", True):
+        raise ValueError(f"batching.policy 'pack' mixes shapes in a batch, {cell.backbone!r} takes one at a time; use 'bucket' or 'pad'")
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """A pydantic error as one line that names field, value and remedy, and for an unknown field the nearest known one."""
+    parts = []
+    for item in error.errors():
+        location = ".".join(str(key) for key in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(model, item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+            parts.append(f"unknown field {location!r}; {hint}")
+        elif item["type"] == "missing":
+            parts.append(f"field {location!r} is missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            value = item.get("input")
+            shown = f" (got {value!r})" if not isinstance(value, dict) and repr(value) not in message else ""
+            parts.append(f"{location + ': ' if location else ''}{message}{shown}")
+    return "; ".join(parts)
+
+
+def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None) -> list[NamedCell]:
+    """The cells of a matrix; `sized` gives a cell's backbone another size: its name."""
+    points: list[dict[str, Any]] = [
+        dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
+    ]
+    # A backbone may be written as a mapping, and is one name before anything is dotted.
+    points = [_with_one_name(name, point) for point in points] + [flatten(_with_one_name(name, extra)) for extra in matrix.include]
+    exclude = [flatten(_with_one_name(name, rule)) for rule in matrix.exclude]
+    if not points:
+        raise MatrixError(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
+    backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
+    short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
+    cells: list[NamedCell] = []
+    for point, seed in itertools.product(points, matrix.seeds):
+        fields: dict[str, Any] = _deep_copy(matrix.defaults)
+        fields["seed"] = seed
+        for key, value in point.items():
+            _set(fields, key, value)
+        flat = flatten(_with_one_name(name, fields))
+        if any(all(flat.get(key) == value for key, value in rule.items()) for rule in exclude):
+            continue
+        slug = _slug(point, fields["seed"], short)
+        try:
+            cell = Cell.model_validate(fields)
+        except ValidationError as error:
+            raise MatrixError(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
+        if sized is not None and (backbone := sized(cell)) != cell.backbone:
+            point = {**point, "backbone": backbone}
+            cell, slug = cell.model_copy(update={"backbone": backbone}), _slug(point, seed, short)
+        cells.append(NamedCell(name=slug, axes=point, cell=cell))
+    if not cells:
+        raise MatrixError(f"matrix {name}: `exclude` leaves no cell")
+    for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):
+        for named, key in zip(cells, keys, strict=True):
+            if keys.count(key) > 1:
+                raise MatrixError(
+                    f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds"
+                )
+    return cells
+
+
+def _with_one_name(matrix: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a cell with the backbone's name as cells hold it. MatrixError where it is not one."""
+    if "backbone" not in fields:
+        return fields
+    try:
+        return {**fields, "backbone": canonical_name(fields["backbone"])}
+    except ValueError as error:
+        raise MatrixError(f"matrix {matrix}: {error}") from error
+
+
+def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
+    words = [
+        _backbone_slug(str(value), short) if key == "backbone" else f"{key.rpartition('.')[2]}={value}" for key, value in point.items()
+    ]
+    text = "-".join([*words, f"seed{seed}"])
+    return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)[:120]
+
+
+def _backbone_slug(name: str, short: bool) -> str:
+    """'dit:DiT-XS/2{depth: 5}' -> 'DiT-XS/2-depth=5'; where that is long, a hash stands for the changes."""
+    plain, changes = split_name(short_name(name) if short else name)
+    slug = "-".join([plain, *(f"{key}={_value_slug(value)}" for key, value in changes.items())])
+    return slug if len(slug) <= MOST_OF_A_NAME else f"{plain}-{content_hash(changes)[:8]}"
+
+
+def _value_slug(value: Any) -> str:
+    return "_".join(map(_value_slug, value)) if isinstance(value, list) else str(value)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """`seeds=[0,1]` sets a field of the matrix; any other key is a field of the cells, and takes the place of an axis of that name."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise MatrixError(f"override {override!r} is not key=value, for example budget.steps=100")
+    try:
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise MatrixError(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
+    value = parsed["value"]
+    head = key.partition(".")[0]
+    if head in Matrix.model_fields:
+        _set(tree, key, value)
+        return
+    if head not in Cell.model_fields:
+        raise MatrixError(f"override {override!r}: unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
+    if head == "seed":
+        raise MatrixError(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
+    for cell in tree.get("include") or []:
+        for own in flatten(cell):
+            if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
+                raise MatrixError(
+                    f"override {override!r}: the cells that this matrix lists under `include` have their own {own!r}, which would win; "
+                    "copy the matrix and change them there"
+                )
+    axes = tree.setdefault("axes", {})
+    if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
+        raise MatrixError(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
+    if key in axes:
+        axes[key] = value if isinstance(value, list) else [value]
+    elif head == "budget":  # a budget has one axis: setting another replaces it
+        tree.setdefault("defaults", {})["budget"] = {key.partition(".")[2]: value}
+    else:
+        _set(tree.setdefault("defaults", {}), key, value)
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise MatrixError(f"field {key!r}: {parent!r} holds the value {child!r}, so nothing can be set inside it")
+        tree = child
+    tree[last] = value
+
+
+def _deep_copy(tree: Any) -> Any:
+    return {key: _deep_copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the model that `location` leads to; a union contributes those of all its members."""
+    models = [model]
+    for key in location:
+        following = [
+            inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)
+        ]
+        models = following or [current for current in models if key == current.__name__ or _has_kind(current, key)] or models
+    return sorted({name for current in models for name in current.model_fields})
+
+
+def _has_kind(model: type[BaseModel], kind: int | str) -> bool:
+    field = model.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is not None or isinstance(annotation, Union):  # type: ignore[arg-type]
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []

@@ -1,0 +1,170 @@
+"""From the integers of a batch to what a step is given: noised latents, targets, timesteps, labels.
+
+What a draw's noise, timestep, dropped label and dropped tokens are depends on the run's seed and its draw index alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.data.latents.latents import LatentSet
+from bench.data.policy.batches import Batch, BatchStream
+from bench.data.seeds import stream_seed
+from bench.shapes import Shape, bounding_shape, num_cells
+from bench.study.cell import Cell, TokenDropping
+from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What an optimiser step is given; on the device."""
+
+    latents: list[Tensor]  # B noised (C, T_i, H_i, W_i); under `pad` all of one shape, zeros beyond the clip
+    targets: list[Tensor]  # B of (C, T_i, H_i, W_i), never padded
+    timesteps: Tensor  # (B,)
+    labels: Tensor | None  # (B,)
+    kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
+    mask: Tensor | None  # bool: which of the values of all clips in a row belong to those tokens
+    num_values: int  # that are trained on
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Latent (T, H, W) of each clip, without padding."""
+        return [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in self.targets]
+
+    def work(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
+        """The step in the fields of `WORK` of records. A clip that drops tokens has the FLOPs of those that stay, in proportion."""
+        shapes = self.shapes
+        cells, tokens = [num_cells(shape) for shape in shapes], [num_tokens(shape) for shape in shapes]
+        flops = [flops_of((clip.shape[1], clip.shape[2], clip.shape[3])) for clip in self.latents]
+        if self.kept is not None:
+            kept = [len(each) for each in self.kept]
+            cells = [num * stay // whole for num, stay, whole in zip(cells, kept, tokens, strict=True)]
+            flops = [num * stay // whole for num, stay, whole in zip(flops, kept, tokens, strict=True)]
+            tokens = kept
+        return len(shapes), sum(shape[0] for shape in shapes), sum(cells), sum(tokens), sum(flops)
+
+    def loss(self, backbone: Any) -> Tensor:
+        """Mean squared error over all latent cells of the step.
+
+        Not over clips: a full batch of images and one of videos have equally many cells, and so a cell weighs the same whether its
+        policy keeps images and videos apart or mixes them.
+        """
+        if self.mask is not None:
+            # By `where` and not by an index: how many cells an index picks would have to be asked of the device.
+            found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
+            return torch.where(self.mask, found, 0).square().sum() / self.num_values
+        predictions = backbone(self.latents, self.timesteps, self.labels)
+        own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
+        return mean_square(own, self.targets)
+
+
+class Drawer:
+    """Draws of one training set."""
+
+    def __init__(self, cell: Cell, data: LatentSet, backbone: Any, device: torch.device):
+        self.cell, self.data, self.device = cell, data, device
+        self.path = PATHS[cell.objective.name]
+        dropping = cell.batching.token_dropping
+        self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None
+        kept_cells = self.kept_tokens.num_cells if self.kept_tokens is not None else None
+        self.stream = BatchStream(data.shapes, cell.batching, cell.seed, kept_cells)
+
+    def draw(self, batch: Batch) -> Drawn:
+        """The tensors of a batch; they reach the device without waiting for it."""
+        seed, draws = self.cell.seed, range(batch.first_draw, batch.first_draw + len(batch.items))
+        clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in batch.items]
+        noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
+        timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
+        labels = None
+        if self.data.labels is not None:
+            dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
+            labels = torch.tensor(
+                [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, batch.items, strict=True)]
+            )
+            labels = to_device(labels, self.device)
+        mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
+        kept = mask = None
+        num_values = sum(clip.numel() for clip in clips)
+        if self.kept_tokens is not None:
+            epoch = self.stream.epoch_of(batch.first_draw)
+            kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
+            cells = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
+            on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(cells, clips, strict=True)])
+            mask, num_values = to_device(on_host, self.device), int(on_host.sum())
+        if self.cell.batching.policy == "pad":
+            mixed = pad(mixed)
+        return Drawn(
+            latents=mixed,
+            targets=targets,
+            timesteps=to_device(timesteps, self.device),
+            labels=labels,
+            kept=kept,
+            mask=mask,
+            num_values=num_values,
+        )
+
+
+class _Dropping:
+    """How many tokens of each item stay, and which."""
+
+    def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
+        if not hasattr(backbone, "kept_cells"):
+            raise ValueError(
+                f"batching.token_dropping needs a backbone that predicts a part of its tokens, {type(backbone).__name__} cannot; remove it"
+            )
+        self.config, self.shapes, self.backbone = config, shapes, backbone
+        self.num_tokens = [backbone.num_tokens(shape) for shape in shapes]
+        self.most = max(self.num_tokens)
+
+    def num_kept(self, item: int, epoch: int) -> int:
+        """Tokens of an item that stay in an epoch; at least one."""
+        num = self.num_tokens[item]
+        return max(1, round(num * (1 - RATES[self.config.kind](self.config, num / self.most, epoch))))
+
+    def num_cells(self, item: int, epoch: int) -> int:
+        """Latent cells of those tokens."""
+        return self.num_kept(item, epoch) * num_cells(self.shapes[item]) // self.num_tokens[item]
+
+    def draw(self, item: int, epoch: int, seed: int, draw: int) -> Tensor:
+        """Increasing token indices (n,) that stay in a draw."""
+        generator = torch.Generator().manual_seed(stream_seed(seed, "token_dropping", draw))
+        return torch.randperm(self.num_tokens[item], generator=generator)[: self.num_kept(item, epoch)].sort().values
+
+    def mask(self, item: int, kept: Tensor) -> Tensor:
+        """(T, H, W) bool."""
+        return self.backbone.kept_cells(self.shapes[item], kept)
+
+
+# kind -> (config, tokens over those of the largest item, epoch) -> share of the tokens that is left out
+RATES: dict[str, Callable[[TokenDropping, float, int], float]] = {
+    "constant": lambda config, size, epoch: config.rate,
+    "decreasing": lambda config, size, epoch: config.rate * max(0.0, 1 - epoch / (config.epochs or 1)),
+    "per_resolution": lambda config, size, epoch: config.rate * size,
+}
+
+
+def pad(clips: list[Tensor]) -> list[Tensor]:
+    """(C, T_i, H_i, W_i) each -> (C, T, H, W) each, the largest of every axis, zeros at the end."""
+    frames, height, width = bounding_shape([(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips])
+    return [F.pad(clip, (0, width - clip.shape[3], 0, height - clip.shape[2], 0, frames - clip.shape[1])) for clip in clips]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting for the device."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def clips_to_device(clips: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Clips of any shapes, in one copy."""
+    if device.type == "cpu":
+        return clips
+    sizes = [math.prod(clip.shape) for clip in clips]
+    flat = to_device(torch.cat([clip.flatten() for clip in clips]), device)
+    return [part.view(clip.shape) for part, clip in zip(flat.split(sizes), clips, strict=True)]

@@ -1,0 +1,148 @@
+"""Samplers: noise and labels in, latents out. Solvers are diffusers' schedulers; guidance wraps the backbone."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from bench.backbone import Backbone
+from bench.meters.clock import synchronize
+from bench.study.cell import Objective, Sampler
+from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
+
+
+def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / num_steps, num_steps))  # even steps from noise to data, the last one to 0
+    return scheduler
+
+
+def _flow_dpm(num_steps: int) -> DPMSolverMultistepScheduler:
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def _discrete_ddim(num_steps: int) -> DDIMScheduler:
+    scheduler = DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def _discrete_dpm(num_steps: int) -> DPMSolverMultistepScheduler:
+    scheduler = DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+SCHEDULERS: dict[tuple[str, str], Callable[[int], FlowMatchEulerDiscreteScheduler | DDIMScheduler | DPMSolverMultistepScheduler]] = {
+    ("rectified_flow", "euler"): _flow_euler,
+    ("rectified_flow", "dpmsolver++"): _flow_dpm,
+    ("v_prediction", "ddim"): _discrete_ddim,
+    ("v_prediction", "dpmsolver++"): _discrete_dpm,
+}
+
+
+@dataclass
+class Samples:
+    """Latents of generated clips and how long each batch took."""
+
+    latents: list[Tensor] = field(default_factory=list)  # (C, T, H, W) each, on the CPU
+    batch_time_s: list[float] = field(default_factory=list)
+    batch_clips: list[int] = field(default_factory=list)
+    num_evals: int = 0  # backbone calls a clip
+
+
+def guided(
+    backbone: Backbone, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, null_label: int, scale: float
+) -> list[Tensor]:
+    """Classifier-free guidance (Ho & Salimans 2022, 2207.12598): uncond + scale * (cond - uncond). Scale 1 is one call."""
+    if scale == 1.0:
+        return backbone(latents, timesteps, labels)
+    if labels is None:
+        raise ValueError(f"sampler.guidance_scale {scale} needs classes, and this data has none; use 1.0")
+    both = torch.cat([labels, torch.full_like(labels, null_label)])
+    predictions = backbone([*latents, *latents], timesteps.repeat(2), both)
+    cond, uncond = predictions[: len(latents)], predictions[len(latents) :]
+    return [u + scale * (c - u) for c, u in zip(cond, uncond, strict=True)]
+
+
+@torch.inference_mode()
+def sample(
+    backbone: Backbone,
+    *,
+    shapes: Sequence[tuple[int, int, int, int]],
+    labels: Sequence[int] | None,
+    null_label: int,
+    objective: Objective,
+    sampler: Sampler,
+    seed: int,
+    first_clip: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    progress: Callable[[int, int, str], None],
+) -> Samples:
+    """Generate one clip for each of `shapes` (C, T, H, W), with class `labels[i]`.
+
+    The noise of clip i is that of clip index first_clip + i, whatever the batch size, the device or the backbone. A backbone that
+    takes one shape a batch gets clips of one shape at a time.
+    """
+    samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
+    samples.latents = [torch.empty(0)] * len(shapes)
+    done = 0
+    for batch in _batches(shapes, sampler.batch_size, ragged=backbone.ragged):
+        noise = [draw_noise(seed, "sample_noise", first_clip + index, shapes[index]).to(device) for index in batch]
+        batch_labels = None if labels is None else torch.tensor([labels[index] for index in batch], device=device)
+        synchronize(device)
+        start_s = time.perf_counter()
+        latents = _denoise(backbone, noise, batch_labels, null_label, objective, sampler, autocast)
+        synchronize(device)
+        samples.batch_time_s.append(time.perf_counter() - start_s)
+        samples.batch_clips.append(len(batch))
+        for index, clip in zip(batch, latents, strict=True):
+            samples.latents[index] = clip.float().cpu()
+        done += len(batch)
+        progress(done, len(shapes), "sampling")
+    return samples
+
+
+def _batches(shapes: Sequence[tuple[int, int, int, int]], size: int, *, ragged: bool) -> Iterator[list[int]]:
+    """Clips that are denoised together: `size` of them, of one shape where the backbone needs that."""
+    groups: dict[object, list[int]] = {}
+    for index, shape in enumerate(shapes):
+        groups.setdefault(None if ragged else shape, []).append(index)
+    for members in groups.values():
+        yield from (members[start : start + size] for start in range(0, len(members), size))
+
+
+def _denoise(
+    backbone: Backbone,
+    noise: list[Tensor],
+    labels: Tensor | None,
+    null_label: int,
+    objective: Objective,
+    sampler: Sampler,
+    autocast: torch.dtype | None,
+) -> list[Tensor]:
+    """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
+    scheduler = SCHEDULERS[objective.name, sampler.solver](sampler.num_steps)
+    sizes = [clip.numel() for clip in noise]
+    flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
+    # Read on the host once: the same timesteps as in training, 1 = noise.
+    times = (
+        scheduler.sigmas.tolist()
+        if objective.name == "rectified_flow"
+        else [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
+    )
+    for step, timestep in enumerate(scheduler.timesteps):
+        latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
+        timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)
+        with torch.autocast(flat.device.type, dtype=autocast, enabled=autocast is not None):
+            predictions = guided(backbone, latents, timesteps, labels, null_label, sampler.guidance_scale)
+        prediction = torch.cat([clip.float().flatten() for clip in predictions])
+        flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]
+    return [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
