@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.backbone import with_changes
-from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
+from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels
 
 if TYPE_CHECKING:
     from baselines.unet import VideoUNet
@@ -52,8 +52,8 @@ class UNetConfig:
         check_divisible("UNet", shape, (1, stride, stride))
 
     def num_tokens(self, shape: Shape) -> int:
-        """Latent cells T x H x W: a convolution visits each."""
-        return num_cells(shape)
+        """Latent voxels T x H x W: a convolution visits each."""
+        return num_voxels(shape)
 
     def canaries(self, spec: LatentSpec) -> dict[str, Callable[[], float]]:
         """Self-checks the harness runs in every cell of this backbone: name -> relative error, 0 when sound."""

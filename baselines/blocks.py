@@ -33,7 +33,7 @@ class ResidualBlock(ResnetBlock2D):
 
 
 class TemporalConvolution(TemporalConvLayer):
-    """Four convolutions over three frames at each cell. The last starts at zero, so the layer starts as the identity."""
+    """Four convolutions over three frames at each voxel. The last starts at zero, so the layer starts as the identity."""
 
     def forward(self, maps: Tensor, num_frames: int) -> Tensor:
         """(F, C, H, W) -> same."""
@@ -59,7 +59,7 @@ class SpatialTransformer(Transformer2DModel):
 
 
 class TemporalTransformer(TransformerTemporalModel):
-    """Attention along time at each cell, twice."""
+    """Attention along time at each voxel, twice."""
 
     def forward(self, maps: Tensor, num_frames: int, **_: object) -> tuple[Tensor]:
         """(F, C, H, W) -> same. The blocks that hold this pass options it has no use for."""
@@ -95,7 +95,7 @@ class FramePositions(nn.Module):
 
 
 def attend_space(attention: Attention, tokens: Tensor, *, residual: Tensor) -> Tensor:
-    """Self-attention among the cells of a frame: (F, S, C) -> same."""
+    """Self-attention among the voxels of a frame: (F, S, C) -> same."""
     query, key, value = (
         linear(project, tokens).unflatten(2, (attention.heads, -1)).transpose(1, 2)  # (F, K, S, E)
         for project in (attention.to_q, attention.to_k, attention.to_v)
@@ -105,7 +105,7 @@ def attend_space(attention: Attention, tokens: Tensor, *, residual: Tensor) -> T
 
 
 def attend_time(attention: Attention, tokens: Tensor, num_clips: int, *, residual: Tensor) -> Tensor:
-    """Self-attention among the frames of a clip at each cell: (F, S, C) -> same."""
+    """Self-attention among the frames of a clip at each voxel: (F, S, C) -> same."""
     query, key, value = (
         linear(project, tokens).unflatten(2, (attention.heads, -1)).unflatten(0, (num_clips, -1))  # (B, T, S, K, E)
         for project in (attention.to_q, attention.to_k, attention.to_v)

@@ -83,8 +83,8 @@ def norm_silu(norm: nn.GroupNorm, maps: Tensor) -> Tensor:
 
 
 def attention_over_time(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention among the T frames of a clip, cell by cell and head by head: (B, T, S, K, E) each -> same shape."""
-    batch, num_frames, cells, heads, width = query.shape
+    """Softmax attention among the T frames of a clip, voxel by voxel and head by head: (B, T, S, K, E) each -> same shape."""
+    batch, num_frames, voxels, heads, width = query.shape
     query, key, value = (each.permute(0, 2, 3, 1, 4).reshape(-1, num_frames, width) for each in (query, key, value))  # (B S K, T, E)
     if on_cpu(query) and num_frames <= width:
         # Many tiny problems: the fused kernel pays for each, several times over on two threads. Keys come first, as a softmax over
@@ -96,7 +96,7 @@ def attention_over_time(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts = zip(*(each.split(MOST_PROBLEMS) for each in (query, key, value)), strict=True)
         outputs = [F.scaled_dot_product_attention(*part) for part in parts]
         mixed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return mixed.view(batch, cells, heads, num_frames, width).permute(0, 3, 1, 2, 4)
+    return mixed.view(batch, voxels, heads, num_frames, width).permute(0, 3, 1, 2, 4)
 
 
 def gated_gelu(projected: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The latent-diffusion video U-Net, on diffusers' `UNet3DConditionModel`, with what that model lacks or hard-codes put right.
 
-Spatial layers see one frame; temporal layers see one cell through all frames and start as the identity, so that at
+Spatial layers see one frame; temporal layers see one voxel through all frames and start as the identity, so that at
 initialisation a one-frame video gets exactly what the image U-Net gives it (Gen-1, 2302.03011, section 3.1).
 """
 
@@ -57,7 +57,7 @@ class VideoUNet(nn.Module):
         return torch.stack([self.context[0] + label, self.context[1].expand_as(label)], dim=1), label
 
     def num_tokens(self, shape: Shape) -> int:
-        """Latent cells of one clip of latents (T, H, W)."""
+        """Latent voxels of one clip of latents (T, H, W)."""
         return self.config.num_tokens(shape)
 
     def check(self, shape: Shape) -> None:

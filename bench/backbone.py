@@ -54,8 +54,8 @@ class DropsTokens(Backbone, Protocol):
         """As above; `kept`, for each clip the increasing indices (n_i,) int64 of its tokens that stay, w fastest, then h, then t."""
         ...
 
-    def kept_cells(self, shape: Shape, kept: Tensor) -> Tensor:
-        """(T, H, W) bool: the latent cells of a clip of latents (T, H, W) that are predicted when these tokens stay."""
+    def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
+        """(T, H, W) bool: the latent voxels of a clip of latents (T, H, W) that are predicted when these tokens stay."""
         ...
 
 

@@ -278,10 +278,10 @@ def audit(
     shape: Annotated[
         str | None, typer.Option(metavar="TxHxW", help="Of a folder: the one shape of `crop`, in pixels; no clip has more frames or area.")
     ] = None,
-    cell_budget: Annotated[int | None, typer.Option(min=1, help="Of a folder: most latent cells (T x H x W) in a batch.")] = None,
+    voxel_budget: Annotated[int | None, typer.Option(min=1, help="Of a folder: most latent voxels (T x H x W) in a batch.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="Of a folder: whose steps to count, as dit:DiT-S/2; repeat it.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="Of a folder: crop, bucket, pack or pad; repeat it. By default all.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Of a folder: pixels of a side per latent cell. By default 8.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Of a folder: pixels of a side per latent voxel. By default 8.")] = None,
     multiple: Annotated[
         int | None,
         typer.Option(
@@ -302,7 +302,7 @@ def audit(
     from bench.data.progress import Reporter
 
     options = FolderOptions(
-        shape=shape, cell_budget=cell_budget, backbones=backbone or (), policies=policy or (), stride=stride, multiple=multiple
+        shape=shape, voxel_budget=voxel_budget, backbones=backbone or (), policies=policy or (), stride=stride, multiple=multiple
     )
     with Reporter("audit").live() as progress:
         if is_folder(what):

@@ -18,7 +18,7 @@ class LatentSpec:
     """What a backbone must know of the autoencoder and the labels to be built."""
 
     latent_channels: int  # C of the latents
-    spatial_stride: int  # pixels per latent cell, in height and in width
+    spatial_stride: int  # pixels per latent voxel, in height and in width
     temporal_stride: int  # frames per latent frame
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
 
@@ -46,8 +46,8 @@ def parse_shape(text: str, name: str) -> Shape:
     return (frames, height, width)
 
 
-def num_cells(latent_shape: Shape) -> int:
-    """Latent cells T x H x W: the unit in which rates and budgets compare backbones, since tokens differ."""
+def num_voxels(latent_shape: Shape) -> int:
+    """Latent voxels T x H x W: the unit in which rates and budgets compare backbones, since tokens differ."""
     frames, height, width = latent_shape
     return frames * height * width
 

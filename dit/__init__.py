@@ -1,7 +1,7 @@
 """The patch transformer: names, sizes and shape rules. Knows no torch; `model.py` is imported when a model is built.
 
 A name is `DiT-<size>/<patch>[t<frames>][-sincos]`:
-    DiT-S/2          size S, one token per 2x2 latent cells of one frame
+    DiT-S/2          size S, one token per 2x2 latent voxels of one frame
     DiT-S/2t2        the same over two frames: a 2x2x2 tubelet per token
     DiT-S/2-sincos   sine-cosine positions, as in the paper, in place of rotary ones
 Sizes S to XL are those of DiT (Peebles & Xie, 2212.09748, table 1); XS is ours, for a machine without a GPU.
@@ -28,7 +28,7 @@ SIZES = {
     "XL": (   28,   1152,    16),
 }
 # fmt: on
-PATCHES = (2, 4, 8)  # latent cells per token, in height and in width
+PATCHES = (2, 4, 8)  # latent voxels per token, in height and in width
 TUBELETS = (1, 2)  # latent frames per token
 POSITIONS = ("rotary", "sincos")
 FEW_HEADS = 6  # below which a model is sized by the width of its heads and not by their number
@@ -42,7 +42,7 @@ class DiTConfig:
     depth: int  # transformer blocks
     hidden_size: int  # D
     num_heads: int  # K
-    patch_size: Shape  # latent cells per token (p_t, p_h, p_w)
+    patch_size: Shape  # latent voxels per token (p_t, p_h, p_w)
     positions: str = "rotary"  # a key of POSITIONS
     mlp_ratio: int = 4  # width of the feed-forward layer / D
 

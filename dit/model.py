@@ -18,7 +18,7 @@ from dit.attention import Attention
 from dit.gelu import GELU
 from dit.linear import Linear
 from dit.modulation import Clips, Modulation, Spread, gated_sum, modulated_norm, no_autocast
-from dit.packing import equal_runs, kept_cells, pack, segment_ids, unpack
+from dit.packing import equal_runs, kept_voxels, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 if TYPE_CHECKING:
@@ -37,21 +37,21 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
-        patch_cells = math.prod(config.patch_size)
-        self.embed = nn.Linear(spec.latent_channels * patch_cells, config.hidden_size)
+        patch_voxels = math.prod(config.patch_size)
+        self.embed = nn.Linear(spec.latent_channels * patch_voxels, config.hidden_size)
         self.time_embed = TimeEmbedding(config.hidden_size)
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final_modulation = Modulation(config.hidden_size, 2)
-        self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_cells)
+        self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_voxels)
         self._initialise()
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
         """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes.
 
         `kept` drops tokens (NaViT, 2307.06304, section 2.2): of each clip, the indices (n_i,) int64 of those that stay, on the host,
-        increasing, counted over w fastest, then h, then t. The others cost nothing, and the prediction is zero there: see `kept_cells`.
+        increasing, counted over w fastest, then h, then t. The others cost nothing, and the prediction is zero there: see `kept_voxels`.
         """
         shapes = self._check(latents, timesteps, labels, kept)
         packed = pack(latents, self.config.patch_size, kept)
@@ -111,11 +111,11 @@ class DiT(nn.Module):
         """ValueError where latents (T, H, W) do not divide into patches."""
         self.config.check(shape)
 
-    def kept_cells(self, shape: Shape, kept: Tensor) -> Tensor:
-        """Which latent cells of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""
+    def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
+        """Which latent voxels of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""
         self.check(shape)
         self._check_kept("kept", shape, kept)
-        return kept_cells(kept, self.config.patch_size, shape)
+        return kept_voxels(kept, self.config.patch_size, shape)
 
     def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None) -> list[Shape]:
         """The boundary: ValueError for what a caller can get wrong; the latents' shapes (T, H, W)."""

@@ -94,10 +94,10 @@ def places_in_clips(
     """
     device, (p_t, p_h, p_w) = cu_seqlens.device, patch_size
     sizes = torch.tensor(grids, device="cpu")  # (B, 3) tokens
-    cells = sizes * torch.tensor(patch_size, device="cpu")  # (B, 3): T, H, W
-    volumes = cells.prod(1)
+    voxels = sizes * torch.tensor(patch_size, device="cpu")  # (B, 3): T, H, W
+    volumes = voxels.prod(1)
     starts = channels * (volumes.cumsum(0) - volumes)
-    of_clips = torch.cat([starts[:, None], volumes[:, None], cells[:, 1:], sizes[:, 1:]], dim=1).to(device, non_blocking=True)  # (B, 6)
+    of_clips = torch.cat([starts[:, None], volumes[:, None], voxels[:, 1:], sizes[:, 1:]], dim=1).to(device, non_blocking=True)  # (B, 6)
     segments = segment_ids(cu_seqlens, num_tokens)  # (N,)
     start, volume, height, width, rows, columns = of_clips.index_select(0, segments).unsqueeze(2).unbind(1)  # (N, 1) each
     if kept is None:
@@ -138,9 +138,9 @@ def segment_ids(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
     return clips.repeat_interleave(cu_seqlens.diff(), output_size=num_tokens)
 
 
-def kept_cells(kept: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
-    """Indices (n,) of the tokens that stay of a clip of latents `shape` -> whether each cell is in one of them, (T, H, W) bool."""
+def kept_voxels(kept: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
+    """Indices (n,) of the tokens that stay of a clip of latents `shape` -> whether each voxel is in one of them, (T, H, W) bool."""
     num_tokens = (shape[0] // patch_size[0]) * (shape[1] // patch_size[1]) * (shape[2] // patch_size[2])
     stays = torch.zeros(num_tokens, dtype=torch.bool).index_fill(0, kept, True)
-    patch_cells = patch_size[0] * patch_size[1] * patch_size[2]
-    return unpatchify(stays[:, None].expand(-1, patch_cells), patch_size, shape)[0]
+    patch_voxels = patch_size[0] * patch_size[1] * patch_size[2]
+    return unpatchify(stays[:, None].expand(-1, patch_voxels), patch_size, shape)[0]

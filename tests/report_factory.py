@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.records import store
 from bench.records.environment import Environment
-from bench.records.store import Canary, GridCell, Measurement, Record, Sampling, Training
+from bench.records.store import Canary, GridPoint, Measurement, Record, Sampling, Training
 from bench.study.cell import Cell
 
 PROTOCOL = {
@@ -266,9 +266,9 @@ def _listed(name: str, axes: dict[str, Any], seed: int, fingerprint: str, folder
 
 
 def axes_of(made: Record) -> dict[str, Any]:
-    """Of a study of shapes, known by its batches of latent cells, the policy too."""
+    """Of a study of shapes, known by its batches of latent voxels, the policy too."""
     backbone, batching = made.cell["backbone"], made.cell["batching"]
-    return {"backbone": backbone} | ({"batching.policy": batching["policy"]} if batching["cell_budget"] else {})
+    return {"backbone": backbone} | ({"batching.policy": batching["policy"]} if batching["voxel_budget"] else {})
 
 
 def pair(num_seeds: int, **changes: Any) -> list[Record | None]:
@@ -288,7 +288,7 @@ LEDGER: dict[str, Any] = {
     "num_items": 180,
     "num_shapes": 2,
     "steps_per_epoch": 12.5,
-    "cells_per_item": [16, 128, 256],
+    "voxels_per_item": [16, 128, 256],
     "subject_kept": 0.7,
     "subject_whole": 0.4,
     "losses": ["clip 3 has 4 frames, crop needs 10; lower data.num_frames or use pack"],
@@ -298,9 +298,9 @@ LEDGER: dict[str, Any] = {
 def shapes_record(backbone: str, policy: str, seed: int, values: Mapping[str, float], **changes: Any) -> Record:
     """A cell of a study of shapes with the given trained values and nothing else measured; `changes` replace fields of its record."""
     made = cell(backbone, seed).model_dump(mode="json")
-    made["batching"] |= {"policy": policy, "batch_size": None, "cell_budget": 4320}
+    made["batching"] |= {"policy": policy, "batch_size": None, "voxel_budget": 4320}
     made["data"] |= {"shapes": MIXED}
-    made["budget"] |= {"seconds": None, "latent_cells": 2_000_000}
+    made["budget"] |= {"seconds": None, "latent_voxels": 2_000_000}
     mixed = Cell.model_validate(made)
     block = {**PROTOCOL, "num_frames": 10, "sampling": "own shapes"}
     found = [
@@ -321,10 +321,12 @@ def study(values: Mapping[tuple[str, str], Sequence[float]], name: str = "fd_ran
     ]
 
 
-def grid_cell(shape: tuple[int, int, int], place: str, floors: float, whole: float | None = None, name: str = "fd_random3d@16") -> GridCell:
+def grid_point(
+    shape: tuple[int, int, int], place: str, floors: float, whole: float | None = None, name: str = "fd_random3d@16"
+) -> GridPoint:
     """A distance `floors` times its floor of 4 at one shape, and a share of clips with a whole subject."""
     block: dict[str, Any] = {"protocol": PROTOCOL | {"shape": list(shape)}, "protocol_fingerprint": "x".join(map(str, shape))}
     values = [(name, "real", 4.0, "lower"), (name, "trained", 4.0 * floors, "lower")]
     values += [("subject_whole_rate", "trained", whole, "higher")] if whole is not None else []
     found = [Measurement(name=n, subject=s, value=v, unit="1", better=b, **block) for n, s, v, b in values]  # type: ignore[arg-type]
-    return GridCell(shape=shape, place=place, measurements=found)  # type: ignore[arg-type]
+    return GridPoint(shape=shape, place=place, measurements=found)  # type: ignore[arg-type]

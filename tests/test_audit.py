@@ -31,7 +31,7 @@ from bench.data.policy.ledger import ledger
 from bench.data.source import load_clips
 from bench.meters import peak
 from bench.run import stages
-from bench.shapes import LatentSpec, Shape, bounding_shape, check_divisible, num_cells
+from bench.shapes import LatentSpec, Shape, bounding_shape, check_divisible, num_voxels
 from bench.study.cell import PretrainedAutoencoder
 from bench.study.matrix import load_study
 
@@ -40,7 +40,7 @@ SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_la
 
 
 class Cells(nn.Module):
-    """256 FLOPs a latent cell: two products of 4 x 16. Halves height and width once, as far as shapes are concerned."""
+    """256 FLOPs a latent voxel: two products of 4 x 16. Halves height and width once, as far as shapes are concerned."""
 
     ragged = False
 
@@ -52,7 +52,7 @@ class Cells(nn.Module):
         return [self.layers(clip.movedim(0, -1)).movedim(-1, 0) for clip in latents]
 
     def num_tokens(self, shape: Shape) -> int:
-        return num_cells(shape) // 4
+        return num_voxels(shape) // 4
 
     def check(self, shape: Shape) -> None:
         check_divisible("Cells", shape, (1, 2, 2))
@@ -111,7 +111,7 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 def folder(path: Path, **changes: Any) -> Subject:
-    options: dict[str, Any] = {"shape": "4x16x16", "cell_budget": 64, "backbones": (), "policies": (), "stride": 4, "multiple": None}
+    options: dict[str, Any] = {"shape": "4x16x16", "voxel_budget": 64, "backbones": (), "policies": (), "stride": 4, "multiple": None}
     return of_folder(path, FolderOptions(**{**options, **changes}), path.parent / "cache", quiet)
 
 
@@ -124,7 +124,7 @@ def command(*arguments: object) -> Any:
 
 
 def test_a_folder_by_hand(videos: Path, tmp_path: Path) -> None:
-    outcome = command(videos, "--shape", "4x16x16", "--cell-budget", 64, "--stride", 4, "--json", "--out", tmp_path / "out")
+    outcome = command(videos, "--shape", "4x16x16", "--voxel-budget", 64, "--stride", 4, "--json", "--out", tmp_path / "out")
     assert outcome.exit_code == 0, outcome.output
     result = AuditResult.model_validate_json(outcome.stdout)
     assert AuditResult.model_validate_json((tmp_path / "out" / "audit.json").read_text()) == result
@@ -137,7 +137,7 @@ def test_a_folder_by_hand(videos: Path, tmp_path: Path) -> None:
     assert crop.pixels.short == pytest.approx(3 / 20) and crop.pixels.remainder == pytest.approx(1 / 20)
     assert (crop.frames_used, crop.clips_used, crop.steps_per_epoch) == (pytest.approx(16 / 20), pytest.approx(4 / 6), 4)
     assert crop.losses[0] == "clip short.mkv#0 has 3 frames, crop needs 4; lower the frames of --shape or use pack"
-    assert crop.losses[1].startswith("bucket 1x16x16 has 1 items and a batch takes 4, so it is never trained on; lower --cell-budget")
+    assert crop.losses[1].startswith("bucket 1x16x16 has 1 items and a batch takes 4, so it is never trained on; lower --voxel-budget")
     assert bucket.pixels.used == pytest.approx(16 / 20) and bucket.pixels.short == pytest.approx(4 / 20)
     assert (pack.pixels.used, pack.room.clips, pack.steps_per_epoch) == (1, 1, 5)
     assert (pad.pixels.used, pad.steps_per_epoch) == (1, 6) and pad.room.unfilled == pytest.approx(1 / 6)
@@ -161,13 +161,13 @@ def costs(result: AuditResult) -> dict[tuple[str, str], Cost]:
 def test_costs_by_hand(videos: Path) -> None:
     found = costs(run(folder(videos, backbones=(CELLS, PACKED)), quiet))
     # Forward, of the mean batch; a step takes three times that; the clips' own pixels that it uses, in cells of 16.
-    batch_cells = {"crop": 64.0, "bucket": 64.0, "pack": 64.0, "pad": 320 / 6}
-    used_cells = {"crop": 16.0, "bucket": 64.0, "pack": 64.0, "pad": 320 / 6}
-    for policy, cells in batch_cells.items():
+    batch_voxels = {"crop": 64.0, "bucket": 64.0, "pack": 64.0, "pad": 320 / 6}
+    used_voxels = {"crop": 16.0, "bucket": 64.0, "pack": 64.0, "pad": 320 / 6}
+    for policy, cells in batch_voxels.items():
         cost = found[PACKED, policy]
         assert cost.refused is None and cost.forward_flops == pytest.approx(256 * cells)
         assert cost.least_step_time_s == pytest.approx(3 * 256 * cells / PEAK)
-        assert cost.least_time_per_used_cell_s == pytest.approx(3 * 256 * cells / PEAK / used_cells[policy])
+        assert cost.least_time_per_used_voxel_s == pytest.approx(3 * 256 * cells / PEAK / used_voxels[policy])
     tokens = found[PACKED, "pack"].num_tokens
     assert tokens and (tokens.least, tokens.median, tokens.most) == (4, 16, 16)
     assert found[CELLS, "pad"] == found[PACKED, "pad"].model_copy(update={"backbone": CELLS})
@@ -176,14 +176,14 @@ def test_costs_by_hand(videos: Path) -> None:
 
 
 def test_padding_is_paid_for(videos: Path) -> None:
-    subject = folder(videos, policies=("pad",), cell_budget=200, backbones=(CELLS,))
+    subject = folder(videos, policies=("pad",), voxel_budget=200, backbones=(CELLS,))
     (account,) = accounts(subject)
     assert account.policy.ledger
     assert account.policy.ledger.room.padding > 0
     for batch in account.batches:
-        assert set(batch) == {bounding_shape(batch)} and sum(map(num_cells, batch)) <= 200
+        assert set(batch) == {bounding_shape(batch)} and sum(map(num_voxels, batch)) <= 200
     (cost,) = run(subject, quiet).costs
-    assert cost.forward_flops == pytest.approx(256 * sum(num_cells(s) for batch in account.batches for s in batch) / len(account.batches))
+    assert cost.forward_flops == pytest.approx(256 * sum(num_voxels(s) for batch in account.batches for s in batch) / len(account.batches))
 
 
 def test_a_shape_that_a_backbone_cannot_take_is_said(videos: Path) -> None:
@@ -200,16 +200,16 @@ def test_sides_are_cut_to_what_the_backbones_need(videos: Path) -> None:
 
 
 def test_a_policy_that_these_clips_cannot_do_is_said(videos: Path) -> None:
-    result = run(folder(videos, cell_budget=500, backbones=(PACKED,)), quiet)  # no four clips of a shape, which a batch would take
+    result = run(folder(videos, voxel_budget=500, backbones=(PACKED,)), quiet)  # no four clips of a shape, which a batch would take
     refused = by_name(result)["crop"].refused
-    assert refused and refused.startswith("no batch can be filled: --cell-budget 500 holds more clips of each shape than there are")
+    assert refused and refused.startswith("no batch can be filled: --voxel-budget 500 holds more clips of each shape than there are")
     assert by_name(result)["pack"].refused is None
     assert {cost.policy for cost in result.costs} == {"pack", "pad"}
     console = Console(width=100, record=True)
     show(result, console)
     assert "crop cannot be done: no batch can be filled" in console.export_text()
     with pytest.raises(ValueError, match=r"no batching policy can use the clips of folder .*; crop: no batch can be filled"):
-        run(folder(videos, cell_budget=500, policies=("crop",)), quiet)
+        run(folder(videos, voxel_budget=500, policies=("crop",)), quiet)
 
 
 def matrix(path: Path, **changes: Any) -> str:
@@ -218,7 +218,7 @@ def matrix(path: Path, **changes: Any) -> str:
         **{"source": "worlds", "num_frames": 4, "height": 16, "width": 16, "num_train": 40, "num_val": 4, "num_test": 4},
         **{"shapes": [[4, 16, 16], [4, 16, 40], [1, 16, 24], [2, 24, 16]], "placement": "edges", "radius": [0.2, 0.25]},
     }
-    policies = [{"batching": {"policy": policy, "cell_budget": 192}} for policy in ("crop", "bucket", "pack", "pad")]
+    policies = [{"batching": {"policy": policy, "voxel_budget": 192}} for policy in ("crop", "bucket", "pack", "pad")]
     fields = {
         "description": "d",
         "defaults": cell_fields(data=data, backbone=PACKED, batching={}),
@@ -232,7 +232,7 @@ def matrix(path: Path, **changes: Any) -> str:
 
 
 def no_options(**changes: Any) -> FolderOptions:
-    options: dict[str, Any] = {"shape": None, "cell_budget": None, "backbones": (), "policies": (), "stride": None, "multiple": None}
+    options: dict[str, Any] = {"shape": None, "voxel_budget": None, "backbones": (), "policies": (), "stride": None, "multiple": None}
     return FolderOptions(**{**options, **changes})
 
 
@@ -263,8 +263,8 @@ def test_a_batch_of_one_shape(tmp_path: Path) -> None:
     assert list(by_name(result)) == ["crop, batch_size=2", "crop, batch_size=5"]
     first, second = (costs(result)[CELLS, name] for name in by_name(result))
     assert (first.forward_flops, second.forward_flops) == (2 * 64 * 256, 5 * 64 * 256)
-    assert first.least_time_per_used_cell_s == pytest.approx(3 * 256 / PEAK)  # all of the pixels, whatever the batch
-    assert second.least_time_per_used_cell_s == pytest.approx(3 * 256 / PEAK)
+    assert first.least_time_per_used_voxel_s == pytest.approx(3 * 256 / PEAK)  # all of the pixels, whatever the batch
+    assert second.least_time_per_used_voxel_s == pytest.approx(3 * 256 / PEAK)
     account = by_name(result)["crop, batch_size=5"].ledger
     assert account and account.steps_per_epoch == 9 / 5
 
@@ -326,7 +326,7 @@ def fields(schema: dict[str, Any]) -> dict[str, list[str]]:
 
 def test_the_json_keeps_its_fields() -> None:
     """Whoever reads audit.json relies on them: a change of names or meanings is a new SCHEMA_VERSION."""
-    assert AuditResult.model_fields["schema_version"].default == 1
+    assert AuditResult.model_fields["schema_version"].default == 2
     assert fields(AuditResult.model_json_schema()) == {
         "AuditResult": [
             "audited", "clips", "commit", "costs", "environment", "matmul_flops", "mixed", "notes", "policies", "precision",
@@ -334,11 +334,11 @@ def test_the_json_keeps_its_fields() -> None:
         ],
         "ClipsFound": ["area", "aspect", "fps", "lost", "notes", "num_clips", "num_frames", "num_pixels", "shapes", "skipped"],
         "Cost": [
-            "backbone", "forward_flops", "least_step_time_s", "least_time_per_used_cell_s", "num_tokens", "policy", "refused",
+            "backbone", "forward_flops", "least_step_time_s", "least_time_per_used_voxel_s", "num_tokens", "policy", "refused",
         ],
         "LatentSpec": ["latent_channels", "num_labels", "spatial_stride", "temporal_stride"],
         "Ledger": [
-            "cells_per_item", "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
+            "voxels_per_item", "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
             "steps_per_epoch", "subject_kept", "subject_whole",
         ],
         "NotUsed": ["kind", "name", "reason"],
@@ -358,29 +358,32 @@ def test_the_json_keeps_its_fields() -> None:
         (["quikc"], "(did you mean 'quick'?)"),
         (["nowhere.yaml"], "no matrix file nowhere.yaml"),
         (["{videos}"], "the audit of a folder needs --shape, as 16x64x64"),
-        (["{videos}", "--shape", "4x16x16"], "the audit of a folder needs --cell-budget, as 8192"),
-        (["{videos}", "--shape", "4x16"], "the audit of a folder needs --cell-budget"),
-        (["{videos}", "--cell-budget", "64", "--shape", "4x16"], "--shape '4x16' is not TxHxW"),
-        (["{videos}", "--cell-budget", "64", "--shape", "4x40x32"], "--shape: height 40 is not a multiple of --multiple 16; use 32 or 48"),
+        (["{videos}", "--shape", "4x16x16"], "the audit of a folder needs --voxel-budget, as 8192"),
+        (["{videos}", "--shape", "4x16"], "the audit of a folder needs --voxel-budget"),
+        (["{videos}", "--voxel-budget", "64", "--shape", "4x16"], "--shape '4x16' is not TxHxW"),
+        (["{videos}", "--voxel-budget", "64", "--shape", "4x40x32"], "--shape: height 40 is not a multiple of --multiple 16; use 32 or 48"),
         (
-            ["{videos}", "--cell-budget", "9", "--shape", "4x16x16"],
-            "--cell-budget 9 holds no clip of --shape, which has 16 latent cells; use",
+            ["{videos}", "--voxel-budget", "9", "--shape", "4x16x16"],
+            "--voxel-budget 9 holds no clip of --shape, which has 16 latent voxels; use",
         ),
         (
-            ["{videos}", "--cell-budget", "64", "--shape", "4x16x16", "--multiple", "12"],
+            ["{videos}", "--voxel-budget", "64", "--shape", "4x16x16", "--multiple", "12"],
             "--multiple 12 is not a multiple of --stride 8; use 8",
         ),
-        (["{videos}", "--cell-budget", "64", "--shape", "4x16x16", "--policy", "packed"], "unknown policy 'packed' (did you mean 'pack'?)"),
         (
-            ["{videos}", "--cell-budget", "64", "--shape", "4x16x16", "--backbone", "audit_plugin:Cell"],
+            ["{videos}", "--voxel-budget", "64", "--shape", "4x16x16", "--policy", "packed"],
+            "unknown policy 'packed' (did you mean 'pack'?)",
+        ),
+        (
+            ["{videos}", "--voxel-budget", "64", "--shape", "4x16x16", "--backbone", "audit_plugin:Cell"],
             "(did you mean 'audit_plugin:Cells'?)",
         ),
         (["{videos}", "data.height=3"], "override 'data.height=3' is for a matrix"),
-        (["{empty}", "--cell-budget", "64", "--shape", "4x16x16"], "no video in "),
-        (["{videos}", "--cell-budget", "640", "--shape", "6x16x16"], "has fewer than three clips of 6 frames, and a study needs"),
-        (["{videos}", "--cell-budget", "640", "--shape", "20x16x16"], "no file is long enough for clips of 20x16x16"),
+        (["{empty}", "--voxel-budget", "64", "--shape", "4x16x16"], "no video in "),
+        (["{videos}", "--voxel-budget", "640", "--shape", "6x16x16"], "has fewer than three clips of 6 frames, and a study needs"),
+        (["{videos}", "--voxel-budget", "640", "--shape", "20x16x16"], "no file is long enough for clips of 20x16x16"),
         (["quick", "--shape", "4x16x16"], "--shape is for a folder of videos; matrix quick says it itself"),
-        (["quick", "--cell-budget", "64"], "--cell-budget is for a folder of videos"),
+        (["quick", "--voxel-budget", "64"], "--voxel-budget is for a folder of videos"),
         (["quick", "data.heigth=3"], "(did you mean 'height'?)"),
     ],
 )
@@ -401,7 +404,7 @@ def test_bad_input_is_one_line_and_status_2(
 def test_counts_need_no_torch(videos: Path) -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from bench.cli import app\n"
-        f"outcome = CliRunner().invoke(app, ['audit', {str(videos)!r}, '--shape', '4x16x16', '--cell-budget', '64', '--json'])\n"
+        f"outcome = CliRunner().invoke(app, ['audit', {str(videos)!r}, '--shape', '4x16x16', '--voxel-budget', '64', '--json'])\n"
         "assert outcome.exit_code == 0, outcome.output\n"
         "assert 'torch' not in sys.modules"
     )
@@ -456,6 +459,6 @@ def test_our_backbones_cost_a_polynomial(name: str) -> None:
 
 
 def test_json_is_only_json(videos: Path, tmp_path: Path) -> None:
-    outcome = command(videos, "--shape", "4x16x16", "--cell-budget", 64, "--stride", 4, "--out", tmp_path / "out", "--json")
-    assert json.loads(outcome.stdout)["schema_version"] == 1
+    outcome = command(videos, "--shape", "4x16x16", "--voxel-budget", 64, "--stride", 4, "--out", tmp_path / "out", "--json")
+    assert json.loads(outcome.stdout)["schema_version"] == 2
     assert outcome.stderr.splitlines()[-1].endswith("ledger.svg")

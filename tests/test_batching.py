@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 
 from bench.data.policy.batches import OPEN_PACKS, BatchStream, clips_per_batch, drawn_clips, pack_greedily
-from bench.shapes import Shape, bounding_shape, num_cells
+from bench.shapes import Shape, bounding_shape, num_voxels
 from bench.study.cell import Batching
 
 SHAPES: list[Shape] = [(4, 4, 4)] * 9 + [(1, 4, 8)] * 6 + [(2, 6, 4)] * 7 + [(4, 2, 6)] * 5
 
 
 def stream(policy: str, budget: int = 192, seed: int = 0, shapes: list[Shape] = SHAPES) -> BatchStream:
-    return BatchStream(shapes, Batching.model_validate({"policy": policy, "cell_budget": budget}), seed)
+    return BatchStream(shapes, Batching.model_validate({"policy": policy, "voxel_budget": budget}), seed)
 
 
 def test_every_epoch_is_a_fresh_permutation() -> None:
@@ -69,7 +69,7 @@ def test_every_clip_is_in_one_batch_of_an_epoch(policy: str) -> None:
 def test_no_batch_exceeds_the_budget(policy: str) -> None:
     for batch in stream(policy).epoch(0):
         shapes = [SHAPES[item] for item in batch]
-        room = len(batch) * num_cells(bounding_shape(shapes)) if policy == "pad" else sum(map(num_cells, shapes))
+        room = len(batch) * num_voxels(bounding_shape(shapes)) if policy == "pad" else sum(map(num_voxels, shapes))
         assert room <= 192
 
 
@@ -77,7 +77,7 @@ def test_buckets_hold_one_shape_and_are_full() -> None:
     batches = stream("bucket").epoch(0)
     for batch in batches:
         (shape,) = {SHAPES[item] for item in batch}
-        assert len(batch) == clips_per_batch(shape, Batching(policy="bucket", cell_budget=192))
+        assert len(batch) == clips_per_batch(shape, Batching(policy="bucket", voxel_budget=192))
     counts = Counter(item for batch in batches for item in batch)
     assert set(counts.values()) == {1}
     left = [SHAPES[item] for item in range(len(SHAPES)) if item not in counts]
@@ -97,7 +97,7 @@ def test_a_budget_that_no_bucket_fills_is_an_error() -> None:
 def test_packs_by_hand() -> None:
     assert pack_greedily([3, 4, 2, 1], 5) == [[0, 2], [1, 3]]
     assert pack_greedily([5, 5, 1, 1], 6) == [[0, 2], [1, 3]]
-    with pytest.raises(ValueError, match="7 latent cells is larger than the budget of 6"):
+    with pytest.raises(ValueError, match="7 latent voxels is larger than the budget of 6"):
         pack_greedily([1, 7], 6)
 
 
@@ -118,13 +118,13 @@ def test_packs_of_a_mix_as_navit_has_it_are_full(seed: int) -> None:
         side, aspect = 8 + 24 * rng.random() ** 2, 3 ** rng.uniform(-1, 1)
         height, width = (2 * max(2, round(side * aspect**power / 2)) for power in (-0.5, 0.5))
         shapes.append((rng.choice([1, 1, 2, 4, 8]), height, width))
-    budget = 4 * max(map(num_cells, shapes))
+    budget = 4 * max(map(num_voxels, shapes))
     batches = stream("pack", budget, seed, shapes).epoch(0)
-    assert sum(map(num_cells, shapes)) / (len(batches) * budget) >= 0.98
+    assert sum(map(num_voxels, shapes)) / (len(batches) * budget) >= 0.98
 
 
 def test_dropped_tokens_make_room() -> None:
-    batching = Batching(policy="pack", cell_budget=64)
+    batching = Batching(policy="pack", voxel_budget=64)
     assert len(BatchStream([(4, 4, 4)] * 8, batching, 0).epoch(0)) == 8
-    halved = BatchStream([(4, 4, 4)] * 8, batching, 0, kept_cells=lambda item, epoch: 32 if epoch else 64)
+    halved = BatchStream([(4, 4, 4)] * 8, batching, 0, kept_voxels=lambda item, epoch: 32 if epoch else 64)
     assert (len(halved.epoch(0)), len(halved.epoch(1))) == (8, 4)

@@ -44,7 +44,7 @@ def test_fingerprint_survives_the_record() -> None:
 
 @pytest.mark.parametrize("budget", [{}, {"steps": 1, "seconds": 2.0}])
 def test_budget_has_exactly_one_axis(budget: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="exactly one of steps, samples, latent_cells, train_flops, seconds"):
+    with pytest.raises(ValidationError, match="exactly one of steps, samples, latent_voxels, train_flops, seconds"):
         Budget.model_validate(budget)
 
 

@@ -95,7 +95,7 @@ class Blind(Identity):
 
 
 def test_an_autoencoder_that_hides_cuts_is_seen(splits: dict[str, ClipSet]) -> None:
-    cell = tiny_cell(data=WORLD, batching={"cell_budget": 1000}, evaluation={"num_samples": 4})
+    cell = tiny_cell(data=WORLD, batching={"voxel_budget": 1000}, evaluation={"num_samples": 4})
     val = splits["val"]
     assert val.truth is not None
 

@@ -98,7 +98,7 @@ def test_dropped_tokens_are_neither_seen_nor_predicted_nor_paid_for(shapes: list
         module.register_forward_hook(lambda module, args, output: rows.append(output.shape[:-1].numel()))
     outputs = model(latents, timesteps, labels, kept)
     assert rows == 3 * [sum(map(len, kept))]
-    cells = [model.kept_cells(shape, part) for shape, part in zip(shapes, kept, strict=True)]
+    cells = [model.kept_voxels(shape, part) for shape, part in zip(shapes, kept, strict=True)]
     changed = [torch.where(seen, clip, clip + 1) for clip, seen in zip(latents, cells, strict=True)]
     for output, again, seen in zip(outputs, model(changed, timesteps, labels, kept), cells, strict=True):
         assert torch.equal(output, again)
@@ -117,7 +117,7 @@ def test_with_rotary_positions_only_distances_count(offset: Shape, moved: Shape)
         inside = torch.zeros(moved, dtype=torch.bool)
         inside[corner] = True
         kept = inside[:, ::2, ::2].flatten().nonzero()[:, 0]
-        assert torch.equal(model.kept_cells(moved, kept), inside)
+        assert torch.equal(model.kept_voxels(moved, kept), inside)
         output = model([larger], timesteps, labels, [kept])[0][:, *corner]
         assert torch.allclose(output, model([latents], timesteps, labels)[0], atol=1e-5) is stays
 
@@ -141,9 +141,9 @@ def test_wrong_tokens_are_named(wrong: list[Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(latents, timesteps, labels, wrong)
     with pytest.raises(ValueError, match="kept must increase within 0"):
-        model.kept_cells(MIXED[0], torch.tensor([12]))
+        model.kept_voxels(MIXED[0], torch.tensor([12]))
     with pytest.raises(ValueError, match="height divisible by 2, got 3"):
-        model.kept_cells((2, 3, 6), torch.tensor([0]))
+        model.kept_voxels((2, 3, 6), torch.tensor([0]))
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sincos"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit.packing import kept_cells, pack, patchify, segment_ids, side_by_side, unpack, unpatchify
+from dit.packing import kept_voxels, pack, patchify, segment_ids, side_by_side, unpack, unpatchify
 
 MIXED = [(2, 4, 6), (6, 2, 2), (2, 4, 6), (4, 6, 2)]
 
@@ -55,14 +55,14 @@ def test_what_was_dropped_is_zero_and_the_rest_is_restored(shapes: list[tuple[in
     assert packed.seqlens == (2, 2, 1, 3) and packed.order == (0, 3, 1, 2)
     restored = unpack(packed.values, packed, (2, 2, 2), shapes)
     for clip, shape, rows, part in zip(latents, shapes, kept, restored, strict=True):
-        cells = kept_cells(rows, (2, 2, 2), shape)
+        cells = kept_voxels(rows, (2, 2, 2), shape)
         assert cells.shape == shape and cells.sum() == 8 * len(rows)
         assert torch.equal(part, clip * cells)
 
 
 def test_cells_of_kept_tokens() -> None:
     """Token 3 of a grid of two by three is the left one of the lower row."""
-    cells = kept_cells(torch.tensor([3]), (1, 2, 2), (1, 4, 6))
+    cells = kept_voxels(torch.tensor([3]), (1, 2, 2), (1, 4, 6))
     assert cells.nonzero().tolist() == [[0, 2, 0], [0, 2, 1], [0, 3, 0], [0, 3, 1]]
 
 

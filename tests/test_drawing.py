@@ -18,23 +18,23 @@ SHAPES = [(4, 3, 4, 2), (4, 1, 4, 4), (4, 3, 2, 2)]
 
 
 class Dropper(Linear):
-    """Takes every latent cell for a token and predicts those that are kept."""
+    """Takes every latent voxel for a token and predicts those that are kept."""
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
         whole = super().forward(latents, timesteps, labels)
         if kept is None:
             return whole
-        masks = [self.kept_cells(tuple(clip.shape[1:]), tokens) for clip, tokens in zip(latents, kept, strict=True)]  # type: ignore[arg-type]
+        masks = [self.kept_voxels(tuple(clip.shape[1:]), tokens) for clip, tokens in zip(latents, kept, strict=True)]  # type: ignore[arg-type]
         return [torch.where(mask, clip, torch.nan) for clip, mask in zip(whole, masks, strict=True)]
 
-    def kept_cells(self, shape: tuple[int, int, int], kept: Tensor) -> Tensor:
+    def kept_voxels(self, shape: tuple[int, int, int], kept: Tensor) -> Tensor:
         mask = torch.zeros(shape, dtype=torch.bool)
         mask.view(-1)[kept] = True
         return mask
 
 
 def drawer(policy: str, backbone: Any = None, **batching: Any) -> Drawer:
-    cell = tiny_cell(batching={"policy": policy, "cell_budget": 1000, **batching})
+    cell = tiny_cell(batching={"policy": policy, "voxel_budget": 1000, **batching})
     return Drawer(cell, mixed_set(SHAPES), backbone or Linear(), CPU)
 
 
@@ -96,9 +96,9 @@ def test_dropped_tokens_are_neither_predicted_nor_counted() -> None:
 
 
 def test_dropped_tokens_make_packs_hold_more() -> None:
-    few = drawer("pack", Dropper(), cell_budget=26, token_dropping={"kind": "constant", "rate": 0.5})
+    few = drawer("pack", Dropper(), voxel_budget=26, token_dropping={"kind": "constant", "rate": 0.5})
     assert [len(items) for items in few.stream.epoch(0)] == [3]
-    assert [len(items) for items in drawer("pack", cell_budget=26).stream.epoch(0)] == [1, 1, 1]  # of 24, 16 and 12 cells
+    assert [len(items) for items in drawer("pack", voxel_budget=26).stream.epoch(0)] == [1, 1, 1]  # of 24, 16 and 12 cells
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_a_backbone_that_cannot_drop_is_refused() -> None:
     ("batching", "message"),
     [
         ({"policy": "crop"}, "exactly one of batch_size"),
-        ({"policy": "crop", "batch_size": 2, "cell_budget": 2}, "exactly one of batch_size"),
-        ({"policy": "pack", "batch_size": 2}, "fills batches by latent cells"),
-        ({"policy": "pack", "cell_budget": 9, "buckets": [[1, 8, 8]]}, "belong to policy 'bucket'"),
-        ({"policy": "pad", "cell_budget": 9, "token_dropping": {"kind": "constant", "rate": 0.5}}, "needs policy 'pack'"),
-        ({"policy": "pack", "cell_budget": 9, "token_dropping": {"kind": "decreasing", "rate": 0.5}}, "got None with 'decreasing'"),
-        ({"policy": "pack", "cell_budget": 9, "token_dropping": {"kind": "constant", "rate": 1}}, "less than 1"),
+        ({"policy": "crop", "batch_size": 2, "voxel_budget": 2}, "exactly one of batch_size"),
+        ({"policy": "pack", "batch_size": 2}, "fills batches by latent voxels"),
+        ({"policy": "pack", "voxel_budget": 9, "buckets": [[1, 8, 8]]}, "belong to policy 'bucket'"),
+        ({"policy": "pad", "voxel_budget": 9, "token_dropping": {"kind": "constant", "rate": 0.5}}, "needs policy 'pack'"),
+        ({"policy": "pack", "voxel_budget": 9, "token_dropping": {"kind": "decreasing", "rate": 0.5}}, "got None with 'decreasing'"),
+        ({"policy": "pack", "voxel_budget": 9, "token_dropping": {"kind": "constant", "rate": 1}}, "less than 1"),
     ],
 )
 def test_bad_batching_is_an_error(batching: dict[str, Any], message: str) -> None:
@@ -145,14 +145,14 @@ def test_the_dit_trains_on_a_part_of_its_tokens(kind: str) -> None:
     backbone: Any = load_backbone("dit:DiT-XS/2{depth: 1}", SPEC)
     for weight in backbone.parameters():
         torch.nn.init.normal_(weight, std=0.05)
-    cell = tiny_cell(batching={"policy": "pack", "cell_budget": 60, "token_dropping": {"kind": kind, "rate": 0.5}})
+    cell = tiny_cell(batching={"policy": "pack", "voxel_budget": 60, "token_dropping": {"kind": kind, "rate": 0.5}})
     drawing = Drawer(cell, mixed_set([(4, 2, 4, 6), (4, 1, 2, 4), (4, 1, 4, 4)]), backbone, CPU)
     batch = drawing.stream.batch(0)
     drawn = drawing.draw(batch)
     assert len(batch.items) == 3 and drawn.kept is not None and drawn.mask is not None  # 72 cells, of which 60 have room
     assert int(drawn.mask.sum()) == drawn.num_values == 4 * 4 * sum(len(kept) for kept in drawn.kept)
     whole = backbone(drawn.latents, drawn.timesteps, drawn.labels, kept=drawn.kept)
-    cells = [backbone.kept_cells(shape, kept) for shape, kept in zip(drawn.shapes, drawn.kept, strict=True)]
+    cells = [backbone.kept_voxels(shape, kept) for shape, kept in zip(drawn.shapes, drawn.kept, strict=True)]
     squares = [(p - t)[:, own].square() for p, t, own in zip(whole, drawn.targets, cells, strict=True)]
     loss = drawn.loss(backbone)
     assert_close(loss, torch.cat(squares, dim=1).mean())

@@ -37,7 +37,7 @@ def test_native_clips_too_small_and_too_large_are_lost_by_name() -> None:
     fitted = fit([(4, 7, 20), (9, 32, 32), (1, 8, 8)], rules("pack"))
     assert [(lost.clip, lost.kind) for lost in fitted.lost] == [(0, "small"), (1, "large")]
     assert "7x20 pixels, smaller than one patch of 8x8" in fitted.lost[0].reason
-    assert "9x32x32, 2.2 times what batching.cell_budget holds" in fitted.lost[1].reason
+    assert "9x32x32, 2.2 times what batching.voxel_budget holds" in fitted.lost[1].reason
 
 
 def test_buckets_are_the_shapes_that_fill_batches_and_keep_most() -> None:
@@ -66,8 +66,8 @@ def test_images_and_videos_never_share_a_bucket() -> None:
     [
         ("bucket", {"buckets": ((4, 16, 16), (8, 16, 16))}, "bucket 8x16x16 stays empty"),
         ("bucket", {"buckets": ((4, 12, 16),)}, "multiples of 8 pixels"),
-        ("crop", {"max_pixels": 512}, "4x16x16 of crop is 2 times what batching.cell_budget holds"),
-        ("bucket", {"max_pixels": 512}, "no clip fits batching.cell_budget"),
+        ("crop", {"max_pixels": 512}, "4x16x16 of crop is 2 times what batching.voxel_budget holds"),
+        ("bucket", {"max_pixels": 512}, "no clip fits batching.voxel_budget"),
         ("pack", {"max_pixels": 512}, r"leaves no clip to train on: 3 are lost, clip 0 is 4x16x16"),
     ],
 )

@@ -142,7 +142,9 @@ POLICIES = [
 @pytest.mark.parametrize(("backbone", "batching"), POLICIES)
 def test_any_policy_trains_resumes_and_never_waits(tmp_path: Path, backbone: str, batching: dict[str, object], precision: str) -> None:
     data = mixed_set(MIXED * 4)
-    cell = tiny_cell(backbone=backbone, device="cuda", precision=precision, batching={"cell_budget": 256, **batching}, budget={"steps": 12})
+    cell = tiny_cell(
+        backbone=backbone, device="cuda", precision=precision, batching={"voxel_budget": 256, **batching}, budget={"steps": 12}
+    )
 
     def made() -> Trainer:
         torch.manual_seed(0)

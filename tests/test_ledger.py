@@ -13,7 +13,7 @@ SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_la
 
 def account(shapes: list[Shape], boxes: np.ndarray | None = None, one_shape: Shape = (4, 16, 16), **batching: object) -> Ledger:
     options = Batching.model_validate(batching)
-    pixels = 10**9 if options.cell_budget is None else options.cell_budget * 16
+    pixels = 10**9 if options.voxel_budget is None else options.voxel_budget * 16
     rules = Rules(policy=options.policy, one_shape=one_shape, multiple=8, max_pixels=pixels, buckets=options.buckets)
     return ledger(shapes, fit(shapes, rules), options, SPEC, seed=0, boxes=boxes)
 
@@ -35,30 +35,30 @@ def test_crop_by_hand() -> None:
 
 def test_pack_by_hand() -> None:
     # Latents of 2x4x4 = 32, 1x2x2 = 4 and 4x4x2 = 32 cells under a budget of 40: two packs, {32, 4} and {32}.
-    found = account([(2, 16, 16), (1, 9, 8), (4, 16, 15), (1, 7, 99), (9, 16, 16)], policy="pack", cell_budget=40)
+    found = account([(2, 16, 16), (1, 9, 8), (4, 16, 15), (1, 7, 99), (9, 16, 16)], policy="pack", voxel_budget=40)
     total = 512 + 72 + 960 + 693 + 2304
     assert found.pixels.used == pytest.approx((512 + 64 + 512) / total)
     assert found.pixels.cropped == pytest.approx((8 + 4 * 16 * 7) / total)
     assert found.pixels.small == pytest.approx(693 / total) and found.pixels.large == pytest.approx(2304 / total)
     assert found.room.clips == pytest.approx(68 / 80) and found.room.unfilled == pytest.approx(12 / 80) and found.room.padding == 0
-    assert (found.steps_per_epoch, found.cells_per_item) == (2, (4, 32, 32))
+    assert (found.steps_per_epoch, found.voxels_per_item) == (2, (4, 32, 32))
     assert len(found.losses) == 2
 
 
 def test_pad_by_hand() -> None:
-    found = account([(2, 16, 16), (1, 16, 8)], policy="pad", cell_budget=64)  # 32 and 8 cells, each in a room of 32
+    found = account([(2, 16, 16), (1, 16, 8)], policy="pad", voxel_budget=64)  # 32 and 8 cells, each in a room of 32
     assert (found.room.clips, found.room.padding, found.room.unfilled) == (40 / 64, 24 / 64, 0)
 
 
 def test_the_remainder_by_hand() -> None:
     # Five clips of 16 cells, two a batch: each epoch one waits. A shape that fills no batch is named.
-    found = account([(1, 16, 16)] * 5 + [(1, 8, 32)], policy="bucket", cell_budget=32, buckets=((1, 16, 16), (1, 8, 32)))
+    found = account([(1, 16, 16)] * 5 + [(1, 8, 32)], policy="bucket", voxel_budget=32, buckets=((1, 16, 16), (1, 8, 32)))
     total = 6 * 256
     assert found.pixels.remainder == pytest.approx(2 * 256 / total)
     assert found.pixels.used == pytest.approx(4 * 256 / total)
     assert found.clips_used == pytest.approx(4 / 6)
     assert found.losses == (
-        "bucket 1x8x32 has 1 items and a batch takes 2, so it is never trained on; lower batching.cell_budget or list other buckets",
+        "bucket 1x8x32 has 1 items and a batch takes 2, so it is never trained on; lower batching.voxel_budget or list other buckets",
     )
 
 
@@ -76,7 +76,7 @@ def test_the_subject_by_hand() -> None:
 def test_shares_add_up_to_one(policy: str) -> None:
     rng = np.random.default_rng(0)
     shapes: list[Shape] = [(int(rng.integers(1, 10)), int(rng.integers(5, 40)), int(rng.integers(5, 60))) for _ in range(300)]
-    found = account(shapes, policy=policy, cell_budget=256)
+    found = account(shapes, policy=policy, voxel_budget=256)
     assert sum(vars(found.pixels).values()) == pytest.approx(1, abs=1e-12)
     assert sum(vars(found.room).values()) == pytest.approx(1, abs=1e-12)
     assert min(*vars(found.pixels).values(), *vars(found.room).values()) >= 0

@@ -188,7 +188,15 @@ def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str],
 
 
 def test_an_override_that_included_cells_would_undo_is_refused() -> None:
-    for override in ("batching.policy=pack", "batching={policy: pack, cell_budget: 9}", "backbone=[dit:DiT-XS/2]"):
+    for override in ("batching.policy=pack", "batching={policy: pack, voxel_budget: 9}", "backbone=[dit:DiT-XS/2]"):
         with pytest.raises(MatrixError, match=r"have their own '(batching\.policy|backbone)', which would win"):
             load_study("shapes", [override])
-    assert len(load_study("shapes", ["batching.cell_budget=2000"]).cells) == 18
+    assert len(load_study("shapes", ["batching.voxel_budget=2000"]).cells) == 18
+
+
+@pytest.mark.parametrize(
+    ("override", "now"), [("batching.cell_budget=100", "'voxel_budget' now"), ("budget.latent_cells=100", "'latent_voxels' now")]
+)
+def test_old_words_are_told_the_new_ones(override: str, now: str) -> None:
+    with pytest.raises(MatrixError, match=now):
+        load_study("shapes", [override])

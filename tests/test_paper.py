@@ -7,7 +7,7 @@ from bench.backbone import find_factory, load_backbone
 from bench.shapes import LatentSpec
 from bench.study.matrix import Study, load_study
 
-# Stable Diffusion's autoencoder: four channels, one latent cell for 8x8 pixels. UCF-101 has 101 classes.
+# Stable Diffusion's autoencoder: four channels, one latent voxel for 8x8 pixels. UCF-101 has 101 classes.
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=101)
 
 

@@ -20,7 +20,7 @@ from bench.commands.profile.fit import CLOSE
 from bench.commands.profile.result import AXES, PHASES, ProfileResult, Timing
 from bench.commands.profile.tables import all_tables, costs
 from bench.meters.flops import count_flops
-from bench.shapes import LatentSpec, Shape, check_divisible, num_cells, parse_shape
+from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels, parse_shape
 from bench.training.predict import Predictor
 from bench.training.step import Point
 
@@ -42,7 +42,7 @@ class Cells(nn.Module):
         return list(self.layers(torch.stack(latents).movedim(1, -1)).movedim(-1, 1))
 
     def num_tokens(self, shape: Shape) -> int:
-        return num_cells(shape)
+        return num_voxels(shape)
 
     def check(self, shape: Shape) -> None:
         check_divisible("Cells", shape, (2, 4, 4))

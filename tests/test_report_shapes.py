@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from report_factory import LEDGER, MIXED, grid_cell, pair, record, shapes_record, study, write_run
+from report_factory import LEDGER, MIXED, grid_point, pair, record, shapes_record, study, write_run
 
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, save_frames
-from bench.records.store import Canary, GridCell, Record
+from bench.records.store import Canary, GridPoint, Record
 from bench.report import build
 from bench.report.grid import envelope, shape_figures, shape_map
 from bench.report.grid.shape_map import ShapeMap, shape_text
@@ -28,7 +28,7 @@ UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 SQUARE, WIDE, WIDER, LONG, IMAGE = (8, 16, 16), (8, 16, 32), (8, 16, 48), (16, 16, 16), (1, 16, 16)
 
 
-def one(grid: list[GridCell], policy: str = "pack", seed: int = 0, **changes: Any) -> Record:
+def one(grid: list[GridPoint], policy: str = "pack", seed: int = 0, **changes: Any) -> Record:
     return shapes_record(DIT, policy, seed, {"fd_random3d@64": 3.0}, grid=grid, **changes)
 
 
@@ -47,21 +47,23 @@ def only(grid: ShapeMap) -> envelope.Envelope:
 
 
 def test_values_are_floors_and_means_over_seeds(tmp_path: Path) -> None:
-    grid = grid_of(tmp_path, one([grid_cell(SQUARE, "trained", 2.0, 0.5)], seed=0), one([grid_cell(SQUARE, "trained", 4.0, 0.75)], seed=1))
+    grid = grid_of(
+        tmp_path, one([grid_point(SQUARE, "trained", 2.0, 0.5)], seed=0), one([grid_point(SQUARE, "trained", 4.0, 0.75)], seed=1)
+    )
     spot = grid.spots["DiT-XS/2 pack", SQUARE]
     assert (spot.place, spot.floors, spot.whole, spot.missing) == ("trained", 3.0, 0.625, None)
 
 
 def test_shapes_stand_by_place_and_size(tmp_path: Path) -> None:
     places = {WIDER: "in range", IMAGE: "out of range", WIDE: "trained", SQUARE: "trained"}
-    crop = one([grid_cell(shape, "out of range", 9.0) for shape in places], policy="crop")
-    grid = grid_of(tmp_path, crop, one([grid_cell(shape, place, 2.0) for shape, place in places.items()]))
+    crop = one([grid_point(shape, "out of range", 9.0) for shape in places], policy="crop")
+    grid = grid_of(tmp_path, crop, one([grid_point(shape, place, 2.0) for shape, place in places.items()]))
     assert grid.shapes == (SQUARE, WIDE, WIDER, IMAGE)
     assert grid.spots["DiT-XS/2 crop", SQUARE].place == "out of range"
 
 
 def test_short_shapes_have_the_distance_they_have(tmp_path: Path) -> None:
-    grid = grid_of(tmp_path, one([grid_cell(SQUARE, "trained", 2.0), grid_cell(IMAGE, "trained", 1.2, name="fd_frame@16")]))
+    grid = grid_of(tmp_path, one([grid_point(SQUARE, "trained", 2.0), grid_point(IMAGE, "trained", 1.2, name="fd_frame@16")]))
     assert grid.measures == {SQUARE: "fd_random3d@16", IMAGE: "fd_frame@16"}
     build([tmp_path / "invented"], tmp_path)
     picture = (tmp_path / "pictures" / "shapes.svg").read_text(encoding="utf-8")
@@ -70,9 +72,9 @@ def test_short_shapes_have_the_distance_they_have(tmp_path: Path) -> None:
 
 
 def test_holes_have_their_reason(tmp_path: Path) -> None:
-    hole = GridCell(shape=LONG, place="out of range", reason="DiT needs <b>8</b> frames")
+    hole = GridPoint(shape=LONG, place="out of range", reason="DiT needs <b>8</b> frames")
     failed = one([], policy="bucket", status="oom", reason="CUDA out of memory", measurements=[], training=None)
-    partial = [one([grid_cell(SQUARE, "trained", 2.0), hole], seed=0), one([], seed=1, status="timeout", reason="late")]
+    partial = [one([grid_point(SQUARE, "trained", 2.0), hole], seed=0), one([], seed=1, status="timeout", reason="late")]
     grid = grid_of(tmp_path, failed, *partial)
     assert grid.spots["DiT-XS/2 bucket", SQUARE].missing == "seed 0: oom"
     assert grid.spots["DiT-XS/2 pack", SQUARE].missing == "seed 1: timeout"
@@ -87,22 +89,22 @@ def test_holes_have_their_reason(tmp_path: Path) -> None:
 
 
 def test_distances_of_two_protocols_do_not_stand_side_by_side(tmp_path: Path) -> None:
-    other = grid_cell(SQUARE, "trained", 2.0)
+    other = grid_point(SQUARE, "trained", 2.0)
     other = other.model_copy(update={"measurements": [m.model_copy(update={"protocol_fingerprint": "z"}) for m in other.measurements]})
-    grid = grid_of(tmp_path, one([other], policy="crop"), one([grid_cell(SQUARE, "trained", 2.0)]))
+    grid = grid_of(tmp_path, one([other], policy="crop"), one([grid_point(SQUARE, "trained", 2.0)]))
     assert {spot.floors for spot in grid.spots.values()} == {None}
     assert "one protocol" in str(grid.spots["DiT-XS/2 pack", SQUARE].missing)
 
 
 def test_a_distance_without_a_floor_above_0_is_no_value(tmp_path: Path) -> None:
-    bare = grid_cell(SQUARE, "trained", 2.0)
+    bare = grid_point(SQUARE, "trained", 2.0)
     zero = [m.model_copy(update={"value": 0.0}) if m.subject == "real" else m for m in bare.measurements]
     grid = grid_of(tmp_path, one([bare.model_copy(update={"measurements": zero})]))
     assert grid.spots["DiT-XS/2 pack", SQUARE].floors is None
 
 
 def test_grid_table_has_raw_values(tmp_path: Path) -> None:
-    build([write_run(tmp_path, [one([grid_cell(SQUARE, "trained", 2.5, 0.5), grid_cell(WIDER, "out of range", 9.0, 0.25)])])], tmp_path)
+    build([write_run(tmp_path, [one([grid_point(SQUARE, "trained", 2.5, 0.5), grid_point(WIDER, "out of range", 9.0, 0.25)])])], tmp_path)
     table = pd.read_csv(tmp_path / "tables" / "shapes.csv")
     assert table["distance over floor"].tolist() == [2.5, 9.0]
     assert table["subject whole"].tolist() == [0.5, 0.25]
@@ -111,8 +113,8 @@ def test_grid_table_has_raw_values(tmp_path: Path) -> None:
 
 
 def test_heat_map_parts_the_places_and_prints_every_value(tmp_path: Path) -> None:
-    cells = [grid_cell(SQUARE, "trained", 2.0), grid_cell(WIDE, "in range", 3.0), grid_cell((8, 24, 24), "in range", 4.0)]
-    grid = grid_of(tmp_path, one([*cells, grid_cell(WIDER, "out of range", 9.0)]))
+    cells = [grid_point(SQUARE, "trained", 2.0), grid_point(WIDE, "in range", 3.0), grid_point((8, 24, 24), "in range", 4.0)]
+    grid = grid_of(tmp_path, one([*cells, grid_point(WIDER, "out of range", 9.0)]))
     axes = Figure().subplots()
     shown = shape_figures._Map(title="", value=lambda spot: spot.floors, text=str, strength=lambda value: value / 9)
     places = shape_figures._heat_map(axes, grid, shown)
@@ -139,13 +141,13 @@ def test_envelope_by_hand(tmp_path: Path) -> None:
         tmp_path,
         one(
             [
-                grid_cell(SQUARE, "trained", 3.0, 0.9),
-                grid_cell(WIDE, "trained", 6.0, 0.7),
-                grid_cell((8, 32, 16), "trained", 4.0, 0.8),
-                grid_cell((8, 24, 24), "in range", 8.0, 0.72),  # exactly at both bars
-                grid_cell(WIDER, "out of range", 8.1, 0.9),
-                grid_cell(LONG, "out of range", 2.0, 0.71),
-                grid_cell((8, 8, 8), "out of range", 2.0, 0.8),
+                grid_point(SQUARE, "trained", 3.0, 0.9),
+                grid_point(WIDE, "trained", 6.0, 0.7),
+                grid_point((8, 32, 16), "trained", 4.0, 0.8),
+                grid_point((8, 24, 24), "in range", 8.0, 0.72),  # exactly at both bars
+                grid_point(WIDER, "out of range", 8.1, 0.9),
+                grid_point(LONG, "out of range", 2.0, 0.71),
+                grid_point((8, 8, 8), "out of range", 2.0, 0.8),
             ]
         ),
     )
@@ -162,7 +164,7 @@ def test_envelope_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_grid_without_a_trained_shape_takes_the_best(tmp_path: Path) -> None:
-    grid = grid_of(tmp_path, one([grid_cell(WIDE, "in range", 6.0, 0.5), grid_cell(WIDER, "out of range", 13.0, 0.9)]))
+    grid = grid_of(tmp_path, one([grid_point(WIDE, "in range", 6.0, 0.5), grid_point(WIDER, "out of range", 13.0, 0.9)]))
     found = only(grid)
     assert found.bars == {"fd_random3d@16": 12.0}
     assert found.whole_bar == pytest.approx(0.81)
@@ -172,15 +174,15 @@ def test_a_grid_without_a_trained_shape_takes_the_best(tmp_path: Path) -> None:
 
 def test_each_distance_has_its_own_bar(tmp_path: Path) -> None:
     """1.9 floors of single frames beside a trained 0.9 is beyond, though 1.9 floors of the other distance would hold."""
-    frames = [grid_cell((1, 16, 32), "trained", 0.9, name="fd_frame@16"), grid_cell(IMAGE, "in range", 1.9, name="fd_frame@16")]
-    found = only(grid_of(tmp_path, one([grid_cell(SQUARE, "trained", 8.0), grid_cell(WIDE, "in range", 9.0), *frames])))
+    frames = [grid_point((1, 16, 32), "trained", 0.9, name="fd_frame@16"), grid_point(IMAGE, "in range", 1.9, name="fd_frame@16")]
+    found = only(grid_of(tmp_path, one([grid_point(SQUARE, "trained", 8.0), grid_point(WIDE, "in range", 9.0), *frames])))
     assert found.bars == {"fd_random3d@16": 16.0, "fd_frame@16": 1.8}
     assert dict(found.breaks) == {IMAGE: f"2.1{TIMES}"}
 
 
 def test_a_hole_neither_holds_nor_breaks(tmp_path: Path) -> None:
-    hole = GridCell(shape=LONG, place="out of range", reason="too long")
-    grid = grid_of(tmp_path, one([grid_cell(SQUARE, "trained", 3.0), hole]))
+    hole = GridPoint(shape=LONG, place="out of range", reason="too long")
+    grid = grid_of(tmp_path, one([grid_point(SQUARE, "trained", 3.0), hole]))
     assert only(grid).unknown == ((LONG, "seed 0: too long"),)
     assert envelope.held_text(grid).endswith("at 0 of 0.")
     assert envelope.envelope_table(grid).rows[0][-1] == shape_text(LONG)
@@ -188,7 +190,7 @@ def test_a_hole_neither_holds_nor_breaks(tmp_path: Path) -> None:
 
 def test_an_untrusted_contender_has_no_envelope(tmp_path: Path) -> None:
     canaries = [Canary(name="resumed equals uninterrupted", passed=False, detail="0.3")]
-    assert envelope.envelopes(grid_of(tmp_path, one([grid_cell(SQUARE, "trained", 3.0)], canaries=canaries))) == []
+    assert envelope.envelopes(grid_of(tmp_path, one([grid_point(SQUARE, "trained", 3.0)], canaries=canaries))) == []
 
 
 # --- the ledger
@@ -242,8 +244,8 @@ def test_titles_and_setting_of_mixed_data(tmp_path: Path) -> None:
     assert text.startswith(
         "UNet-XS under crop and pad; DiT-XS/2 under crop and pack, 1 seed each; worlds, clips of 3 shapes from 1x48x24 to "
     )
-    assert "10x24x48 (frames, height, width); crops are 10x24x24; at most 4,320 latent cells a batch" in text
-    assert "budget 2,000,000 latent cells of training clips" in text
+    assert "10x24x48 (frames, height, width); crops are 10x24x24; at most 4,320 latent voxels a batch" in text
+    assert "budget 2,000,000 latent voxels of training clips" in text
 
 
 def test_titles_and_setting_of_one_shape_are_as_ever(tmp_path: Path) -> None:
@@ -267,13 +269,13 @@ def test_measurements_of_composition_and_their_directions() -> None:
         found = metrics.find(name)
         assert (found.group, found.axis, found.distance) == ("quality", True, False), name
     assert metrics.find("subject_whole_rate").scale == "fraction"
-    assert metrics.find(metrics.BUDGETS["latent_cells"]).title == "Latent cells of the clips drawn in training"
+    assert metrics.find(metrics.BUDGETS["latent_voxels"]).title == "Latent voxels of the clips drawn in training"
 
 
-def test_latent_cells_of_the_budget_are_no_axis_to_win(tmp_path: Path) -> None:
+def test_latent_voxels_of_the_budget_are_no_axis_to_win(tmp_path: Path) -> None:
     values: dict[tuple[str, str], list[float]] = {(UNET, "crop"): [3.0], (DIT, "crop"): [2.0]}
-    run = load_run(write_run(tmp_path, study(values, "train_latent_cells")))
-    (row,) = [row for row in compare.compare(run) if row.name == "train_latent_cells"]
+    run = load_run(write_run(tmp_path, study(values, "train_latent_voxels")))
+    (row,) = [row for row in compare.compare(run) if row.name == "train_latent_voxels"]
     assert row.verdict is not None
     assert (row.verdict.outcome, row.verdict.reason) == ("matched", "fixed by the budget")
 

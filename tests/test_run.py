@@ -80,7 +80,7 @@ def test_records_hold_everything_measured(finished: Path) -> None:
                 assert (name_, subject) in names
         for name_ in (
             "train_clips_per_s",
-            "sample_cells_per_s",
+            "sample_voxels_per_s",
             "peak_storage_bytes",
             "peak_rss_bytes",
             "num_params",
@@ -112,7 +112,7 @@ def test_rates_are_two_totals_over_one_window(finished: Path) -> None:
 
     assert value("train_clips_per_s") == pytest.approx(clips_per_s)
     assert value("train_frames_per_s") == pytest.approx(4 * clips_per_s)
-    assert value("train_cells_per_s") == pytest.approx(4 * 4 * 4 * clips_per_s)
+    assert value("train_voxels_per_s") == pytest.approx(4 * 4 * 4 * clips_per_s)
     assert value("train_tflop_per_s") == pytest.approx(3 * value("flops_per_clip") * clips_per_s / 1e12)
     assert value("sample_clips_per_s") == pytest.approx(4 / sum(sampling.batch_time_s))
     assert value("sample_tflop_per_s") == pytest.approx(2 * value("flops_per_clip") * value("sample_clips_per_s") / 1e12)

@@ -20,7 +20,7 @@ def matrix(folder: Path, **batching: object) -> Path:
     defaults = cell_fields()
     del defaults["backbone"]
     defaults["data"] |= {"shapes": SHAPES, "num_train": 24, "num_val": 8, "num_test": 8, "margin": 0.06, "radius": [0.2, 0.25]}
-    defaults |= {"batching": {"cell_budget": 160, **batching}, "budget": {"steps": 4}}
+    defaults |= {"batching": {"voxel_budget": 160, **batching}, "budget": {"steps": 4}}
     defaults["evaluation"] = {"extractors": ["random3d"], "num_samples": 8, "grid": GRID, "grid_samples": 3}
     include = [{"backbone": name, "batching.policy": policy} for name, policies in POLICIES.values() for policy in policies]
     return write_matrix(folder, axes={}, include=include, defaults=defaults)
@@ -119,9 +119,9 @@ def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["batching.policy=[pack]"], "mixes shapes in a batch, 'baselines:UNet-XS' takes one at a time; use 'bucket' or 'pad'"),
-        (["batching.cell_budget=32"], "4x16x16 of crop is 2 times what batching.cell_budget holds"),
+        (["batching.voxel_budget=32"], "4x16x16 of crop is 2 times what batching.voxel_budget holds"),
         (["batching={batch_size: 2, policy: crop}"], "batch_size 2 is for data of one shape, and this has several"),
-        (["batching.policy=[bucket]", "batching.buckets=[[4,16,16],[4,40,40]]", "batching.cell_budget=400"], "bucket 4x40x40 stays empty"),
+        (["batching.policy=[bucket]", "batching.buckets=[[4,16,16],[4,40,40]]", "batching.voxel_budget=400"], "bucket 4x40x40 stays empty"),
     ],
 )
 def test_what_a_policy_cannot_do_is_said_before_training(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -129,7 +129,7 @@ def test_what_a_policy_cannot_do_is_said_before_training(tmp_path: Path, overrid
     data = (
         "data={source: worlds, num_frames: 4, height: 16, width: 16, num_train: 8, num_val: 4, num_test: 4, shapes: [[4,16,16],[4,16,32]]}"
     )
-    done = command("run", path, data, "batching={cell_budget: 96}", *overrides, "--results", tmp_path / "results")
+    done = command("run", path, data, "batching={voxel_budget: 96}", *overrides, "--results", tmp_path / "results")
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()[-1]) < 400

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch
-from bench.shapes import num_cells
+from bench.shapes import num_voxels
 from bench.training.trainer import CURVE_FRACTIONS, Diverged, Interrupted
 from tests.tiny import latent_set, linear_trainer, mixed_set, tiny_cell
 
@@ -80,7 +80,7 @@ def test_damaged_checkpoints_are_an_error_that_names_the_file(tmp_path: Path, da
     ("budget", "steps"),
     [
         ({"steps": 3}, 3),
-        ({"latent_cells": 3 * 24 * 2}, 3),
+        ({"latent_voxels": 3 * 24 * 2}, 3),
         ({"samples": 5}, 3),
         ({"train_flops": 3 * 1000 * 2 * 4.0}, 4),
         ({"seconds": 1e-9}, 1),
@@ -96,7 +96,7 @@ MIXED = [(4, 3, 4, 2), (4, 1, 4, 4), (4, 3, 2, 2), (4, 2, 4, 2)]
 
 @pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
 def test_any_policy_resumes_in_the_middle_of_an_epoch_bit_for_bit(tmp_path: Path, policy: str) -> None:
-    cell = tiny_cell(budget={"steps": 9}, batching={"policy": policy, "cell_budget": 48})
+    cell = tiny_cell(budget={"steps": 9}, batching={"policy": policy, "voxel_budget": 48})
     options = {"train": mixed_set(MIXED * 3), "val": mixed_set(MIXED, seed=1)}
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -115,18 +115,18 @@ def test_any_policy_resumes_in_the_middle_of_an_epoch_bit_for_bit(tmp_path: Path
 
 
 def test_work_of_a_step_by_hand(tmp_path: Path) -> None:
-    cell = tiny_cell(budget={"steps": 1}, batching={"policy": "pad", "cell_budget": 96})
+    cell = tiny_cell(budget={"steps": 1}, batching={"policy": "pad", "voxel_budget": 96})
     data = mixed_set([(4, 3, 4, 2), (4, 1, 4, 4)])
-    trainer = linear_trainer(cell, tmp_path, train=data, val=data, flops_of=lambda shape: 10 * num_cells(shape))
+    trainer = linear_trainer(cell, tmp_path, train=data, val=data, flops_of=lambda shape: 10 * num_voxels(shape))
     training = trainer.train()
-    assert training.step_work == [(2, 4, 24 + 16, 24 + 16, 10 * 2 * 48)]  # FLOPs count the padding, latent cells do not
-    assert (trainer.state.num_cells, trainer.state.forward_flops) == (40, 960)
+    assert training.step_work == [(2, 4, 24 + 16, 24 + 16, 10 * 2 * 48)]  # FLOPs count the padding, latent voxels do not
+    assert (trainer.state.num_voxels, trainer.state.forward_flops) == (40, 960)
 
 
 def test_the_validation_loss_does_not_depend_on_batches(tmp_path: Path) -> None:
     val = mixed_set(MIXED * 3, seed=1)
     losses = [
-        linear_trainer(tiny_cell(batching={"policy": "pack", "cell_budget": budget}), tmp_path, train=val, val=val).validate(12)
+        linear_trainer(tiny_cell(batching={"policy": "pack", "voxel_budget": budget}), tmp_path, train=val, val=val).validate(12)
         for budget in (24, 1000)
     ]
     assert_close(*losses, rtol=1e-6, atol=0)

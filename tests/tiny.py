@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.data.latents.latents import LatentSet
 from bench.data.ragged import Ragged
-from bench.shapes import LatentSpec, Shape, num_cells
+from bench.shapes import LatentSpec, Shape, num_voxels
 from bench.study.cell import Cell
 from bench.training.trainer import Trainer
 
@@ -55,7 +55,7 @@ class Linear(nn.Module):
         return outputs
 
     def num_tokens(self, shape: Shape) -> int:
-        return num_cells(shape)
+        return num_voxels(shape)
 
     def check(self, shape: Shape) -> None:
         return None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbone import check_field, tuples
-from bench.shapes import LatentSpec, Shape, check_divisible, num_cells
+from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels
 
 if TYPE_CHECKING:
     from baselines.diffusers_zoo.model import DiffusersBackbone
@@ -65,7 +65,7 @@ def levels(fields: Fields) -> Shape:
 
 
 def patch(fields: Fields) -> Shape:
-    """Latent cells per token, in the classes that give them in one or in two fields."""
+    """Latent voxels per token, in the classes that give them in one or in two fields."""
     size = fields["patch_size"]
     frames, height, columns = size if isinstance(size, tuple) else (fields.get("patch_size_t") or 1, size, size)
     return frames, height, columns
@@ -295,10 +295,10 @@ class ZooConfig:
                 raise ValueError(f"{self.name} has positions for latent {axis} up to {most}, got {size} (latents {shape})")
 
     def num_tokens(self, shape: Shape) -> int:
-        """Patches of a transformer, latent cells of a U-Net, for one clip of latents (T, H, W)."""
+        """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
         if self.described.divisors is levels:
-            return num_cells(shape)
-        return num_cells(shape) // math.prod(self.divisors)
+            return num_voxels(shape)
+        return num_voxels(shape) // math.prod(self.divisors)
 
     def __call__(self, spec: LatentSpec) -> DiffusersBackbone:
         """The model for this latent space, freshly initialised from torch's global generator."""

@@ -31,7 +31,7 @@ class Inputs:
     context: Tensor  # (B, 2, context width)
     pooled: Tensor | None  # (B, pooled width)
     positions: Any  # what POSITIONS made for this shape
-    strides: Shape  # frames and pixels of a latent cell
+    strides: Shape  # frames and pixels of a latent voxel
 
 
 def plain(model: Any, inputs: Inputs) -> Tensor:

@@ -90,7 +90,7 @@ class DiffusersBackbone(nn.Module):
         return self._positions[1]
 
     def num_tokens(self, shape: Shape) -> int:
-        """Patches of a transformer, latent cells of a U-Net, for one clip of latents (T, H, W)."""
+        """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
         return self.config.num_tokens(shape)
 
     def check(self, shape: Shape) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 from bench.data.policy.batches import pack_greedily
 from bench.shapes import Shape
 
-SIDES = (8, 32)  # least and most latent cells of a side, even
+SIDES = (8, 32)  # least and most latent voxels of a side, even
 MOST_ASPECT = 3.0  # and as much the other way
-TOKEN_CELLS = 4
+TOKEN_VOXELS = 4
 
 
 def num_tokens(shape: Shape) -> int:
     """Tokens of one clip."""
-    return math.prod(shape) // TOKEN_CELLS
+    return math.prod(shape) // TOKEN_VOXELS
 
 
 def draw_clips(num: int, *, max_frames: int = 8, seed: int = 0) -> list[Shape]:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from bench.records.environment import Environment
 from bench.study.cell import PROTOCOL_VERSION, Cell, Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
 FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
@@ -40,9 +40,9 @@ class Measurement(Frozen):
     invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
 
 
-# Counts of a step or of a batch of samples: latent cells are those trained on, neither padding nor dropped tokens; FLOPs are forward
+# Counts of a step or of a batch of samples: latent voxels are those trained on, neither padding nor dropped tokens; FLOPs are forward
 # ones and count padding.
-WORK = ("clips", "frames", "latent_cells", "tokens", "flops")
+WORK = ("clips", "frames", "latent_voxels", "tokens", "flops")
 
 
 class Training(Frozen):
@@ -78,7 +78,7 @@ class Sampling(Frozen):
     warmup_time_s: float
 
 
-class GridCell(Frozen):
+class GridPoint(Frozen):
     """What samples are worth at one shape, trained on or not."""
 
     shape: tuple[int, int, int]  # (T, H, W) in pixels
@@ -119,7 +119,7 @@ class Record(Frozen):
     sampling: Sampling | None = None
     time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process
     measurements: list[Measurement] = Field(default_factory=list)
-    grid: list[GridCell] = Field(default_factory=list)  # of the shape grid
+    grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
     ledger: dict[str, Any] = Field(
         default_factory=dict
     )  # what the batching policy makes of the training clips: bench/data/policy/ledger.py

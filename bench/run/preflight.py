@@ -15,7 +15,7 @@ from bench.meters.flops import count_flops
 from bench.run import stages as stages_of
 from bench.run.contender import num_params, pick_device
 from bench.run.launch import Job
-from bench.shapes import LatentSpec, num_cells
+from bench.shapes import LatentSpec, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Match, check_policy, latent_spec
 
@@ -61,7 +61,7 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
     """Bytes of the latents that the cell trains and is judged on. ValueError for a shape or a policy that its backbone cannot do."""
     check_policy(cell, backbone)
-    if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_cells"):
+    if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):
         raise ValueError(
             f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it"
         )
@@ -69,7 +69,7 @@ def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> 
     shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
     for shape in dict.fromkeys(shapes):
         backbone.check(shape)
-    return 4 * spec.latent_channels * sum(map(num_cells, shapes))
+    return 4 * spec.latent_channels * sum(map(num_voxels, shapes))
 
 
 def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:

@@ -20,7 +20,7 @@ from bench.run import stages as stages_of
 from bench.run.contender import INPUTS, build_backbone, inputs_of, pick_device
 from bench.run.launch import Job
 from bench.run.stages import Stages
-from bench.shapes import LatentSpec, Shape, num_cells
+from bench.shapes import LatentSpec, Shape, num_voxels
 from bench.study.cell import Cell
 from bench.training.sampling import Samples, sample
 
@@ -116,6 +116,6 @@ def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], i
     """One pass over all samples in the fields of WORK."""
     shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in samples.latents]
     times = Counter(shapes)
-    cells, tokens = (sum(num * count(shape) for shape, num in times.items()) for count in (num_cells, backbone.num_tokens))
+    cells, tokens = (sum(num * count(shape) for shape, num in times.items()) for count in (num_voxels, backbone.num_tokens))
     flops = sum(num * flops_of(shape) for shape, num in times.items())
     return len(shapes), sum(shape[0] for shape in shapes), cells, tokens, flops

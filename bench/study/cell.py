@@ -15,7 +15,7 @@ from bench.data.source import SourceConfig, load_config
 from bench.shapes import Shape
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MIN_FEATURES = 2  # a covariance needs two clips
 
@@ -53,17 +53,17 @@ class Batching(Frozen):
 
     policy: Literal["crop", "bucket", "pack", "pad"] = "crop"
     batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
-    cell_budget: int | None = Field(None, ge=1)  # most latent cells (T x H x W) in one, padding included; the unit all backbones share
+    voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
     side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
     token_dropping: TokenDropping | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.batch_size is None) == (self.cell_budget is None):
-            raise ValueError("batching needs exactly one of batch_size, for data of one shape, and cell_budget, in latent cells")
-        if self.policy != "crop" and self.cell_budget is None:
-            raise ValueError(f"batching.policy {self.policy!r} fills batches by latent cells; give cell_budget in place of batch_size")
+        if (self.batch_size is None) == (self.voxel_budget is None):
+            raise ValueError("batching needs exactly one of batch_size, for data of one shape, and voxel_budget, in latent voxels")
+        if self.policy != "crop" and self.voxel_budget is None:
+            raise ValueError(f"batching.policy {self.policy!r} fills batches by latent voxels; give voxel_budget in place of batch_size")
         if self.buckets and self.policy != "bucket":
             raise ValueError(f"batching.buckets belong to policy 'bucket', got policy {self.policy!r}; remove them")
         if self.token_dropping is not None and self.policy != "pack":
@@ -76,7 +76,7 @@ class TrainedAutoencoder(Frozen):
 
     kind: Literal["trained"]
     latent_channels: int = Field(4, ge=1)
-    spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent cell; the first factor of 2 is a pixel unshuffle
+    spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent voxel; the first factor of 2 is a pixel unshuffle
     width: int = Field(64, ge=8)  # channels of every convolution
     num_steps: int = Field(ge=1)
     batch_size: int = Field(64, ge=1)  # frames
@@ -120,7 +120,7 @@ class Budget(Frozen):
 
     steps: int | None = Field(None, ge=1)  # optimiser steps
     samples: int | None = Field(None, ge=1)  # clips drawn
-    latent_cells: int | None = Field(None, ge=1)  # T x H x W of every drawn clip, padding not counted
+    latent_voxels: int | None = Field(None, ge=1)  # T x H x W of every drawn clip, padding not counted
     train_flops: float | None = Field(None, gt=0)  # 3 x forward FLOPs of every drawn clip, padding counted
     seconds: float | None = Field(None, gt=0)  # wall clock of the training loop, warm-up steps included
 
@@ -204,7 +204,7 @@ class Cell(Frozen):
             raise ValueError(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
         if self.data.mixed and self.batching.batch_size is not None:
             raise ValueError(
-                f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.cell_budget"
+                f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"
             )
         if self.evaluation.num_samples > min(self.data.num_val, self.data.num_test):
             raise ValueError(

@@ -22,6 +22,7 @@ from bench.shapes import LatentSpec
 from bench.study.cell import Cell, Frozen, content_hash, flatten
 
 MATRICES = Path(__file__).parent / "matrices"
+RENAMED = {"cell_budget": "voxel_budget", "latent_cells": "latent_voxels"}  # fields of older matrices -> their names now
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 
 
@@ -180,6 +181,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             known = _fields_at(model, item["loc"][:-1])
             near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+            if (renamed := RENAMED.get(str(item["loc"][-1]))) in known:
+                hint = f"it is called {renamed!r} now"
             parts.append(f"unknown field {location!r}; {hint}")
         elif item["type"] == "missing":
             parts.append(f"field {location!r} is missing")

@@ -16,7 +16,7 @@ from bench.data.latents.latents import LatentSet
 from bench.data.seeds import stream_seed
 from bench.meters.storage import optimizer_state
 from bench.records.store import Canary
-from bench.shapes import LatentSpec, Shape, num_cells
+from bench.shapes import LatentSpec, Shape, num_voxels
 from bench.study.cell import Batching, Budget, Cell
 from bench.training.objective import draw_noise
 from bench.training.trainer import Interrupted, Trainer
@@ -65,7 +65,7 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     optimizer = cell.optimizer.model_copy(update={"warmup_steps": 0})  # steps large enough to tell
     batching = Batching(batch_size=2)
     if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
-        batching = cell.batching.model_copy(update={"cell_budget": max(map(num_cells, train.shapes))})
+        batching = cell.batching.model_copy(update={"voxel_budget": max(map(num_voxels, train.shapes))})
     small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer})
     few = LatentSet(latents=val.latents[:2], labels=None if val.labels is None else val.labels[:2], null_label=val.null_label)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch, BatchStream
 from bench.data.seeds import stream_seed
-from bench.shapes import Shape, bounding_shape, num_cells
+from bench.shapes import Shape, bounding_shape, num_voxels
 from bench.study.cell import Cell, TokenDropping
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 
@@ -41,23 +41,23 @@ class Drawn:
     def work(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
         """The step in the fields of `WORK` of records. A clip that drops tokens has the FLOPs of those that stay, in proportion."""
         shapes = self.shapes
-        cells, tokens = [num_cells(shape) for shape in shapes], [num_tokens(shape) for shape in shapes]
+        voxels, tokens = [num_voxels(shape) for shape in shapes], [num_tokens(shape) for shape in shapes]
         flops = [flops_of((clip.shape[1], clip.shape[2], clip.shape[3])) for clip in self.latents]
         if self.kept is not None:
             kept = [len(each) for each in self.kept]
-            cells = [num * stay // whole for num, stay, whole in zip(cells, kept, tokens, strict=True)]
+            voxels = [num * stay // whole for num, stay, whole in zip(voxels, kept, tokens, strict=True)]
             flops = [num * stay // whole for num, stay, whole in zip(flops, kept, tokens, strict=True)]
             tokens = kept
-        return len(shapes), sum(shape[0] for shape in shapes), sum(cells), sum(tokens), sum(flops)
+        return len(shapes), sum(shape[0] for shape in shapes), sum(voxels), sum(tokens), sum(flops)
 
     def loss(self, backbone: Any) -> Tensor:
-        """Mean squared error over all latent cells of the step.
+        """Mean squared error over all latent voxels of the step.
 
-        Not over clips: a full batch of images and one of videos have equally many cells, and so a cell weighs the same whether its
+        Not over clips: a full batch of images and one of videos have equally many voxels, and so a voxel weighs the same whether its
         policy keeps images and videos apart or mixes them.
         """
         if self.mask is not None:
-            # By `where` and not by an index: how many cells an index picks would have to be asked of the device.
+            # By `where` and not by an index: how many voxels an index picks would have to be asked of the device.
             found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
             return torch.where(self.mask, found, 0).square().sum() / self.num_values
         predictions = backbone(self.latents, self.timesteps, self.labels)
@@ -73,8 +73,8 @@ class Drawer:
         self.path = PATHS[cell.objective.name]
         dropping = cell.batching.token_dropping
         self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None
-        kept_cells = self.kept_tokens.num_cells if self.kept_tokens is not None else None
-        self.stream = BatchStream(data.shapes, cell.batching, cell.seed, kept_cells)
+        kept_voxels = self.kept_tokens.num_voxels if self.kept_tokens is not None else None
+        self.stream = BatchStream(data.shapes, cell.batching, cell.seed, kept_voxels)
 
     def draw(self, batch: Batch) -> Drawn:
         """The tensors of a batch; they reach the device without waiting for it."""
@@ -95,8 +95,8 @@ class Drawer:
         if self.kept_tokens is not None:
             epoch = self.stream.epoch_of(batch.first_draw)
             kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
-            cells = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
-            on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(cells, clips, strict=True)])
+            voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
+            on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(voxels, clips, strict=True)])
             mask, num_values = to_device(on_host, self.device), int(on_host.sum())
         if self.cell.batching.policy == "pad":
             mixed = pad(mixed)
@@ -115,7 +115,7 @@ class _Dropping:
     """How many tokens of each item stay, and which."""
 
     def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
-        if not hasattr(backbone, "kept_cells"):
+        if not hasattr(backbone, "kept_voxels"):
             raise ValueError(
                 f"batching.token_dropping needs a backbone that predicts a part of its tokens, {type(backbone).__name__} cannot; remove it"
             )
@@ -128,9 +128,9 @@ class _Dropping:
         num = self.num_tokens[item]
         return max(1, round(num * (1 - RATES[self.config.kind](self.config, num / self.most, epoch))))
 
-    def num_cells(self, item: int, epoch: int) -> int:
-        """Latent cells of those tokens."""
-        return self.num_kept(item, epoch) * num_cells(self.shapes[item]) // self.num_tokens[item]
+    def num_voxels(self, item: int, epoch: int) -> int:
+        """Latent voxels of those tokens."""
+        return self.num_kept(item, epoch) * num_voxels(self.shapes[item]) // self.num_tokens[item]
 
     def draw(self, item: int, epoch: int, seed: int, draw: int) -> Tensor:
         """Increasing token indices (n,) that stay in a draw."""
@@ -139,7 +139,7 @@ class _Dropping:
 
     def mask(self, item: int, kept: Tensor) -> Tensor:
         """(T, H, W) bool."""
-        return self.backbone.kept_cells(self.shapes[item], kept)
+        return self.backbone.kept_voxels(self.shapes[item], kept)
 
 
 # kind -> (config, tokens over those of the largest item, epoch) -> share of the tokens that is left out

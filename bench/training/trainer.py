@@ -57,7 +57,7 @@ class State:
     inputs: str  # identity of the cell and of its latents: a checkpoint of other inputs is not resumed
     step: int = 0
     num_samples: int = 0
-    num_cells: int = 0  # as in WORK, of all steps
+    num_voxels: int = 0  # as in WORK, of all steps
     forward_flops: int = 0
     wall_time_s: float = 0.0
     peak_storage_bytes: int = 0
@@ -214,7 +214,7 @@ class Trainer:
         state.step += 1
         work = drawn.work(self.flops_of, self.num_tokens)
         state.num_samples += work[0]
-        state.num_cells += work[2]
+        state.num_voxels += work[2]
         state.forward_flops += work[4]
         state.step_work.append(work)
         state.wall_time_s = watch.elapsed_s()
@@ -312,7 +312,7 @@ class Trainer:
         used = {
             "steps": state.step,
             "samples": state.num_samples,
-            "latent_cells": state.num_cells,
+            "latent_voxels": state.num_voxels,
             "train_flops": 3 * state.forward_flops,
             "seconds": state.wall_time_s,
         }
@@ -344,5 +344,5 @@ class Trainer:
         rate = sum(work[0] for work in state.step_work[-len(recent) :]) / sum(recent)
         left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
         what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
-        total = {"steps": budget.steps, "samples": budget.samples, "latent_cells": budget.latent_cells}.get(budget.axis) or 1000
+        total = {"steps": budget.steps, "samples": budget.samples, "latent_voxels": budget.latent_voxels}.get(budget.axis) or 1000
         self.progress(min(int(self._fraction() * total), total), total, what)

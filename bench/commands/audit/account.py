@@ -37,7 +37,7 @@ def _account(subject: Subject, name: str, batching: Batching) -> Account:
     spec = subject.spec
     try:
         if subject.data.mixed and batching.batch_size is not None:
-            raise ValueError(f"batching.batch_size {batching.batch_size} is for data of one shape, this has several; give cell_budget")
+            raise ValueError(f"batching.batch_size {batching.batch_size} is for data of one shape, this has several; give voxel_budget")
         fitted = fit(subject.shapes, training_rules(subject.data, batching, spec))
         account = ledger(subject.shapes, fitted, batching, spec, subject.seed, subject.boxes, subject.clip_ids)
     except ValueError as error:
@@ -55,8 +55,8 @@ def _account(subject: Subject, name: str, batching: Batching) -> Account:
     return Account(policy=policy, latent_shapes=latent_shapes, batches=tuple(_batches(latent_shapes, batching, subject.seed)))
 
 
-def pixels_per_cell(spec: LatentSpec) -> int:
-    """Pixels (T x H x W) of one latent cell."""
+def pixels_per_voxel(spec: LatentSpec) -> int:
+    """Pixels (T x H x W) of one latent voxel."""
     return spec.temporal_stride * spec.spatial_stride**2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bench.backbone import load_backbone
-from bench.commands.audit.account import Account, pixels_per_cell, spread
+from bench.commands.audit.account import Account, pixels_per_voxel, spread
 from bench.commands.audit.many import at_all
 from bench.commands.audit.result import Cost
 from bench.commands.audit.subject import Subject
@@ -56,7 +56,7 @@ def costs(subject: Subject, accounts: Sequence[Account], num_pixels: int, peak: 
                     num_tokens=spread([num_tokens(shape) for shape in account.latent_shapes]),
                     forward_flops=forward_flops,
                     least_step_time_s=step_time_s,
-                    least_time_per_used_cell_s=step_time_s / _used_cells(account, num_pixels, pixels_per_cell(subject.spec)),
+                    least_time_per_used_voxel_s=step_time_s / _used_voxels(account, num_pixels, pixels_per_voxel(subject.spec)),
                 )
             )
     return found
@@ -72,11 +72,11 @@ def _say(progress: Progress, name: str, done: int, total: int) -> None:
     progress(done, total, f"FLOPs of {name}")
 
 
-def _used_cells(account: Account, num_pixels: int, per_cell: int) -> float:
-    """The clips' own pixels that a step uses, in latent cells: padding, and pixels made by enlarging, are none of them."""
+def _used_voxels(account: Account, num_pixels: int, per_voxel: int) -> float:
+    """The clips' own pixels that a step uses, in latent voxels: padding, and pixels made by enlarging, are none of them."""
     ledger = account.policy.ledger
     assert ledger is not None
-    return ledger.pixels.used * num_pixels / per_cell / ledger.steps_per_epoch
+    return ledger.pixels.used * num_pixels / per_voxel / ledger.steps_per_epoch
 
 
 def _refusal(backbone: Any, name: str, subject: Subject, account: Account) -> str | None:
@@ -101,5 +101,5 @@ def _refused(name: str, account: Account, reason: str) -> Cost:
         num_tokens=None,
         forward_flops=None,
         least_step_time_s=None,
-        least_time_per_used_cell_s=None,
+        least_time_per_used_voxel_s=None,
     )

@@ -34,7 +34,7 @@ def ledger_bars(result: AuditResult) -> Drawing:
         room.tick_params(axis="y", length=0)
         caption = (
             f"Left: where the pixels of the {result.clips.num_clips:,} clips go; what waits for a full batch is used in another epoch, "
-            "unless its shape never fills one, and all else is lost. Right: what fills the latent cells that the batches have room for. "
+            "unless its shape never fills one, and all else is lost. Right: what fills the latent voxels that the batches have room for. "
             "The number beside a bar is its first share."
         )
         return Drawing(name="ledger", title="Used and lost", caption=caption, svg=canvas.svg(figure))

@@ -7,7 +7,7 @@ from bench.records.environment import Environment
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Batching
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Frozen(BaseModel):
@@ -74,7 +74,7 @@ class Cost(Frozen):
     num_tokens: Range | None  # of an item, in the backbone's own tokens
     forward_flops: float | None  # counted; of a step, padding included
     least_step_time_s: float | None  # a bound: 3 x forward at the machine's peak
-    least_time_per_used_cell_s: float | None  # that, over the step's share of the clips' own pixels that are used, in latent cells
+    least_time_per_used_voxel_s: float | None  # that, over the step's share of the clips' own pixels that are used, in latent voxels
 
 
 class AuditResult(Frozen):

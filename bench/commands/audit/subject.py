@@ -11,19 +11,19 @@ import numpy as np
 from bench.backbone import canonical_name, did_you_mean, find_factory
 from bench.data.policy.batches import PLANNERS
 from bench.data.source import Progress, SourceConfig, Survey, find_source, load_config, survey_clips
-from bench.shapes import LatentSpec, Shape, nearest_multiples, num_cells, parse_shape
+from bench.shapes import LatentSpec, Shape, nearest_multiples, num_voxels, parse_shape
 from bench.study.cell import Autoencoder, Batching, Cell, flatten
 from bench.study.matrix import Study, latent_spec, shipped
 
 STRIDE, CHANNELS = 8, 4  # of the usual autoencoder of images
-PATCHES = (2, 4, 8, 16)  # latent cells of a side that backbones may need multiples of
+PATCHES = (2, 4, 8, 16)  # latent voxels of a side that backbones may need multiples of
 POLICIES = tuple(PLANNERS)
 # What a matrix calls them, and the command that has no matrix: in what is said of losses.
-OPTIONS = {"batching.cell_budget": "--cell-budget", "data.num_frames": "the frames of --shape", "batching.side_multiple": "--multiple"}
+OPTIONS = {"batching.voxel_budget": "--voxel-budget", "data.num_frames": "the frames of --shape", "batching.side_multiple": "--multiple"}
 
 
 FLAGS = {
-    "cell_budget": "cell-budget",
+    "voxel_budget": "voxel-budget",
     "backbones": "backbone",
     "policies": "policy",
 }  # fields of FolderOptions that the command names otherwise
@@ -61,10 +61,10 @@ class FolderOptions:
     """What a folder does not say and a matrix would. None: not given."""
 
     shape: str | None
-    cell_budget: int | None
+    voxel_budget: int | None
     backbones: Sequence[str]
     policies: Sequence[str]
-    stride: int | None  # pixels of a side per latent cell
+    stride: int | None  # pixels of a side per latent voxel
     multiple: int | None  # pixels
 
 
@@ -83,8 +83,8 @@ def is_folder(name: str) -> bool:
 
 def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progress) -> Subject:
     """All clips of a user's folder. ValueError for what cannot be."""
-    if options.shape is None or options.cell_budget is None:
-        missing = "--shape, as 16x64x64" if options.shape is None else "--cell-budget, as 8192"
+    if options.shape is None or options.voxel_budget is None:
+        missing = "--shape, as 16x64x64" if options.shape is None else "--voxel-budget, as 8192"
         raise ValueError(f"the audit of a folder needs {missing}; only a matrix says it itself")
     shape = parse_shape(options.shape, "--shape")
     policies = tuple(dict.fromkeys(options.policies)) or POLICIES
@@ -97,7 +97,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
     if multiple % stride:
         raise ValueError(f"--multiple {multiple} is not a multiple of --stride {stride}; {nearest_multiples(multiple, stride)}")
     if "crop" in policies:
-        _check_crop(shape, options.cell_budget, stride, multiple)
+        _check_crop(shape, options.voxel_budget, stride, multiple)
     # The fewest clips held out that the source allows, and no gaps between splits: together they are all that the files hold.
     data = load_config(
         {
@@ -127,7 +127,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
         clip_ids=tuple(name for split in survey.clip_ids.values() for name in split),
         boxes=None,
         variants={
-            policy: Batching.model_validate({"policy": policy, "cell_budget": options.cell_budget, "side_multiple": multiple})
+            policy: Batching.model_validate({"policy": policy, "voxel_budget": options.voxel_budget, "side_multiple": multiple})
             for policy in policies
         },
         backbones=backbones,
@@ -152,14 +152,16 @@ def _patch(factories: Sequence[Any], num_frames: int) -> int:
     return PATCHES[0]
 
 
-def _check_crop(shape: Shape, cell_budget: int, stride: int, multiple: int) -> None:
+def _check_crop(shape: Shape, voxel_budget: int, stride: int, multiple: int) -> None:
     """ValueError where the one shape cannot be cropped to, or fills more than a batch."""
     for axis, size in zip(("height", "width"), shape[1:], strict=True):
         if size % multiple:
             raise ValueError(f"--shape: {axis} {size} is not a multiple of --multiple {multiple}; {nearest_multiples(size, multiple)}")
-    cells = num_cells((shape[0], shape[1] // stride, shape[2] // stride))
-    if cells > cell_budget:
-        raise ValueError(f"--cell-budget {cell_budget} holds no clip of --shape, which has {cells:,} latent cells; use {cells} or more")
+    voxels = num_voxels((shape[0], shape[1] // stride, shape[2] // stride))
+    if voxels > voxel_budget:
+        raise ValueError(
+            f"--voxel-budget {voxel_budget} holds no clip of --shape, which has {voxels:,} latent voxels; use {voxels} or more"
+        )
 
 
 def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progress) -> Subject:

@@ -12,7 +12,7 @@ from bench.report.render.export import markdown, to_markdown
 from bench.report.render.table import Table
 
 MOST_LISTED = 5  # names of a kind; the JSON has all
-CELLS = 1000  # latent cells whose cost is shown
+VOXELS = 1000  # latent voxels whose cost is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ def page(result: AuditResult, pictures: Sequence[tuple[str, str, str]]) -> str:
 
 def heading(result: AuditResult) -> str:
     """What was audited, in a sentence."""
-    cell = shape_text((result.spec.temporal_stride, result.spec.spatial_stride, result.spec.spatial_stride))
+    voxel = shape_text((result.spec.temporal_stride, result.spec.spatial_stride, result.spec.spatial_stride))
     multiples = " or ".join(str(each) for each in sorted({policy.batching.side_multiple for policy in result.policies}))
-    text = f"Audited: {result.audited}. A latent cell is {cell} pixels (T x H x W)"
+    text = f"Audited: {result.audited}. A latent voxel is {voxel} pixels (T x H x W)"
     return f"{text}; heights and widths are cut to multiples of {multiples}." if result.mixed else f"{text}."
 
 
@@ -97,13 +97,13 @@ def policies(result: AuditResult) -> Section:
         add(f"batches: {title}", lambda ledger, kind=kind: _share(getattr(ledger.room, kind)))  # type: ignore[misc]
     add("items to train on", lambda ledger: f"{ledger.num_items:,}")
     add("distinct shapes of items", lambda ledger: f"{ledger.num_shapes:,}")
-    add("latent cells of an item", lambda ledger: _three(*ledger.cells_per_item))
+    add("latent voxels of an item", lambda ledger: _three(*ledger.voxels_per_item))
     add("steps an epoch", lambda ledger: number(ledger.steps_per_epoch))
     lines = [f"{policy.name}: items of {_counts(policy.items)}" for policy in result.policies if policy.ledger]
     lines += [f"{policy.name} cannot be done: {policy.refused}" for policy in result.policies if policy.refused]
     table = Table(
         name="policies",
-        caption=f"Shares of all clips' pixels, frames and number, and of the latent cells that batches hold; means over {EPOCHS} epochs. "
+        caption=f"Shares of all clips' pixels, frames and number, and of the latent voxels that batches hold; means over {EPOCHS} epochs. "
         "What nothing is lost to is left out",
         header=("", *(policy.name for policy in result.policies)),
         rows=tuple(rows),
@@ -114,7 +114,7 @@ def policies(result: AuditResult) -> Section:
 def costs(result: AuditResult) -> Section:
     """A row for each backbone under each policy."""
     assert result.matmul_flops is not None
-    header = ("backbone", "policy", "tokens\nof an item", "steps\nan epoch", "forward", "training\nstep", f"{CELLS:,}\nused cells")
+    header = ("backbone", "policy", "tokens\nof an item", "steps\nan epoch", "forward", "training\nstep", f"{VOXELS:,}\nused voxels")
     backbones = {cost.backbone for cost in result.costs}
     short = len({short_name(name) for name in backbones}) == len(backbones)
     steps = {policy.name: number(policy.ledger.steps_per_epoch) for policy in result.policies if policy.ledger}
@@ -130,7 +130,7 @@ def costs(result: AuditResult) -> Section:
         lines=(
             f"times: 3 {TIMES} forward FLOPs at the {result.precision} peak of {machine}, {number(result.matmul_flops / 1e12)} TFLOP/s, "
             "measured by a matrix product; a real step takes longer",
-            "used cells: the clips' own pixels that a step uses, in latent cells, without padding and enlarging, so that policies compare",
+            "used voxels: the clips' own pixels that a step uses, in latent voxels, no padding, not enlarged, so that policies compare",
             *(f"{cost.backbone} cannot do {cost.policy}: {cost.refused}" for cost in result.costs if cost.refused),
             *result.notes,
         ),
@@ -145,7 +145,7 @@ def losses(result: AuditResult) -> Section:
 
 def _cost(cost: Cost, steps: dict[str, str]) -> tuple[str, ...]:
     """A row, without the backbone."""
-    if cost.num_tokens is None or cost.forward_flops is None or cost.least_step_time_s is None or cost.least_time_per_used_cell_s is None:
+    if cost.num_tokens is None or cost.forward_flops is None or cost.least_step_time_s is None or cost.least_time_per_used_voxel_s is None:
         return (cost.policy, "cannot", *[DASH] * 4)
     return (
         cost.policy,
@@ -153,7 +153,7 @@ def _cost(cost: Cost, steps: dict[str, str]) -> tuple[str, ...]:
         steps[cost.policy],
         _flops(cost.forward_flops),
         _seconds(cost.least_step_time_s),
-        _seconds(CELLS * cost.least_time_per_used_cell_s),
+        _seconds(VOXELS * cost.least_time_per_used_voxel_s),
     )
 
 

@@ -26,7 +26,7 @@ CROSS_PAIRS = 3  # pairs of steps at a point of the grid
 EXPECTED_MFU = 0.5  # for that estimate
 MOST_CLIPS = 512  # of the largest batch: a step handles clips one by one in Python, and takes longer to predict with each
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-FRONTIER_SIZES = tuple(2**power for power in range(3, 12))  # latent cells
+FRONTIER_SIZES = tuple(2**power for power in range(3, 12))  # latent voxels
 
 Progress = Callable[[int, int, str], None]
 
@@ -195,13 +195,13 @@ class Study:
         """Most frames of a training step at batch 1, for sizes up to the largest that fits with the fewest frames."""
         if self.target.usable_bytes is None:
             return []
-        predictor, line, guess_cells = self.predictors[name], [], 0
+        predictor, line, guess_voxels = self.predictors[name], [], 0
         for size in FRONTIER_SIZES:
             if not fit.accepts(_takes_size(predictor), size):
                 continue
             step, most = _units(predictor, "frames", (1, size, size))
             self._show(f"frontier of {name}: {size} x {size}")
-            guess = max(2, guess_cells // (size * size * step)) if guess_cells else 16
+            guess = max(2, guess_voxels // (size * size * step)) if guess_voxels else 16
 
             def cost(units: int, step: int = step, size: int = size) -> int:
                 return predictor.peak_bytes("training", Point(batch_size=1, shape=(units * step, size, size)))
@@ -210,7 +210,7 @@ class Study:
             if not units:
                 break
             line.append((size, units * step))
-            guess_cells = units * step * size * size
+            guess_voxels = units * step * size * size
         self._done += 1
         return line
 

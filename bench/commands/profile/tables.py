@@ -153,7 +153,7 @@ def fits(result: ProfileResult) -> Table:
     note = (
         f"By predicted peak against the memory less a reserve of {RESERVED_BYTES / GIB:g} GiB (context, kernels, workspaces) and "
         f"{RESERVED_SHARE:.0%} of the rest (rounding and gaps of the allocator). The largest to within {CLOSE:.1%} of that memory. "
-        "Sizes in latent cells."
+        "Sizes in latent voxels."
     )
     return Table(title=f"What fits {result.target.name}", header=("", *_names(result), ""), rows=rows, notes=(note,))
 
@@ -199,7 +199,7 @@ def _quantity(cross: Cross, quantity: str) -> str:
 
 def _where(each: Crossing, names: tuple[str, str]) -> str:
     """'at 41: UNet-S is dearer below' or why not."""
-    unit = "latent cells a side" if each.along == "size" else "latent frames"
+    unit = "latent voxels a side" if each.along == "size" else "latent frames"
     if not each.at:
         dearer = names[0] if each.first > 1 else names[1]
         return f"does not cross from {each.span[0]} to {each.span[1]}: {dearer} costs more throughout"

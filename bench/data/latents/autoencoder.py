@@ -95,7 +95,7 @@ class FrameAutoencoder(nn.Module):
             frames = train.frames[index]
             clips = [frames[chunk] for chunk in _batches(frames)]
         raw = [self.encode_frames(_fold_frames(to_model(clip, device))).double().cpu() for clip in clips]  # each (F, C, h, w)
-        latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, cells)
+        latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, voxels)
         deviation = latents.std(dim=1)
         if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
             raise ValueError(

@@ -5,7 +5,7 @@ resumed run goes on where it stopped, in the middle of an epoch too. A clip's dr
 drawn, seeds its noise and its timestep.
 
 `crop` and `bucket` fill batches of one shape; what fills none at the end of an epoch waits for another epoch's order. `pack`
-fills a budget of latent cells with clips of any shapes, first fit, after NaViT (2307.06304, section 2.1). `pad` takes clips
+fills a budget of latent voxels with clips of any shapes, first fit, after NaViT (2307.06304, section 2.1). `pad` takes clips
 as they come, as many as fit when each is filled up to the largest of them.
 """
 
@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from bench.data.seeds import stream_seed
-from bench.shapes import Shape, bounding_shape, num_cells
+from bench.shapes import Shape, bounding_shape, num_voxels
 from bench.study.cell import Batching
 
 OPEN_PACKS = 16  # packs that a clip is tried in before the fullest is closed
@@ -35,12 +35,12 @@ class Batch:
 class BatchStream:
     """Batches of a training set without end: `batch(k)` is the k-th. Made new at every start, it says the same again."""
 
-    def __init__(self, shapes: Sequence[Shape], batching: Batching, seed: int, kept_cells: Callable[[int, int], int] | None = None):
-        """Latent shapes of the items. `kept_cells(item, epoch)`: what an item costs where tokens are dropped; else all its cells."""
+    def __init__(self, shapes: Sequence[Shape], batching: Batching, seed: int, kept_voxels: Callable[[int, int], int] | None = None):
+        """Latent shapes of the items. `kept_voxels(item, epoch)`: what an item costs where tokens are dropped; else all its voxels."""
         if not shapes:
             raise ValueError("cannot draw from 0 clips; the training split needs at least 1")
         self.shapes, self.batching, self.seed = tuple(shapes), batching, seed
-        self.kept_cells = kept_cells or (lambda item, epoch: num_cells(self.shapes[item]))
+        self.kept_voxels = kept_voxels or (lambda item, epoch: num_voxels(self.shapes[item]))
         self._starts = [(0, 0)]  # of each epoch known so far: its first batch and its first draw
         self.epoch = lru_cache(KEPT_EPOCHS)(self._plan)
 
@@ -71,11 +71,11 @@ class BatchStream:
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         """All batches of an epoch. ValueError where there is none."""
         order = [int(item) for item in _epoch_order(self.seed, len(self.shapes), epoch)]
-        batches = PLANNERS[self.batching.policy](order, self.shapes, self.batching, lambda item: self.kept_cells(item, epoch))
+        batches = PLANNERS[self.batching.policy](order, self.shapes, self.batching, lambda item: self.kept_voxels(item, epoch))
         if not batches:
             counts = ", ".join(f"{num} of {'x'.join(map(str, shape))}" for shape, num in Counter(self.shapes).most_common(3))
             raise ValueError(
-                f"no batch can be filled: batching.cell_budget {self.batching.cell_budget} holds more clips of each shape than there are "
+                f"no batch can be filled: batching.voxel_budget {self.batching.voxel_budget} holds more clips of each shape than there are "
                 f"(latents: {counts}); lower it"
             )
         return tuple(map(tuple, batches))
@@ -105,8 +105,8 @@ def clips_per_batch(shape: Shape, batching: Batching) -> int:
     """Clips of latent shape (T, H, W) in a full batch of that shape."""
     if batching.batch_size is not None:
         return batching.batch_size
-    assert batching.cell_budget is not None
-    return batching.cell_budget // num_cells(shape)
+    assert batching.voxel_budget is not None
+    return batching.voxel_budget // num_voxels(shape)
 
 
 def _by_bucket(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
@@ -122,9 +122,9 @@ def _by_bucket(order: Sequence[int], shapes: Sequence[Shape], batching: Batching
 
 
 def _packed(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
-    assert batching.cell_budget is not None
+    assert batching.voxel_budget is not None
     costs = {item: cost(item) for item in order}
-    return [[order[place] for place in pack] for pack in pack_greedily([costs[item] for item in order], batching.cell_budget)]
+    return [[order[place] for place in pack] for pack in pack_greedily([costs[item] for item in order], batching.voxel_budget)]
 
 
 def pack_greedily(costs: Sequence[int], budget: int) -> list[list[int]]:
@@ -141,7 +141,7 @@ def pack_greedily(costs: Sequence[int], budget: int) -> list[list[int]]:
     for place, cost in enumerate(costs):
         if cost > budget:
             raise ValueError(
-                f"a clip of {cost} latent cells is larger than the budget of {budget}; raise batching.cell_budget or leave it out"
+                f"a clip of {cost} latent voxels is larger than the budget of {budget}; raise batching.voxel_budget or leave it out"
             )
         for index, (pack, room) in enumerate(open_packs):
             if cost <= room:
@@ -172,11 +172,11 @@ def _largest_first(places: Sequence[int], costs: Sequence[int], budget: int) -> 
 
 def _padded(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
     """As many clips as fit the budget when each takes the room of all of them together's largest frames, height and width."""
-    assert batching.cell_budget is not None
+    assert batching.voxel_budget is not None
     batches: list[list[int]] = []
     for item in order:
         together = [*batches[-1], item] if batches else []
-        if together and len(together) * num_cells(bounding_shape([shapes[member] for member in together])) <= batching.cell_budget:
+        if together and len(together) * num_voxels(bounding_shape([shapes[member] for member in together])) <= batching.voxel_budget:
             batches[-1].append(item)
         else:
             batches.append([item])

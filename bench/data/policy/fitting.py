@@ -64,12 +64,12 @@ class Rules:
 
 def training_rules(data: SourceConfig, batching: Batching, spec: LatentSpec) -> Rules:
     """How a policy fits clips of the training split."""
-    pixels_per_cell = spec.temporal_stride * spec.spatial_stride**2
+    pixels_per_voxel = spec.temporal_stride * spec.spatial_stride**2
     return Rules(
         policy=batching.policy,
         one_shape=(data.num_frames, data.height, data.width),
         multiple=batching.side_multiple if data.mixed else 1,  # of data of one shape the backbone says itself what it takes
-        max_pixels=sys.maxsize if batching.cell_budget is None else batching.cell_budget * pixels_per_cell,
+        max_pixels=sys.maxsize if batching.voxel_budget is None else batching.voxel_budget * pixels_per_voxel,
         buckets=batching.buckets,
     )
 
@@ -121,7 +121,7 @@ def _fit_one(clip: int, shape: Shape, rules: Rules, buckets: tuple[Shape, ...]) 
         if math.prod(fitted) > rules.max_pixels:
             times = math.prod(fitted) / rules.max_pixels
             return Lost(
-                clip, "large", f"is {shape_text(fitted)}, {times:.2g} times what batching.cell_budget holds; raise it or shorten the clip"
+                clip, "large", f"is {shape_text(fitted)}, {times:.2g} times what batching.voxel_budget holds; raise it or shorten the clip"
             )
         top, left = (height - fitted[1]) // 2, (width - fitted[2]) // 2
         return [Item(clip, 0, (left, top, left + fitted[2], top + fitted[1]), fitted)]
@@ -151,7 +151,7 @@ def _buckets(shapes: Sequence[Shape], rules: Rules) -> tuple[Shape, ...]:
         filling = [shape for shape, num in possible if num * math.prod(shape) >= rules.max_pixels]
         found = tuple((filling or [shape for shape, _ in possible])[:MAX_BUCKETS])
         if not found:
-            raise ValueError(f"no clip fits batching.cell_budget ({rules.max_pixels:,} pixels of a clip); raise it or use smaller clips")
+            raise ValueError(f"no clip fits batching.voxel_budget ({rules.max_pixels:,} pixels of a clip); raise it or use smaller clips")
     else:
         return ()
     for bucket in found:
@@ -159,7 +159,9 @@ def _buckets(shapes: Sequence[Shape], rules: Rules) -> tuple[Shape, ...]:
             raise ValueError(f"shape {shape_text(bucket)} of {rules.policy}: height and width must be multiples of {rules.multiple} pixels")
         if math.prod(bucket) > rules.max_pixels:
             times = math.prod(bucket) / rules.max_pixels
-            raise ValueError(f"shape {shape_text(bucket)} of {rules.policy} is {times:.2g} times what batching.cell_budget holds; raise it")
+            raise ValueError(
+                f"shape {shape_text(bucket)} of {rules.policy} is {times:.2g} times what batching.voxel_budget holds; raise it"
+            )
     return found
 
 

@@ -2,7 +2,7 @@
 
 Two accounts, and in each the shares add up to one:
     of the pixels of all training clips: used, or lost to cropping, scaling down, length, size, or the remainder of an epoch
-    of the latent cells that the batches have room for: clips, padding, unfilled
+    of the latent voxels that the batches have room for: clips, padding, unfilled
 The remainder changes with the epoch, so both are means over the first `EPOCHS` epochs of a seed.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.data.policy.batches import BatchStream, clips_per_batch
 from bench.data.policy.fitting import Box, Fitted, Item, shape_text
-from bench.shapes import LatentSpec, Shape, bounding_shape, num_cells
+from bench.shapes import LatentSpec, Shape, bounding_shape, num_voxels
 from bench.study.cell import Batching
 
 EPOCHS = 4
@@ -52,7 +52,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Shares of the latent cells that the batches of an epoch have room for; they add up to one."""
+    """Shares of the latent voxels that the batches of an epoch have room for; they add up to one."""
 
     clips: float  # what is called fill
     padding: float
@@ -71,7 +71,7 @@ class Ledger:
     num_items: int  # training examples that the policy makes of them
     num_shapes: int  # distinct ones
     steps_per_epoch: float
-    cells_per_item: tuple[int, int, int]  # latent cells of the smallest, the median and the largest item
+    voxels_per_item: tuple[int, int, int]  # latent voxels of the smallest, the median and the largest item
     subject_kept: float | None  # mean share of the subject's box inside the window, over frames of items; None without boxes
     subject_whole: float | None  # share of items that show all of it in every frame
     losses: tuple[str, ...]  # clips and buckets that are lost, by name, with what would be right
@@ -111,7 +111,7 @@ def ledger(
         kind = lost[clip].kind if clip in lost else "frames"
         account[kind] += (num_frames - in_items[clip]) * height * width
     kept_box, whole = _subject(fitted.items, boxes)
-    cells = sorted(num_cells(shape) for shape in latent_shapes)
+    voxels = sorted(num_voxels(shape) for shape in latent_shapes)
     return Ledger(
         pixels=Pixels(**{kind: amount / total for kind, amount in account.items()}),
         room=room,
@@ -121,7 +121,7 @@ def ledger(
         num_items=len(fitted.items),
         num_shapes=len(fitted.shapes),
         steps_per_epoch=steps,
-        cells_per_item=(cells[0], cells[len(cells) // 2], cells[-1]),
+        voxels_per_item=(voxels[0], voxels[len(voxels) // 2], voxels[-1]),
         subject_kept=kept_box,
         subject_whole=whole,
         losses=(*_lost_clips(fitted, names), *_starved_lines(fitted, batching, spec)),
@@ -137,7 +137,7 @@ def _drawn(shapes: Sequence[Shape], batching: Batching, seed: int) -> tuple[list
     """Share of the epochs in which each item is in a batch; the account of the batches' room; batches an epoch."""
     if batching.batch_size is not None:  # batches run on over the ends of epochs: nothing waits, nothing is padded
         return [1.0] * len(shapes), Room(clips=1.0, padding=0.0, unfilled=0.0), len(shapes) / batching.batch_size
-    assert batching.cell_budget is not None
+    assert batching.voxel_budget is not None
     stream = BatchStream(shapes, batching, seed)
     times = np.zeros(len(shapes))
     clips = padding = batches = 0
@@ -145,11 +145,11 @@ def _drawn(shapes: Sequence[Shape], batching: Batching, seed: int) -> tuple[list
         for members in stream.epoch(epoch):
             times[list(members)] += 1
             own = [shapes[item] for item in members]
-            cells = sum(map(num_cells, own))
-            clips += cells
-            padding += len(own) * num_cells(bounding_shape(own)) - cells if batching.policy == "pad" else 0
+            voxels = sum(map(num_voxels, own))
+            clips += voxels
+            padding += len(own) * num_voxels(bounding_shape(own)) - voxels if batching.policy == "pad" else 0
             batches += 1
-    budget = batches * batching.cell_budget
+    budget = batches * batching.voxel_budget
     room = Room(clips=clips / budget, padding=padding / budget, unfilled=(budget - clips - padding) / budget)
     return (times / EPOCHS).tolist(), room, batches / EPOCHS
 
@@ -186,7 +186,7 @@ def _lost_clips(fitted: Fitted, names: Sequence[str] | None) -> list[str]:
 
 def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape, tuple[int, int]]:
     """Shapes of items, in pixels, that never fill a batch of one shape -> how many items have it, and how many a batch takes."""
-    if batching.cell_budget is None or batching.policy not in ("crop", "bucket"):
+    if batching.voxel_budget is None or batching.policy not in ("crop", "bucket"):
         return {}
     counts = Counter(item.shape for item in fitted.items)
     needed = {shape: clips_per_batch(spec.latent_shape(shape), batching) for shape in fitted.shapes}
@@ -196,7 +196,7 @@ def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape,
 def _starved_lines(fitted: Fitted, batching: Batching, spec: LatentSpec) -> list[str]:
     return [
         f"bucket {shape_text(shape)} has {num} items and a batch takes {needed}, so it is never trained on; "
-        "lower batching.cell_budget or list other buckets"
+        "lower batching.voxel_budget or list other buckets"
         for shape, (num, needed) in starved(fitted, batching, spec).items()
     ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.records.store import GridCell
+from bench.records.store import GridPoint
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
@@ -93,28 +93,28 @@ def read(run: Run) -> ShapeMap | None:
     return ShapeMap(**{**vars(unsorted), "shapes": tuple(order)})
 
 
-def _measure(cells: Sequence[GridCell]) -> str | None:
+def _measure(cells: Sequence[GridPoint]) -> str | None:
     """The first distance, in the order of `metrics.METRICS`, that has a floor to be divided by."""
     names = {m.name for cell in cells for m in cell.measurements if metrics.find(m.name).distance and _floors(cell, m.name) is not None}
     return min(names, key=lambda name: (metrics.rank(name), name), default=None)
 
 
-def _one_protocol(cells: Sequence[GridCell], name: str) -> bool:
+def _one_protocol(cells: Sequence[GridPoint], name: str) -> bool:
     """Whether a distance was measured alike wherever it was: only then may its values stand side by side."""
     return len({m.protocol_fingerprint for cell in cells for m in cell.measurements if m.name == name and m.subject == "trained"}) == 1
 
 
-def _value(cell: GridCell, name: str, subject: str) -> float | None:
+def _value(cell: GridPoint, name: str, subject: str) -> float | None:
     return next((m.value for m in cell.measurements if m.name == name and m.subject == subject and math.isfinite(m.value)), None)
 
 
-def _floors(cell: GridCell, name: str) -> float | None:
+def _floors(cell: GridPoint, name: str) -> float | None:
     """A distance over its floor; None where it has none that is above 0."""
     value, floor = (_value(cell, name, subject) for subject in ("trained", "real"))
     return value / floor if value is not None and floor is not None and floor > 0 else None
 
 
-def _spot(found: dict[int, GridCell | None], reasons: dict[int, str], measure: str | None) -> Spot:
+def _spot(found: dict[int, GridPoint | None], reasons: dict[int, str], measure: str | None) -> Spot:
     """Means over seeds; `found`: seed -> its cell of the grid, `reasons`: seed -> why it may have none."""
     cells = {seed: cell for seed, cell in found.items() if cell is not None}
     floors = {seed: value for seed, cell in cells.items() if measure and (value := _floors(cell, measure)) is not None}

@@ -75,7 +75,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"ssim", "SSIM of the autoencoder", "quality"),
     Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
     Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
-    Metric(r"train_cells_per_s", "Training rate, latent cells", "speed", machine=True),
+    Metric(r"train_voxels_per_s", "Training rate, latent voxels", "speed", machine=True),
     Metric(r"train_tflop_per_s", "Training arithmetic", "speed", machine=True),
     Metric(r"train_tokens_per_s", "Training rate, the backbone's own tokens", "speed", machine=True),
     Metric(r"train_mfu", "Training arithmetic over the measured matrix-product peak", "speed", "fraction", machine=True),
@@ -84,7 +84,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"other_cpu_share", "Processors taken by others in training", "speed", "fraction", machine=True),
     Metric(r"sample_clips_per_s", "Sampling rate", "speed", axis=True, machine=True),
     Metric(r"sample_frames_per_s", "Sampling rate, frames", "speed", machine=True),
-    Metric(r"sample_cells_per_s", "Sampling rate, latent cells", "speed", machine=True),
+    Metric(r"sample_voxels_per_s", "Sampling rate, latent voxels", "speed", machine=True),
     Metric(r"sample_tflop_per_s", "Sampling arithmetic", "speed", machine=True),
     Metric(r"sample_tokens_per_s", "Sampling rate, the backbone's own tokens", "speed", machine=True),
     Metric(r"sample_mfu", "Sampling arithmetic over the measured matrix-product peak", "speed", "fraction", machine=True),
@@ -105,7 +105,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
     Metric(r"train_steps", "Training steps", "cost", "count"),
     Metric(r"train_samples", "Clips drawn in training", "cost", "count"),
-    Metric(r"train_latent_cells", "Latent cells of the clips drawn in training", "cost", "count"),
+    Metric(r"train_latent_voxels", "Latent voxels of the clips drawn in training", "cost", "count"),
     Metric(r"train_wall_time_s", "Training wall clock", "cost", "time", axis=True, machine=True),
 )
 
@@ -122,7 +122,7 @@ MATCHED = {
 BUDGETS = {
     "steps": "train_steps",
     "samples": "train_samples",
-    "latent_cells": "train_latent_cells",
+    "latent_voxels": "train_latent_voxels",
     "train_flops": "train_flops",
     "seconds": "train_wall_time_s",
 }

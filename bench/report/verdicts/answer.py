@@ -72,8 +72,8 @@ def _clips_text(data: dict[str, Any], batching: dict[str, Any]) -> str:
     if shapes:
         text = f"clips of {len(shapes)} shapes from {shape_text(shapes[0])} to {shape_text(shapes[-1])} (frames, height, width)"
     text += f"; crops are {shape_text((data['num_frames'], data['height'], data['width']))}"
-    budget = batching.get("cell_budget")
-    return f"{text}; at most {metrics.count(budget)} latent cells a batch" if budget else text
+    budget = batching.get("voxel_budget")
+    return f"{text}; at most {metrics.count(budget)} latent voxels a batch" if budget else text
 
 
 def budget_text(axis: str, amount: float) -> str:
@@ -85,7 +85,7 @@ def budget_text(axis: str, amount: float) -> str:
     words = {
         "steps": "training steps",
         "samples": "training clips",
-        "latent_cells": "latent cells of training clips",
+        "latent_voxels": "latent voxels of training clips",
         "seconds": "seconds of training",
     }
     return f"{metrics.count(amount)} {words.get(axis, axis)}"

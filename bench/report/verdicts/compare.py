@@ -274,7 +274,7 @@ class Mismatch:
         return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
 
 
-MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_cells", "train_flops")
+MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_voxels", "train_flops")
 
 
 def mismatches(run: Run, rows: Sequence[Row]) -> list[Mismatch]:

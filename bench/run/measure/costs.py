@@ -63,7 +63,7 @@ def training_measurements(training: Training, subject: Subject, peaks: dict[str,
         Measurement(name="train_flops", value=3 * whole["flops"], unit="FLOP", better="none"),
         Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
         Measurement(name="train_samples", value=training.num_samples, unit="clip", better="none"),
-        Measurement(name="train_latent_cells", value=whole["latent_cells"], unit="latent cell", better="none"),
+        Measurement(name="train_latent_voxels", value=whole["latent_voxels"], unit="latent voxel", better="none"),
         Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
         Measurement(
             name="val_loss",
@@ -135,7 +135,7 @@ def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:
 
 def _rates(prefix: str, work: dict[str, int], time_s: float, flops: int, subject: Subject, invalid: str | None = None) -> list[Measurement]:
     totals = {"clips_per_s": ("clips", "clip/s"), "frames_per_s": ("frames", "frame/s")}
-    totals |= {"cells_per_s": ("latent_cells", "latent cell/s"), "tokens_per_s": ("tokens", "token/s")}
+    totals |= {"voxels_per_s": ("latent_voxels", "latent voxel/s"), "tokens_per_s": ("tokens", "token/s")}
     rates = {name: (work[field] / time_s, unit) for name, (field, unit) in totals.items()}
     flop_per_s = flops / time_s
     rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / subject.peak_flop_per_s, "1")}

@@ -17,7 +17,7 @@ from bench.data.source import load_clips
 from bench.metrics.distances.table import DISTANCES
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.pixels import frame_quality
-from bench.records.store import GridCell, Measurement, sha256_texts
+from bench.records.store import GridPoint, Measurement, sha256_texts
 from bench.run import stages as stages_of
 from bench.run.measure.composition import composition
 from bench.run.measure.quality import distances, protocol_block
@@ -32,7 +32,7 @@ Progress = Callable[[int, int, str], None]
 
 def measure_grid(
     cell: Cell, backbone: Any, stages: Stages, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
-) -> list[GridCell]:
+) -> list[GridPoint]:
     """Every shape of the cell's grid, in pixels. `trained`: the shapes of its training items."""
     cells = []
     for done, shape in enumerate(cell.evaluation.grid):
@@ -42,9 +42,9 @@ def measure_grid(
             latent_shape = stages.spec.latent_shape(shape)
             backbone.check(latent_shape)
             measurements = _measure(cell, backbone, stages, shape, latent_shape, results, device)
-            cells.append(GridCell(shape=shape, place=place, measurements=measurements))
+            cells.append(GridPoint(shape=shape, place=place, measurements=measurements))
         except ValueError as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
-            cells.append(GridCell(shape=shape, place=place, reason=str(error)))
+            cells.append(GridPoint(shape=shape, place=place, reason=str(error)))
     return cells
 
 
