@@ -2,7 +2,7 @@
 
 import os
 
-from bench.run.launch import CALM_THREADS
+from bench.run.job import CALM_THREADS
 
 for name, value in CALM_THREADS.items():
     os.environ.setdefault(name, value)

@@ -8,12 +8,14 @@ A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib
 import importlib.metadata
 import typing
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,7 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Refusal, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +45,7 @@ class Backbone(Protocol):
         ...
 
     def check(self, shape: Shape) -> None:
-        """ValueError naming the axis, the size and the divisor, where a latent (T, H, W) cannot be taken."""
+        """Refusal naming the axis, the size and the divisor, where a latent (T, H, W) cannot be taken."""
         ...
 
 
@@ -68,41 +70,62 @@ class Factory(Protocol):
 
 
 def find_factory(name: str) -> Factory:
-    """Factory of "module:config{changes}". ValueError naming what is unknown and the nearest known name."""
+    """Factory of "module:config{changes}". Refusal naming what is unknown and the nearest known name."""
     plain, changes = split_name(name)
     module_name, colon, config = plain.partition(":")
     if not colon or not module_name or not config:
-        raise ValueError(f"backbone {name!r} is not of the form module:config; known modules: {', '.join(known_modules())}")
+        raise Refusal(f"backbone {name!r} is not of the form module:config; known modules: {', '.join(known_modules())}")
     try:
         module = import_plugin(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name.partition(".")[0] and error.name != module_name:
-            raise ValueError(f"backbone module {module_name!r} needs the module {error.name!r}, which is not installed") from error
-        raise ValueError(f"backbone {name!r}: no module {module_name!r} on the path{did_you_mean(module_name, known_modules())}") from error
+            raise Refusal(f"backbone module {module_name!r} needs the module {error.name!r}, which is not installed") from error
+        raise Refusal(f"backbone {name!r}: no module {module_name!r} on the path{did_you_mean(module_name, known_modules())}") from error
     factories = getattr(module, "BACKBONES", None)
     if not isinstance(factories, dict):
-        raise ValueError(f"backbone {name!r}: module {module_name!r} exports no dict BACKBONES, so it is not a plug-in")
+        raise Refusal(f"backbone {name!r}: module {module_name!r} exports no dict BACKBONES, so it is not a plug-in")
     if config not in factories:
         names = [f"{module_name}:{known}" for known in factories]
-        raise ValueError(f"unknown backbone {plain!r}{did_you_mean(plain, names)}; {module_name} has {', '.join(factories)}")
+        raise Refusal(f"unknown backbone {plain!r}{did_you_mean(plain, names)}; {module_name} has {', '.join(factories)}")
     factory = factories[config]
     if not changes:
         return factory
     if not hasattr(factory, "configured"):
-        raise ValueError(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
+        raise Refusal(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
     try:
         return factory.configured(**changes)
+    except Refusal as error:
+        raise Refusal(f"backbone {name!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """What a plug-in refuses inside, by any ValueError as its contract has it, is a Refusal."""
+    try:
+        yield
+    except Refusal:
+        raise
     except ValueError as error:
-        raise ValueError(f"backbone {name!r}: {error}") from error
+        raise Refusal(str(error)) from error
+
+
+def check_latents(backbone: Backbone | Factory, shape: Shape) -> None:
+    """Refusal where latents (T, H, W) cannot be taken by a backbone, or by its factory as far as that says."""
+    check = getattr(backbone, "check", None)  # optional in a factory: a plug-in without it is checked once it is built
+    if check is not None:
+        with refusing():
+            check(shape)
 
 
 def load_backbone(name: str, spec: LatentSpec) -> Backbone:
     """The backbone "module:config{changes}" for `spec`, with freshly initialised weights."""
-    return find_factory(name)(spec)
+    factory = find_factory(name)
+    with refusing():
+        return factory(spec)
 
 
 def split_name(name: str) -> tuple[str, dict[str, Any]]:
-    """The name without its changes, and those. ValueError where the braces hold no mapping from fields to values.
+    """The name without its changes, and those. Refusal where the braces hold no mapping from fields to values.
 
     >>> split_name("dit:DiT-S/2{depth: 5}")
     ('dit:DiT-S/2', {'depth': 5})
@@ -115,10 +138,10 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
     try:
         changes: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if text.endswith("}") else None
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(form) from error
+        raise Refusal(form) from error
     # YAML reads "depth:5", without a space, as a field of that name without a value.
     if not isinstance(changes, dict) or not all(isinstance(key, str) and key.isidentifier() for key in changes):
-        raise ValueError(f"{form}, with a space behind each colon")
+        raise Refusal(f"{form}, with a space behind each colon")
     return plain, changes
 
 
@@ -137,9 +160,9 @@ def canonical_name(value: Any) -> Any:
         plain = value.get("name")
         if not isinstance(plain, str):
             form = "{name: 'module:config', field: value}, or 'module:config{field: value}' in quotes"
-            raise ValueError(f"backbone {value!r} has no name; write {form}")
+            raise Refusal(f"backbone {value!r} has no name; write {form}")
         if changes and "{" in plain:
-            raise ValueError(f"backbone {plain!r} has changes in its name and beside it, {changes!r}; write them in one place")
+            raise Refusal(f"backbone {plain!r} has changes in its name and beside it, {changes!r}; write them in one place")
         value = plain + (_flow(changes) if changes else "")
     if not isinstance(value, str) or "{" not in value:
         return value
@@ -161,7 +184,7 @@ Config = TypeVar("Config")
 
 
 def with_changes(config: Config, changes: dict[str, Any]) -> Config:
-    """A dataclass with other fields, lists made tuples. ValueError for a field that it lacks or a value of another type."""
+    """A dataclass with other fields, lists made tuples. Refusal for a field that it lacks or a value of another type."""
     from pydantic import TypeAdapter, ValidationError
 
     hints = typing.get_type_hints(type(config))
@@ -173,16 +196,16 @@ def with_changes(config: Config, changes: dict[str, Any]) -> Config:
             checked[key] = TypeAdapter(hints[key]).validate_python(tuples(value), strict=True)
         except ValidationError as error:
             wanted = getattr(hints[key], "__name__", "") if isinstance(hints[key], type) else str(hints[key])
-            raise ValueError(f"field {key!r} is {wanted}, got {value!r}") from error
+            raise Refusal(f"field {key!r} is {wanted}, got {value!r}") from error
         if any(isinstance(count, int) and count < 1 for count in (value if isinstance(value, list) else [value])):
-            raise ValueError(f"field {key!r} counts something, got {value!r}; use 1 or more")
+            raise Refusal(f"field {key!r} counts something, got {value!r}; use 1 or more")
     return dataclasses.replace(config, **checked)  # type: ignore[type-var]
 
 
 def check_field(key: str, known: list[str]) -> None:
-    """ValueError naming the nearest field where `key` is none of the `known` ones."""
+    """Refusal naming the nearest field where `key` is none of the `known` ones."""
     if key not in known:
-        raise ValueError(f"no field {key!r}{did_you_mean(key, known)}; fields: {', '.join(known)}")
+        raise Refusal(f"no field {key!r}{did_you_mean(key, known)}; fields: {', '.join(known)}")
 
 
 def tuples(value: Any) -> Any:
@@ -207,11 +230,11 @@ def _registered() -> dict[str, str]:
 
 
 def _flow(changes: dict[str, Any]) -> str:
-    """{'b': 1, 'a': [2]} -> '{a: [2], b: 1}'. ValueError for what YAML has no plain form of."""
+    """{'b': 1, 'a': [2]} -> '{a: [2], b: 1}'. Refusal for what YAML has no plain form of."""
     try:
         return yaml.safe_dump(changes, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
     except yaml.YAMLError as error:
-        raise ValueError(f"backbone: {changes!r} holds what YAML cannot write") from error
+        raise Refusal(f"backbone: {changes!r} holds what YAML cannot write") from error
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

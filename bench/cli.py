@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bench.shapes import Refusal
+
 app = typer.Typer(
     help="Should a video diffusion model be a U-Net or a DiT? Measures both on the same data under one protocol.",
     no_args_is_help=True,
@@ -355,7 +357,8 @@ def weights_list() -> None:
 
 
 def _checked_study(name: str, overrides: list[str] | None):  # Study, whose module is imported late
-    from bench.study.matrix import check_cell, load_study
+    from bench.run.checks import check_cell
+    from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
     for named in study.cells:
@@ -365,8 +368,7 @@ def _checked_study(name: str, overrides: list[str] | None):  # Study, whose modu
 
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
-    from bench.records.store import StoreError
-    from bench.run.launch import CALM_THREADS, Refused, Stopped
+    from bench.run.job import CALM_THREADS, TRACEBACK, Refused, Stopped
 
     for name, value in CALM_THREADS.items():  # read when torch is loaded, which no command has done yet
         os.environ.setdefault(name, value)
@@ -380,7 +382,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         sys.exit(EXIT_STOPPED)
-    except (ValueError, StoreError, OSError) as error:
+    except (Refusal, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            raise
         _fail(" ".join(str(error).split()))
     sys.exit(0)
 

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+
+class Refusal(ValueError):
+    """What a user got wrong, in one line that names the thing, the value and what would be right. Any other exception is a bug."""
+
+
 Shape = tuple[int, int, int]  # (T, H, W), of a clip in pixels or of its latents, as the name says
 
 
@@ -23,25 +28,25 @@ class LatentSpec:
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
 
     def latent_shape(self, clip_shape: Shape) -> Shape:
-        """Clip (T, H, W) in pixels -> latents (T, H, W). ValueError where a stride does not divide."""
+        """Clip (T, H, W) in pixels -> latents (T, H, W). Refusal where a stride does not divide."""
         sizes = []
         strides = (self.temporal_stride, self.spatial_stride, self.spatial_stride)
         for axis, size, stride in zip(("frames", "height", "width"), clip_shape, strides, strict=True):
             if size < stride or size % stride:
-                raise ValueError(f"{axis} {size} is not a multiple of the autoencoder's stride {stride}; {nearest_multiples(size, stride)}")
+                raise Refusal(f"{axis} {size} is not a multiple of the autoencoder's stride {stride}; {nearest_multiples(size, stride)}")
             sizes.append(size // stride)
         return (sizes[0], sizes[1], sizes[2])
 
 
 def parse_shape(text: str, name: str) -> Shape:
-    """'10x24x48' -> (10, 24, 48). ValueError naming what `name` should be.
+    """'10x24x48' -> (10, 24, 48). Refusal naming what `name` should be.
 
     >>> parse_shape("10x24x48", "--shape")
     (10, 24, 48)
     """
     sizes = text.lower().split("x")
     if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"{name} {text!r} is not TxHxW, frames, height and width, such as 16x32x32")
+        raise Refusal(f"{name} {text!r} is not TxHxW, frames, height and width, such as 16x32x32")
     frames, height, width = map(int, sizes)
     return (frames, height, width)
 
@@ -79,18 +84,18 @@ def nearest_multiples(size: int, divisor: int) -> str:
 
 
 def check_divisible(name: str, latent_shape: Shape, divisors: Shape) -> None:
-    """ValueError naming the axis, the size and the divisor, where `latent_shape` (T, H, W) is not divisible by `divisors`."""
+    """Refusal naming the axis, the size and the divisor, where `latent_shape` (T, H, W) is not divisible by `divisors`."""
     for axis, size, divisor in zip(("frames", "height", "width"), latent_shape, divisors, strict=True):
         if size < 1 or size % divisor:
-            raise ValueError(
+            raise Refusal(
                 f"{name} needs latent {axis} divisible by {divisor}, got {size} (latents {latent_shape}); "
                 f"{nearest_multiples(size, divisor)}"
             )
 
 
 def check_shape(name: str, array: Any, expected: Sequence[int | None]) -> None:
-    """ValueError unless `array.shape` is `expected`; None admits any size on that axis."""
+    """Refusal unless `array.shape` is `expected`; None admits any size on that axis."""
     actual = tuple(array.shape)
     if len(actual) != len(expected) or any(want not in (None, got) for want, got in zip(expected, actual, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in expected)
-        raise ValueError(f"{name} has shape {actual}, expected ({wanted})")
+        raise Refusal(f"{name} has shape {actual}, expected ({wanted})")

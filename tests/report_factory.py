@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.records import store
 from bench.records.environment import Environment
-from bench.records.store import Canary, GridPoint, Measurement, Record, Sampling, Training
+from bench.records.record import Canary, GridPoint, Measurement, Record, Sampling, Training
 from bench.study.cell import Cell
 
 PROTOCOL = {

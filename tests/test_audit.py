@@ -26,13 +26,13 @@ from bench.commands.audit.account import accounts
 from bench.commands.audit.command import run, show, write
 from bench.commands.audit.result import AuditResult, Cost, PolicyAudit
 from bench.commands.audit.subject import FolderOptions, Subject, of_folder, of_matrix, pretrained_spec
+from bench.data.latents.config import PretrainedAutoencoder
 from bench.data.policy.fitting import fit, training_rules
 from bench.data.policy.ledger import ledger
 from bench.data.source import load_clips
 from bench.meters import peak
 from bench.run import stages
 from bench.shapes import LatentSpec, Shape, bounding_shape, check_divisible, num_voxels
-from bench.study.cell import PretrainedAutoencoder
 from bench.study.matrix import load_study
 
 PEAK = 1e6  # FLOP/s

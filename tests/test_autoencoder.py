@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.data.latents.autoencoder import FrameAutoencoder, fresh_folder, from_model, prepare, to_model
+from bench.data.files import fresh_folder
+from bench.data.latents.autoencoder import FrameAutoencoder, from_model, prepare, to_model
+from bench.data.latents.config import PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.source import Clips, load_clips
-from bench.study.cell import PretrainedAutoencoder, TrainedAutoencoder
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")

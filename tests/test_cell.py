@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 import bench.study.cell
-from bench.study.cell import Budget, Cell, content_hash, differences, flatten
+from bench.data.frozen import content_hash, flatten
+from bench.study.cell import Budget, Cell, differences
 from tests.tiny import cell_fields, tiny_cell
 
 

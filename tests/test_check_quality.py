@@ -8,7 +8,8 @@ import pytest
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.policy import read_policy
 from bench.perf.gate.quality import check_quality
-from bench.records.store import Measurement, write_record, write_run
+from bench.records.record import Measurement
+from bench.records.store import write_record, write_run
 from tests.report_factory import record
 
 POLICY = read_policy(None).model_copy(update={"quality": {"fd_motion": 0.1, "val_loss": 0.05}})

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.data.clips import ClipSet
 from bench.data.ragged import Frames, stacked
 from bench.data.source import load_clips, load_config
-from bench.records.store import Measurement
+from bench.records.record import Measurement
 from bench.run.measure.composition import composition, crop_control
 from tests.tiny import tiny_cell
 

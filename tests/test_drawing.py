@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from bench.backbone import load_backbone
 from bench.data.policy.batches import Batch
-from bench.study.cell import TokenDropping
+from bench.data.policy.config import TokenDropping
 from bench.training.draws import RATES, Drawer, pad
 from tests.tiny import SPEC, Linear, mixed_set, tiny_cell
 

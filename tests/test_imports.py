@@ -13,23 +13,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = ("bench", "dit", "baselines")
 HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
+# The rooms of bench/, in the order in which data flows: each imports those before it, and none after it.
+ROOMS = ("shapes", "backbone", "data", "study", "records", "meters", "metrics", "training", "run", "report", "commands", "perf", "cli")
 TORCH_FREE = (
-    "matrix.py", "cell.py", "bench/shapes.py", "bench/backbone.py", "store.py", "stats.py",
-    "bench/check/*.py", "bench/perf/suite.py",
-    "environment.py", "launch.py", "bench/cli.py", "batches.py", "fitting.py", "ledger.py",
-    "bench/audit/[!c]*.py", "bench/commands/audit/command.py",
-    "bench/records/artefacts.py", "bench/report/*.py", "bench/data/*.py",
-    "manifest.py", "protocol.py", "frechet.py", "kernel.py",
-    "interval.py", "bias.py", "diversity.py", "table.py",
-    "measured.py", "corruptions.py", "judgements.py", "record.py",
-    "framing.py", "saliency.py", "permanence.py", "wasserstein.py",
-    "dit/__init__.py", "baselines/__init__.py",
+    "bench/cli.py", "bench/shapes.py", "bench/backbone.py", "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
+    "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
+    "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/latents/config.py",
+    "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
+    "bench/metrics/distances/[!a]*.py", "bench/metrics/pixels/[!f]*.py", "bench/metrics/pixels/framing.py", "bench/metrics/pixels/foreground.py",
+    "bench/run/launch.py", "bench/run/job.py", "bench/run/checks.py", "bench/run/match/resolve.py",
+    "bench/commands/listing.py", "bench/commands/score/record.py", "bench/commands/score/measured.py", "bench/commands/audit/[!c]*.py",
+    "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py",
 )  # fmt: skip
 
 
 def files(*patterns: str) -> list[str]:
-    """Those that exist, as paths from the root."""
-    return sorted(path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern))
+    """Those that exist, as paths from the root. A pattern that matches none would say nothing: it is an error."""
+    found = {pattern: [path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)] for pattern in patterns}
+    assert not (empty := [pattern for pattern, paths in found.items() if not paths]), f"no file matches {empty}"
+    return sorted(path for paths in found.values() for path in paths)
+
+
+def room(name: str) -> str:
+    """The room of a module or of a file: 'bench.data.media.video' -> 'data', 'bench' -> 'bench'."""
+    parts = name.removesuffix(".py").replace("/", ".").split(".")
+    return parts[1] if parts[0] == "bench" and len(parts) > 1 else parts[0]
 
 
 def imports(file: str, *, at_import_only: bool = False) -> set[str]:
@@ -92,9 +100,20 @@ def test_a_backbone_imports_only_the_contracts(file: str) -> None:
     assert not [name for name in ours if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)]
 
 
-@pytest.mark.parametrize("file", files("bench/**/*.py"))
+@pytest.mark.parametrize("file", [file for file in files("bench/**/*.py") if room(file) != "perf"])  # it measures what they gained by
 def test_the_harness_names_no_backbone(file: str) -> None:
     assert not [name for name in imports(file) if name.split(".")[0] in ("dit", "baselines")]
+
+
+@pytest.mark.parametrize("file", [file for file in files("bench/**/*.py") if room(file) not in ("__init__", "__main__")])
+def test_rooms_import_those_before_them(file: str) -> None:
+    ours = {name for name in imports(file) if name.startswith("bench.")}
+    later = ROOMS[ROOMS.index(room(file)) + 1 :]
+    assert not sorted(name for name in ours if room(name) in later)
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room(file) for file in files("bench/**/*.py")} == {*ROOMS, "__init__", "__main__"}
 
 
 @pytest.mark.parametrize("file", files(*TORCH_FREE))
@@ -114,13 +133,18 @@ def test_naming_backbones_loads_no_torch() -> None:
 
 
 def test_the_reader_of_imports_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bench" / "report").mkdir(parents=True)
+    (tmp_path / "bench" / "report" / "page").mkdir(parents=True)
     (tmp_path / "bench" / "__init__.py").write_text("")
     (tmp_path / "bench" / "deep.py").write_text("try:\n    import torch.nn\nexcept ImportError:\n    pass\n")
-    (tmp_path / "bench" / "report" / "page.py").write_text("from ..deep import x\ndef f():\n    from dit import y\n")
+    (tmp_path / "bench" / "report" / "page" / "page.py").write_text("from ...deep import x\ndef f():\n    from dit import y\n")
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     imports_at_import.cache_clear()
     assert heavy_chain("bench/report/page/page.py") == "bench/report/page/page.py -> bench/deep.py -> torch.nn"
     assert imports("bench/report/page/page.py", at_import_only=True) == {"bench.deep", "bench.deep.x"}
     assert imports("bench/report/page/page.py") == {"bench.deep", "bench.deep.x", "dit", "dit.y"}
     imports_at_import.cache_clear()
+
+
+def test_a_pattern_without_a_file_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="nowhere"):
+        files("bench/nowhere/*.py")

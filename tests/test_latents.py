@@ -9,11 +9,11 @@ from torch.testing import assert_close
 
 from bench.commands.score.windows import cover
 from bench.data.latents.autoencoder import Stage, decode_clips, encode_clips, prepare
+from bench.data.latents.config import TrainedAutoencoder
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
 from bench.data.policy.fitting import Fitted, Item, Rules, fit
 from bench.data.ragged import Ragged
 from bench.data.source import Clips, load_clips, load_config
-from bench.study.cell import TrainedAutoencoder
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")

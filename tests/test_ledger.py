@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from bench.data.policy.config import Batching
 from bench.data.policy.fitting import Rules, fit
 from bench.data.policy.ledger import Ledger, ledger
 from bench.shapes import LatentSpec, Shape
-from bench.study.cell import Batching
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=0)
 

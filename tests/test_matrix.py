@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.study.matrix import MatrixError, check_cell, load_study, shipped
+from bench.run.checks import check_cell
+from bench.study.matrix import MatrixError, load_study, shipped
 from tests.tiny import cell_fields
 
 

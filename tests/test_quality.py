@@ -13,7 +13,7 @@ from bench.data.clips import ClipSet
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors.features import extract
 from bench.metrics.extractors.table import load_extractor
-from bench.records.store import Measurement
+from bench.records.record import Measurement
 from bench.run.measure.quality import Quality
 from bench.study.cell import Cell
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.store import Record, latest, read_run
+from bench.records.record import Record
+from bench.records.store import latest, read_run
 
 ROOT = Path(__file__).parents[1]
 

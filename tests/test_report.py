@@ -15,7 +15,8 @@ from PIL import Image
 from report_factory import EXACT, PROTOCOL, environment, measurements, pair, record, write_run
 from rich.console import Console
 
-from bench.records.store import Canary, Record, StoreError
+from bench.data.files import StoreError
+from bench.records.record import Canary, Record
 from bench.report import build
 from bench.report.load import Run, load_run
 from bench.report.render import catalogue as metrics

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from report_factory import pair, study, write_run
 
-from bench.records.store import Canary, Record
+from bench.records.record import Canary, Record
 from bench.report import build
 from bench.report.grid import shape_figures
 from bench.report.load import load_run

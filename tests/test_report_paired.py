@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.protocol import ProtocolBlock
-from bench.records.store import Measurement
+from bench.records.record import Measurement
 from bench.report.load import load_run
 from bench.report.page import tables
 from bench.report.verdicts import compare, paired

@@ -13,7 +13,7 @@ from report_factory import LEDGER, MIXED, grid_point, pair, record, shapes_recor
 
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, save_frames
-from bench.records.store import Canary, GridPoint, Record
+from bench.records.record import Canary, GridPoint, Record
 from bench.report import build
 from bench.report.grid import envelope, shape_figures, shape_map
 from bench.report.grid.shape_map import ShapeMap, shape_text

@@ -15,7 +15,8 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from bench.records.store import Record, latest, read_run
+from bench.records.record import Record
+from bench.records.store import latest, read_run
 from tests.tiny import cell_fields
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, load_frames
-from bench.records.store import Record
+from bench.records.record import Record
 from tests.test_run import cell_folder, command, record_of, write_matrix
 from tests.tiny import cell_fields
 

@@ -18,6 +18,7 @@ from bench.commands.score.collection import find_collection
 from bench.commands.score.record import Distance, Score, read_score
 from bench.commands.score.score import MIN_GROUP_CLIPS, parse_size, score
 from bench.commands.score.windows import SeededCut, read_set
+from bench.data.files import StoreError
 from bench.metrics.distances import bias
 from bench.metrics.distances.diversity import diversity
 from bench.metrics.distances.interval import jackknife
@@ -28,7 +29,6 @@ from bench.metrics.extractors.motion import Motion
 from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.metrics.pixels import frame_quality
 from bench.metrics.weights.cache import WeightsError
-from bench.records.store import StoreError
 
 T, SIDE = 4, 12
 

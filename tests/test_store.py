@@ -10,20 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.data.files import StoreError, sha256_texts, write_text
 from bench.records.environment import read_environment
-from bench.records.store import (
-    Record,
-    StoreError,
-    Training,
-    attempts,
-    cell_folder,
-    latest,
-    next_attempt,
-    read_record,
-    sha256_texts,
-    write_record,
-    write_text,
-)  # fmt: skip
+from bench.records.record import Record, Training
+from bench.records.store import attempts, cell_folder, latest, next_attempt, read_record, write_record
 from tests.tiny import tiny_cell
 
 

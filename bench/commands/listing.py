@@ -6,12 +6,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.backbone import import_plugin, known_modules
+from bench.data.files import StoreError
+from bench.data.frozen import flatten
 from bench.data.source import describe, sources
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, NAMES
-from bench.records.store import StoreError, latest, read_run, run_folders
+from bench.records.store import latest, read_run, run_folders
 from bench.study import matrix as matrices
-from bench.study.cell import differences, flatten
+from bench.study.cell import differences
 from bench.study.matrix import Study
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.ragged import Frames, Ragged, clip_shapes
-from bench.shapes import Shape, check_shape
+from bench.shapes import Refusal, Shape, check_shape
 
 SPLITS = ("train", "val", "test")
 LAYOUT_VERSION = 1  # of the files below; part of every digest
@@ -191,11 +191,11 @@ def _sync(path: Path) -> None:
 
 
 def read_clips(folder: Path, digest: str) -> Clips:
-    """Clips that `save_clips` left in `folder`, frames memory-mapped. ValueError naming what is missing, cut short or inconsistent."""
+    """Clips that `save_clips` left in `folder`, frames memory-mapped. Refusal naming what is missing, cut short or inconsistent."""
     try:
         meta = json.loads((folder / META).read_text())
         if meta["layout"] != LAYOUT_VERSION:
-            raise ValueError(f"{folder} has layout {meta['layout']}, this version reads {LAYOUT_VERSION}")
+            raise Refusal(f"{folder} has layout {meta['layout']}, this version reads {LAYOUT_VERSION}")
         splits = {split: _read_split(folder, split, meta["splits"][split], len(meta["label_names"])) for split in SPLITS}
         return Clips(
             splits=splits,
@@ -208,24 +208,24 @@ def read_clips(folder: Path, digest: str) -> Clips:
             digest=digest,
         )
     except FileNotFoundError as error:
-        raise ValueError(f"clips in {folder} are incomplete: {Path(error.filename).name} is missing") from error
+        raise Refusal(f"clips in {folder} are incomplete: {Path(error.filename).name} is missing") from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / META} is not what save_clips writes: {error!r}") from error
+        raise Refusal(f"{folder / META} is not what save_clips writes: {error!r}") from error
 
 
 def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int) -> ClipSet:
     """One split, checked against the byte counts and names in `meta`."""
     for name, num_bytes in meta["bytes"].items():
         if (actual := (folder / name).stat().st_size) != num_bytes:
-            raise ValueError(f"{folder / name} has {actual} bytes, {num_bytes} were written")
+            raise Refusal(f"{folder / name} has {actual} bytes, {num_bytes} were written")
     clip_ids = tuple(meta["clip_ids"])
     frames = _read_frames(folder, split, len(clip_ids), ragged=f"{split}.shapes.npy" in meta["bytes"])
     labels = np.load(folder / f"{split}.labels.npy")
     check_shape(f"{split} labels in {folder}", labels, (len(clip_ids),))
     if frames.dtype != np.uint8:
-        raise ValueError(f"{split} frames in {folder} are {frames.dtype}, expected uint8")
+        raise Refusal(f"{split} frames in {folder} are {frames.dtype}, expected uint8")
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(num_labels, 1):
-        raise ValueError(f"{split} labels in {folder} run from {labels.min()} to {labels.max()}, there are {num_labels} label names")
+        raise Refusal(f"{split} labels in {folder} run from {labels.min()} to {labels.max()}, there are {num_labels} label names")
     truth = None
     if f"{split}.truth.npz" in meta["bytes"]:
         with np.load(folder / f"{split}.truth.npz") as stored:
@@ -233,7 +233,7 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
         expected = (len(frames), max((shape[0] for shape in clip_shapes(frames)), default=0))
         for name, values in truth.items():
             if values.ndim < 3 or values.shape[:2] != expected:
-                raise ValueError(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
+                raise Refusal(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
     return ClipSet(frames=frames, labels=labels, clip_ids=clip_ids, truth=truth)
 
 
@@ -247,6 +247,6 @@ def _read_frames(folder: Path, split: str, num: int, *, ragged: bool) -> Frames:
     check_shape(f"{split} shapes in {folder}", shapes, (num, 3))
     try:
         items = Ragged(frames, [(*shape, 3) for shape in shapes.tolist()])
-    except ValueError as error:
-        raise ValueError(f"{split} frames in {folder} do not have the shapes beside them: {error}") from error
+    except Refusal as error:
+        raise Refusal(f"{split} frames in {folder} do not have the shapes beside them: {error}") from error
     return frames.reshape(num, *items.shapes[0]) if len(set(items.shapes)) == 1 else items

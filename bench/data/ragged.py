@@ -12,20 +12,20 @@ from typing import overload
 
 import numpy as np
 
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 
 class Ragged(Sequence[np.ndarray]):
     """Item i is a view of `flat` with shape `shapes[i]`."""
 
     def __init__(self, flat: np.ndarray, shapes: Sequence[Sequence[int]]):
-        """`flat` (values,); `shapes` one a item. ValueError where they do not account for every value."""
+        """`flat` (values,); `shapes` one a item. Refusal where they do not account for every value."""
         self.flat = flat
         self.shapes: tuple[tuple[int, ...], ...] = tuple(tuple(int(size) for size in shape) for shape in shapes)
         ends = np.cumsum([math.prod(shape) for shape in self.shapes], dtype=np.int64)
         self._bounds = [0, *ends.tolist()]
         if flat.ndim != 1 or len(flat) != self._bounds[-1]:
-            raise ValueError(f"{len(self.shapes)} items hold {self._bounds[-1]} values, got an array of shape {flat.shape}")
+            raise Refusal(f"{len(self.shapes)} items hold {self._bounds[-1]} values, got an array of shape {flat.shape}")
 
     @property
     def dtype(self) -> np.dtype:
@@ -43,7 +43,7 @@ class Ragged(Sequence[np.ndarray]):
         if isinstance(index, slice):
             first, stop, step = index.indices(len(self))
             if step != 1:
-                raise ValueError(f"a slice of ragged items has step 1, got {step}; take them one by one")
+                raise Refusal(f"a slice of ragged items has step 1, got {step}; take them one by one")
             stop = max(first, stop)
             return Ragged(self.flat[self._bounds[first] : self._bounds[stop]], self.shapes[first:stop])
         place = range(len(self))[index]

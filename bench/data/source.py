@@ -31,9 +31,9 @@ import numpy as np
 import pydantic
 
 import bench.data.sources
-from bench.backbone import did_you_mean
+from bench.backbone import did_you_mean, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 __all__ = [
     "ClipSet",
@@ -74,14 +74,14 @@ class SourceConfig(pydantic.BaseModel):
     def at(self, shape: Shape, num_clips: int) -> Self:
         """The same content with every clip at one `shape` in pixels, and `num_clips` of val and of test.
 
-        ValueError for a shape that no clip can have. What only the content can tell, such as files that are too short, is one
+        Refusal for a shape that no clip can have. What only the content can tell, such as files that are too short, is one
         when the clips are loaded.
         """
         num_frames, height, width = shape
         return self.changed(num_frames=num_frames, height=height, width=width, num_val=num_clips, num_test=num_clips)
 
     def changed(self, **fields: Any) -> Self:
-        """A copy with other values of `fields`, checked like any other config. ValueError, one line, for what is wrong."""
+        """A copy with other values of `fields`, checked like any other config. Refusal, one line, for what is wrong."""
         return cast(Self, load_config({**self.model_dump(), **fields}))
 
     def identity(self, *, added: tuple[str, ...] = (), place: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -118,14 +118,14 @@ class Source(Protocol):
 
 
 def find_source(name: str) -> Source:
-    """The source module `bench.data.sources.<name>`, or the plug-in module `name`. ValueError for anything else."""
+    """The source module `bench.data.sources.<name>`, or the plug-in module `name`. Refusal for anything else."""
     own = f"bench.data.sources.{name}"
     module_name = own if name.isidentifier() and importlib.util.find_spec(own) else name
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name != name and not name.startswith(f"{error.name}."):
-            raise ValueError(f"source {name!r} needs the module {error.name!r}, which is not installed") from error
+            raise Refusal(f"source {name!r} needs the module {error.name!r}, which is not installed") from error
         raise _unknown(name) from error
     except (ValueError, TypeError) as error:  # "", ".relative"
         raise _unknown(name) from error
@@ -140,9 +140,9 @@ def _is_source(module: Any) -> bool:
     return functions and isinstance(config, type) and issubclass(config, SourceConfig)
 
 
-def _unknown(name: str) -> ValueError:
+def _unknown(name: str) -> Refusal:
     known = sources()
-    return ValueError(
+    return Refusal(
         f"unknown source {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
         "or name a module that exports Config, digest, labels and write"
     )
@@ -160,16 +160,16 @@ def describe(name: str) -> str:
 
 
 def load_config(mapping: Mapping[str, Any] | SourceConfig) -> SourceConfig:
-    """Mapping with `source` and that source's fields -> its checked `Config`. ValueError, one line, for what is wrong."""
+    """Mapping with `source` and that source's fields -> its checked `Config`. Refusal, one line, for what is wrong."""
     if isinstance(mapping, SourceConfig):  # checked when it was built
         return mapping
     if not isinstance(name := mapping.get("source"), str):
-        raise ValueError(f"data has source={name!r}; name one of {', '.join(sources())}")
+        raise Refusal(f"data has source={name!r}; name one of {', '.join(sources())}")
     config = find_source(name).Config
     try:
         return config.model_validate(dict(mapping))
     except pydantic.ValidationError as error:
-        raise ValueError(f"source {name!r}: {_one_line(error, config)}") from error
+        raise Refusal(f"source {name!r}: {_one_line(error, config)}") from error
 
 
 def _one_line(error: pydantic.ValidationError, config: type[SourceConfig]) -> str:
@@ -196,7 +196,8 @@ def digest_of(*parts: Any) -> str:
 
 def clips_digest(config: SourceConfig) -> str:
     """Identity of the clips of `config`, and the name of their cache folder."""
-    return digest_of(LAYOUT_VERSION, config.source, find_source(config.source).digest(config))
+    with refusing():
+        return digest_of(LAYOUT_VERSION, config.source, find_source(config.source).digest(config))
 
 
 def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = None) -> Clips:
@@ -210,7 +211,7 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = No
     if folder.exists():
         try:
             return read_clips(folder, digest)
-        except (ValueError, OSError) as error:
+        except (Refusal, OSError) as error:
             warnings.warn(f"cached clips are damaged and are built again: {error}", stacklevel=2)
             _remove(folder)
     _build(config, folder, digest, progress or (lambda done, total, what: None))
@@ -221,7 +222,8 @@ def survey_clips(config: SourceConfig, cache: Path, progress: Progress | None = 
     """What clips `config` has: as its source tells it, or, from a source that cannot tell, by loading them."""
     own: Callable[[Any, Progress], Survey] | None = getattr(find_source(config.source), "survey", None)
     if own is not None:
-        return own(config, progress or (lambda done, total, what: None))
+        with refusing():
+            return own(config, progress or (lambda done, total, what: None))
     clips = load_clips(config, cache, progress)
     boxes = {split: clip_set.truth["box"] for split, clip_set in clips.splits.items() if clip_set.truth and "box" in clip_set.truth}
     return Survey(
@@ -239,7 +241,8 @@ def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) 
     temp = _temporary(folder)
     temp.mkdir(parents=True)
     try:
-        find_source(config.source).write(config, temp, progress)
+        with refusing():
+            find_source(config.source).write(config, temp, progress)
         clips = read_clips(temp, digest)
         _check_written(config, clips)
         temp.rename(folder)
@@ -255,20 +258,20 @@ def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) 
 
 
 def _check_written(config: SourceConfig, clips: Clips) -> None:
-    """ValueError unless a source wrote what its config promises: a plug-in is another person's code."""
+    """Refusal unless a source wrote what its config promises: a plug-in is another person's code."""
     expected = {"val": config.num_val, "test": config.num_test}
     promised = (config.num_frames, config.height, config.width)
     for split, clip_set in clips.splits.items():
         for shape in sorted(set(clip_set.shapes)):
             if shape != promised and not config.mixed:
-                raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}, its config says {promised}")
+                raise Refusal(f"source {config.source!r} wrote {split} clips of {shape}, its config says {promised}")
             if min(shape) < 1:
-                raise ValueError(f"source {config.source!r} wrote {split} clips of {shape}; a clip has at least one frame of one pixel")
+                raise Refusal(f"source {config.source!r} wrote {split} clips of {shape}; a clip has at least one frame of one pixel")
         if len(clip_set) != expected.get(split, len(clip_set)) or not len(clip_set):
-            raise ValueError(f"source {config.source!r} wrote {len(clip_set)} {split} clips, expected {expected.get(split, 'at least 1')}")
+            raise Refusal(f"source {config.source!r} wrote {len(clip_set)} {split} clips, expected {expected.get(split, 'at least 1')}")
     clip_ids = [clip_id for clip_set in clips.splits.values() for clip_id in clip_set.clip_ids]
     if len(set(clip_ids)) != len(clip_ids):
-        raise ValueError(f"source {config.source!r} gave {len(clip_ids) - len(set(clip_ids))} clips the name of another; names are unique")
+        raise Refusal(f"source {config.source!r} gave {len(clip_ids) - len(set(clip_ids))} clips the name of another; names are unique")
 
 
 def _temporary(folder: Path) -> Path:

@@ -1,8 +1,9 @@
-"""FLOPs, counted and not timed."""
+"""FLOPs and parameters, counted and not timed."""
 
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import Backbone, load_backbone
@@ -28,3 +29,8 @@ def flops_of(backbone: Backbone, spec: LatentSpec, shape: Shape) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(latents, timesteps, labels)
     return counter.get_total_flops()
+
+
+def num_params(backbone: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)

@@ -1,9 +1,56 @@
-"""What float32 means here."""
+"""The process that measures: its device, what float32 means in it, and the memory that it keeps.
+
+Memory: by default glibc hands large blocks back to the system, in some processes more than in others, and the next step fetches them
+again, page by page: a quarter of a million page faults a gigabyte. `tox -e speed` shows what that costs.
+"""
+
+import ctypes
 
 import torch
+
+from bench.shapes import Refusal
+from bench.study.cell import Cell
+
+# Parameters of mallopt (malloc.h).
+M_TRIM_THRESHOLD = -1
+
+
+M_MMAP_THRESHOLD = -3
+
+
+KEPT_BYTES = 2**30
+
+
+MOST_BEFORE_2_35 = 2**25  # glibc before 2.35 refuses a larger threshold for mmap
+
+
+def keep_freed_memory() -> bool:
+    """Keep what is freed, up to a gigabyte. False where the C library has no such setting (musl, macOS): nothing is changed then."""
+    return _set(M_MMAP_THRESHOLD, KEPT_BYTES, MOST_BEFORE_2_35) and _set(M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _set(parameter: int, *values: int) -> bool:
+    """Set the first value that is accepted."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return any(mallopt(parameter, value) for value in values)
 
 
 def use_exact_float32() -> None:
     """Float32 means float32 for convolutions too: by default cuDNN rounds them to TF32, a gift to a backbone made of them."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def pick_device(cell: Cell) -> torch.device:
+    """The device of a cell. Refusal where it asks for CUDA and there is none."""
+    if cell.device == "cuda" and not torch.cuda.is_available():
+        raise Refusal("device 'cuda' is asked for and torch sees no CUDA device; use device=cpu or device=auto")
+    return torch.device("cpu" if cell.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def device_name(device: torch.device) -> str:
+    """What the record calls a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from bench.backbone import did_you_mean
 from bench.metrics.extractors.manifest import MANIFESTS
+from bench.shapes import Refusal
 
 Kind = Literal["frechet", "kernel"]
 
@@ -36,18 +37,18 @@ def metric_name(kind: str, extractor: str, n: int, *, dim: int | None = None) ->
     if kind not in NAMES:
         reserved = {"fvd": "frechet", "kvd": "kernel"}.get(kind)
         hint = f"; {kind!r} is what {reserved!r} is called with extractor {CANONICAL_EXTRACTOR!r}, and only then" if reserved else ""
-        raise ValueError(f"unknown distance {kind!r}, expected one of {', '.join(NAMES)}{hint}")
+        raise Refusal(f"unknown distance {kind!r}, expected one of {', '.join(NAMES)}{hint}")
     if any(reserved in extractor.lower() for reserved in ("fvd", "kvd")):
-        raise ValueError(f"extractor {extractor!r} may not have FVD or KVD in its name: they are reserved for {CANONICAL_EXTRACTOR!r}")
+        raise Refusal(f"extractor {extractor!r} may not have FVD or KVD in its name: they are reserved for {CANONICAL_EXTRACTOR!r}")
     if n < 2:
-        raise ValueError(f"a distance needs at least 2 clips in each set, got {n}")
+        raise Refusal(f"a distance needs at least 2 clips in each set, got {n}")
     if extractor in MANIFESTS:
         known = MANIFESTS[extractor].dim
         if dim not in (None, known):
-            raise ValueError(f"extractor {extractor!r} has {known} features, got dim {dim}")
+            raise Refusal(f"extractor {extractor!r} has {known} features, got dim {dim}")
         dim = known
     if dim is None:
-        raise ValueError(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(MANIFESTS))}; for one of your own, pass dim")
+        raise Refusal(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(MANIFESTS))}; for one of your own, pass dim")
     canonical, prefix = NAMES[kind]
     name = canonical if extractor == CANONICAL_EXTRACTOR else prefix + extractor
     return name if n >= headline_clips(dim) else f"{name}@{n}"
@@ -84,14 +85,14 @@ class ProtocolBlock(BaseModel):
         if self.extractor == CANONICAL_EXTRACTOR:
             manifest = MANIFESTS[CANONICAL_EXTRACTOR]
             if self.weights_sha256 not in (manifest.weights_sha256, *manifest.aliases) or self.dim != manifest.dim:
-                raise ValueError(
+                raise Refusal(
                     f"extractor 'i3d' is the published network ({manifest.dim} features, weights {manifest.weights_sha256[:12]}), "
                     f"got {self.dim} features, weights {self.weights_sha256[:12]}; give another network another name"
                 )
             expected = {"resize": manifest.resize, "covariance": "n-1", "root": "exact"}
             found = {key: getattr(self, key) for key in expected}
             if other := [f"{key} {found[key]!r}, expected {value!r}" for key, value in expected.items() if found[key] != value]:
-                raise ValueError(f"extractor 'i3d' gives FVD and KVD, which are not measured with {'; '.join(other)}; give it another name")
+                raise Refusal(f"extractor 'i3d' gives FVD and KVD, which are not measured with {'; '.join(other)}; give it another name")
         return self
 
     def name(self, kind: str) -> str:
@@ -105,11 +106,11 @@ class ProtocolBlock(BaseModel):
 
 
 def compare_or_raise(a: ProtocolBlock, b: ProtocolBlock) -> None:
-    """ValueError listing every field in which two protocols differ, with both values."""
+    """Refusal listing every field in which two protocols differ, with both values."""
     left, right = flatten(a), flatten(b)
     differences = [f"{key}: {left.get(key)} and {right.get(key)}" for key in sorted(left | right) if left.get(key) != right.get(key)]
     if differences:
-        raise ValueError(f"these values were measured under different protocols and do not compare; {'; '.join(differences)}")
+        raise Refusal(f"these values were measured under different protocols and do not compare; {'; '.join(differences)}")
 
 
 def flatten(block: ProtocolBlock) -> dict[str, object]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.meters.allocator import keep_freed_memory
+from bench.meters.process import keep_freed_memory
 
 
 @pytest.fixture(scope="session", autouse=True)

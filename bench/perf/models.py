@@ -18,9 +18,9 @@ from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.flops import count_flops
 from bench.meters.storage import optimizer_state
 from bench.perf.workload import Workload
+from bench.run.checks import latent_spec
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
-from bench.study.matrix import latent_spec
 from bench.training.acceleration import accelerate
 from bench.training.objective import mean_square
 from bench.training.sampling import sample

@@ -87,8 +87,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
     def _open(self, name: str) -> dict[str, Any]:
         import torch
 
-        from bench.meters.allocator import keep_freed_memory
-        from bench.meters.process import use_exact_float32
+        from bench.meters.process import keep_freed_memory, use_exact_float32
         from bench.perf.workload import warm_up
 
         self.close()

@@ -35,7 +35,7 @@ def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
 
 
 def load_frames(path: Path) -> Frames:
-    """What `save_frames` left. OSError, KeyError or ValueError where it is not that."""
+    """What `save_frames` left. OSError, KeyError or Refusal where it is not that."""
     with np.load(path, allow_pickle=False) as stored:
         frames = stored["frames"]
         return Ragged(frames, stored["shapes"].tolist()) if "shapes" in stored.files else frames

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.report.load import load_run
+from bench.shapes import Refusal
 
 __all__ = ["build"]
 
@@ -16,5 +17,5 @@ def build(run_folders: Sequence[Path], out: Path) -> list[Path]:
     from bench.report.page import page
 
     if not run_folders:
-        raise ValueError("a report needs at least one run folder, got none; name one, such as results/quick")
+        raise Refusal("a report needs at least one run folder, got none; name one, such as results/quick")
     return page.write([load_run(Path(folder)) for folder in run_folders], out)

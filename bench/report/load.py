@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from bench.backbone import short_name
-from bench.records.store import Record, StoreError, latest, read_run
-from bench.shapes import Shape, check_shape
-from bench.study.cell import flatten
+from bench.data.files import StoreError
+from bench.data.frozen import flatten
+from bench.records.record import Record
+from bench.records.store import latest, read_run
+from bench.shapes import Refusal, Shape, check_shape
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them
@@ -250,7 +252,7 @@ def _own_shapes(cell: CellResult, *framed: tuple[int, ...]) -> tuple[Shape, ...]
 
 def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
-        raise ValueError(f"{name} is {clips.dtype} {clips.shape}, expected uint8 (k, T, H, W, 3)")
+        raise Refusal(f"{name} is {clips.dtype} {clips.shape}, expected uint8 (k, T, H, W, 3)")
     return clips
 
 

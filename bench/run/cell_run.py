@@ -6,6 +6,7 @@ Runs in a process of its own, which bench/run/worker.py starts.
 import contextlib
 import gc
 import math
+import os
 import sys
 import time
 import traceback
@@ -18,23 +19,26 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.backbone import check_latents
+from bench.data.files import now, write_text
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.progress import Reporter
 from bench.data.ragged import Frames
-from bench.meters.flops import count_flops
+from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import PhaseMemory
 from bench.meters.peak import matmul_peak
+from bench.meters.process import device_name, pick_device
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
-from bench.records.store import Measurement, Record, Sampling, next_attempt, now, write_record, write_text
+from bench.records.record import Measurement, Record, Sampling
+from bench.records.store import next_attempt, write_record
 from bench.run import stages as stages_of
-from bench.run.contender import INPUTS, build_backbone, device_name, inputs_of, num_params, pick_device
-from bench.run.launch import Job
+from bench.run.job import TRACEBACK, Job
 from bench.run.measure.costs import Subject, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
-from bench.run.samples import held_out_shapes, sample_clips, sampling_work
+from bench.run.samples import INPUTS, build_backbone, held_out_shapes, inputs_of, sample_clips, sampling_work
 from bench.run.stages import SHEET_CLIPS, Stages
 from bench.study.cell import Cell
 from bench.training.acceleration import accelerate
@@ -74,6 +78,8 @@ class CellRun:
                 return
             with contextlib.suppress(OSError):  # a full disk has no room for it either
                 (self.folder / "traceback.txt").write_text(traceback.format_exc())
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
             self._write("failed", f"{type(error).__name__}: {_one_line(error)} (traceback.txt beside this record)")
         else:
             self._write("ok", None)
@@ -91,7 +97,7 @@ class CellRun:
         shape = stages.spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
         backbone = build_backbone(cell, stages)
         for latent_shape in dict.fromkeys((*stages.train.shapes, *stages.val.shapes)):
-            backbone.check(latent_shape)
+            check_latents(backbone, latent_shape)
         flops_of = partial(count_flops, cell.backbone, stages.spec)
         flops = flops_of(shape)
         outcome["backbone"] = {

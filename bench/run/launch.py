@@ -5,62 +5,24 @@ Knows no torch. A job is a file; the process that reads it is bench/run/worker.p
 
 import contextlib
 import fcntl
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from bench.data.files import StoreError, now
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.store import FINAL, Record, StoreError, cell_folder, latest, next_attempt, now, write_record, write_run, write_text
+from bench.records.record import FINAL, Record
+from bench.records.store import cell_folder, latest, next_attempt, write_record, write_run
+from bench.run.job import Job, JobCell, Refused, how_it_ended, run_job
 from bench.shapes import Shape
-from bench.study.cell import Cell, Frozen
+from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
 
-EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
-EXIT_STOPPED = 130  # asked to stop; what was done is kept
-GRACE_S = 60.0  # after SIGTERM, before SIGKILL
 RUN_SCHEMA_VERSION = 1
-# Threads that wait for each other by spinning: beside one other busy process on two cores a U-Net's step took 80 times as long.
-CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-
-
-class JobCell(Frozen):
-    """A cell as a job names it."""
-
-    name: str
-    folder: str  # inside the results folder
-    cell: dict[str, Any]
-    match: dict[str, Any] | None = None  # how its backbone came to its size, where it was sized to match another
-
-
-class Job(Frozen):
-    """What one process has to do."""
-
-    kind: Literal["match", "prepare", "cell", "sample"]
-    label: str  # in front of its progress
-    matrix: str
-    results: Path
-    cells: tuple[JobCell, ...]
-    rivals: tuple[tuple[str, str], ...] = ()
-    waiting: tuple[str, ...] = ()  # cells of a prepare job that are to run; the others are only compared with
-    match: dict[str, Any] | None = None
-    num_clips: int | None = None  # of a sample job
-    shape: Shape | None = None  # of its clips, (T, H, W) in pixels; None = as those that were scored
-    out: Path | None = None  # of a sample or a match job
-
-
-class Refused(Exception):
-    """A job ended on bad input and has said why."""
-
-
-class Stopped(Exception):
-    """The user asked to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,56 +128,6 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
         write_record(folder, record)
     say(f"{named.name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
     return record
-
-
-def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> int:
-    """Start a job's process and wait. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
-    path = job.results / job.matrix / f".job.{os.getpid()}.json"
-    write_text(path, job.model_dump_json())
-    command = [sys.executable, "-m", "bench.run.worker", str(path), str(os.getpid())]
-    # What a shell says to accelerate would change a run without a trace in its record.
-    inherited_env = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment = {**inherited_env, **CALM_THREADS}
-    # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
-    # parent was killed still keeps others out until it is gone.
-    inherited = () if lock is None else (lock,)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, pass_fds=inherited)
-    try:
-        try:
-            code = process.wait(timeout=timeout_s)
-        except KeyboardInterrupt:
-            _terminate(process)
-            raise Stopped("stopped; run the same command again to go on") from None
-        except subprocess.TimeoutExpired:
-            _terminate(process)
-            raise
-    finally:
-        path.unlink(missing_ok=True)
-    if code == EXIT_STOPPED:
-        raise Stopped("stopped; run the same command again to go on")
-    if code == EXIT_BAD_INPUT:
-        raise Refused("its process ended on bad input or a full disk; the line it printed says which")
-    if code and job.kind != "cell":
-        raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
-    return code
-
-
-def how_it_ended(code: int) -> str:
-    """The end of a process that said nothing itself."""
-    if code >= 0:
-        return f"its process ended with status {code}; what it printed says why"
-    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (disk full?)"}.get(signal.Signals(-code), "")
-    return f"its process was ended by signal {signal.Signals(-code).name}{hint}"
-
-
-def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=GRACE_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _prepare_job(study: Study, results: Path, cells: list[JobCell], waiting: list[NamedCell]) -> Job:

@@ -6,24 +6,25 @@ from typing import Any
 
 import torch
 
-from bench.backbone import load_backbone
+from bench.backbone import check_latents, load_backbone
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.policy.fitting import fit, held_out_rules, training_rules
 from bench.data.progress import Reporter
 from bench.data.source import Clips
-from bench.meters.flops import count_flops
+from bench.meters.flops import count_flops, num_params
+from bench.meters.process import pick_device
 from bench.run import stages as stages_of
-from bench.run.contender import num_params, pick_device
-from bench.run.launch import Job
-from bench.shapes import LatentSpec, num_voxels
+from bench.run.checks import check_policy, latent_spec
+from bench.run.job import Job
+from bench.shapes import LatentSpec, Refusal, num_voxels
 from bench.study.cell import Cell
-from bench.study.matrix import Match, check_policy, latent_spec
+from bench.study.matrix import Match
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
 
 def prepare(job: Job, progress: Reporter) -> None:
-    """Check all cells of a study, cheapest checks first, then make the stages they share. ValueError or OSError says what is wrong."""
+    """Check all cells of a study, cheapest checks first, then make the stages they share. Refusal or OSError says what is wrong."""
     cells = {named.name: Cell.model_validate(named.cell) for named in job.cells}
     for cell in cells.values():
         pick_device(cell)
@@ -40,17 +41,15 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
     cache = stages_of.cache_folder(job.results)
     clips = stages_of.load_clips(cell.data, cache, progress)
     if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
-        raise ValueError(
-            f"cell {name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0"
-        )
+        raise Refusal(f"cell {name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
     spec = latent_space(cell, job.results, progress)
     try:
         with torch.device("meta"):
             backbone: Any = load_backbone(cell.backbone, spec)
         shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
         latent_bytes = _check_shapes(cell, clips, spec, backbone)
-    except ValueError as error:
-        raise ValueError(f"cell {name}: {error}") from error
+    except Refusal as error:
+        raise Refusal(f"cell {name}: {error}") from error
     params = num_params(backbone)
     clip_bytes = 3 * cell.data.num_frames * cell.data.height * cell.data.width
     # A checkpoint is written beside the old one before it takes its place; samples are those of the trained and the untrained model.
@@ -59,16 +58,14 @@ def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str
 
 
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
-    """Bytes of the latents that the cell trains and is judged on. ValueError for a shape or a policy that its backbone cannot do."""
+    """Bytes of the latents that the cell trains and is judged on. Refusal for a shape or a policy that its backbone cannot do."""
     check_policy(cell, backbone)
     if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):
-        raise ValueError(
-            f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it"
-        )
+        raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it")
     rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}
     shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
     for shape in dict.fromkeys(shapes):
-        backbone.check(shape)
+        check_latents(backbone, shape)
     return 4 * spec.latent_channels * sum(map(num_voxels, shapes))
 
 
@@ -83,7 +80,7 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
 
 
 def _check_match(job: Job, sizes: dict[str, dict[str, int]]) -> None:
-    """ValueError where rivals are further apart than the matrix allows."""
+    """Refusal where rivals are further apart than the matrix allows."""
     match = Match.model_validate(job.match)
     if match.to is not None:  # the sizes were found for it, and proved
         return
@@ -91,7 +88,7 @@ def _check_match(job: Job, sizes: dict[str, dict[str, int]]) -> None:
         a, b = sizes[first][match.by], sizes[second][match.by]
         mismatch = max(a, b) / min(a, b) - 1
         if mismatch > match.tolerance:
-            raise ValueError(
+            raise Refusal(
                 f"{first} has {a:,} {match.by} and {second} {b:,}: {mismatch:.1%} apart, match.tolerance is "
                 f"{match.tolerance:.1%}; choose sizes that are nearer or raise match.tolerance"
             )

@@ -11,16 +11,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bench.backbone import check_latents, load_backbone
+from bench.data.frozen import content_hash
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.policy.fitting import shape_text
 from bench.data.progress import Reporter
 from bench.data.ragged import clip_shapes
+from bench.data.seeds import stream_seed
+from bench.meters.process import pick_device
 from bench.records.artefacts import WEIGHTS, save_frames
 from bench.run import stages as stages_of
-from bench.run.contender import INPUTS, build_backbone, inputs_of, pick_device
-from bench.run.launch import Job
+from bench.run.job import Job
 from bench.run.stages import Stages
-from bench.shapes import LatentSpec, Shape, num_voxels
+from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
 from bench.study.cell import Cell
 from bench.training.sampling import Samples, sample
 
@@ -33,15 +36,15 @@ def sample_more(job: Job, progress: Reporter) -> None:
     cell = Cell.model_validate(named.cell)
     folder = job.results / named.folder
     if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
+        raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)
     stages = stages_of.prepare(cell, job.results, device, progress)
     if (folder / INPUTS).read_text() != inputs_of(cell, stages):
-        raise ValueError(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
+        raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, stages)
     backbone.load_state_dict(load_file(folder / WEIGHTS))
     if job.num_clips is None or job.out is None:
-        raise ValueError("a sample job needs num_clips and out")
+        raise Refusal("a sample job needs num_clips and out")
     places = np.arange(job.num_clips) % len(stages.labels)
     labels, known = stages.labels[places], held_out_shapes(stages)
     shapes = [known[place] for place in places]
@@ -54,29 +57,27 @@ def sample_more(job: Job, progress: Reporter) -> None:
 
 
 def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
-    """A clip (T, H, W) in pixels -> its latents. ValueError with the nearest shape that autoencoder and backbone both divide."""
+    """A clip (T, H, W) in pixels -> its latents. Refusal with the nearest shape that autoencoder and backbone both divide."""
 
     def latents(candidate: Shape) -> Shape:
         found = spec.latent_shape(candidate)
-        backbone.check(found)
+        check_latents(backbone, found)
         return found
 
     def divides(candidate: Shape) -> bool:
-        with suppress(ValueError):
+        with suppress(Refusal):
             return bool(latents(candidate))
         return False
 
     try:
         return latents(shape)
-    except ValueError as error:
+    except Refusal as error:
         reach = range(-FURTHEST, FURTHEST + 1)
         for offsets in sorted(itertools.product(reach, repeat=3), key=lambda each: sum(map(abs, each))):
             near = (shape[0] + offsets[0], shape[1] + offsets[1], shape[2] + offsets[2])
             if divides(near):
                 why = str(error).partition(";")[0]  # its remedy minds one of the two alone
-                raise ValueError(
-                    f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}"
-                ) from error
+                raise Refusal(f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}") from error
         raise
 
 
@@ -119,3 +120,18 @@ def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], i
     cells, tokens = (sum(num * count(shape) for shape, num in times.items()) for count in (num_voxels, backbone.num_tokens))
     flops = sum(num * flops_of(shape) for shape, num in times.items())
     return len(shapes), sum(shape[0] for shape in shapes), cells, tokens, flops
+
+
+INPUTS = "inputs.txt"  # in a cell's folder: identity of what it was trained on
+
+
+def inputs_of(cell: Cell, stages: Stages) -> str:
+    """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
+    return content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
+
+
+def build_backbone(cell: Cell, stages: Stages) -> Any:
+    """The cell's backbone with the initial weights of its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(cell.seed, "weights", 0))
+        return load_backbone(cell.backbone, stages.spec)

@@ -19,7 +19,7 @@ from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
 
 Progress = Callable[[int, int, str], None]
@@ -79,7 +79,7 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
     for split in ("val", "test"):
         if len(fitted[split].items) < num:
             lost = fitted[split].lost[0]
-            raise ValueError(f"{split} clip {lost.clip} {lost.reason}; {len(fitted[split].items)} are left of {num}")
+            raise Refusal(f"{split} clip {lost.clip} {lost.reason}; {len(fitted[split].items)} are left of {num}")
     held_out = {split: fitted_clips(clips.splits[split].frames, fitted[split], num) for split in ("val", "test")}
     reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
     extractors = tuple(load_extractor(name, device) for name in cell.evaluation.extractors)

@@ -7,10 +7,12 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.run.launch import EXIT_BAD_INPUT, EXIT_STOPPED, Job
+from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, Job
+from bench.shapes import Refusal
 
 
 def main(job_path: str, parent: int) -> int:
@@ -30,9 +32,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
     import torch
 
     from bench.data.progress import Reporter
-    from bench.meters.allocator import keep_freed_memory
-    from bench.meters.process import use_exact_float32
-    from bench.records.store import StoreError
+    from bench.meters.process import keep_freed_memory, use_exact_float32
     from bench.run.cell_run import CellRun
     from bench.run.match.search import match_backbone
     from bench.run.preflight import prepare
@@ -54,7 +54,9 @@ def perform(job: Job, stop: "StopFlag") -> None:
         except Interrupted as stopped:
             print(f"{job.label}: {stopped}", file=sys.stderr)
             sys.exit(EXIT_STOPPED)
-        except (ValueError, StoreError, OSError, torch.OutOfMemoryError) as error:
+        except (Refusal, OSError, torch.OutOfMemoryError) as error:
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
             print(f"error: {job.label}: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(EXIT_BAD_INPUT)
 

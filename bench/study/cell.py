@@ -4,96 +4,21 @@ The fingerprint is a hash of the whole cell and of `PROTOCOL_VERSION`: two recor
 measured was measured alike.
 """
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from bench.backbone import canonical_name
+from bench.data.frozen import Frozen, content_hash, flatten
+from bench.data.latents.config import Autoencoder
+from bench.data.policy.config import Batching
 from bench.data.source import SourceConfig, load_config
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
 PROTOCOL_VERSION = 3
 
 MIN_FEATURES = 2  # a covariance needs two clips
-
-
-class Frozen(BaseModel):
-    """A model whose unknown keys are errors and whose fields never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a diverged loss is NaN, and JSON has none
-
-
-class TokenDropping(Frozen):
-    """Training on a part of each clip's tokens, drawn anew each time, as in NaViT (2307.06304, section 2.1); of packing backbones only.
-
-    `constant`: `rate` of every clip. `decreasing`: from `rate` down to none over `epochs`. `per_resolution`: `rate` of the largest clip
-    and less, in proportion to their tokens, of smaller ones.
-    """
-
-    kind: Literal["constant", "decreasing", "per_resolution"]
-    rate: float = Field(gt=0, lt=1)  # share of a clip's tokens that is left out
-    epochs: int | None = Field(None, ge=1)  # of `decreasing`
-
-    @model_validator(mode="after")
-    def _epochs_where_used(self) -> Self:
-        if (self.kind == "decreasing") != (self.epochs is not None):
-            raise ValueError(f"token_dropping.epochs says over how many epochs `decreasing` falls, got {self.epochs} with {self.kind!r}")
-        return self
-
-
-class Batching(Frozen):
-    """How clips become batches: what of a clip is used (fitting.py), and which clips share a step (batches.py).
-
-    `crop`: one shape. `bucket`: several, one a batch. `pack`: every clip at its own shape, any mix in a batch, for backbones that take
-    one. `pad`: own shapes too, filled up with zeros to the largest of the batch, which the loss leaves out.
-    """
-
-    policy: Literal["crop", "bucket", "pack", "pad"] = "crop"
-    batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
-    voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
-    side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
-    buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
-    token_dropping: TokenDropping | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.batch_size is None) == (self.voxel_budget is None):
-            raise ValueError("batching needs exactly one of batch_size, for data of one shape, and voxel_budget, in latent voxels")
-        if self.policy != "crop" and self.voxel_budget is None:
-            raise ValueError(f"batching.policy {self.policy!r} fills batches by latent voxels; give voxel_budget in place of batch_size")
-        if self.buckets and self.policy != "bucket":
-            raise ValueError(f"batching.buckets belong to policy 'bucket', got policy {self.policy!r}; remove them")
-        if self.token_dropping is not None and self.policy != "pack":
-            raise ValueError(f"token_dropping needs policy 'pack', got {self.policy!r}; remove it")
-        return self
-
-
-class TrainedAutoencoder(Frozen):
-    """A small `AutoencoderTiny` trained on the data set's own training frames, once, for all contenders."""
-
-    kind: Literal["trained"]
-    latent_channels: int = Field(4, ge=1)
-    spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent voxel; the first factor of 2 is a pixel unshuffle
-    width: int = Field(64, ge=8)  # channels of every convolution
-    num_steps: int = Field(ge=1)
-    batch_size: int = Field(64, ge=1)  # frames
-    learning_rate: float = Field(2e-3, gt=0)
-    seed: int = 0
-
-
-class PretrainedAutoencoder(Frozen):
-    """Any diffusers autoencoder of images, applied frame by frame, from a folder or a hub."""
-
-    kind: Literal["pretrained"]
-    name: str  # folder, or hub name such as "stabilityai/sd-vae-ft-mse"
-    class_name: str = "AutoencoderKL"  # the diffusers class
-    revision: str | None = None  # hub commit; a hub name without one follows its main branch
-
-
-Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]
 
 
 class Objective(Frozen):
@@ -128,7 +53,7 @@ class Budget(Frozen):
     def _exactly_one(self) -> Self:
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(f"budget needs exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
+            raise Refusal(f"budget needs exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
         return self
 
     @property
@@ -167,7 +92,7 @@ class Evaluation(Frozen):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if twice := sorted({name for name in self.extractors if self.extractors.count(name) > 1}):
-            raise ValueError(f"extractors names {', '.join(twice)} more than once")
+            raise Refusal(f"extractors names {', '.join(twice)} more than once")
         return self
 
 
@@ -201,13 +126,13 @@ class Cell(Frozen):
     def _consistent(self) -> Self:
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
-            raise ValueError(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+            raise Refusal(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
         if self.data.mixed and self.batching.batch_size is not None:
-            raise ValueError(
+            raise Refusal(
                 f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"
             )
         if self.evaluation.num_samples > min(self.data.num_val, self.data.num_test):
-            raise ValueError(
+            raise Refusal(
                 f"evaluation.num_samples {self.evaluation.num_samples} needs as many held-out clips in each of two splits, got "
                 f"data.num_val {self.data.num_val} and data.num_test {self.data.num_test}; lower num_samples or raise both"
             )
@@ -219,24 +144,7 @@ class Cell(Frozen):
         return content_hash({"protocol_version": PROTOCOL_VERSION, "cell": content})
 
 
-def content_hash(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form, 64 hex digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def differences(first: Cell, second: Cell) -> list[tuple[str, Any, Any]]:
     """(dotted field, value in first, value in second) of every field in which two cells differ."""
     a, b = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
     return [(key, a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

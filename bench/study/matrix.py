@@ -16,17 +16,17 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from yaml import YAMLError
 
-from bench.backbone import canonical_name, did_you_mean, find_factory, short_name, split_name
-from bench.metrics.extractors.manifest import MANIFESTS
-from bench.shapes import LatentSpec
-from bench.study.cell import Cell, Frozen, content_hash, flatten
+from bench.backbone import canonical_name, did_you_mean, short_name, split_name
+from bench.data.frozen import Frozen, content_hash, flatten
+from bench.shapes import Refusal
+from bench.study.cell import Cell
 
 MATRICES = Path(__file__).parent / "matrices"
 RENAMED = {"cell_budget": "voxel_budget", "latent_cells": "latent_voxels"}  # fields of older matrices -> their names now
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 
 
-class MatrixError(ValueError):
+class MatrixError(Refusal):
     """A matrix that cannot be read or resolved; the message is one line for the user."""
 
 
@@ -43,7 +43,7 @@ class Match(Frozen):
     @model_validator(mode="after")
     def _needs_a_target(self) -> Self:
         if self.to is None and self.by in ("step_time", "peak_memory"):
-            raise ValueError(f"match.by {self.by} is found by sizing one backbone to another: name it with `to`")
+            raise Refusal(f"match.by {self.by} is found by sizing one backbone to another: name it with `to`")
         return self
 
 
@@ -122,56 +122,6 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in MATRICES.glob("*.yaml"))
 
 
-def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
-    """Latent space of a cell as far as it is known before its autoencoder is loaded; None for a pretrained one."""
-    if cell.autoencoder.kind != "trained":
-        return None
-    return LatentSpec(
-        latent_channels=cell.autoencoder.latent_channels,
-        spatial_stride=cell.autoencoder.spatial_stride,
-        temporal_stride=1,
-        num_labels=num_labels,
-    )
-
-
-def check_cell(named: NamedCell) -> None:
-    """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
-    cell = named.cell
-    num_frames = cell.data.num_frames
-    for extractor in cell.evaluation.extractors:
-        if extractor not in MANIFESTS:
-            near = did_you_mean(extractor, list(MANIFESTS))
-            raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
-        manifest = MANIFESTS[extractor]
-        if num_frames < manifest.min_frames:
-            raise MatrixError(
-                f"cell {named.name}: extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, "
-                f"got data.num_frames {num_frames}"
-            )
-        if manifest.max_frames is not None and num_frames > manifest.max_frames:
-            raise MatrixError(
-                f"cell {named.name}: extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, "
-                f"got data.num_frames {num_frames}"
-            )
-    try:
-        factory = find_factory(cell.backbone)
-        check_policy(cell, factory)
-        spec = latent_spec(cell, num_labels=0)
-        if spec is not None:
-            shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
-            check = getattr(factory, "check", None)  # optional: a plug-in without it is checked once it is built
-            if check is not None:
-                check(shape)
-    except ValueError as error:
-        raise MatrixError(f"cell {named.name}: {error}") from error
-
-
-def check_policy(cell: Cell, backbone: Any) -> None:
-    """ValueError for a batching policy that a backbone, or its factory as far as that says, cannot do."""
-    if cell.batching.policy == "pack" and not getattr(backbone, "ragged", True):
-        raise ValueError(f"batching.policy 'pack' mixes shapes in a batch, {cell.backbone!r} takes one at a time; use 'bucket' or 'pad'")
-
-
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """A pydantic error as one line that names field, value and remedy, and for an unknown field the nearest known one."""
     parts = []
@@ -241,7 +191,7 @@ def _with_one_name(matrix: str, fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     try:
         return {**fields, "backbone": canonical_name(fields["backbone"])}
-    except ValueError as error:
+    except Refusal as error:
         raise MatrixError(f"matrix {matrix}: {error}") from error
 
 

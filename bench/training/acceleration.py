@@ -11,16 +11,17 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from bench.shapes import Refusal
 from bench.study.cell import Acceleration
 
 
 def accelerate(backbone: nn.Module, acceleration: Acceleration) -> None:
-    """Apply a cell's choice to a backbone, in place. ValueError where the backbone offers no blocks."""
+    """Apply a cell's choice to a backbone, in place. Refusal where the backbone offers no blocks."""
     if acceleration == Acceleration():
         return
     blocks = getattr(backbone, "repeated_blocks", None)
     if blocks is None:
-        raise ValueError(
+        raise Refusal(
             f"acceleration needs a backbone with repeated_blocks(), and {type(backbone).__name__} has none; use acceleration.compile=none "
             "and acceleration.checkpointing=none"
         )

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch, BatchStream
+from bench.data.policy.config import TokenDropping
 from bench.data.seeds import stream_seed
-from bench.shapes import Shape, bounding_shape, num_voxels
-from bench.study.cell import Cell, TokenDropping
+from bench.shapes import Refusal, Shape, bounding_shape, num_voxels
+from bench.study.cell import Cell
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 
 
@@ -116,7 +117,7 @@ class _Dropping:
 
     def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
         if not hasattr(backbone, "kept_voxels"):
-            raise ValueError(
+            raise Refusal(
                 f"batching.token_dropping needs a backbone that predicts a part of its tokens, {type(backbone).__name__} cannot; remove it"
             )
         self.config, self.shapes, self.backbone = config, shapes, backbone

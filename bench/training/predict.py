@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from bench.backbone import load_backbone
-from bench.commands.profile.result import Memory
 from bench.meters.storage import StorageMeter
-from bench.shapes import LatentSpec
+from bench.records.record import Memory
+from bench.shapes import LatentSpec, Refusal
 from bench.training.step import Point, Stepper, make_batch
 
 
@@ -83,7 +83,7 @@ class Predictor:
             with self._mode:
                 yield
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise ValueError(f"{self.name} cannot be predicted: its code depends on what a tensor holds ({error})") from error
+            raise Refusal(f"{self.name} cannot be predicted: its code depends on what a tensor holds ({error})") from error
         finally:
             self._stepper.read_timers()  # they mean nothing here
 

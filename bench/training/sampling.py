@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.backbone import Backbone
 from bench.meters.clock import synchronize
+from bench.shapes import Refusal
 from bench.study.cell import Objective, Sampler
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 
@@ -64,7 +65,7 @@ def guided(
     if scale == 1.0:
         return backbone(latents, timesteps, labels)
     if labels is None:
-        raise ValueError(f"sampler.guidance_scale {scale} needs classes, and this data has none; use 1.0")
+        raise Refusal(f"sampler.guidance_scale {scale} needs classes, and this data has none; use 1.0")
     both = torch.cat([labels, torch.full_like(labels, null_label)])
     predictions = backbone([*latents, *latents], timesteps.repeat(2), both)
     cond, uncond = predictions[: len(latents)], predictions[len(latents) :]

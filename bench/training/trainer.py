@@ -27,8 +27,8 @@ from bench.meters.device import EnergyMeter, Neighbours
 from bench.meters.memory import PhaseMemory
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.meters.warmup import num_warmup_steps
-from bench.records.store import Training
-from bench.shapes import Shape
+from bench.records.record import Training
+from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.draws import Drawer, Drawn
 from bench.training.validation import mean_loss, validation_losses
@@ -102,11 +102,11 @@ class Trainer:
         self.checkpoint = folder / "checkpoint.pt"
         accelerator = Accelerator(mixed_precision="bf16" if cell.precision == "bf16" else "no", cpu=device.type == "cpu")
         if accelerator.device.type != device.type:
-            raise ValueError(
+            raise Refusal(
                 f"accelerate picked device {accelerator.device}, the cell runs on {device}; unset ACCELERATE_* or name the device"
             )
         if accelerator.num_processes != 1:
-            raise ValueError(f"a cell trains in one process, got {accelerator.num_processes}; start it with `python -m bench run`")
+            raise Refusal(f"a cell trains in one process, got {accelerator.num_processes}; start it with `python -m bench run`")
         self.accelerator, self.device = accelerator, accelerator.device
         options = cell.optimizer
         optimizer = torch.optim.AdamW(
@@ -298,7 +298,7 @@ class Trainer:
                 torch.cuda.set_rng_state_all(content["cuda_rng"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over") from error
+            raise Refusal(f"checkpoint {self.checkpoint} cannot be read ({reason}); remove it to start over") from error
         self.state = state
 
     def release(self) -> None:

@@ -8,8 +8,9 @@ import torch
 
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import clips_per_batch
+from bench.data.policy.config import Batching
 from bench.data.ragged import by_shape
-from bench.study.cell import Batching, Cell
+from bench.study.cell import Cell
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from bench.commands.audit.result import ClipsFound, NotUsed, PolicyAudit, Range, ShapeCount
 from bench.commands.audit.subject import Subject
 from bench.data.policy.batches import BatchStream
+from bench.data.policy.config import Batching
 from bench.data.policy.fitting import fit, training_rules
 from bench.data.policy.ledger import EPOCHS, ledger
-from bench.shapes import LatentSpec, Shape, bounding_shape
-from bench.study.cell import Batching
+from bench.shapes import LatentSpec, Refusal, Shape, bounding_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class Account:
 
 
 def accounts(subject: Subject) -> list[Account]:
-    """One for every variant. ValueError where none of them can use the clips."""
+    """One for every variant. Refusal where none of them can use the clips."""
     found = [_account(subject, name, batching) for name, batching in subject.variants.items()]
     if all(account.policy.refused for account in found):
         first = found[0].policy
-        raise ValueError(f"no batching policy can use the clips of {subject.title}; {first.name}: {first.refused}")
+        raise Refusal(f"no batching policy can use the clips of {subject.title}; {first.name}: {first.refused}")
     return found
 
 
@@ -37,10 +37,10 @@ def _account(subject: Subject, name: str, batching: Batching) -> Account:
     spec = subject.spec
     try:
         if subject.data.mixed and batching.batch_size is not None:
-            raise ValueError(f"batching.batch_size {batching.batch_size} is for data of one shape, this has several; give voxel_budget")
+            raise Refusal(f"batching.batch_size {batching.batch_size} is for data of one shape, this has several; give voxel_budget")
         fitted = fit(subject.shapes, training_rules(subject.data, batching, spec))
         account = ledger(subject.shapes, fitted, batching, spec, subject.seed, subject.boxes, subject.clip_ids)
-    except ValueError as error:
+    except Refusal as error:
         refused = PolicyAudit(name=name, batching=batching, refused=subject.said(str(error)), ledger=None, items=[], lost_clips=[])
         return Account(policy=refused, latent_shapes=(), batches=())
     latent_shapes = tuple(spec.latent_shape(item.shape) for item in fitted.items)

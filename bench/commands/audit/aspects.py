@@ -22,6 +22,7 @@ from PIL import Image
 from bench.commands.score.windows import cover
 from bench.data.media.inventory import find_files
 from bench.data.media.video import EXTENSIONS, count_frames, iter_frames, probe, upright_size
+from bench.shapes import Refusal
 
 ASPECTS = ((16, 9), (1, 1), (9, 16), (21, 9), (4, 3))  # width : height
 TAKE_FRAMES = (48, 16, 32, 24)  # lengths of takes, in turn
@@ -56,26 +57,26 @@ def cropped_size(height: int, width: int, aspect: tuple[int, int]) -> tuple[int,
 
 
 def write_aspects(source: Path, out: Path) -> tuple[int, int]:
-    """Cuts every video below `source` into files in `out`; numbers of videos and of images. ValueError where there is none to cut."""
+    """Cuts every video below `source` into files in `out`; numbers of videos and of images. Refusal where there is none to cut."""
     videos = {name: path for name, path in find_files(source).items() if path.suffix.lower() in EXTENSIONS}
     if not videos:
-        raise ValueError(f"no video in {source}: looked in it and its subfolders for {', '.join(EXTENSIONS)}")
+        raise Refusal(f"no video in {source}: looked in it and its subfolders for {', '.join(EXTENSIONS)}")
     out.mkdir(parents=True, exist_ok=True)
     stems: dict[str, str] = {}
     written: list[Path] = []
     for name, path in videos.items():
         stem = str(Path(name).with_suffix("")).replace("/", "_")
         if stem in stems:
-            raise ValueError(f"{name} and {stems[stem]} would have the same names, {stem}-...; rename one")
+            raise Refusal(f"{name} and {stems[stem]} would have the same names, {stem}-...; rename one")
         stems[stem] = name
         try:
             written += _cut(path, out, stem)
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from error
+        except Refusal as error:
+            raise Refusal(f"{name} {error}") from error
     if not written:
-        raise ValueError(f"no video in {source} has the {MIN_TAKE_FRAMES} frames of a take; add longer ones")
+        raise Refusal(f"no video in {source} has the {MIN_TAKE_FRAMES} frames of a take; add longer ones")
     if strangers := sorted(set(out.iterdir()) - set(written)):
-        raise ValueError(f"{out} also holds {strangers[0].name}, which would become part of the data; empty the folder, or name another")
+        raise Refusal(f"{out} also holds {strangers[0].name}, which would become part of the data; empty the folder, or name another")
     return sum(path.suffix == VIDEO for path in written), sum(path.suffix == IMAGE for path in written)
 
 
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         num_videos, num_images = write_aspects(options.source, options.out)
-    except ValueError as error:
+    except Refusal as error:
         parser.exit(1, f"error: {error}\n")
     print(f"{num_videos} videos and {num_images} images in {options.out}")
 

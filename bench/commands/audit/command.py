@@ -10,15 +10,15 @@ from rich.table import Table as RichTable
 from bench.commands.audit.account import accounts, clips_found
 from bench.commands.audit.result import AuditResult, Cost
 from bench.commands.audit.subject import Subject
+from bench.data.files import write_text
 from bench.data.source import Progress
 from bench.records.environment import commit, read_environment
-from bench.records.store import write_text
 
 NUMBER, SPACE = 10, 2  # characters of the narrowest column of numbers; between two columns
 
 
 def run(subject: Subject, progress: Progress) -> AuditResult:
-    """The audit. ValueError, in one line, for what cannot be done."""
+    """The audit. Refusal, in one line, for what cannot be done."""
     clips = clips_found(subject)
     found = accounts(subject)
     costs: list[Cost] = []

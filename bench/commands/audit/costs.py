@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from bench.backbone import load_backbone
+from bench.backbone import check_latents, load_backbone
 from bench.commands.audit.account import Account, pixels_per_voxel, spread
 from bench.commands.audit.many import at_all
 from bench.commands.audit.result import Cost
 from bench.commands.audit.subject import Subject
 from bench.data.source import Progress
 from bench.meters.flops import flops_of
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Refusal, Shape
 
 BACKWARD = 3  # a training step has three times the FLOPs of its forward
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -86,8 +86,8 @@ def _refusal(backbone: Any, name: str, subject: Subject, account: Account) -> st
         return f"{name} takes one shape at a time; use bucket or pad"
     try:
         for shape in sorted({shape for batch in account.batches for shape in batch} | set(account.latent_shapes)):
-            backbone.check(shape)
-    except ValueError as error:
+            check_latents(backbone, shape)
+    except Refusal as error:
         sides = f"; sides are multiples of batching.side_multiple, {batching.side_multiple} pixels" if subject.data.mixed else ""
         return subject.said(f"{error}{sides}")
     return None

@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.data.policy.config import Batching
 from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
 from bench.shapes import LatentSpec, Shape
-from bench.study.cell import Batching
 
 SCHEMA_VERSION = 2
 

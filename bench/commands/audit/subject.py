@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.backbone import canonical_name, did_you_mean, find_factory
+from bench.backbone import canonical_name, check_latents, did_you_mean, find_factory
+from bench.data.frozen import flatten
+from bench.data.latents.config import Autoencoder
 from bench.data.policy.batches import PLANNERS
+from bench.data.policy.config import Batching
 from bench.data.source import Progress, SourceConfig, Survey, find_source, load_config, survey_clips
-from bench.shapes import LatentSpec, Shape, nearest_multiples, num_voxels, parse_shape
-from bench.study.cell import Autoencoder, Batching, Cell, flatten
-from bench.study.matrix import Study, latent_spec, shipped
+from bench.run.checks import latent_spec
+from bench.shapes import LatentSpec, Refusal, Shape, nearest_multiples, num_voxels, parse_shape
+from bench.study.cell import Cell
+from bench.study.matrix import Study, shipped
 
 STRIDE, CHANNELS = 8, 4  # of the usual autoencoder of images
 PATCHES = (2, 4, 8, 16)  # latent voxels of a side that backbones may need multiples of
@@ -69,33 +73,31 @@ class FolderOptions:
 
 
 def is_folder(name: str) -> bool:
-    """Whether `name` is a folder and not a matrix. ValueError where it is neither."""
+    """Whether `name` is a folder and not a matrix. Refusal where it is neither."""
     is_matrix = name in shipped() or name.endswith((".yaml", ".yml"))
     if not is_matrix and not Path(name).is_dir():
         if "/" in name:
-            raise ValueError(f"{name!r} is no folder; name one that holds videos")
+            raise Refusal(f"{name!r} is no folder; name one that holds videos")
         known = ", ".join(shipped())
-        raise ValueError(
-            f"{name!r} is neither a folder nor a matrix{did_you_mean(name, shipped())}; there are {known}, or give a .yaml file"
-        )
+        raise Refusal(f"{name!r} is neither a folder nor a matrix{did_you_mean(name, shipped())}; there are {known}, or give a .yaml file")
     return not is_matrix
 
 
 def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progress) -> Subject:
-    """All clips of a user's folder. ValueError for what cannot be."""
+    """All clips of a user's folder. Refusal for what cannot be."""
     if options.shape is None or options.voxel_budget is None:
         missing = "--shape, as 16x64x64" if options.shape is None else "--voxel-budget, as 8192"
-        raise ValueError(f"the audit of a folder needs {missing}; only a matrix says it itself")
+        raise Refusal(f"the audit of a folder needs {missing}; only a matrix says it itself")
     shape = parse_shape(options.shape, "--shape")
     policies = tuple(dict.fromkeys(options.policies)) or POLICIES
     for policy in policies:
         if policy not in PLANNERS:
-            raise ValueError(f"unknown policy {policy!r}{did_you_mean(policy, list(POLICIES))}; use one of {', '.join(POLICIES)}")
+            raise Refusal(f"unknown policy {policy!r}{did_you_mean(policy, list(POLICIES))}; use one of {', '.join(POLICIES)}")
     backbones = tuple(dict.fromkeys(canonical_name(name) for name in options.backbones))
     stride = options.stride or STRIDE
     multiple = options.multiple or stride * _patch([find_factory(name) for name in backbones], shape[0])
     if multiple % stride:
-        raise ValueError(f"--multiple {multiple} is not a multiple of --stride {stride}; {nearest_multiples(multiple, stride)}")
+        raise Refusal(f"--multiple {multiple} is not a multiple of --stride {stride}; {nearest_multiples(multiple, stride)}")
     if "crop" in policies:
         _check_crop(shape, options.voxel_budget, stride, multiple)
     # The fewest clips held out that the source allows, and no gaps between splits: together they are all that the files hold.
@@ -108,10 +110,10 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
     num_labels = len(find_source(data.source).labels(data))
     try:
         survey = survey_clips(data, cache, progress)
-    except ValueError as error:
+    except Refusal as error:
         if "num_val" not in str(error):  # else in words that this command's user never used
             raise
-        raise ValueError(
+        raise Refusal(
             f"{path} has fewer than three clips of {shape[0]} frames, and a study needs one to train on, one to validate and one to test; "
             "ask for fewer frames by --shape or add videos"
         ) from error
@@ -144,35 +146,32 @@ def _patch(factories: Sequence[Any], num_frames: int) -> int:
     for side in PATCHES:
         try:
             for factory in factories:
-                if hasattr(factory, "check"):
-                    factory.check((num_frames, side, side))
-        except ValueError:
+                check_latents(factory, (num_frames, side, side))
+        except Refusal:
             continue
         return side
     return PATCHES[0]
 
 
 def _check_crop(shape: Shape, voxel_budget: int, stride: int, multiple: int) -> None:
-    """ValueError where the one shape cannot be cropped to, or fills more than a batch."""
+    """Refusal where the one shape cannot be cropped to, or fills more than a batch."""
     for axis, size in zip(("height", "width"), shape[1:], strict=True):
         if size % multiple:
-            raise ValueError(f"--shape: {axis} {size} is not a multiple of --multiple {multiple}; {nearest_multiples(size, multiple)}")
+            raise Refusal(f"--shape: {axis} {size} is not a multiple of --multiple {multiple}; {nearest_multiples(size, multiple)}")
     voxels = num_voxels((shape[0], shape[1] // stride, shape[2] // stride))
     if voxels > voxel_budget:
-        raise ValueError(
-            f"--voxel-budget {voxel_budget} holds no clip of --shape, which has {voxels:,} latent voxels; use {voxels} or more"
-        )
+        raise Refusal(f"--voxel-budget {voxel_budget} holds no clip of --shape, which has {voxels:,} latent voxels; use {voxels} or more")
 
 
 def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progress) -> Subject:
-    """The training clips of a matrix under each of its ways of batching, of its first seed. ValueError for what cannot be."""
+    """The training clips of a matrix under each of its ways of batching, of its first seed. Refusal for what cannot be."""
     if given := [name for name, value in vars(options).items() if value]:
         option = FLAGS.get(given[0], given[0])
-        raise ValueError(f"--{option} is for a folder of videos; matrix {study.name} says it itself, change it by KEY=VALUE")
+        raise Refusal(f"--{option} is for a folder of videos; matrix {study.name} says it itself, change it by KEY=VALUE")
     cells = [named.cell for named in study.cells]
     for name in ("data", "autoencoder", "precision", "device"):
         if len({repr(getattr(cell, name)) for cell in cells}) > 1:
-            raise ValueError(f"matrix {study.name} has several values of {name!r}, an audit is of one; give it by {name}=...")
+            raise Refusal(f"matrix {study.name} has several values of {name!r}, an audit is of one; give it by {name}=...")
     first = cells[0]
     num_labels = len(find_source(first.data.source).labels(first.data))
     spec = latent_spec(first, num_labels) or pretrained_spec(first.autoencoder, num_labels)
@@ -217,7 +216,7 @@ def _variants(cells: Sequence[Cell]) -> dict[str, Batching]:
 
 
 def pretrained_spec(config: Autoencoder, num_labels: int) -> LatentSpec:
-    """The latent space of a pretrained autoencoder, by its configuration: its weights are not loaded. ValueError where it has none."""
+    """The latent space of a pretrained autoencoder, by its configuration: its weights are not loaded. Refusal where it has none."""
     import diffusers
     import torch
 
@@ -231,6 +230,4 @@ def pretrained_spec(config: Autoencoder, num_labels: int) -> LatentSpec:
             return FrameAutoencoder(network, unshuffle=1).spec(num_labels)
     except (AttributeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"autoencoder {config.name!r}: its latent space cannot be read as that of {config.class_name}: {reason}"
-        ) from error
+        raise Refusal(f"autoencoder {config.name!r}: its latent space cannot be read as that of {config.class_name}: {reason}") from error

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from bench.backbone import did_you_mean
+from bench.shapes import Refusal
 
 GIB = 2**30
 
@@ -55,7 +56,7 @@ CARDS = {
 
 
 def find_card(text: str) -> Card:
-    """The card of that name, whatever the case and the spaces, or one of a plain size such as 24GiB. ValueError for anything else.
+    """The card of that name, whatever the case and the spaces, or one of a plain size such as 24GiB. Refusal for anything else.
 
     >>> find_card("rtx4090").name, find_card("24GiB").memory_bytes // GIB
     ('RTX 4090', 24)
@@ -64,13 +65,13 @@ def find_card(text: str) -> Card:
     if size:
         card = Card(name=text.strip(), memory_bytes=int(float(size[1]) * GIB), peaks={"bf16": None, "fp32": None})
         if not card.usable_bytes:
-            raise ValueError(f"card {text!r} is no larger than the reserve of {RESERVED_BYTES / GIB:g} GiB; name a larger size")
+            raise Refusal(f"card {text!r} is no larger than the reserve of {RESERVED_BYTES / GIB:g} GiB; name a larger size")
         return card
     names = {_plain(name): name for name in CARDS}
     if _plain(text) not in names:
         begun = [name for plain, name in names.items() if _plain(text) and plain.startswith(_plain(text))]
         hint = f" (did you mean {begun[0]!r}?)" if begun else did_you_mean(text, list(CARDS))
-        raise ValueError(f"unknown card {text!r}{hint}; known: {', '.join(CARDS)}, or a size such as 24GiB")
+        raise Refusal(f"unknown card {text!r}{hint}; known: {', '.join(CARDS)}, or a size such as 24GiB")
     return CARDS[names[_plain(text)]]
 
 

@@ -16,11 +16,10 @@ from bench.commands.profile.figures import all_figures
 from bench.commands.profile.result import ProfileResult, Target
 from bench.commands.profile.study import DTYPES, Progress, Request, Study, device_name
 from bench.commands.profile.tables import Table, all_tables, heading, to_markdown
-from bench.meters.allocator import keep_freed_memory
+from bench.data.files import write_text
 from bench.meters.peak import matmul_peak
-from bench.meters.process import use_exact_float32
-from bench.records.store import write_text
-from bench.shapes import LatentSpec, parse_shape
+from bench.meters.process import keep_freed_memory, use_exact_float32
+from bench.shapes import LatentSpec, Refusal, parse_shape
 from bench.training.predict import code_path
 from bench.training.step import Point
 
@@ -39,14 +38,14 @@ def run(
     draws: bool,
     progress: Progress,
 ) -> ProfileResult:
-    """The profile. ValueError, in one line, for what cannot be done."""
+    """The profile. Refusal, in one line, for what cannot be done."""
     names = [canonical_name(name) for name in names]
     if len(set(names)) < len(names):
-        raise ValueError(f"a backbone is named twice in {', '.join(names)}; name each once")
+        raise Refusal(f"a backbone is named twice in {', '.join(names)}; name each once")
     if cross and len(names) < 2:
-        raise ValueError(f"--cross compares the first two backbones, got only {names[0]}; name another")
+        raise Refusal(f"--cross compares the first two backbones, got only {names[0]}; name another")
     if precision not in DTYPES:
-        raise ValueError(f"unknown precision {precision!r}; use one of {', '.join(DTYPES)}")
+        raise Refusal(f"unknown precision {precision!r}; use one of {', '.join(DTYPES)}")
     point = Point(batch_size=batch_size, shape=parse_shape(latents, "--latents"))
     here = pick_device(device)
     use_exact_float32()
@@ -60,7 +59,7 @@ def run(
 def pick_device(device: str) -> torch.device:
     """The device that is here to measure on: a CPU where CUDA was asked for and there is none."""
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"unknown device {device!r}; use auto, cpu or cuda")
+        raise Refusal(f"unknown device {device!r}; use auto, cpu or cuda")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -72,7 +71,7 @@ def find_target(here: torch.device, device: str, card: Card | None, precision: s
     if card is None and is_here:
         card = _card_of(here)
     if card is not None and card.peaks.get("fp32") and card.peaks[precision] is None:
-        raise ValueError(f"card {card.name} has no units for {precision}; use --precision fp32")
+        raise Refusal(f"card {card.name} has no units for {precision}; use --precision fp32")
     return Target(
         name=card.name if card is not None else "a CUDA device",
         is_here=is_here,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 MOST_UNITS = 2**20  # a search ends there
 GROWTH = 8  # a guess is at most this many times what is known to fit: what is far too large may take long to predict
@@ -59,7 +59,7 @@ def _curve(places: list[int], known: dict[int, int], at: int) -> float:
 
 
 def unit(check: Callable[[int], None]) -> int:
-    """The smallest size that `check` takes, of which it then takes multiples. ValueError, the check's own, where it takes none."""
+    """The smallest size that `check` takes, of which it then takes multiples. Refusal, the check's own, where it takes none."""
     for size in range(1, 129):
         if accepts(check, size):
             return size
@@ -82,6 +82,6 @@ def accepts(check: Callable[..., None], *sizes: int | Shape) -> bool:
     """Whether a check raises nothing."""
     try:
         check(*sizes)
-    except ValueError:
+    except Refusal:
         return False
     return True

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from bench.backbone import load_backbone
-from bench.commands.profile.result import Memory, Timing
+from bench.commands.profile.result import Timing
 from bench.meters.clock import synchronize
 from bench.meters.memory import PhaseMemory
 from bench.meters.warmup import num_warmup_steps
+from bench.records.record import Memory
 from bench.shapes import LatentSpec
 from bench.training.predict import to_memory
 from bench.training.step import Batch, Point, Stepper, make_batch

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from bench.records.environment import Environment
+from bench.records.record import Memory
 from bench.shapes import Shape
 
 PHASES = ("training", "sampling")
@@ -15,14 +16,6 @@ class Frozen(BaseModel):
     """A model whose unknown keys are errors and whose fields never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Memory(Frozen):
-    """Most bytes of tensor storage alive at once in a step, and what they were."""
-
-    num_bytes: int
-    split: dict[str, int]  # weights, gradients, optimiser, average, activations, inputs, buffers
-    by_module: dict[str, int]  # part of the backbone, largest first
 
 
 class Timing(Frozen):

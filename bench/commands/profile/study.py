@@ -16,7 +16,7 @@ from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossP
 from bench.meters.flops import count_flops
 from bench.meters.peak import matmul_peak
 from bench.records.environment import commit, read_environment
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Refusal, Shape
 from bench.training.predict import Predictor
 from bench.training.step import Point, Stepper
 
@@ -73,7 +73,7 @@ class Study:
         fits = {name: self._fits(name) for name in request.names}
         if self.target.usable_bytes is not None and not any(each.value for of_name in fits.values() for each in of_name):
             smallest = min(each.num_bytes for of_name in fits.values() for each in of_name)
-            raise ValueError(
+            raise Refusal(
                 f"nothing fits {self.target.name}: of {self.target.usable_bytes / 2**30:.2f} usable GiB the least step "
                 f"needs {smallest / 2**30:.2f}; name a larger card or a smaller backbone"
             )

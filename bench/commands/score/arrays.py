@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.shapes import Refusal
+
 ARRAYS = (".npy", ".npz")
 
 
@@ -19,26 +21,26 @@ def load_array(path: Path) -> tuple[np.ndarray, list[str] | None, float | None]:
             names = ", ".join(stored.files) or "(none)"
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         if "pickle" in str(error) or "Python objects" in str(error):
-            raise ValueError("holds pickled objects, which could run code and are not loaded; save one plain uint8 array") from error
-        raise ValueError("is not an array that numpy reads; it may be cut short") from error
+            raise Refusal("holds pickled objects, which could run code and are not loaded; save one plain uint8 array") from error
+        raise Refusal("is not an array that numpy reads; it may be cut short") from error
     if name not in arrays:
-        raise ValueError(f"has the arrays {names}; call the clips `frames`")
+        raise Refusal(f"has the arrays {names}; call the clips `frames`")
     labels = [str(label) for label in arrays["labels"].tolist()] if "labels" in arrays else None
     return arrays[name], labels, float(arrays["fps"]) if "fps" in arrays else None
 
 
 def check_clips(frames: np.ndarray, ndims: tuple[int, ...]) -> None:
-    """ValueError(reason with what would be right) unless `frames` are uint8, ... x T x H x W x 3, of one of `ndims` axes."""
+    """Refusal(reason with what would be right) unless `frames` are uint8, ... x T x H x W x 3, of one of `ndims` axes."""
     wanted = " or ".join({4: "(T, H, W, 3)", 5: "(N, T, H, W, 3)"}[ndim] for ndim in ndims)
     shape = frames.shape
     if not isinstance(frames, np.ndarray) or frames.dtype.kind not in "uifb":
-        raise ValueError(f"holds {frames.dtype}, expected uint8 frames {wanted}")
+        raise Refusal(f"holds {frames.dtype}, expected uint8 frames {wanted}")
     if 0 in shape or not shape:
-        raise ValueError(f"is empty: shape {shape}, expected {wanted}")
+        raise Refusal(f"is empty: shape {shape}, expected {wanted}")
     if frames.ndim not in ndims or shape[-1] != 3:
-        raise ValueError(f"has shape {shape}, expected {wanted}{_shape_hint(shape, ndims)}")
+        raise Refusal(f"has shape {shape}, expected {wanted}{_shape_hint(shape, ndims)}")
     if frames.dtype != np.uint8:
-        raise ValueError(f"has {frames.dtype} frames{_range(frames)}, expected uint8 in 0..255; {_remedy(frames)}")
+        raise Refusal(f"has {frames.dtype} frames{_range(frames)}, expected uint8 in 0..255; {_remedy(frames)}")
 
 
 def _shape_hint(shape: tuple[int, ...], ndims: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from bench.metrics.battery import battery
 from bench.metrics.distances.interval import NUM_GROUPS
 from bench.metrics.extractors.table import load_extractor
 from bench.metrics.weights import table as weights
+from bench.shapes import Refusal
 
 Progress = Callable[[int, int, str], None]  # (done, total, what)
 
@@ -36,7 +37,7 @@ def run_battery(
     if clips is None:
         side = battery.SIZE if size is None else size[0]
         if size is not None and size[0] != size[1]:
-            raise ValueError(f"the battery's own clips are square, got --size {size[0]}x{size[1]}; give one number")
+            raise Refusal(f"the battery's own clips are square, got --size {size[0]}x{size[1]}; give one number")
         chosen = battery.world_clips(side, num_clips or battery.NUM_CLIPS, num_frames)
     else:
         read = read_clips(clips, num_clips, num_frames, size, progress)
@@ -54,10 +55,10 @@ def read_clips(path: Path, num_clips: int | None, num_frames: int, size: tuple[i
     for length in (2 * num_frames - 1, num_frames):
         try:
             read = cached_set(collection, SeededCut(num_frames=length, size=size), limit, progress, cache)
-        except ValueError:
+        except Refusal:
             if length == num_frames:
                 raise
             continue
         if len(read) >= (limit if length > num_frames else needed):
             return read
-    raise ValueError(f"the battery needs {needed} clips of {num_frames} frames, two sets, {path} gives {len(read)}")
+    raise Refusal(f"the battery needs {needed} clips of {num_frames} frames, two sets, {path} gives {len(read)}")

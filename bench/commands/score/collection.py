@@ -24,6 +24,7 @@ from bench.commands.score.arrays import ARRAYS, check_clips, load_array
 from bench.data.clips import Skipped
 from bench.data.media.video import EXTENSIONS, count_frames, iter_frames, probe
 from bench.data.sources.folder import file_hash
+from bench.shapes import Refusal
 
 READER_VERSION = 1  # bump when the same files give other frames
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -40,7 +41,7 @@ class Opened:
     height: int  # upright
     width: int
     fps: float | None  # None where nothing says it
-    read: Reader  # ValueError(reason) where the frames cannot be decoded
+    read: Reader  # Refusal(reason) where the frames cannot be decoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Item:
     kind: Literal["video", "frames", "array"]
     label: str | None  # class; None where there are no classes
     files: tuple[Path, ...]  # whose content is the item's
-    open: Callable[[], Opened]  # ValueError(reason) where it cannot be read
+    open: Callable[[], Opened]  # Refusal(reason) where it cannot be read
 
     def content(self) -> str:
         """Hash of what the item is made of."""
@@ -78,18 +79,18 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def find_collection(path: Path) -> Collection:
-    """What `path` holds. ValueError where that is nothing that can be a clip."""
+    """What `path` holds. Refusal where that is nothing that can be a clip."""
     path = path.expanduser()
     if path.is_dir():
         return _folder(path)
     if path.suffix.lower() in ARRAYS and path.is_file():
         try:
             return Collection(path=path, items=tuple(_array_items(path, path.name, None, ndims=(5,))), skipped=())
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
+        except Refusal as error:
+            raise Refusal(f"{path} {error}") from error
     if path.is_file():
-        raise ValueError(f"{path} is one file; name a folder of clips, or an array of them as {' or '.join(ARRAYS)}")
-    raise ValueError(f"{path} does not exist; name a folder of videos, of folders of frames, or of arrays, or one {' or '.join(ARRAYS)}")
+        raise Refusal(f"{path} is one file; name a folder of clips, or an array of them as {' or '.join(ARRAYS)}")
+    raise Refusal(f"{path} does not exist; name a folder of videos, of folders of frames, or of arrays, or one {' or '.join(ARRAYS)}")
 
 
 def _folder(root: Path) -> Collection:
@@ -104,16 +105,16 @@ def _folder(root: Path) -> Collection:
         if not found and not bad and not deeper:
             skipped.append(Skipped(folder.name, "is an empty folder"))
     if loose and classed:
-        raise ValueError(
+        raise Refusal(
             f"{root} has clips in it ({loose[0].name}) and in subfolders ({classed[0].name}), which are classes; "
             "move all of them into subfolders, or none"
         )
     items = sorted(loose or classed, key=lambda item: natural(item.name))
     if not items and (images := _images(root)):
-        raise ValueError(f"{root} holds images ({images[0].name}); frames of a clip belong into a folder of their own inside it")
+        raise Refusal(f"{root} holds images ({images[0].name}); frames of a clip belong into a folder of their own inside it")
     if not items:
         why = f"; {len(skipped)} looked at, the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
-        raise ValueError(f"nothing to read in {root}: looked for {', '.join((*EXTENSIONS, *ARRAYS))} and folders of images{why}")
+        raise Refusal(f"nothing to read in {root}: looked for {', '.join((*EXTENSIONS, *ARRAYS))} and folders of images{why}")
     return Collection(path=root, items=tuple(items), skipped=tuple(skipped))
 
 
@@ -136,7 +137,7 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Item], 
         elif suffix in ARRAYS:
             try:
                 items += _array_items(path, name, label, ndims=(4, 5))
-            except ValueError as error:
+            except Refusal as error:
                 skipped.append(Skipped(name, str(error)))
         else:
             skipped.append(Skipped(name, "is a single image" if suffix in IMAGES else "is no clip by its extension"))
@@ -172,9 +173,9 @@ def upright_size(path: Path) -> tuple[int, int]:
         with av.open(str(path), metadata_errors="ignore") as container:
             frame = next(container.decode(container.streams.video[0]), None)
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+        raise Refusal(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
     if frame is None:
-        raise ValueError("has no frames")
+        raise Refusal("has no frames")
     return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
 
 
@@ -185,7 +186,7 @@ def _open_images(paths: tuple[Path, ...]) -> Opened:
         frames = [_image(paths[index]) for index in indices]
         for index, frame in zip(indices, frames, strict=True):
             if frame.shape != (height, width, 3):
-                raise ValueError(
+                raise Refusal(
                     f"has frames of two sizes: {paths[index].name} is {frame.shape[0]}x{frame.shape[1]}, the first {height}x{width}"
                 )
         return np.stack(frames)
@@ -198,7 +199,7 @@ def _image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except (OSError, ValueError) as error:
-        raise ValueError(f"has a frame that cannot be read: {path.name}") from error
+        raise Refusal(f"has a frame that cannot be read: {path.name}") from error
 
 
 def _image(path: Path) -> np.ndarray:
@@ -206,14 +207,14 @@ def _image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"has a frame of more than 8 bits a channel ({path.name}, mode {image.mode}); save it as 8-bit RGB")
+                raise Refusal(f"has a frame of more than 8 bits a channel ({path.name}, mode {image.mode}); save it as 8-bit RGB")
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"has a frame that cannot be read: {path.name}") from error
+        raise Refusal(f"has a frame that cannot be read: {path.name}") from error
 
 
 def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...]) -> list[Item]:
-    """Clips of an array file: one for (T, H, W, 3), N for (N, T, H, W, 3). ValueError(reason)."""
+    """Clips of an array file: one for (T, H, W, 3), N for (N, T, H, W, 3). Refusal(reason)."""
     frames, labels, fps = load_array(path)
     check_clips(frames, ndims)
     if frames.ndim == 4:
@@ -223,7 +224,7 @@ def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...
         names = [f"{name}[{row}]" for row in range(len(frames))]
     of_row: Sequence[str | None] = [label] * len(frames) if label is not None or labels is None else labels
     if len(of_row) != len(frames):
-        raise ValueError(f"has {len(of_row)} labels for {len(frames)} clips")
+        raise Refusal(f"has {len(of_row)} labels for {len(frames)} clips")
     return [
         Item(name=names[row], kind="array", label=of_row[row], files=(path,), open=functools.partial(_open_array, frames[row], fps))
         for row in range(len(frames))

@@ -13,6 +13,7 @@ from bench.metrics.distances.diversity import NUM_NEIGHBOURS, diversity
 from bench.metrics.distances.frechet import Features
 from bench.metrics.distances.interval import NUM_GROUPS, Statistic, jackknife
 from bench.metrics.distances.table import DISTANCES
+from bench.shapes import Refusal
 
 INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 
@@ -78,7 +79,7 @@ class Measured:
             return None, "none: frames of a clip are not independent"
         try:
             found = bias.frechet_infinite_n(self.real, self.generated)
-        except ValueError as error:
+        except Refusal as error:
             return None, f"none: {error}"
         return found, f"least squares in 1/n over n = {', '.join(map(str, found.sizes))}"
 

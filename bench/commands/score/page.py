@@ -8,24 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.commands.score.record import FILE, Distance, Group, PublishedValue, Score, Side
+from bench.data.files import write_text
 from bench.metrics.protocol import compare_or_raise
-from bench.records.store import write_text
 from bench.report.render.catalogue import DASH, number
 from bench.report.render.export import markdown
 from bench.report.verdicts.stats import MIN_FLOORS
+from bench.shapes import Refusal
 
 MAX_LISTED = 20  # of what was left out; the JSON has all
 
 
 def check_folder(folder: Path) -> None:
-    """ValueError unless files can be written there: said before minutes of work, not after."""
+    """Refusal unless files can be written there: said before minutes of work, not after."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
     except OSError as error:
-        raise ValueError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from error
+        raise Refusal(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from error
     if not writable:
-        raise ValueError(f"--out {folder} cannot be written; choose another folder")
+        raise Refusal(f"--out {folder} cannot be written; choose another folder")
 
 
 def write(score: Score, folder: Path) -> list[Path]:
@@ -177,11 +178,11 @@ def _protocols(score: Score) -> str:
 
 
 def comparison(first: Score, second: Score) -> str:
-    """Distances of two scores side by side. ValueError, with what differs, where a distance of both has two protocols."""
+    """Distances of two scores side by side. Refusal, with what differs, where a distance of both has two protocols."""
     theirs = {(value.kind, value.extractor): value for value in second.distances}
     both = [(value, theirs[value.kind, value.extractor]) for value in first.distances if (value.kind, value.extractor) in theirs]
     if not both:
-        raise ValueError("the two scores have no distance in common; score both with the same --extractor")
+        raise Refusal("the two scores have no distance in common; score both with the same --extractor")
     rows = []
     for ours, other in both:
         compare_or_raise(ours.protocol, other.protocol)

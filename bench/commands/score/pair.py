@@ -15,9 +15,10 @@ from bench.commands.score.collection import Collection
 from bench.commands.score.record import ClipsProtocol
 from bench.commands.score.set_cache import cached_set
 from bench.commands.score.windows import ReadSet, Rule, SeededCut
+from bench.data.files import sha256_texts
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.table import Extractor
-from bench.records.store import sha256_texts
+from bench.shapes import Refusal
 
 Progress = Callable[[int, int, str], None]  # (done, total, what)
 
@@ -54,7 +55,7 @@ class Reader:
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"the cache {cache} cannot be written: {error.strerror}; choose another with --cache") from error
+            raise Refusal(f"the cache {cache} cannot be written: {error.strerror}; choose another with --cache") from error
         self.cache, self.progress = cache, progress
 
     def clips(self, collection: Collection, rule: Rule, limit: int | None) -> ReadSet:
@@ -73,24 +74,24 @@ def labelled(progress: Progress, what: str, done: int, total: int) -> None:
 
 
 def read_pair(real: Collection, generated: Collection, rule: SeededCut, num_clips: int | None, reader: Reader) -> Pair:
-    """Both sets at one size. ValueError where a set is smaller than asked, or sizes differ."""
+    """Both sets at one size. Refusal where a set is smaller than asked, or sizes differ."""
     fake = reader.clips(generated, rule, num_clips)
     check_count("GENERATED", generated, fake, num_clips)
     true = reader.clips(real, rule, 2 * len(fake))
     check_count("REAL", real, true, num_clips)
     sizes = [f"{clips.frames.shape[2]}x{clips.frames.shape[3]}" for clips in (true, fake)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"real clips are {sizes[0]}, generated ones {sizes[1]}; choose one size with --size, such as --size {sizes[1]}")
+        raise Refusal(f"real clips are {sizes[0]}, generated ones {sizes[1]}; choose one size with --size, such as --size {sizes[1]}")
     n = min(len(true), len(fake))
     if n < 2:
-        raise ValueError(f"a distance needs at least 2 clips in each set, got {len(true)} real and {len(fake)} generated")
+        raise Refusal(f"a distance needs at least 2 clips in each set, got {len(true)} real and {len(fake)} generated")
     return Pair(real=true, generated=fake, n=n)
 
 
 def check_count(argument: str, collection: Collection, clips: ReadSet, asked: int | None) -> None:
     if asked is not None and len(clips) < asked:
         why = f" ({len(clips.skipped)} left out, the first: {clips.skipped[0].name} {clips.skipped[0].reason})" if clips.skipped else ""
-        raise ValueError(f"{asked} clips asked, {argument} {collection.path} gives {len(clips)}{why}; ask for fewer with -n")
+        raise Refusal(f"{asked} clips asked, {argument} {collection.path} gives {len(clips)}{why}; ask for fewer with -n")
 
 
 def block(
@@ -128,15 +129,15 @@ def rates_of(clips: ReadSet) -> tuple[float, float] | None:
 
 
 def find_device(name: str) -> torch.device:
-    """The device `name`. ValueError where there is none of that name here."""
+    """The device `name`. Refusal where there is none of that name here."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown --device {name!r}; there are cpu and cuda") from error
+        raise Refusal(f"unknown --device {name!r}; there are cpu and cuda") from error
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device {name} is not measured with; there are cpu and cuda")
+        raise Refusal(f"--device {name} is not measured with; there are cpu and cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are seen here; use --device cpu")
+        raise Refusal(f"--device {name}: {torch.cuda.device_count()} CUDA devices are seen here; use --device cpu")
     return device
 
 

@@ -45,6 +45,7 @@ from bench.commands.score.collection import Item
 from bench.commands.score.windows import cover, fraction
 from bench.metrics.distances.frechet import Features, check_features
 from bench.metrics.extractors.manifest import I3D_EPS, I3D_HALF_PIXEL
+from bench.shapes import Refusal
 
 Set = Literal["real", "generated"]
 
@@ -72,7 +73,7 @@ class StyleganVRule:
     def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
         covered = self.num_frames * self.stride
         if num_frames < covered:
-            raise ValueError(f"has {num_frames} frames, StyleGAN-V needs frames x stride = {covered}")
+            raise Refusal(f"has {num_frames} frames, StyleGAN-V needs frames x stride = {covered}")
         choices = num_frames - covered + self.stride  # its randint includes the upper end
         start = int(fraction(self.seed, "stylegan-v", item.name) * choices) if self.of == "real" else 0
         return [range(start, start + covered, self.stride)]
@@ -109,12 +110,12 @@ class CdFvdRule:
             return [range(num_frames)]
         if item.kind == "video":
             if num_frames < self.num_frames:
-                raise ValueError(f"has {num_frames} frames, cd-fvd needs {self.num_frames}")
+                raise Refusal(f"has {num_frames} frames, cd-fvd needs {self.num_frames}")
             start = int(place * (num_frames - self.num_frames + 1))
             return [range(start, start + self.num_frames, self.stride)]
         covered = self.num_frames * self.stride
         if num_frames <= covered:
-            raise ValueError(f"has {num_frames} frames, cd-fvd needs more than frames x stride = {covered} of a folder")
+            raise Refusal(f"has {num_frames} frames, cd-fvd needs more than frames x stride = {covered} of a folder")
         start = int(place * (num_frames - covered + 1))
         return [range(start, start + covered, self.stride)]
 
@@ -155,11 +156,11 @@ class Published:
     choices: dict[str, str]
 
     def rule(self, of: Any, num_frames: int, stride: int, size: tuple[int, int] | None, seed: int, limit: int | None) -> Any:
-        """How the tool cuts clips. ValueError for a size it cannot have."""
+        """How the tool cuts clips. Refusal for a size it cannot have."""
         if self.name == "stylegan-v":
             return StyleganVRule(of=of, num_frames=num_frames, stride=stride, size=size, seed=seed)
         if size is not None and size[0] != size[1]:
-            raise ValueError(f"cd-fvd crops to a square, got --size {size[0]}x{size[1]}; give one number")
+            raise Refusal(f"cd-fvd crops to a square, got --size {size[0]}x{size[1]}; give one number")
         again = limit is not None
         return CdFvdRule(again=again, num_frames=num_frames, stride=stride, resolution=size[0] if size else CD_FVD_RESOLUTION, seed=seed)
 
@@ -206,9 +207,9 @@ PROTOCOLS: dict[str, Published] = {
 
 
 def find_protocol(name: str) -> Published:
-    """The tool's choices. ValueError for an unknown one."""
+    """The tool's choices. Refusal for an unknown one."""
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}{did_you_mean(name, list(PROTOCOLS))}; there are {', '.join(PROTOCOLS)}")
+        raise Refusal(f"unknown protocol {name!r}{did_you_mean(name, list(PROTOCOLS))}; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from bench.data.files import StoreError
+from bench.data.frozen import Frozen
 from bench.metrics.protocol import ProtocolBlock
 from bench.records.environment import Environment
-from bench.records.store import StoreError
-from bench.study.cell import Frozen
 
 SCHEMA_VERSION = 1
 FILE = "score.json"

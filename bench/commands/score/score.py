@@ -28,27 +28,28 @@ from bench.metrics.pixels import frame_quality
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
 from bench.metrics.weights import table as weights
 from bench.records.environment import commit, read_environment
+from bench.shapes import Refusal
 
 DEFAULT_EXTRACTORS = ("i3d", "motion")
 MIN_GROUP_CLIPS = 16  # of a class or shape in each set; fewer are named, not scored
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """What --size says: "64" -> (64, 64), "48x64" -> (48, 64), height first. ValueError for anything else."""
+    """What --size says: "64" -> (64, 64), "48x64" -> (48, 64), height first. Refusal for anything else."""
     if text is None:
         return None
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdigit() and int(side) >= 8 for side in sides):
-        raise ValueError(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
+        raise Refusal(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
     return int(sides[0]), int(sides[-1])
 
 
 def parse_start(text: str) -> Start:
-    """One of the ways to cut a video. ValueError for anything else."""
+    """One of the ways to cut a video. Refusal for anything else."""
     for known in STARTS:
         if text == known:
             return known
-    raise ValueError(f"unknown --start {text!r}{did_you_mean(text, list(STARTS))}; there are {', '.join(STARTS)}")
+    raise Refusal(f"unknown --start {text!r}{did_you_mean(text, list(STARTS))}; there are {', '.join(STARTS)}")
 
 
 def score(
@@ -70,14 +71,14 @@ def score(
     """Every distance between the clips in `real` and those in `generated`; bench.commands.score.collection says what these may be.
 
     Clips are cut by `SeededCut`. `num_clips`: of each set; None = as many as the smaller one has. Twice as many real ones are read where
-    there are, so that the floor is measured at the same n. ValueError for what cannot be compared, with the remedy.
+    there are, so that the floor is measured at the same n. Refusal for what cannot be compared, with the remedy.
     """
     for name in extractors:
         check_extractor(name, num_frames)
     tools = [published.find_protocol(name) for name in protocols]
     for option, number, least in (("--num-clips", num_clips, 2), ("--num-frames", num_frames, 1), ("--stride", stride, 1)):
         if number is not None and number < least:
-            raise ValueError(f"{option} must be at least {least}, got {number}")
+            raise Refusal(f"{option} must be at least {least}, got {number}")
     rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
     where = find_device(device)
     reader = Reader(cache or weights.cache_folder() / "score", progress)
@@ -114,16 +115,16 @@ def score(
 
 
 def check_extractor(name: str, num_frames: int) -> None:
-    """Before anything is read: ValueError for an unknown extractor, or one that clips of `num_frames` are no food for; WeightsError."""
+    """Before anything is read: Refusal for an unknown extractor, or one that clips of `num_frames` are no food for; WeightsError."""
     if name not in MANIFESTS:
         if is_file_name(name) or ":" in name:  # one's own, whose manifest comes with it
             return
         known = f"{', '.join(EXTRACTORS)}, a TorchScript file, or module:factory"
-        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")
+        raise Refusal(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")
     least, most = MANIFESTS[name].min_frames, MANIFESTS[name].max_frames
     if num_frames < least or (most is not None and num_frames > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
+        raise Refusal(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
     if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths(name)):
         weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 

@@ -15,8 +15,9 @@ import numpy as np
 from bench.commands.score.collection import Collection
 from bench.commands.score.windows import Progress, ReadSet, Rule, content_of, identity, read_set
 from bench.data.clips import Skipped
+from bench.data.files import write_text
 from bench.data.source import digest_of
-from bench.records.store import write_text
+from bench.shapes import Refusal
 
 
 class LateFrames:
@@ -50,7 +51,7 @@ def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: 
         def read() -> np.ndarray:
             again = read_set(collection, rule, limit, progress, cache)
             if again.digest != known.digest:
-                raise ValueError(f"{collection.path} changed while it was read; run again when nobody writes to it")
+                raise Refusal(f"{collection.path} changed while it was read; run again when nobody writes to it")
             return again.frames
 
         # Only dtype, shape, length and slices are used of frames, and a slice reads them.

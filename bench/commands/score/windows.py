@@ -20,7 +20,7 @@ from PIL import Image
 from bench.commands.score.collection import READER_VERSION, Collection, Item, Opened
 from bench.data.clips import Skipped
 from bench.data.source import digest_of
-from bench.shapes import cover_box
+from bench.shapes import Refusal, cover_box
 
 Start = Literal["random", "first", "disjoint"]
 STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
@@ -39,7 +39,7 @@ class Rule(Protocol):
         ...
 
     def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
-        """Frame indices of the clips of an item of `num_frames`. ValueError(reason) where it gives none."""
+        """Frame indices of the clips of an item of `num_frames`. Refusal(reason) where it gives none."""
         ...
 
     def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ class SeededCut:
         spare = num_frames - self.span
         if spare < 0:
             stride = f" at stride {self.stride}" if self.stride > 1 else ""
-            raise ValueError(f"has {num_frames} frames, a clip of {self.num_frames}{stride} needs {self.span}")
+            raise Refusal(f"has {num_frames} frames, a clip of {self.num_frames}{stride} needs {self.span}")
         if self.start == "first":
             starts = [0]
         elif self.start == "random":
@@ -127,7 +127,7 @@ class ReadSet:
 def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, folder: Path) -> ReadSet:
     """The first `limit` clips (None: all) that `rule` takes from `collection`; frames lie in a file in `folder` without a name.
 
-    ValueError where nothing could be read, or where frames are of several sizes and the rule keeps them.
+    Refusal where nothing could be read, or where frames are of several sizes and the rule keeps them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:  # a memory map of it outlives it
@@ -136,10 +136,10 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
         if not taking.rows:
             first = taking.skipped[0]
             tried = f"{len(taking.skipped)} tried, the first: {first.name} {first.reason}"
-            raise ValueError(f"no clip could be read from {collection.path}: {tried}")
+            raise Refusal(f"no clip could be read from {collection.path}: {tried}")
         if len(taking.sizes) > 1:
             sizes = ", ".join(f"{height}x{width} ({num})" for (height, width), num in taking.sizes.most_common(8))
-            raise ValueError(
+            raise Refusal(
                 f"{collection.path} has clips of {len(taking.sizes)} sizes: {sizes}; choose one with --size, such as --size 64x64"
             )
         return taking.finish(collection)
@@ -201,16 +201,16 @@ class _Taking:
                 if key not in self.seen:
                     self.add(item, opened, window)
                 self.rows.append(self.seen[key])
-        except (ValueError, OSError) as error:
+        except (Refusal, OSError) as error:
             self.bad.add(item.name)
             self.skipped.append(Skipped(item.name, str(error)))
 
     def add(self, item: Item, opened: Opened, window: range) -> None:
-        """Reads one clip. ValueError(reason)."""
+        """Reads one clip. Refusal(reason)."""
         clip = np.ascontiguousarray(self.rule.fit(item, opened.read(window)))
         self.shape = self.shape or clip.shape
         if len(clip) != self.shape[0]:  # only a rule that takes all frames there are comes here
-            raise ValueError(f"gives a clip of {len(clip)} frames, those before it have {self.shape[0]}")
+            raise Refusal(f"gives a clip of {len(clip)} frames, those before it have {self.shape[0]}")
         self.sizes[clip.shape[1], clip.shape[2]] += 1
         if clip.shape == self.shape:  # of another size, it is only counted: the set is refused in the end
             self.file.write(clip.tobytes())

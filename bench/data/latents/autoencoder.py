@@ -3,13 +3,10 @@
 Raw latents are shifted and scaled to zero mean and unit variance per channel, measured on training clips.
 """
 
-import contextlib
 import hashlib
 import inspect
 import json
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.data.files import fresh_folder
+from bench.data.frozen import content_hash
+from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.seeds import stream_seed
 from bench.data.source import Clips, ClipSet
-from bench.shapes import LatentSpec
-from bench.study.cell import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, content_hash
+from bench.shapes import LatentSpec, Refusal
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
@@ -98,7 +97,7 @@ class FrameAutoencoder(nn.Module):
         latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, voxels)
         deviation = latents.std(dim=1)
         if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
-            raise ValueError(
+            raise Refusal(
                 f"the autoencoder's latents have channel deviations {deviation.tolist()}; a dead or broken channel cannot be scaled"
             )
         self.shift.copy_(latents.mean(dim=1))
@@ -127,7 +126,7 @@ class Stage:
 
 
 def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> Stage:
-    """The autoencoder of a data set, from the cache or made now. ValueError or OSError with one line for the user."""
+    """The autoencoder of a data set, from the cache or made now. Refusal or OSError with one line for the user."""
     identity = {
         "config": config.model_dump(mode="json"),
         "files": _folder_hash(config),
@@ -153,7 +152,7 @@ def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device
 def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> Frames:
     """B latents (C, T, H, W) -> clips as stored: (B, T, H, W, 3) uint8 where all have one shape, else B of (T, H, W, 3)."""
     if not latents:
-        raise ValueError("no latents to decode; pass at least one clip")
+        raise Refusal("no latents to decode; pass at least one clip")
     decoded = (from_model(autoencoder.decode(clip[None].float().to(autoencoder.shift.device)))[0] for clip in latents)
     return stacked(decoded, len(latents))
 
@@ -163,19 +162,6 @@ def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
     """Clips as stored, (B, T, H, W, 3) uint8 -> latents (B, C, T, H, W) on the CPU, as many clips at once as memory allows."""
     parts = [autoencoder.encode(to_model(frames[chunk], autoencoder.shift.device)).cpu() for chunk in _batches(frames)]
     return torch.cat(parts)
-
-
-@contextlib.contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temp
-        with contextlib.suppress(OSError):  # another process was first with the same content
-            temp.rename(folder)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
 
 
 def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device, progress: Progress) -> None:
@@ -212,15 +198,15 @@ def _save_network(network: Any, folder: Path) -> None:
 def _load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
     network_class = getattr(diffusers, config.class_name, None)
     if network_class is None or not config.class_name.startswith(("Autoencoder", "Asymmetric", "VQModel")):
-        raise ValueError(f"autoencoder.class_name {config.class_name!r} is not an autoencoder of diffusers; for example AutoencoderKL")
+        raise Refusal(f"autoencoder.class_name {config.class_name!r} is not an autoencoder of diffusers; for example AutoencoderKL")
     try:
         network = network_class.from_pretrained(config.name, revision=config.revision, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise Refusal(
             f"autoencoder {config.name!r} cannot be loaded as {config.class_name}: {' '.join(str(error).split())[:300]}"
         ) from error
     if any(isinstance(module, nn.Conv3d) for module in network.encoder.modules()):
-        raise ValueError(f"autoencoder {config.name!r} ({config.class_name}) compresses time; use one of images, such as AutoencoderKL")
+        raise Refusal(f"autoencoder {config.name!r} ({config.class_name}) compresses time; use one of images, such as AutoencoderKL")
     return network.float()
 
 
@@ -254,7 +240,7 @@ def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, pro
         schedule.step()
         if step % 20 == 19 or step + 1 == config.num_steps:
             if not math.isfinite(value := loss.item()):
-                raise ValueError(f"the autoencoder diverged at step {step + 1}; lower autoencoder.learning_rate {config.learning_rate}")
+                raise Refusal(f"the autoencoder diverged at step {step + 1}; lower autoencoder.learning_rate {config.learning_rate}")
             progress(step + 1, config.num_steps, f"autoencoder, {-10 * math.log10(value / 4):.1f} dB")
     return autoencoder, value
 

@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 
 from bench.data.clips import reserve
-from bench.data.latents.autoencoder import PIXELS_AT_ONCE, Progress, Stage, encode_clips, fresh_folder
+from bench.data.files import fresh_folder
+from bench.data.frozen import content_hash
+from bench.data.latents.autoencoder import PIXELS_AT_ONCE, Progress, Stage, encode_clips
 from bench.data.policy.fitting import Fitted, Item
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.shapes import Shape
-from bench.study.cell import content_hash
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Still image files to one frame each, by Pillow: turned upright, transparency dropped. What cannot be read is a ValueError(reason)."""
+"""Still image files to one frame each, by Pillow: turned upright, transparency dropped. What cannot be read is a Refusal(reason)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from bench.data.media.video import Fit, window
+from bench.shapes import Refusal
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on are quarter turns
@@ -15,27 +16,27 @@ ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on are quarter turns
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, its pixels not yet decoded; whatever Pillow says against them becomes a ValueError."""
+    """The image, its pixels not yet decoded; whatever Pillow says against them becomes a Refusal."""
     try:
         with Image.open(path) as image:
             if (num_images := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"holds {num_images} images; save them as a video")
+                raise Refusal(f"holds {num_images} images; save them as a video")
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"has more than 8 bits a channel (mode {image.mode}); save it as 8-bit RGB")
+                raise Refusal(f"has more than 8 bits a channel (mode {image.mode}); save it as 8-bit RGB")
             yield image
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: what Pillow raises for a broken PNG
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Upright height and width, from the file's header. ValueError(reason) if it is not an image."""
+    """Upright height and width, from the file's header. Refusal(reason) if it is not an image."""
     with _opened(path) as image:
         quarter_turned = image.getexif().get(ORIENTATION, 1) >= 5
         return (image.width, image.height) if quarter_turned else (image.height, image.width)
 
 
 def read_image(path: Path, height: int, width: int, fit: Fit = "cover") -> np.ndarray:
-    """The image as (H, W, 3) uint8, scaled as a frame of a video is. ValueError(reason) where it cannot be decoded."""
+    """The image as (H, W, 3) uint8, scaled as a frame of a video is. Refusal(reason) where it cannot be decoded."""
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         box = window(upright.height, upright.width, height, width, fit)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.data.media import images
 from bench.data.media.video import count_frames, probe, upright_size
+from bench.shapes import Refusal
 
 MIN_SIDE = 8  # pixels
 STILL_FPS = 1.0  # of an image, which has no rate
@@ -29,10 +30,10 @@ class Media:
 
 
 def find_files(root: Path) -> dict[str, Path]:
-    """Relative name (with /) -> path of every file below `root`, sorted; hidden ones do not count. ValueError where it is no folder."""
+    """Relative name (with /) -> path of every file below `root`, sorted; hidden ones do not count. Refusal where it is no folder."""
     root = root.expanduser()
     if not root.is_dir():
-        raise ValueError(f"path = {root} is not a folder; name one that holds videos")
+        raise Refusal(f"path = {root} is not a folder; name one that holds videos")
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("[!.]*") if path.is_file()}
     return {name: files[name] for name in sorted(files) if "/." not in f"/{name}"}
 
@@ -43,7 +44,7 @@ def is_image(path: Path) -> bool:
 
 
 def decoded(path: Path) -> Media:
-    """By decoding all of it. ValueError(reason) where that fails."""
+    """By decoding all of it. Refusal(reason) where that fails."""
     media = _measured(path, count_frames)
     if media.is_image:
         images.read_image(path, media.height, media.width)
@@ -51,7 +52,7 @@ def decoded(path: Path) -> Media:
 
 
 def probed(path: Path) -> Media:
-    """By headers, packets and one frame. ValueError(reason) where that fails."""
+    """By headers, packets and one frame. Refusal(reason) where that fails."""
     return _measured(path, lambda path: probe(path).num_frames)
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.shapes import Refusal
+
 MIN_GROUPS = 10  # with fewer, one file more or less in val and test says too much: cut by time
 MIN_SHARE = 0.1  # least part of the groups in val, and in test, when files are dealt out
 
@@ -110,7 +112,7 @@ Parts = dict[str, tuple[int, int]]  # file -> the first of its frames that a spl
 
 
 def make_plan(footage: list[Footage], cutting: Cutting, split_by: str, *, keep_short: bool = False, dealt: Cutting | None = None) -> Plan:
-    """Clips of each split, `split_by` one of PLANNERS. ValueError that says how many clips there are when they are too few.
+    """Clips of each split, `split_by` one of PLANNERS. Refusal that says how many clips there are when they are too few.
 
     With `keep_short` a file shorter than a clip gives one clip of what it has. With `dealt` the splits are those of that
     cutting, so that clips of another length show nothing that was in another split.
@@ -131,7 +133,7 @@ def make_plan(footage: list[Footage], cutting: Cutting, split_by: str, *, keep_s
     lost = {"short files of scenes in val or test": len(short) - len(used)}
     for split, num in (("val", cutting.num_val), ("test", cutting.num_test), ("train", 1)):
         if len(candidates[split]) < num:  # only where the splits were made for other clips
-            raise ValueError(
+            raise Refusal(
                 f"the part kept for {split} when the splits were made, for clips of {dealt.span} frames, holds {len(candidates[split])} "
                 f"of {cutting.span} frames, {num} are needed; ask for fewer or shorter ones"
             )
@@ -179,7 +181,7 @@ def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
     have = {split: _num_clips(files, cutting, split) for split, files in parts.items()}
     if min(have["val"] - cutting.num_val, have["test"] - cutting.num_test, have["train"] - 1) < 0:
         total = _num_clips(_whole(file for files in groups for file in files), cutting, "test")
-        raise ValueError(
+        raise Refusal(
             f"num_val = {cutting.num_val} and num_test = {cutting.num_test} leave nothing to train on: {len(groups)} files or groups hold "
             f"{total} disjoint clips of {cutting.span} frames; ask for fewer, add videos or try split_by='time'"
         )
@@ -191,7 +193,7 @@ def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
     scenes = [_Scene(files=files, cutting=cutting) for files in sorted(groups, key=lambda files: _hash(files[0].group))]
     have = _allocate(scenes, {"val": cutting.num_val, "test": cutting.num_test})
     if have["val"] < cutting.num_val or have["test"] < cutting.num_test:
-        raise ValueError(
+        raise Refusal(
             f"num_val = {cutting.num_val} and num_test = {cutting.num_test} are more than there is: cut by time, with gaps of "
             f"{cutting.gap_s} s and one clip left to train on, {sum(len(files) for files in groups)} files hold {have['val']} val and "
             f"{have['test']} test clips of {cutting.span} frames; ask for fewer, shorten the clips or add videos"

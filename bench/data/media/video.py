@@ -2,7 +2,7 @@
 
 A frame is turned upright by the file's rotation, scaled by Pillow's bicubic filter (antialiased when it shrinks) until it
 covers height x width, and cropped around the centre; or, where its own aspect is kept, scaled whole. Frames are counted as
-stored: a variable frame rate is not resampled, and pixels count as square. What cannot be read is a ValueError whose text is the reason.
+stored: a variable frame rate is not resampled, and pixels count as square. What cannot be read is a Refusal whose text is the reason.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from bench.shapes import cover_box
+from bench.shapes import Refusal, cover_box
 
 EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 Fit = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
@@ -35,41 +35,41 @@ class VideoInfo:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream; whatever FFmpeg says against them becomes a ValueError."""
+    """The container and its first video stream; whatever FFmpeg says against them becomes a Refusal."""
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
-                raise ValueError("has no video stream")
+                raise Refusal("has no video stream")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def probe(path: Path) -> VideoInfo:
-    """Size, rate and number of frames, without decoding. ValueError(reason) if it is not a video.
+    """Size, rate and number of frames, without decoding. Refusal(reason) if it is not a video.
 
     Frames are counted in packets, which a few codecs (VP8, packed MPEG-4) do not keep exactly; `count_frames` is exact.
     """
     with _opened(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
-            raise ValueError("has no frame rate")
+            raise Refusal("has no frame rate")
         num_frames = sum(1 for packet in container.demux(stream) if packet.size)
         if not num_frames or not stream.width or not stream.height:
-            raise ValueError("has no frames")
+            raise Refusal("has no frames")
         return VideoInfo(num_frames=num_frames, fps=float(rate), height=stream.height, width=stream.width)
 
 
 def count_frames(path: Path) -> int:
-    """Frames that can be decoded, by decoding all of them. ValueError(reason) when one cannot."""
+    """Frames that can be decoded, by decoding all of them. Refusal(reason) when one cannot."""
     return sum(1 for _ in _decoded(path))
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it. ValueError(reason)."""
+    """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it. Refusal(reason)."""
     for frame in _decoded(path):
         return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
-    raise ValueError("has no frames")
+    raise Refusal("has no frames")
 
 
 def within_area(height: int, width: int, area: int) -> tuple[int, int]:
@@ -86,7 +86,7 @@ def within_area(height: int, width: int, area: int) -> tuple[int, int]:
 def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit: Fit = "cover") -> Iterator[tuple[int, np.ndarray]]:
     """(index, frame (H, W, 3) uint8) for each of the increasing `indices`, in one pass from the file's first frame.
 
-    ValueError(reason) when the file ends, or cannot be decoded, before the last of them.
+    Refusal(reason) when the file ends, or cannot be decoded, before the last of them.
     """
     reformatter = VideoReformatter()  # one for the file: setting up a conversion takes longer than a small frame
     wanted = iter(indices)
@@ -99,11 +99,11 @@ def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit
             if (target := next(wanted, None)) is None:
                 return
     if target is not None:
-        raise ValueError(f"ends after {num_frames} frames, frame {target} is needed")
+        raise Refusal(f"ends after {num_frames} frames, frame {target} is needed")
 
 
 def _decoded(path: Path) -> Iterator[av.VideoFrame]:
-    """Every frame of the file. ValueError(reason) where decoding stops."""
+    """Every frame of the file. Refusal(reason) where decoding stops."""
     num_frames = 0
     with _opened(path) as (container, stream):
         try:
@@ -111,11 +111,11 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
                 yield frame
                 num_frames += 1
         except av.error.FFmpegError as error:
-            raise ValueError(f"cannot be decoded after frame {num_frames}: {error.strerror}") from error
+            raise Refusal(f"cannot be decoded after frame {num_frames}: {error.strerror}") from error
 
 
 def read_frames(path: Path, start: int, num_frames: int, stride: int, height: int, width: int) -> np.ndarray:
-    """Frames start, start + stride, ...: (T, H, W, 3) uint8. ValueError(reason) when the file does not have them."""
+    """Frames start, start + stride, ...: (T, H, W, 3) uint8. Refusal(reason) when the file does not have them."""
     clip = np.empty((num_frames, height, width, 3), dtype=np.uint8)
     for row, (_, frame) in enumerate(iter_frames(path, range(start, start + num_frames * stride, stride), height, width)):
         clip[row] = frame

@@ -16,9 +16,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from bench.data.policy.config import Batching
 from bench.data.seeds import stream_seed
-from bench.shapes import Shape, bounding_shape, num_voxels
-from bench.study.cell import Batching
+from bench.shapes import Refusal, Shape, bounding_shape, num_voxels
 
 OPEN_PACKS = 16  # packs that a clip is tried in before the fullest is closed
 KEPT_EPOCHS = 2  # plans held in memory: the one that is trained on, and the next
@@ -38,7 +38,7 @@ class BatchStream:
     def __init__(self, shapes: Sequence[Shape], batching: Batching, seed: int, kept_voxels: Callable[[int, int], int] | None = None):
         """Latent shapes of the items. `kept_voxels(item, epoch)`: what an item costs where tokens are dropped; else all its voxels."""
         if not shapes:
-            raise ValueError("cannot draw from 0 clips; the training split needs at least 1")
+            raise Refusal("cannot draw from 0 clips; the training split needs at least 1")
         self.shapes, self.batching, self.seed = tuple(shapes), batching, seed
         self.kept_voxels = kept_voxels or (lambda item, epoch: num_voxels(self.shapes[item]))
         self._starts = [(0, 0)]  # of each epoch known so far: its first batch and its first draw
@@ -69,12 +69,12 @@ class BatchStream:
         self._starts.append((first_batch + len(batches), first_draw + sum(map(len, batches))))
 
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
-        """All batches of an epoch. ValueError where there is none."""
+        """All batches of an epoch. Refusal where there is none."""
         order = [int(item) for item in _epoch_order(self.seed, len(self.shapes), epoch)]
         batches = PLANNERS[self.batching.policy](order, self.shapes, self.batching, lambda item: self.kept_voxels(item, epoch))
         if not batches:
             counts = ", ".join(f"{num} of {'x'.join(map(str, shape))}" for shape, num in Counter(self.shapes).most_common(3))
-            raise ValueError(
+            raise Refusal(
                 f"no batch can be filled: batching.voxel_budget {self.batching.voxel_budget} holds more clips of each shape than there are "
                 f"(latents: {counts}); lower it"
             )
@@ -93,7 +93,7 @@ def drawn_clips(seed: int, num_clips: int, first_draw: int, num_draws: int) -> l
     [0, 1, 2, 3, 4]
     """
     if num_clips < 1:
-        raise ValueError(f"cannot draw from {num_clips} clips; the training split needs at least 1")
+        raise Refusal(f"cannot draw from {num_clips} clips; the training split needs at least 1")
     draws = range(first_draw, first_draw + num_draws)
     return [int(_epoch_order(seed, num_clips, draw // num_clips)[draw % num_clips]) for draw in draws]
 
@@ -128,7 +128,7 @@ def _packed(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, c
 
 
 def pack_greedily(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Places of `costs`, in packs whose costs add up to `budget` or less. Each place is in one pack. ValueError for one that fits none.
+    """Places of `costs`, in packs whose costs add up to `budget` or less. Each place is in one pack. Refusal for one that fits none.
 
     First fit among the open packs, in the order given, so that packs stay random; when a clip fits none of `OPEN_PACKS`, the fullest
     is closed. What is open at the end is packed again, largest first, and comes in a fresh order of its first places.
@@ -140,7 +140,7 @@ def pack_greedily(costs: Sequence[int], budget: int) -> list[list[int]]:
     open_packs: list[tuple[list[int], int]] = []
     for place, cost in enumerate(costs):
         if cost > budget:
-            raise ValueError(
+            raise Refusal(
                 f"a clip of {cost} latent voxels is larger than the budget of {budget}; raise batching.voxel_budget or leave it out"
             )
         for index, (pack, room) in enumerate(open_packs):

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.data.policy.config import Batching
 from bench.data.source import SourceConfig
-from bench.shapes import LatentSpec, Shape, cover_box
-from bench.study.cell import Batching
+from bench.shapes import LatentSpec, Refusal, Shape, cover_box
 
 MAX_BUCKETS = 16  # derived ones; rarer shapes join the bucket that keeps most of them
 
@@ -85,7 +85,7 @@ def held_out_rules(data: SourceConfig, batching: Batching) -> Rules:
 
 
 def fit(shapes: Sequence[Shape], rules: Rules) -> Fitted:
-    """Clips (T, H, W) in pixels -> items. ValueError where the policy's own shapes cannot be, or nothing is left to train on."""
+    """Clips (T, H, W) in pixels -> items. Refusal where the policy's own shapes cannot be, or nothing is left to train on."""
     items: list[Item] = []
     lost: list[Lost] = []
     buckets = _buckets(shapes, rules)
@@ -97,14 +97,12 @@ def fit(shapes: Sequence[Shape], rules: Rules) -> Fitted:
             items += found
     if not items:
         first = lost[0]
-        raise ValueError(
+        raise Refusal(
             f"batching.policy {rules.policy!r} leaves no clip to train on: {len(lost)} are lost, clip {first.clip} {first.reason}"
         )
     if rules.buckets and (empty := set(rules.buckets) - {item.shape for item in items}):
         name = shape_text(sorted(empty)[0])
-        raise ValueError(
-            f"bucket {name} stays empty: no clip is best kept by it; remove it from batching.buckets or add clips of its shape"
-        )
+        raise Refusal(f"bucket {name} stays empty: no clip is best kept by it; remove it from batching.buckets or add clips of its shape")
     counts = Counter(item.shape for item in items)
     return Fitted(items=tuple(items), lost=tuple(lost), shapes=tuple(shape for shape, _ in counts.most_common()))
 
@@ -151,17 +149,15 @@ def _buckets(shapes: Sequence[Shape], rules: Rules) -> tuple[Shape, ...]:
         filling = [shape for shape, num in possible if num * math.prod(shape) >= rules.max_pixels]
         found = tuple((filling or [shape for shape, _ in possible])[:MAX_BUCKETS])
         if not found:
-            raise ValueError(f"no clip fits batching.voxel_budget ({rules.max_pixels:,} pixels of a clip); raise it or use smaller clips")
+            raise Refusal(f"no clip fits batching.voxel_budget ({rules.max_pixels:,} pixels of a clip); raise it or use smaller clips")
     else:
         return ()
     for bucket in found:
         if bucket[1] % rules.multiple or bucket[2] % rules.multiple:
-            raise ValueError(f"shape {shape_text(bucket)} of {rules.policy}: height and width must be multiples of {rules.multiple} pixels")
+            raise Refusal(f"shape {shape_text(bucket)} of {rules.policy}: height and width must be multiples of {rules.multiple} pixels")
         if math.prod(bucket) > rules.max_pixels:
             times = math.prod(bucket) / rules.max_pixels
-            raise ValueError(
-                f"shape {shape_text(bucket)} of {rules.policy} is {times:.2g} times what batching.voxel_budget holds; raise it"
-            )
+            raise Refusal(f"shape {shape_text(bucket)} of {rules.policy} is {times:.2g} times what batching.voxel_budget holds; raise it")
     return found
 
 

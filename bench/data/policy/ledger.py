@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bench.data.policy.batches import BatchStream, clips_per_batch
+from bench.data.policy.config import Batching
 from bench.data.policy.fitting import Box, Fitted, Item, shape_text
 from bench.shapes import LatentSpec, Shape, bounding_shape, num_voxels
-from bench.study.cell import Batching
 
 EPOCHS = 4
 INSIDE = 1e-6  # pixels that a box may stick out of a window by rounding

@@ -25,7 +25,7 @@ from bench.data.media.timeline import Cutting, Footage, make_plan
 from bench.data.media.video import EXTENSIONS, Fit, iter_frames, within_area
 from bench.data.ragged import Frames
 from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 READER_VERSION = 1  # bump when the same files give other clips
 ONE_A_FILE = 2**31  # a hop that leads beyond any file
@@ -110,8 +110,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
             for index, pixels in iter_frames(files[name], sorted(wanted), height, width, fit):
                 for split, row, t in wanted[index]:
                     frames[split][row][t] = pixels
-        except ValueError as error:
-            raise ValueError(f"{config.path}: {name} was read once and fails now: {error}") from error
+        except Refusal as error:
+            raise Refusal(f"{config.path}: {name} was read once and fails now: {error}") from error
     progress(len(places), len(places), "reading videos")
     names = label_names(config, list(files))
     save_clips(
@@ -147,19 +147,19 @@ def survey(config: Config, progress: Progress) -> Survey:
 
 
 def find_media(config: Config) -> dict[str, Path]:
-    """Relative name (with /) -> path of every file with the extension of a video, or of an image if they count. ValueError for none."""
+    """Relative name (with /) -> path of every file with the extension of a video, or of an image if they count. Refusal for none."""
     extensions = (*EXTENSIONS, *images.EXTENSIONS) if config.reads_images else EXTENSIONS
     media = {name: path for name, path in find_files(config.path).items() if path.suffix.lower() in extensions}
     if not media:
-        raise ValueError(f"no video in {config.path}: looked in it and its subfolders for {', '.join(extensions)}")
+        raise Refusal(f"no video in {config.path}: looked in it and its subfolders for {', '.join(extensions)}")
     return media
 
 
 def label_names(config: Config, names: list[str]) -> tuple[str, ...]:
-    """Classes of the videos `names`. ValueError when some lie in subfolders and some do not."""
+    """Classes of the videos `names`. Refusal when some lie in subfolders and some do not."""
     loose = [name for name in names if "/" not in name]
     if loose and len(loose) < len(names):
-        raise ValueError(
+        raise Refusal(
             f"{config.path} has videos in it ({loose[0]}) and in subfolders, which are classes; move all of them into subfolders, or none"
         )
     return () if loose else tuple(sorted({_top(name) for name in names}))
@@ -189,13 +189,13 @@ class _Layout:
 
 
 def _layout(config: Config, files: dict[str, Path], measure: Callable[[Path], Media], progress: Progress) -> _Layout:
-    """Measures every file and plans the splits. ValueError where they have too few clips."""
+    """Measures every file and plans the splits. Refusal where they have too few clips."""
     media, footage, skipped = _measured(config, files, measure, progress)
     what = f"clips of {config.num_frames}x{config.height}x{config.width} (frames x height x width)"
     if not media:
-        raise ValueError(f"no readable video in {config.path}: {len(skipped)} tried, the first: {skipped[0].name} {skipped[0].reason}")
+        raise Refusal(f"no readable video in {config.path}: {len(skipped)} tried, the first: {skipped[0].name} {skipped[0].reason}")
     if (longest := max(file.num_frames for file in footage)) < config.span:
-        raise ValueError(f"{config.path}: no file is long enough for {what}: the longest has {longest} frames, {config.span} are needed")
+        raise Refusal(f"{config.path}: no file is long enough for {what}: the longest has {longest} frames, {config.span} are needed")
     cutting = Cutting(
         span=config.span, hop=config.clip_hop or config.span, num_val=config.num_val, num_test=config.num_test, gap_s=config.gap_s
     )
@@ -204,8 +204,8 @@ def _layout(config: Config, files: dict[str, Path], measure: Callable[[Path], Me
         dealt = Cutting(span=other.span, hop=other.span, num_val=other.num_val, num_test=other.num_test, gap_s=config.gap_s)
     try:
         plan = make_plan(footage, cutting, config.split_by, keep_short=config.native, dealt=dealt)
-    except ValueError as error:
-        raise ValueError(f"{config.path}: {error}; {what}") from error
+    except Refusal as error:
+        raise Refusal(f"{config.path}: {error}; {what}") from error
     starts = {"train": plan.train, "val": plan.val, "test": plan.test}
     usable = [file for file in footage if config.native or file.num_frames >= config.span]
     fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
@@ -235,11 +235,11 @@ def _measured(
         patterns = [pattern for pattern in config.groups if fnmatch.fnmatchcase(name, pattern)]
         unused.difference_update(patterns)
         if len({config.groups[pattern] for pattern in patterns}) > 1:
-            raise ValueError(f"groups: {name} matches {' and '.join(map(repr, patterns))}, which are different groups; narrow one")
+            raise Refusal(f"groups: {name} matches {' and '.join(map(repr, patterns))}, which are different groups; narrow one")
         try:
             file = measure(path)
             _clip_shape(config, file, 0)
-        except ValueError as error:
+        except Refusal as error:
             skipped.append(Skipped(name, str(error)))
             continue
         content = file_hash(path)
@@ -254,18 +254,18 @@ def _measured(
         group = f"group {config.groups[patterns[0]]}" if patterns else content
         footage.append(Footage(name=name, group=group, num_frames=file.num_frames, fps=file.fps))
     if unused:
-        raise ValueError(f"groups: no file in {config.path} matches {sorted(unused)[0]!r}; files are named as {next(iter(files))!r}")
+        raise Refusal(f"groups: no file in {config.path} matches {sorted(unused)[0]!r}; files are named as {next(iter(files))!r}")
     return media, footage, skipped
 
 
 def _clip_shape(config: Config, file: Media, start: int) -> Shape:
-    """Shape (T, H, W) of the clip that starts at frame `start` of a file. ValueError(reason) where a side is too small."""
+    """Shape (T, H, W) of the clip that starts at frame `start` of a file. Refusal(reason) where a side is too small."""
     if not config.native:
         return (config.num_frames, config.height, config.width)
     height, width = within_area(file.height, file.width, config.height * config.width)
     if min(height, width) < MIN_SIDE:
         scaled = "" if (height, width) == (file.height, file.width) else f", {height}x{width} when scaled to the area of a clip"
-        raise ValueError(f"is {file.height}x{file.width} pixels{scaled}; a side has at least {MIN_SIDE}")
+        raise Refusal(f"is {file.height}x{file.width} pixels{scaled}; a side has at least {MIN_SIDE}")
     return (min(config.num_frames, 1 + (file.num_frames - 1 - start) // config.frame_stride), height, width)
 
 

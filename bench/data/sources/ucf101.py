@@ -16,6 +16,7 @@ from bench.backbone import did_you_mean
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.media.video import probe, read_frames
 from bench.data.source import Count, Progress, SourceConfig, digest_of
+from bench.shapes import Refusal
 
 READER_VERSION = 1  # bump when the same files give other clips
 FILE_NAME = re.compile(r"(?P<label>[^/]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.avi")
@@ -55,16 +56,16 @@ def labels(config: Config) -> tuple[str, ...]:
     for line in _lines(config, "classInd.txt"):
         number, _, name = line.partition(" ")
         if number != str(len(known) + 1):
-            raise ValueError(f"classInd.txt has {line!r} where class {len(known) + 1} is due; it counts from 1 without holes")
+            raise Refusal(f"classInd.txt has {line!r} where class {len(known) + 1} is due; it counts from 1 without holes")
         known.append(name)
     for name in config.classes:
         if name not in known:
-            raise ValueError(f"classes: UCF-101 has no class {name!r}{did_you_mean(name, known)}")
+            raise Refusal(f"classes: UCF-101 has no class {name!r}{did_you_mean(name, known)}")
     return tuple(name for name in known if not config.classes or name in config.classes)
 
 
 def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
-    """The videos of the fold's train or test list, of the chosen classes. ValueError for a line that cannot be right."""
+    """The videos of the fold's train or test list, of the chosen classes. Refusal for a line that cannot be right."""
     names = labels(config)
     known = labels(config.model_copy(update={"classes": ()}))
     file = f"{half}list{config.fold:02d}.txt"
@@ -73,9 +74,9 @@ def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
         name, _, number = line.partition(" ")
         match = FILE_NAME.fullmatch(name)
         if match is None or match["label"] not in known:
-            raise ValueError(f"{file} has {line!r}, expected <class of classInd.txt>/v_<class>_gXX_cYY.avi")
+            raise Refusal(f"{file} has {line!r}, expected <class of classInd.txt>/v_<class>_gXX_cYY.avi")
         if number and number != str(known.index(match["label"]) + 1):  # labels in the files count from 1
-            raise ValueError(f"{file} has {line!r}, but {match['label']} is class {known.index(match['label']) + 1} in classInd.txt")
+            raise Refusal(f"{file} has {line!r}, but {match['label']} is class {known.index(match['label']) + 1} in classInd.txt")
         if match["label"] in names:
             listed.append(Listed(name, names.index(match["label"]), match["group"]))
     return listed
@@ -84,7 +85,7 @@ def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
 def _lines(config: Config, name: str) -> list[str]:
     path = config.root.expanduser() / "ucfTrainTestlist" / name
     if not path.is_file():
-        raise ValueError(f"root = {config.root} has no ucfTrainTestlist/{name}; unpack UCF101TrainTestSplits-RecognitionTask.zip there")
+        raise Refusal(f"root = {config.root} has no ucfTrainTestlist/{name}; unpack UCF101TrainTestSplits-RecognitionTask.zip there")
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
@@ -92,7 +93,7 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     """Reads one clip of each video; val and test take videos in the order of a hash until they are full."""
     videos = config.root.expanduser() / "UCF-101"
     if not videos.is_dir():
-        raise ValueError(f"root = {config.root} has no folder UCF-101; unpack UCF101.rar there")
+        raise Refusal(f"root = {config.root} has no folder UCF-101; unpack UCF101.rar there")
     skipped: list[Skipped] = []
     present: dict[str, list[Listed]] = {}
     for half in ("train", "test"):
@@ -104,7 +105,7 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     wanted = {"train": len(queues["train"]), "val": config.num_val, "test": config.num_test}
     for split, num in wanted.items():
         if len(queues[split]) < max(num, 1):
-            raise ValueError(
+            raise Refusal(
                 f"{config.root}: fold {config.fold} has {len(queues[split])} {split} videos, {max(num, 1)} are needed; ask for fewer"
             )
     frames = open_frames(folder, wanted, (config.num_frames, config.height, config.width))
@@ -118,13 +119,13 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
             progress(len(taken), wanted[split], f"reading {split} videos")
             try:
                 frames[split][len(taken)], fps = _middle(config, videos / video.name)
-            except ValueError as error:
+            except Refusal as error:
                 skipped.append(Skipped(video.name, str(error)))
                 continue
             taken.append(video)
             rates.append(fps)
         if len(taken) < wanted[split] and split != "train":
-            raise ValueError(f"{config.root}: {len(taken)} {split} videos could be read, num_{split} = {wanted[split]}; ask for fewer")
+            raise Refusal(f"{config.root}: {len(taken)} {split} videos could be read, num_{split} = {wanted[split]}; ask for fewer")
         label_ids = np.array([video.label for video in taken], dtype=np.int64)
         splits[split] = ClipSet(frames[split], label_ids, tuple(video.name for video in taken))
     lost = {f"{split} videos beyond num_{split}": num for split, num in unread.items()}
@@ -158,11 +159,11 @@ def _with_val(present: dict[str, list[Listed]], config: Config) -> tuple[dict[st
 
 
 def _middle(config: Config, path: Path) -> tuple[np.ndarray, float]:
-    """The clip (T, H, W, 3) in the middle of the file, and its frames per second. ValueError(reason)."""
+    """The clip (T, H, W, 3) in the middle of the file, and its frames per second. Refusal(reason)."""
     info = probe(path)
     span = (config.num_frames - 1) * config.frame_stride + 1
     if info.num_frames < span:
-        raise ValueError(f"has {info.num_frames} frames, a clip needs {span}")
+        raise Refusal(f"has {info.num_frames} frames, a clip needs {span}")
     start = (info.num_frames - span) // 2
     clip = read_frames(path, start, config.num_frames, config.frame_stride, config.height, config.width)
     return clip, info.fps / config.frame_stride

@@ -26,7 +26,7 @@ import pymunk
 from bench.data.clips import SPLITS, ClipSet, open_frames, open_ragged_frames, save_clips
 from bench.data.ragged import Frames, by_shape
 from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
 ADDED = ("shapes", "margin", "placement")  # fields that the first cached clips did not have
@@ -64,34 +64,34 @@ class Config(SourceConfig):
     @classmethod
     def _ordered(cls, value: Range) -> Range:
         if value[0] > value[1]:
-            raise ValueError("is (smallest, largest), so the first must not exceed the second")
+            raise Refusal("is (smallest, largest), so the first must not exceed the second")
         return value
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Self:
         if self.radius[0] == 0 or self.radius[1] + self.margin >= 0.5:
-            raise ValueError(
+            raise Refusal(
                 f"radius = {self.radius} and margin = {self.margin}: a radius must be above 0, and with the margin below 0.5, "
                 "or a shape does not fit the frame"
             )
         for shape in self.shapes:
             if shape[0] < 1 or min(shape[1:]) < 8:
-                raise ValueError(f"shapes has {shape}: (frames, height, width) of a clip are at least (1, 8, 8)")
+                raise Refusal(f"shapes has {shape}: (frames, height, width) of a clip are at least (1, 8, 8)")
         for _, height, width in self.shapes or [clip_shape(self, 0)]:
             self._fits_frame(height, width)
         return self
 
     def _fits_frame(self, height: int, width: int) -> None:
-        """ValueError where a frame of this aspect has no room for what is to be in it."""
+        """Refusal where a frame of this aspect has no room for what is to be in it."""
         sides = (width / min(height, width), height / min(height, width))
         room = math.prod(side - 2 * self.margin for side in sides)
         if self.num_objects > 1 and self.num_objects * math.pi * self.radius[1] ** 2 > 0.45 * room:
             most = max(1, int(0.45 * room / (math.pi * self.radius[1] ** 2)))
-            raise ValueError(
+            raise Refusal(
                 f"num_objects = {self.num_objects} of radius {self.radius[1]} in {height}x{width} leave no room; use {most} or smaller ones"
             )
         if self.placement == "edges" and self.radius[1] + self.margin >= max(sides) / 3:
-            raise ValueError(
+            raise Refusal(
                 f"placement = 'edges' with radius {self.radius[1]} and margin {self.margin} leaves no room in an outer third of "
                 f"{height}x{width}; together they must be below {max(sides) / 3:.3g} shorter sides"
             )
@@ -292,7 +292,7 @@ def _placed(config: Config, rng: np.random.Generator, width: float, height: floa
             if len(discs) == config.num_objects:
                 yield from discs
                 return
-    raise ValueError(f"num_objects = {config.num_objects} of radius {config.radius} found no room; use fewer or smaller ones")
+    raise Refusal(f"num_objects = {config.num_objects} of radius {config.radius} found no room; use fewer or smaller ones")
 
 
 def render(states: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from bench.metrics.distances.kernel import kernel_distance
 from bench.metrics.extractors.features import cached_features, check_frames, extract, hash_frames
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.protocol import metric_name
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what)
 
@@ -76,7 +76,7 @@ def given_clips(clips: np.ndarray, *, num_frames: int = NUM_FRAMES, arrow: bool 
     """Anybody's clips (N, S, H, W, 3) uint8, half of them for each set; double speed is left out unless S >= 2 `num_frames` - 1."""
     check_shape("clips", clips, (None, None, None, None, 3))
     if clips.shape[1] < num_frames:
-        raise ValueError(f"clips have {clips.shape[1]} frames, the battery wants {num_frames}; give longer ones or a smaller num_frames")
+        raise Refusal(f"clips have {clips.shape[1]} frames, the battery wants {num_frames}; give longer ones or a smaller num_frames")
     half = len(clips) // 2
     order = np.random.default_rng(len(clips)).permutation(len(clips))  # they may come sorted by class
     return Clips(
@@ -93,7 +93,7 @@ def run(extractor: Extractor, clips: Clips, *, seed: int = 0, cache: Path | None
     num_clips, num_frames, height, width, _ = clips.reference.shape
     check_frames(extractor, clips.reference)
     if num_clips < 2 * NUM_GROUPS or len(clips.source) != num_clips:
-        raise ValueError(f"a battery needs two sets of one size, at least {2 * NUM_GROUPS} clips, got {num_clips} and {len(clips.source)}")
+        raise Refusal(f"a battery needs two sets of one size, at least {2 * NUM_GROUPS} clips, got {num_clips} and {len(clips.source)}")
     measurable = [axis for axis in AXES.values() if axis.source_frames(num_frames) <= clips.source.shape[1]]
     sets = 2 + sum(1 if axis.of_clips else len(axis.levels) for axis in measurable)
     camera = Camera(extractor, cache, progress, total=sets * num_clips)
@@ -163,7 +163,7 @@ class Camera:
             if self.cache is None:
                 return extract(self.extractor, frames, report)
             return cached_features(self.extractor, frames, None, self.cache, report)
-        except ValueError:
+        except Refusal:
             if self.finite:
                 raise
             self.not_finite.append(what)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 Kind = Literal["spatial", "temporal"]
 Rng = np.random.Generator
@@ -45,7 +45,7 @@ class Axis:
         """Source clips (N, `source_frames(T)`, H, W, 3) uint8 -> damaged clips (N, T, H, W, 3) uint8. Level 0 changes nothing."""
         check_clips(self, clips)
         if not 0 <= level <= 1:
-            raise ValueError(f"level of {self.name!r} must lie between 0 and 1 ({self.unit}), got {level}; usual ones: {self.levels}")
+            raise Refusal(f"level of {self.name!r} must lie between 0 and 1 ({self.unit}), got {level}; usual ones: {self.levels}")
         num_frames = (clips.shape[1] + 1) // 2 if self.double_source else clips.shape[1]
         damaged = np.array(clips[:, :num_frames])
         strength = 1.0 if self.of_clips else level
@@ -64,18 +64,18 @@ class Axis:
 
 
 def check_clips(axis: Axis, clips: np.ndarray) -> None:
-    """ValueError unless `clips` are what `axis` can damage."""
+    """Refusal unless `clips` are what `axis` can damage."""
     check_shape("clips", clips, (None, None, None, None, 3))
     if clips.dtype != np.uint8:
-        raise ValueError(f"clips must be uint8 in 0..255, got {clips.dtype}")
+        raise Refusal(f"clips must be uint8 in 0..255, got {clips.dtype}")
     num_clips, num_frames, height, width, _ = clips.shape
     if num_frames < axis.source_frames(MIN_FRAMES) or (axis.double_source and num_frames % 2 == 0):
         expected = f"2 T - 1 frames with T at least {MIN_FRAMES}" if axis.double_source else f"at least {MIN_FRAMES} frames"
-        raise ValueError(f"corruption {axis.name!r} needs source clips of {expected}, got {num_frames}")
+        raise Refusal(f"corruption {axis.name!r} needs source clips of {expected}, got {num_frames}")
     if min(height, width) < MIN_SIDE:
-        raise ValueError(f"corruptions need frames of at least {MIN_SIDE}x{MIN_SIDE} pixels, got {height}x{width}")
+        raise Refusal(f"corruptions need frames of at least {MIN_SIDE}x{MIN_SIDE} pixels, got {height}x{width}")
     if axis.damage in (interleave, switch) and num_clips < 2:
-        raise ValueError(f"corruption {axis.name!r} mixes a clip with the next one, so it needs at least 2 clips, got {num_clips}")
+        raise Refusal(f"corruption {axis.name!r} mixes a clip with the next one, so it needs at least 2 clips, got {num_clips}")
 
 
 def clip_rng(seed: int, stream: str, index: int) -> Rng:

@@ -16,6 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from bench.metrics.distances.frechet import MIN_CLIPS, Features, frechet_distance, frechet_from_moments
 from bench.metrics.distances.kernel import kernel_distance
+from bench.shapes import Refusal
 
 Statistic = Callable[[Features, Features], float]  # (real, fake) -> distance
 
@@ -28,18 +29,16 @@ class Distance(torchmetrics.Metric):
     full_state_update = False
 
     def update(self, features: Tensor, real: bool) -> None:
-        """Take features (B, D) float32 in. ValueError, and nothing taken, where they are not that or do not fit what is here."""
+        """Take features (B, D) float32 in. Refusal, and nothing taken, where they are not that or do not fit what is here."""
         if not isinstance(features, Tensor) or features.ndim != 2 or features.dtype != torch.float32:
             found = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"features must be float32 (B, D), got {found}")
+            raise Refusal(f"features must be float32 (B, D), got {found}")
         if self.num_features() not in (None, features.shape[1]):
-            raise ValueError(
-                f"this metric holds {self.num_features()} features a clip, got {features.shape[1]}; one metric for one extractor"
-            )
+            raise Refusal(f"this metric holds {self.num_features()} features a clip, got {features.shape[1]}; one metric for one extractor")
         bad = ~torch.isfinite(features).all(dim=1)
         if bad.any():
             first = int(bad.int().argmax())
-            raise ValueError(f"NaN or infinite features in {int(bad.sum())} of {len(features)} clips, first in clip {first} of the batch")
+            raise Refusal(f"NaN or infinite features in {int(bad.sum())} of {len(features)} clips, first in clip {first} of the batch")
         self.take(features.detach(), "real" if real else "fake")
 
     def num_features(self) -> int | None:
@@ -53,11 +52,11 @@ class Distance(torchmetrics.Metric):
         self.update(features, real)
 
     def check_num(self, kind: str, num: int) -> None:
-        """ValueError where `num` clips are too few for a distance."""
+        """Refusal where `num` clips are too few for a distance."""
         if num == 0:
-            raise ValueError(f"no {kind} features: call update(features, real={kind == 'real'}) before compute()")
+            raise Refusal(f"no {kind} features: call update(features, real={kind == 'real'}) before compute()")
         if num < MIN_CLIPS:
-            raise ValueError(f"{num} {kind} clip, a distance needs at least {MIN_CLIPS} of each kind")
+            raise Refusal(f"{num} {kind} clip, a distance needs at least {MIN_CLIPS} of each kind")
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Distance:
         raise RuntimeError(f"{type(self).__name__} takes float32 features and computes in float64, it cannot become {dst_type}")
@@ -103,7 +102,7 @@ class FeatureDistance(Distance):
         gathered = dist_sync_fn(torch.tensor(self.num_features() or 0, device=self.device), group=process_group or self.process_group)
         known = sorted({int(num) for num in gathered} - {0})
         if len(known) > 1:
-            raise ValueError(f"the ranks hold {' and '.join(map(str, known))} features a clip; one metric for one extractor")
+            raise Refusal(f"the ranks hold {' and '.join(map(str, known))} features a clip; one metric for one extractor")
         for kind in ("real", "fake"):
             if not getattr(self, f"{kind}_features"):
                 setattr(self, f"{kind}_features", [torch.zeros(0, known[0] if known else 0, device=self.device)])
@@ -135,7 +134,7 @@ class StreamingFrechetDistance(Distance):
     def __init__(self, shift: Tensor, **kwargs: Any):
         super().__init__(**kwargs)
         if shift.ndim != 1 or not torch.isfinite(shift).all():
-            raise ValueError(f"shift must be a finite vector (D,), one number a feature, got shape {tuple(shift.shape)}")
+            raise Refusal(f"shift must be a finite vector (D,), one number a feature, got shape {tuple(shift.shape)}")
         self.register_buffer("shift", shift.to(torch.float64), persistent=False)
         for kind in ("real", "fake"):
             self.add_state(f"{kind}_num", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

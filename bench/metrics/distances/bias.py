@@ -10,6 +10,7 @@ import scipy.stats
 
 from bench.metrics.distances.frechet import Features, FrechetSubsets, check_features, frechet_distance
 from bench.metrics.distances.interval import CONFIDENCE, NUM_GROUPS, group_of_each, jackknife_variance
+from bench.shapes import Refusal
 
 NUM_SIZES = 8
 DRAWS = 8  # subsets of each size
@@ -21,12 +22,12 @@ def expected_floor(real: Features, n_real: int, n_fake: int) -> float:
     """Expected Frechet distance between n_real and n_fake clips of one Gaussian population, whose covariance is that of `real`.
 
     (1/n1 + 1/n2) (1.25 tr S + 0.5 sum_ij l_i l_j / (l_i + l_j)), l the eigenvalues of S: what means and covariances of finite sets
-    differ by, to first order in 1/n. ValueError for n below d, where it does not hold.
+    differ by, to first order in 1/n. Refusal for n below d, where it does not hold.
     """
     real, _ = check_features(real, real)
     smallest, d = min(len(real), n_real, n_fake), real.shape[1]
     if smallest < d:
-        raise ValueError(f"the expected floor needs at least as many clips as features, got {smallest} and {d}; measure real against real")
+        raise Refusal(f"the expected floor needs at least as many clips as features, got {smallest} and {d}; measure real against real")
     centred = real - real.mean(axis=0)
     values = np.square(np.linalg.svd(centred, compute_uv=False)) / (len(real) - 1)  # (d,)
     positive = values[values > 0]
@@ -55,17 +56,15 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: 
     """Least squares in 1/n over `NUM_SIZES` sizes from n/4 to n, evenly spaced in 1/n, `draws` seeded subsets of each.
 
     No size is below 1.2 d, where the line bends: with all sizes from n/4 at n = 2d the value was off by 7 standard errors. The variance is
-    that of the distance at n, by jackknife, plus that of the choice of subsets. ValueError for n below 2d: read the kernel distance there.
+    that of the distance at n, by jackknife, plus that of the choice of subsets. Refusal for n below 2d: read the kernel distance there.
     """
     real, fake = check_features(real, fake)
     num, d = min(len(real), len(fake)), real.shape[1]
     needed = infinite_n_clips(d)
     if num < needed:
-        raise ValueError(
-            f"a Frechet distance at infinite n needs at least {needed} clips of {d} features, got {num}; use the kernel distance"
-        )
+        raise Refusal(f"a Frechet distance at infinite n needs at least {needed} clips of {d} features, got {num}; use the kernel distance")
     if draws < 2:
-        raise ValueError(f"an extrapolation needs at least 2 draws of each size, got {draws}")
+        raise Refusal(f"an extrapolation needs at least 2 draws of each size, got {draws}")
     subsets = FrechetSubsets(real, fake)
     smallest = max(num / 4, BEND * d)
     sizes = np.round(1 / np.linspace(1 / num, 1 / smallest, NUM_SIZES)).astype(int)

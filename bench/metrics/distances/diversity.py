@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from bench.metrics.distances.frechet import Features, check_features
+from bench.shapes import Refusal
 
 NUM_NEIGHBOURS = 5
 BLOCK = 1024  # rows of a distance matrix in memory at once
@@ -30,12 +31,12 @@ class Diversity:
 def diversity(real: Features, fake: Features, num_neighbours: int = NUM_NEIGHBOURS) -> Diversity:
     """The ball of a clip reaches to its `num_neighbours`-th nearest other clip of its own set; a clip on its edge is inside.
 
-    Ties count as inside on both sides, so identical sets score 1 whatever is repeated in them. ValueError where a set has too few clips.
+    Ties count as inside on both sides, so identical sets score 1 whatever is repeated in them. Refusal where a set has too few clips.
     """
     real, fake = check_features(real, fake)
     for name, features in (("real", real), ("generated", fake)):
         if not 1 <= num_neighbours < len(features):
-            raise ValueError(
+            raise Refusal(
                 f"{num_neighbours} nearest neighbours need more than {num_neighbours} clips, the {name} set has {len(features)}; "
                 f"give more clips or fewer neighbours (at least 1)"
             )

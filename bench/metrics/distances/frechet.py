@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
+from bench.shapes import Refusal
+
 Features = np.ndarray  # (n, d), a row a clip
 
 MIN_CLIPS = 2  # a covariance over n - 1 needs two
@@ -21,23 +23,23 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 
 def check_features(a: Features, b: Features) -> tuple[Features, Features]:
-    """Both sets as float64 (n, d) and (m, d). ValueError where they are not two sets of features that compare."""
+    """Both sets as float64 (n, d) and (m, d). Refusal where they are not two sets of features that compare."""
     for name, features in (("first", a), ("second", b)):
         if not isinstance(features, np.ndarray) or features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
             found = f"{features.dtype} {features.shape}" if isinstance(features, np.ndarray) else type(features).__name__
-            raise ValueError(f"the {name} set of features must be a float array (n, d), got {found}")
+            raise Refusal(f"the {name} set of features must be a float array (n, d), got {found}")
         if len(features) < MIN_CLIPS:
-            raise ValueError(f"the {name} set has {len(features)} clips, a distance needs at least {MIN_CLIPS}")
+            raise Refusal(f"the {name} set has {len(features)} clips, a distance needs at least {MIN_CLIPS}")
         if features.shape[1] < 1:
-            raise ValueError(f"the {name} set has no features a clip, got shape {features.shape}")
+            raise Refusal(f"the {name} set has no features a clip, got shape {features.shape}")
         bad = ~(np.abs(features.astype(np.float64, copy=False)) < LARGEST).all(axis=1)
         if bad.any():
-            raise ValueError(
+            raise Refusal(
                 f"the {name} set has NaN or infinite features in {bad.sum()} of {len(features)} clips, first in clip {bad.argmax()}"
                 f" (infinite begins at {LARGEST:g} here)"
             )
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"the two sets have {a.shape[1]} and {b.shape[1]} features a clip; were they made by one extractor?")
+        raise Refusal(f"the two sets have {a.shape[1]} and {b.shape[1]} features a clip; were they made by one extractor?")
     return a.astype(np.float64), b.astype(np.float64)
 
 
@@ -155,7 +157,7 @@ class FrechetSubsets:
     def __call__(self, keep_a: np.ndarray, keep_b: np.ndarray) -> float:
         counts, d = (int(keep_a.sum()), int(keep_b.sum())), self.a.shape[1]
         if min(counts) < MIN_CLIPS:
-            raise ValueError(f"a subset needs at least {MIN_CLIPS} clips of each set, got {counts[0]} and {counts[1]}")
+            raise Refusal(f"a subset needs at least {MIN_CLIPS} clips of each set, got {counts[0]} and {counts[1]}")
         if min(counts) > d:
             (mean_a, covariance_a), (mean_b, covariance_b) = self.sums_a.moments(keep_a), self.sums_b.moments(keep_b)
             root_trace = fast_root_trace(covariance_a, covariance_b)

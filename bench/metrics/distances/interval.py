@@ -14,6 +14,7 @@ import scipy.stats
 
 from bench.metrics.distances.frechet import MIN_CLIPS, Features, FrechetSubsets, frechet_distance
 from bench.metrics.distances.kernel import KernelGroups, kernel_distance
+from bench.shapes import Refusal
 
 Statistic = Callable[[Features, Features], float]  # (real, fake) -> distance
 ByGroup = Callable[[np.ndarray], float]  # keep (G,) bool -> value of the groups kept
@@ -70,11 +71,11 @@ def jackknife_sets(value: Callable[[tuple[Features, ...]], float], sets: tuple[F
 
 
 def split(sets: tuple[Features, ...], groups: int) -> list[np.ndarray]:
-    """Group of each clip of each set. ValueError where groups would be empty."""
+    """Group of each clip of each set. Refusal where groups would be empty."""
     smallest = min(len(features) for features in sets)
     needed = max(groups, 2 * MIN_CLIPS)
     if groups < MIN_GROUPS or smallest < needed:
-        raise ValueError(f"a jackknife with {groups} groups needs at least {MIN_GROUPS} groups and {needed} clips, got {smallest}")
+        raise Refusal(f"a jackknife with {groups} groups needs at least {MIN_GROUPS} groups and {needed} clips, got {smallest}")
     return [group_of_each(len(features), groups) for features in sets]
 
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from bench.shapes import Refusal
+
 
 def mean_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     """Quantities (n, D) and (m, D) -> mean over D of the 1-D Wasserstein distances, in their unit; lower is better.
@@ -16,7 +18,7 @@ def mean_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     `bench.metrics.distances.interval.jackknife(mean_wasserstein, a, b)` is its interval.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"the sets have shapes {a.shape} and {b.shape}, expected (n, D) and (m, D): the same quantities of each clip")
+        raise Refusal(f"the sets have shapes {a.shape} and {b.shape}, expected (n, D) and (m, D): the same quantities of each clip")
     a, b = (rows[~np.isnan(rows).any(axis=1)] for rows in (a, b))
     if not len(a) or not len(b):
         return math.nan

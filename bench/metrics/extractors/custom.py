@@ -30,6 +30,7 @@ from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
 from bench.metrics.extractors.resize import RESIZES
 from bench.metrics.weights.cache import WeightsError
+from bench.shapes import Refusal
 
 SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
 
@@ -65,20 +66,18 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"extractor {name!r}: no module {error.name!r} on the path") from error
+        raise Refusal(f"extractor {name!r}: no module {error.name!r} on the path") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        raise ValueError(f"extractor {name!r}: module {module_name!r} has nothing to call named {attribute!r}")
+        raise Refusal(f"extractor {name!r}: module {module_name!r} has nothing to call named {attribute!r}")
     claimed = getattr(factory, "manifest", None)
     if claimed is None:
-        raise ValueError(
-            f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest"
-        )
+        raise Refusal(f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest")
     manifest = claimed if isinstance(claimed, Manifest) else parse_manifest(claimed, f"manifest of {name!r}")
     check_own(manifest, name)
     network = factory()
     if not isinstance(network, nn.Module):
-        raise ValueError(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
+        raise Refusal(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
     if (digest := hash_module(network)) != manifest.weights_sha256:
         raise WeightsError(f"extractor {name!r} has weights {digest}, its manifest says {manifest.weights_sha256}; they are others")
     return manifest, checked(manifest, network.to(device).eval(), device)
@@ -94,46 +93,46 @@ def hash_module(network: nn.Module) -> str:
 
 
 def read_manifest(file: Path) -> Manifest:
-    """The manifest in the JSON beside a TorchScript file: `net.json` of `net.pt`. ValueError for one that is missing or wrong."""
+    """The manifest in the JSON beside a TorchScript file: `net.json` of `net.pt`. Refusal for one that is missing or wrong."""
     beside = file.with_suffix(".json")
     try:
         fields = json.loads(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(
+        raise Refusal(
             f"extractor file {file} needs a manifest beside it, {beside.name}, with at least name, weights_sha256 and dim"
         ) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"manifest {beside} cannot be read ({error})") from error
+        raise Refusal(f"manifest {beside} cannot be read ({error})") from error
     manifest = parse_manifest(fields, f"manifest {beside}")
     check_own(manifest, str(file))
     return manifest
 
 
 def parse_manifest(fields: Any, what: str) -> Manifest:
-    """ValueError naming every field that is missing, unknown or of another type."""
+    """Refusal naming every field that is missing, unknown or of another type."""
     if not isinstance(fields, dict):
-        raise ValueError(f"{what} holds {type(fields).__name__}, expected an object")
+        raise Refusal(f"{what} holds {type(fields).__name__}, expected an object")
     if unknown := set(fields) - {field.name for field in dataclasses.fields(Manifest)}:
-        raise ValueError(f"{what} has unknown fields {', '.join(sorted(unknown))}")
+        raise Refusal(f"{what} has unknown fields {', '.join(sorted(unknown))}")
     try:
         return TypeAdapter(Manifest).validate_python({"min_frames": 1, **fields})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, part['loc'])) or 'manifest'}: {part['msg']}" for part in error.errors())
-        raise ValueError(f"{what} is wrong: {wrong}") from error
+        raise Refusal(f"{what} is wrong: {wrong}") from error
 
 
 def check_own(manifest: Manifest, what: str) -> None:
-    """ValueError for a manifest that an extractor of one's own may not have."""
+    """Refusal for a manifest that an extractor of one's own may not have."""
     if manifest.name in MANIFESTS or any(word in manifest.name.lower() for word in ("fvd", "kvd")):
-        raise ValueError(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
+        raise Refusal(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
     if not manifest.weights_sha256:
-        raise ValueError(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")
+        raise Refusal(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")
     if manifest.aliases:
-        raise ValueError(f"extractor {what}: aliases are for published networks; a network of one's own has one hash")
+        raise Refusal(f"extractor {what}: aliases are for published networks; a network of one's own has one hash")
     if manifest.size is None and manifest.resize != Manifest.resize:
-        raise ValueError(f"extractor {what}: resize {manifest.resize!r} needs a size")
+        raise Refusal(f"extractor {what}: resize {manifest.resize!r} needs a size")
     if manifest.size is not None and manifest.resize not in RESIZES:
-        raise ValueError(f"extractor {what}: unknown resize {manifest.resize!r} to {manifest.size}; there are {', '.join(RESIZES)}")
+        raise Refusal(f"extractor {what}: unknown resize {manifest.resize!r} to {manifest.size}; there are {', '.join(RESIZES)}")
 
 
 def preprocess(manifest: Manifest, frames: Tensor) -> Tensor:
@@ -177,10 +176,10 @@ def stylegan_v(manifest: Manifest, network: nn.Module, device: torch.device) -> 
 
 
 def checked_shape(manifest: Manifest, found: Any, num_clips: int) -> Tensor:
-    """ValueError unless the features are (B, dim)."""
+    """Refusal unless the features are (B, dim)."""
     if not isinstance(found, Tensor) or found.shape != (num_clips, manifest.dim):
         got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"extractor {manifest.name!r} gave {got} for {num_clips} clips, expected ({num_clips}, {manifest.dim})")
+        raise Refusal(f"extractor {manifest.name!r} gave {got} for {num_clips} clips, expected ({num_clips}, {manifest.dim})")
     return found.float()
 
 

@@ -18,26 +18,26 @@ import torch
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 
 def check_frames(extractor: Extractor, frames: Frames) -> None:
-    """ValueError unless `frames` are uint8 (N, T, H, W, 3) clips, or clips of many shapes, that the extractor can take."""
+    """Refusal unless `frames` are uint8 (N, T, H, W, 3) clips, or clips of many shapes, that the extractor can take."""
     if frames.dtype != np.uint8:
         hint = "multiply by 255 and round" if np.issubdtype(frames.dtype, np.floating) else "convert them"
-        raise ValueError(f"frames must be uint8 in 0..255, got {frames.dtype}; {hint} first, so that every metric sees the same pixels")
+        raise Refusal(f"frames must be uint8 in 0..255, got {frames.dtype}; {hint} first, so that every metric sees the same pixels")
     if not isinstance(frames, Ragged):
         check_shape("frames", frames, (None, None, None, None, 3))
         if min(frames.shape) < 1:
-            raise ValueError(f"frames have an empty axis: {frames.shape}")
+            raise Refusal(f"frames have an empty axis: {frames.shape}")
     manifest = extractor.manifest
     for num_frames in sorted({shape[0] for shape in frames.shapes} if isinstance(frames, Ragged) else {frames.shape[1]}):
         if num_frames < manifest.min_frames:
-            raise ValueError(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
+            raise Refusal(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
         if manifest.max_frames is not None and num_frames > manifest.max_frames:
-            raise ValueError(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
+            raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
 
 
 def extract(extractor: Extractor, frames: Frames, progress: Progress | None = None, batch_size: int | None = None) -> np.ndarray:
@@ -53,7 +53,7 @@ def extract(extractor: Extractor, frames: Frames, progress: Progress | None = No
         return features
     batch_size = extractor.batch_size if batch_size is None else batch_size
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise Refusal(f"batch_size must be at least 1, got {batch_size}")
     features = np.empty((len(frames), extractor.dim), np.float32)
     for start in range(0, len(frames), batch_size):
         batch = torch.from_numpy(np.array(frames[start : start + batch_size]))
@@ -62,7 +62,7 @@ def extract(extractor: Extractor, frames: Frames, progress: Progress | None = No
             progress(start + len(batch), len(frames))
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
-        raise ValueError(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
+        raise Refusal(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
     return features
 
 
@@ -73,7 +73,7 @@ def usable(manifest: Manifest, frames: Frames, most: int | None = None) -> Frame
     longest = manifest.max_frames or max(shape[0] for shape in frames.shapes)
     found = [clip for clip in frames if manifest.min_frames <= len(clip) <= longest][:most]
     if not found:
-        raise ValueError(f"extractor {manifest.name!r} needs {manifest.min_frames} frames a clip, and none of {len(frames)} has as many")
+        raise Refusal(f"extractor {manifest.name!r} needs {manifest.min_frames} frames a clip, and none of {len(frames)} has as many")
     return stacked(found, len(found))
 
 
@@ -107,7 +107,7 @@ def cached_features(
     if file.exists():
         try:
             return read_features(file, identity, (len(frames), extractor.dim))
-        except (ValueError, OSError, safetensors.SafetensorError) as error:
+        except (Refusal, OSError, safetensors.SafetensorError) as error:
             warnings.warn(f"cached features {file} are unusable and will be computed again: {error}", stacklevel=2)
     features = extract(extractor, frames, progress)
     metadata = identity | {"sha256": hashlib.sha256(features.tobytes()).hexdigest()}
@@ -119,12 +119,12 @@ def cached_features(
 
 
 def read_features(file: Path, identity: dict[str, str], shape: tuple[int, int]) -> np.ndarray:
-    """Features (N, D) of a cache file. ValueError unless it is whole and made for `identity`."""
+    """Features (N, D) of a cache file. Refusal unless it is whole and made for `identity`."""
     with safetensors.safe_open(file, framework="np") as opened:
         metadata = opened.metadata() or {}
         features = opened.get_tensor("features")
     if {key: metadata.get(key) for key in identity} != identity:
-        raise ValueError("it was made for something else")
+        raise Refusal("it was made for something else")
     if features.shape != shape or features.dtype != np.float32 or hashlib.sha256(features.tobytes()).hexdigest() != metadata.get("sha256"):
-        raise ValueError("it is damaged")
+        raise Refusal("it is damaged")
     return features

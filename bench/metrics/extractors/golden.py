@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.shapes import Refusal
+
 SQUARE = 8  # pixels of a side of the checkerboard's squares
 TOLERANCE = 1e-3  # of the root mean square of the features
 DISTANCE_TOLERANCE = 1e-4  # of the value; the wrong batch norm epsilon moves I3D's by 2.4e-3
@@ -42,9 +44,7 @@ def measure(words: str, features: Callable[[Tensor], Tensor], device: torch.devi
     """(value, how far it may be off) of the golden value called `words`, for a network that takes frames (B, T, H, W, 3) uint8."""
     match = WORDS.fullmatch(words)
     if match is None:
-        raise ValueError(
-            f"unknown golden value {words!r}; write 'rms (or mean) checkerboard 16x64x64' or 'distance black white 30x224x224'"
-        )
+        raise Refusal(f"unknown golden value {words!r}; write 'rms (or mean) checkerboard 16x64x64' or 'distance black white 30x224x224'")
     what, shape = match[1], [int(size) for size in match.groups()[1:]]
     if what == "distance black white":
         black = np.zeros((1, *shape, 3), np.uint8)
@@ -57,11 +57,11 @@ def measure(words: str, features: Callable[[Tensor], Tensor], device: torch.devi
 
 
 def check(name: str, golden: Mapping[str, float], features: Callable[[Tensor], Tensor], device: torch.device) -> None:
-    """ValueError unless the network gives every golden value that its manifest claims."""
+    """Refusal unless the network gives every golden value that its manifest claims."""
     for words, claimed in golden.items():
         value, tolerance = measure(words, features, device)
         if not abs(value - claimed) <= tolerance:  # NaN is refused too
-            raise ValueError(
+            raise Refusal(
                 f"extractor {name!r} is not what its manifest says: {words} is {value:.6g}, claimed {claimed:.6g} "
                 f"(within {tolerance:.1g}); its weights, value range, resize or call differ from those the value was measured with"
             )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.metrics.extractors import winograd
 from bench.metrics.extractors.resize import resize_tf1
 from bench.metrics.weights import table as weights
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 SIZE = 224  # height and width the network was trained at
 MIN_FRAMES = 9  # fewer leave a single frame for the last pool, which spans two
@@ -36,7 +36,7 @@ def preprocess(frames: Tensor, resize: Callable[[Tensor, int, int], Tensor] = re
     """
     check_shape("frames", frames, (None, None, None, None, 3))
     if frames.dtype != torch.uint8:
-        raise ValueError(f"I3D takes uint8 frames in 0..255, got {frames.dtype}")
+        raise Refusal(f"I3D takes uint8 frames in 0..255, got {frames.dtype}")
     resized = resize(frames.flatten(0, 1).float(), SIZE, SIZE)  # (B*T, 224, 224, 3)
     scaled = (2 * resized).div_(255).sub_(1)
     return scaled.unflatten(0, frames.shape[:2]).permute(0, 4, 1, 2, 3)
@@ -156,9 +156,9 @@ class I3D(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         check_shape("clips", clips, (None, 3, None, SIZE, SIZE))
         if clips.shape[2] < MIN_FRAMES:
-            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames a clip, got {clips.shape[2]}")
+            raise Refusal(f"I3D needs at least {MIN_FRAMES} frames a clip, got {clips.shape[2]}")
         if clips.dtype != torch.float32:
-            raise ValueError(f"I3D is defined in float32, got clips in {clips.dtype}")
+            raise Refusal(f"I3D is defined in float32, got clips in {clips.dtype}")
         with exact_float32(), torch.autocast(clips.device.type, enabled=False):
             return self.logits(clips)
 

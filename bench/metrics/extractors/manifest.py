@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.metrics.weights import table as weights
+from bench.shapes import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +31,16 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ValueError(f"an extractor is named by letters, digits, '.', '_' and '-', got {self.name!r}: it is part of file names")
+            raise Refusal(f"an extractor is named by letters, digits, '.', '_' and '-', got {self.name!r}: it is part of file names")
         for digest in (self.weights_sha256, *self.aliases):
             if digest and not re.fullmatch("[0-9a-f]{64}", digest):
-                raise ValueError(f"weights of extractor {self.name!r}: a SHA-256 is 64 hexadecimal digits, got {digest!r}")
+                raise Refusal(f"weights of extractor {self.name!r}: a SHA-256 is 64 hexadecimal digits, got {digest!r}")
         if self.dim < 1 or self.min_frames < 1 or (self.max_frames is not None and self.max_frames < self.min_frames):
-            raise ValueError(
+            raise Refusal(
                 f"extractor {self.name!r} has {self.dim} features of {self.min_frames} to {self.max_frames} frames; each must be at least 1"
             )
         if not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"extractor {self.name!r}: value_range must go from black up to white, got {self.value_range}")
+            raise Refusal(f"extractor {self.name!r}: value_range must go from black up to white, got {self.value_range}")
 
 
 # StyleGAN-V's TorchScript file, which universome/fvd-comparison shows to equal TensorFlow's network.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import MOTION
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 WEIGHTS = Path(__file__).with_name("motion.safetensors")
 SIZE = 32  # height and width the network sees
@@ -37,7 +37,7 @@ def resize(frames: Tensor) -> Tensor:
     """Frames (B, T, H, W, 3) uint8 -> images (B*T, 3, 32, 32) in [-1, 1]: bilinear, half-pixel centres, antialiased, aspect not kept."""
     check_shape("frames", frames, (None, None, None, None, 3))
     if frames.dtype != torch.uint8:
-        raise ValueError(f"motion takes uint8 frames in 0..255, got {frames.dtype}")
+        raise Refusal(f"motion takes uint8 frames in 0..255, got {frames.dtype}")
     images = frames.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B*T, 3, H, W)
     if images.shape[2:] != (SIZE, SIZE):
         images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
@@ -111,7 +111,7 @@ class Motion(nn.Module):
     @torch.inference_mode()
     def forward(self, frames: Tensor) -> Tensor:
         if frames.ndim == 5 and frames.shape[1] < MOTION.min_frames:
-            raise ValueError(f"motion needs at least {MOTION.min_frames} frames a clip, got {frames.shape[1]}")
+            raise Refusal(f"motion needs at least {MOTION.min_frames} frames a clip, got {frames.shape[1]}")
         with exact_float32(), torch.autocast(frames.device.type, enabled=False):
             return (self.describe(resize(frames), frames.shape[1]) - self.centre) / self.scale
 
@@ -128,12 +128,10 @@ def details(images: Tensor) -> Tensor:
 
 
 def load_motion(device: torch.device, path: Path = WEIGHTS, sha256: str = MOTION.weights_sha256) -> Motion:
-    """The network with the weights of `path`. ValueError unless the file is, byte for byte, the one with this hash."""
+    """The network with the weights of `path`. Refusal unless the file is, byte for byte, the one with this hash."""
     content = path.read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ValueError(
-            f"{path} is damaged or another version: SHA-256 {digest[:12]}, expected {sha256[:12]}; restore it with git checkout"
-        )
+        raise Refusal(f"{path} is damaged or another version: SHA-256 {digest[:12]}, expected {sha256[:12]}; restore it with git checkout")
     network = Motion()
     network.load_state_dict({name: tensor.float() for name, tensor in safetensors.torch.load(content).items()})
     return network.to(device).eval().requires_grad_(False)

@@ -18,6 +18,7 @@ from bench.metrics.extractors import controls, custom, i3d, motion, videomae, vj
 from bench.metrics.extractors.manifest import FRAME_MEAN, I3D, I3D_EPS, I3D_HALF_PIXEL, MOTION, RANDOM3D, VIDEOMAE, VJEPA, Manifest
 from bench.metrics.extractors.resize import resize_half_pixel, resize_tf1
 from bench.metrics.weights import table as weights
+from bench.shapes import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
 def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     """An extractor, ready on `device`: one of the table, a TorchScript file with a manifest beside it, or "module:factory".
 
-    ValueError for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
+    Refusal for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
     """
     device = torch.device(device)
     if name in EXTRACTORS:
@@ -109,5 +110,5 @@ def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
         manifest, features = custom.load_factory(name, device)
     else:
         known = f"{', '.join(EXTRACTORS)}, a TorchScript file ({', '.join(custom.SUFFIXES)}) or module:factory"
-        raise ValueError(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; known: {known}")
+        raise Refusal(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; known: {known}")
     return Extractor(manifest=manifest, device=device, batch_size=2 if device.type == "cpu" else 16, features=features)

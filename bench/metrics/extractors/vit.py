@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.metrics.weights.cache import WeightsError
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 LAYER_NORM_EPS = 1e-6
 
@@ -127,7 +127,7 @@ class VideoViT(nn.Module):
         size, step = self.config.size, self.config.tubelet_frames
         check_shape("clips", clips, (None, 3, None, size, size))
         if clips.shape[2] % step:
-            raise ValueError(f"a video ViT takes frames in groups of {step}, got {clips.shape[2]}; use {clips.shape[2] // step * step}")
+            raise Refusal(f"a video ViT takes frames in groups of {step}, got {clips.shape[2]}; use {clips.shape[2] // step * step}")
         x = self.patch_embed(clips) + positions
         for block in self.blocks:
             x = block(x)

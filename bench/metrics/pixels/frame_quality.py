@@ -16,6 +16,7 @@ from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors.manifest import MOTION
 from bench.metrics.extractors.motion import FRAME_DIM, load_motion
+from bench.shapes import Refusal
 
 FRAME = replace(MOTION, name="frame", dim=FRAME_DIM, min_frames=1)  # the same weights, a part of them
 LARGEST = 255.0  # of a pixel
@@ -54,7 +55,7 @@ def _over_clips(metric: Metric, first: Frames, second: Frames) -> float:
     """A torchmetrics metric of images over every frame, a clip in memory at a time."""
     if clip_shapes(first) != clip_shapes(second):
         sets = " and ".join(f"{len(frames)} clips of {', '.join(map(str, by_shape(clip_shapes(frames))))}" for frames in (first, second))
-        raise ValueError(f"the two sets of frames have shapes that differ, {sets}; compare versions of the same frames")
+        raise Refusal(f"the two sets of frames have shapes that differ, {sets}; compare versions of the same frames")
     for one, other in zip(first, second, strict=True):
         metric.update(*(torch.from_numpy(np.array(clip)).permute(0, 3, 1, 2).float() for clip in (one, other)))
     return float(metric.compute())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.metrics.pixels.foreground import components, contrast
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def measure(frames: np.ndarray) -> Permanence:
     """Clips (N, T, H, W, 3) uint8, at least one -> Permanence."""
     check_shape("frames", frames, (None, None, None, None, 3))
     if frames.dtype != np.uint8 or 0 in frames.shape:
-        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}, expected uint8 and at least one clip")
+        raise Refusal(f"frames are {frames.dtype} of shape {frames.shape}, expected uint8 and at least one clip")
     objects = [_clip_objects(clip) for clip in frames]
     num_objects = np.stack([counts for counts, _, _ in objects])  # (N, T)
     areas = np.stack([area for _, area, _ in objects])  # (N, T) pixels of the only object, 0 without

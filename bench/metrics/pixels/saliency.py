@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from bench.metrics.distances.wasserstein import mean_wasserstein
-from bench.shapes import check_shape
+from bench.shapes import Refusal, check_shape
 
 VERSION = 1  # bump with any change of a value
 FEATURES = ("centre_x", "centre_y", "spread_x", "spread_y", "border")  # shares of the frame; the last, of the energy
@@ -50,7 +50,7 @@ class Saliency:
 def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Saliency:
     """Clips, N of (T, H, W, 3) uint8, at least one -> Saliency."""
     if not len(clips):
-        raise ValueError("saliency of 0 clips, expected at least one")
+        raise Refusal("saliency of 0 clips, expected at least one")
     return Saliency(features=np.array([_features(energy(clip)) for clip in clips]))
 
 
@@ -63,7 +63,7 @@ def energy(clip: np.ndarray) -> np.ndarray:
     """Clip (T, H, W, 3) uint8 -> (H, W) motion and contrast above the background's, levels a shorter side; 0 in a flat clip."""
     check_shape("clip", clip, (None, None, None, 3))
     if clip.dtype != np.uint8 or len(clip) < 1 or min(clip.shape[1:3]) < MIN_SIDE:
-        raise ValueError(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8, a frame and sides of at least {MIN_SIDE} pixels")
+        raise Refusal(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8, a frame and sides of at least {MIN_SIDE} pixels")
     side = min(clip.shape[1:3])
     blur = SETTINGS.smoothing * side
     pixels = ndimage.gaussian_filter(clip.astype(np.float32), (0, blur, blur, 0), mode="nearest")

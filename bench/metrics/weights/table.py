@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.metrics.weights.cache import Progress, WeightsError, cache_folder
 from bench.metrics.weights.hub import HubFile, HubSource
 from bench.metrics.weights.pip import PipSource, convert_i3d
+from bench.shapes import Refusal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +93,7 @@ def read(name: str) -> dict[str, np.ndarray]:
 
     source = find_source(name)
     if not isinstance(source, PipSource):
-        raise ValueError(f"weights {name!r} are kept as published; use `files`")
+        raise Refusal(f"weights {name!r} are kept as published; use `files`")
     return safetensors.numpy.load(source.content(name, remedy(name)))
 
 
@@ -115,7 +116,7 @@ def get(name: str, progress: Progress = lambda message: None) -> Path:
 
 def find_source(name: str) -> Source:
     if name not in SOURCES:
-        raise ValueError(f"unknown weights {name!r}; known: {', '.join(SOURCES)}")
+        raise Refusal(f"unknown weights {name!r}; known: {', '.join(SOURCES)}")
     return SOURCES[name]
 
 

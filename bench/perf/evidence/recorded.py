@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.perf.gate.lockstep import Pair, run_pair
+from bench.shapes import Refusal
 
 # A neighbour on the machine: bursts of matrix products on every core, silence in between, of random lengths.
 NEIGHBOUR = """
@@ -50,7 +51,7 @@ def record(tree: Path, names: list[str], num_pairs: int, out: Path, load: bool, 
             show = partial(say, index, num_pairs)
             pair = run_pair(tree, tree, names, index=index, count=False, say=show, labels=("base", "head"))
             if pair.failed:
-                raise ValueError(f"a benchmark failed: {pair.failed}")
+                raise Refusal(f"a benchmark failed: {pair.failed}")
             file.write(json.dumps(_microseconds(pair)) + "\n")
             file.flush()
 

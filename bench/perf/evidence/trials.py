@@ -15,13 +15,13 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from bench.data.files import write_text
 from bench.data.progress import Reporter
 from bench.perf.evidence.evidence import PICTURE, power, to_markdown
 from bench.perf.evidence.planted import run_trials
 from bench.perf.evidence.recorded import read_recording, record
 from bench.perf.evidence.replay import replayed, spread
 from bench.perf.gate.policy import read_policy
-from bench.records.store import write_text
 
 LIVE = "live.jsonl"
 

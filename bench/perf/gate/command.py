@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.data.files import write_text
 from bench.data.progress import Reporter
 from bench.perf.gate.exits import CheckRefused, Exit, worst
 from bench.perf.gate.gate import check_revisions
@@ -14,7 +15,6 @@ from bench.perf.gate.reference import compare, measure, read_reference
 from bench.perf.gate.render import to_table, write_all
 from bench.perf.gate.result import CheckResult
 from bench.perf.gate.revisions import checked_out, refuse_dirty, repository
-from bench.records.store import write_text
 
 
 def run(

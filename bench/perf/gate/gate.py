@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.data.files import now
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import Estimate, Outcome, alpha_of_a_look, judge_pairs, usual_spread
 from bench.perf.gate.lockstep import Pair, run_pair
@@ -15,7 +16,6 @@ from bench.perf.gate.revisions import Revision
 from bench.perf.gate.verdicts import joined, not_comparable, verdict_of
 from bench.perf.gate.workers import Worker
 from bench.records.environment import read_environment
-from bench.records.store import now
 
 Say = Callable[[int, int, str], None]
 DEPENDENCIES = ("constraints.txt", "pyproject.toml")  # both revisions run in this environment, whatever theirs would be

@@ -9,9 +9,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 from yaml import YAMLError
 
+from bench.data.frozen import Frozen
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.lockstep import LONG_STEP_S
-from bench.study.cell import Frozen
+from bench.shapes import Refusal
 from bench.study.matrix import explain
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
@@ -42,7 +43,7 @@ class Policy(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> "Policy":
         if self.most_pairs < self.least_pairs:
-            raise ValueError(f"most_pairs {self.most_pairs} is below least_pairs {self.least_pairs}")
+            raise Refusal(f"most_pairs {self.most_pairs} is below least_pairs {self.least_pairs}")
         return self
 
     def detect_of(self, benchmark: str, step_s: float) -> float:

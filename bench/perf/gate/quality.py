@@ -4,11 +4,13 @@ import math
 import statistics
 from pathlib import Path
 
+from bench.data.files import StoreError
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import Outcome
 from bench.perf.gate.policy import Policy
 from bench.perf.gate.result import Verdict
-from bench.records.store import Measurement, Record, StoreError, latest, read_run
+from bench.records.record import Measurement, Record
+from bench.records.store import latest, read_run
 from bench.report.verdicts.stats import welch
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.data.files import now
+from bench.data.frozen import Frozen
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import alpha_of_a_look, judge_groups
 from bench.perf.gate.lockstep import Rounds, num_rounds
@@ -21,8 +23,6 @@ from bench.perf.gate.revisions import Revision
 from bench.perf.gate.verdicts import joined, not_comparable, verdict_of
 from bench.perf.gate.workers import BenchmarkFailed, Worker
 from bench.records.environment import Environment, read_environment
-from bench.records.store import now
-from bench.study.cell import Frozen
 
 SCHEMA_VERSION = 1
 SAME = ("machine", "system", "cpu", "cpu_id", "num_cpus", "gpus", "python", "device", "num_threads")  # of an environment

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.data.files import write_text
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.result import CheckResult, Side, Verdict
-from bench.records.store import write_text
 
 SIGNS = {"regressed": "❌", "unchanged": "✅", "improved": "🚀", "inconclusive": "❔", "not comparable": "⚠️"}
 METHOD = (

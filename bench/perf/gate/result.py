@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import Field
 
+from bench.data.frozen import Frozen
 from bench.perf.gate.exits import Exit, worst
 from bench.perf.gate.judge import Outcome
 from bench.records.environment import Environment
-from bench.study.cell import Frozen
 
 SCHEMA_VERSION = 1
 

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.data.frozen import flatten
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.judge import Estimate, Outcome
 from bench.perf.gate.policy import Policy
 from bench.perf.gate.result import Counter, Verdict
-from bench.study.cell import flatten
 
 Parts = Mapping[str, Sequence[float]]  # data, forward, ... -> seconds
 

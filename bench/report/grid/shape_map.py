@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.records.store import GridPoint
+from bench.records.record import GridPoint
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table

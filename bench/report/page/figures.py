@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bench.records.store import Training
+from bench.records.record import Training
 from bench.report.grid import shape_figures
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import CellResult, Run

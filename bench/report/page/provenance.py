@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from bench.data.frozen import flatten
 from bench.report.load import Run, config_fields
 from bench.report.render.table import NONE, Table, plain
-from bench.study.cell import flatten
 
 
 def difference_table(run: Run) -> Table:

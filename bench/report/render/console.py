@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bench.records.store import Measurement, Record
+from bench.records.record import Measurement, Record
 from bench.report.render import catalogue as metrics
 
 # Columns, where any record has one: the first distance, then these under short names, to fit 80 characters.

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.data.frozen import flatten
 from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import stats
 from bench.report.verdicts.stats import Interval, Verdict
-from bench.study.cell import flatten
 
 
 @dataclass(frozen=True, kw_only=True)

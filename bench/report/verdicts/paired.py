@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import safetensors
 import safetensors.numpy
 
 from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, split
 from bench.metrics.distances.table import DISTANCES
 from bench.metrics.protocol import ProtocolBlock, compare_or_raise
-from bench.records.store import Measurement
+from bench.records.record import Measurement
 from bench.report.load import CellResult, Run
 from bench.report.verdicts.compare import Row
+from bench.shapes import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Sides(dict[str, Side]):
     """The cells of one measurement, by name, each read once."""
 
     def of(self, cell: CellResult, measurement: Measurement, kind: str) -> Side:
-        """A cell's. ValueError, OSError, KeyError where it has no features to make one of."""
+        """A cell's. Refusal, OSError, KeyError where it has no features to make one of."""
         if cell.name not in self:
             self[cell.name] = Side(kind, read(cell, measurement))
         return self[cell.name]
@@ -114,18 +116,18 @@ def subtract(name: str, kind: str, one: CellResult, other: CellResult, sides: Si
     try:
         compare_or_raise(*(ProtocolBlock.model_validate(measurement.protocol) for measurement in (first, second)))
         a, b = sides.of(one, first, kind), sides.of(other, second, kind)
-        if not np.array_equal(a.real, b.real):
-            return None, "the features of the real clips are not the same"
-        return interval_of(a.estimate - b.estimate, lambda keep: a.value(keep) - b.value(keep), NUM_GROUPS), ""
-    except (ValueError, OSError, KeyError, safetensors.SafetensorError) as error:
+    except (Refusal, pydantic.ValidationError, OSError, KeyError, safetensors.SafetensorError) as error:
         return None, " ".join(str(error).split())
+    if not np.array_equal(a.real, b.real):
+        return None, "the features of the real clips are not the same"
+    return interval_of(a.estimate - b.estimate, lambda keep: a.value(keep) - b.value(keep), NUM_GROUPS), ""
 
 
 def read(cell: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
     """Features by subject under the measurement's extractor. KeyError, OSError where a cell has none."""
     path: Path | None = cell.artefact("features")
     if path is None:
-        raise ValueError("no features were kept")
+        raise Refusal("no features were kept")
     extractor = (measurement.protocol or {}).get("extractor")
     return {
         name.rpartition("/")[2]: values

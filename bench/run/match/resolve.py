@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.data.files import StoreError
+from bench.data.frozen import Frozen, content_hash
 from bench.records.environment import read_environment
-from bench.records.store import StoreError
-from bench.run.launch import Job, JobCell, run_job
-from bench.study.cell import Cell, Frozen, content_hash
+from bench.run.job import Job, JobCell, run_job
+from bench.study.cell import Cell
 from bench.study.matrix import MatrixError, NamedCell, Study, expand
 
 SCHEMA_VERSION = 1

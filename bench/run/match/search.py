@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from bench.backbone import canonical_name, find_factory, load_backbone, split_name, tuples
+from bench.data.files import write_text
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
 from bench.meters.flops import count_flops
-from bench.records.store import write_text
-from bench.run.contender import pick_device
-from bench.run.launch import Job
+from bench.meters.process import pick_device
+from bench.run.job import Job
 from bench.run.match.resolve import Proof
 from bench.run.preflight import latent_space
-from bench.shapes import LatentSpec
+from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Match
 from bench.training.acceleration import accelerate
@@ -36,7 +36,7 @@ WARMUP_ROUNDS = 2
 
 
 def match_backbone(job: Job, progress: Reporter) -> None:
-    """Find the size of the job's one cell and write its proof to `job.out`. ValueError where none is within the tolerance."""
+    """Find the size of the job's one cell and write its proof to `job.out`. Refusal where none is within the tolerance."""
     assert job.match is not None and job.out is not None
     match = Match.model_validate({key: value for key, value in job.match.items() if key != "target"})
     cell = Cell.model_validate(job.cells[0].cell)
@@ -54,7 +54,7 @@ class Search:
         self.device = pick_device(cell)
         self.factory: Any = find_factory(cell.backbone)
         if not hasattr(self.factory, "scaled"):
-            raise ValueError(f"backbone {cell.backbone!r} cannot be sized (its factory has no `scaled`); give its size in braces")
+            raise Refusal(f"backbone {cell.backbone!r} cannot be sized (its factory has no `scaled`); give its size in braces")
         self.ratios: dict[str, float] = {}  # candidate -> its cost over the target's
         self.tried: list[tuple[str, float]] = []
         self.target_cost: float | None = None  # of the axes that are counted or predicted
@@ -68,9 +68,9 @@ class Search:
                 if proof.mismatch <= self.match.tolerance:
                     return proof
         if not self.ratios:
-            raise ValueError(f"backbone {self.cell.backbone!r} has no other sizes at this shape; give its size in braces")
+            raise Refusal(f"backbone {self.cell.backbone!r} has no other sizes at this shape; give its size in braces")
         best = min(self.ratios, key=self._mismatch)
-        raise ValueError(
+        raise Refusal(
             f"no size of {self.cell.backbone} is within {self.match.tolerance:.1%} of {self.target} in {self.match.by}: the nearest, "
             f"{best}, is {self._mismatch(best):.1%} off; raise match.tolerance or match to another backbone"
         )
@@ -101,7 +101,7 @@ class Search:
             others = {field: value for field, value in sizes.items() if tuples(value) != getattr(self.factory, field)}
             name = canonical_name({"name": plain, **changes, **others})
             find_factory(name)
-        except ValueError:
+        except Refusal:
             return None
         return str(name)
 

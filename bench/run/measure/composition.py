@@ -16,7 +16,7 @@ from bench.data.ragged import Frames, clip_shapes
 from bench.metrics.distances.interval import NUM_GROUPS, jackknife_sets
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.pixels import framing, saliency
-from bench.records.store import Measurement
+from bench.records.record import Measurement
 from bench.run.measure.costs import protocol_fields
 from bench.study.cell import Cell
 

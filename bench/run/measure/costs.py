@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.ragged import Ragged
 from bench.meters.clock import synchronize
-from bench.records.store import WORK, Measurement, Sampling, Training
+from bench.records.record import WORK, Measurement, Sampling, Training
 from bench.run.stages import Stages
-from bench.study.cell import Cell, content_hash
+from bench.study.cell import Cell
 from bench.training.objective import VALIDATION_TIMESTEPS
 
 TIMED_CLIPS = 16  # test clips that the autoencoder is timed on

@@ -11,18 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from bench.backbone import check_latents
+from bench.data.files import sha256_texts
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.latents.latents import LatentSet
 from bench.data.source import load_clips
 from bench.metrics.distances.table import DISTANCES
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.pixels import frame_quality
-from bench.records.store import GridPoint, Measurement, sha256_texts
+from bench.records.record import GridPoint, Measurement
 from bench.run import stages as stages_of
 from bench.run.measure.composition import composition
 from bench.run.measure.quality import distances, protocol_block
 from bench.run.stages import Stages
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.sampling import sample
 from bench.training.validation import mean_loss, validation_losses
@@ -40,10 +42,10 @@ def measure_grid(
         place = place_of(shape, trained)
         try:
             latent_shape = stages.spec.latent_shape(shape)
-            backbone.check(latent_shape)
+            check_latents(backbone, latent_shape)
             measurements = _measure(cell, backbone, stages, shape, latent_shape, results, device)
             cells.append(GridPoint(shape=shape, place=place, measurements=measurements))
-        except ValueError as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
+        except Refusal as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
             cells.append(GridPoint(shape=shape, place=place, reason=str(error)))
     return cells
 

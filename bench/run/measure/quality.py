@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.data.files import sha256_texts
 from bench.data.ragged import Frames
 from bench.metrics.distances.bias import frechet_infinite_n, infinite_n_clips
 from bench.metrics.distances.diversity import NUM_NEIGHBOURS, diversity
@@ -19,7 +20,7 @@ from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels import frame_quality, permanence
 from bench.metrics.protocol import ProtocolBlock
-from bench.records.store import Measurement, sha256_texts
+from bench.records.record import Measurement
 from bench.run import stages as stages_of
 from bench.run.measure.composition import composition, crop_control
 from bench.run.measure.costs import protocol_fields

@@ -1,0 +1,32 @@
+"""What a matrix says of the autoencoder that all contenders share."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bench.data.frozen import Frozen
+
+
+class TrainedAutoencoder(Frozen):
+    """A small `AutoencoderTiny` trained on the data set's own training frames, once, for all contenders."""
+
+    kind: Literal["trained"]
+    latent_channels: int = Field(4, ge=1)
+    spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent voxel; the first factor of 2 is a pixel unshuffle
+    width: int = Field(64, ge=8)  # channels of every convolution
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(64, ge=1)  # frames
+    learning_rate: float = Field(2e-3, gt=0)
+    seed: int = 0
+
+
+class PretrainedAutoencoder(Frozen):
+    """Any diffusers autoencoder of images, applied frame by frame, from a folder or a hub."""
+
+    kind: Literal["pretrained"]
+    name: str  # folder, or hub name such as "stabilityai/sd-vae-ft-mse"
+    class_name: str = "AutoencoderKL"  # the diffusers class
+    revision: str | None = None  # hub commit; a hub name without one follows its main branch
+
+
+Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]

@@ -1,0 +1,53 @@
+"""What a matrix says of batching: the policy, how much is in a batch, and which tokens are dropped."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from bench.data.frozen import Frozen
+from bench.shapes import Refusal, Shape
+
+
+class TokenDropping(Frozen):
+    """Training on a part of each clip's tokens, drawn anew each time, as in NaViT (2307.06304, section 2.1); of packing backbones only.
+
+    `constant`: `rate` of every clip. `decreasing`: from `rate` down to none over `epochs`. `per_resolution`: `rate` of the largest clip
+    and less, in proportion to their tokens, of smaller ones.
+    """
+
+    kind: Literal["constant", "decreasing", "per_resolution"]
+    rate: float = Field(gt=0, lt=1)  # share of a clip's tokens that is left out
+    epochs: int | None = Field(None, ge=1)  # of `decreasing`
+
+    @model_validator(mode="after")
+    def _epochs_where_used(self) -> Self:
+        if (self.kind == "decreasing") != (self.epochs is not None):
+            raise Refusal(f"token_dropping.epochs says over how many epochs `decreasing` falls, got {self.epochs} with {self.kind!r}")
+        return self
+
+
+class Batching(Frozen):
+    """How clips become batches: what of a clip is used (fitting.py), and which clips share a step (batches.py).
+
+    `crop`: one shape. `bucket`: several, one a batch. `pack`: every clip at its own shape, any mix in a batch, for backbones that take
+    one. `pad`: own shapes too, filled up with zeros to the largest of the batch, which the loss leaves out.
+    """
+
+    policy: Literal["crop", "bucket", "pack", "pad"] = "crop"
+    batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
+    voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
+    side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
+    buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
+    token_dropping: TokenDropping | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.batch_size is None) == (self.voxel_budget is None):
+            raise Refusal("batching needs exactly one of batch_size, for data of one shape, and voxel_budget, in latent voxels")
+        if self.policy != "crop" and self.voxel_budget is None:
+            raise Refusal(f"batching.policy {self.policy!r} fills batches by latent voxels; give voxel_budget in place of batch_size")
+        if self.buckets and self.policy != "bucket":
+            raise Refusal(f"batching.buckets belong to policy 'bucket', got policy {self.policy!r}; remove them")
+        if self.token_dropping is not None and self.policy != "pack":
+            raise Refusal(f"token_dropping needs policy 'pack', got {self.policy!r}; remove it")
+        return self

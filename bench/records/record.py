@@ -1,0 +1,132 @@
+"""What was found of a cell: typed, in bytes and seconds, with a version. Knows no torch and no file."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bench.data.frozen import Frozen
+from bench.records.environment import Environment
+from bench.study.cell import PROTOCOL_VERSION
+
+SCHEMA_VERSION = 2
+
+
+Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
+
+
+FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
+
+
+class Measurement(Frozen):
+    """One number with its unit, its direction and, for a quality metric, the protocol that made it."""
+
+    name: str  # "fvd@64", "train_clips_per_s", "peak_storage_bytes"
+    subject: str = "trained"  # whose number: trained, untrained, reconstruction, real
+    value: float
+    unit: str
+    better: Literal["lower", "higher", "none"]
+    low: float | None = None  # 95 % interval over the clips of this run, where one is known
+    high: float | None = None
+    interval: str | None = None  # how low and high were found
+    protocol: dict[str, Any] | None = None  # protocol block of a quality metric
+    protocol_fingerprint: str | None = None
+    invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
+
+
+# Counts of a step or of a batch of samples: latent voxels are those trained on, neither padding nor dropped tokens; FLOPs are forward
+# ones and count padding.
+WORK = ("clips", "frames", "latent_voxels", "tokens", "flops")
+
+
+class Training(Frozen):
+    """Raw course of a training run. Lists have one entry a step."""
+
+    num_steps: int
+    num_samples: int  # clips drawn
+    wall_time_s: float  # of the training loop, checkpoints and validation excluded
+    loss: list[float]
+    step_time_s: list[float]  # measured around each step; on CUDA between events
+    step_end_s: list[float] = Field(default_factory=list)  # wall clock of the loop when each step was handed to the device
+    data_time_s: list[float]  # of that, fetching clips and drawing noise
+    step_work: list[tuple[int, int, int, int, int]] = Field(default_factory=list)  # what each step did: the fields of WORK
+    num_warmup_steps: int  # leading steps left out of the rates
+    validation: list[dict[str, float]]  # {"step", "wall_time_s", "loss"} at points of the run, EMA weights
+    validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
+    grad_norm: list[float]
+    storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
+    storage_by_module: dict[str, int] = Field(default_factory=dict)
+    energy_j: float | None = None  # of the whole device, over the loop
+    other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
+    other_cpu_share: float = 0.0  # part of the processors that others took
+
+
+class Sampling(Frozen):
+    """Raw course of sampling, one entry a batch, the first (warm-up) one apart."""
+
+    num_clips: int
+    num_evals: int  # backbone calls a clip
+    batch_time_s: list[float]
+    batch_clips: list[int]
+    work: tuple[int, int, int, int, int] | None = None  # of one pass over all clips, without guidance: the fields of WORK
+    warmup_time_s: float
+
+
+class GridPoint(Frozen):
+    """What samples are worth at one shape, trained on or not."""
+
+    shape: tuple[int, int, int]  # (T, H, W) in pixels
+    place: Literal["trained", "in range", "out of range"]  # among the shapes of the training items
+    reason: str | None = None  # why there are no measurements
+    measurements: list[Measurement] = Field(default_factory=list)  # subjects: trained, and real for the floor
+
+
+class Canary(Frozen):
+    """A self-check that ran with the cell. A failed one means its numbers cannot be trusted."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Record(Frozen):
+    """Outcome of one attempt at a cell."""
+
+    schema_version: int = SCHEMA_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+    matrix: str
+    name: str  # of the cell inside its matrix
+    fingerprint: str
+    cell: dict[str, Any]
+    attempt: int
+    status: Status
+    reason: str | None = None
+    started_at: str
+    ended_at: str
+    environment: Environment
+    commits: list[str] = Field(default_factory=list)  # every commit that worked on the cell, "+dirty" where edited
+    machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that trained it
+    data: dict[str, Any] = Field(default_factory=dict)  # digest, counts, label names, fps, skipped files, lost clips
+    autoencoder: dict[str, Any] = Field(default_factory=dict)  # key, latent spec, psnr_db, seconds, parameters
+    backbone: dict[str, Any] = Field(default_factory=dict)  # num_params, flops_per_clip, tokens_per_clip, latent_shape
+    training: Training | None = None
+    sampling: Sampling | None = None
+    time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process
+    measurements: list[Measurement] = Field(default_factory=list)
+    grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
+    ledger: dict[str, Any] = Field(
+        default_factory=dict
+    )  # what the batching policy makes of the training clips: bench/data/policy/ledger.py
+    canaries: list[Canary] = Field(default_factory=list)
+    artefacts: dict[str, str] = Field(default_factory=dict)  # what -> file name inside the cell's folder
+
+    def measurement(self, name: str, subject: str = "trained") -> Measurement | None:
+        """The measurement of that name and subject, or None where this attempt did not get so far."""
+        return next((m for m in self.measurements if m.name == name and m.subject == subject), None)
+
+
+class Memory(Frozen):
+    """Most bytes of tensor storage alive at once in a step, and what they were."""
+
+    num_bytes: int
+    split: dict[str, int]  # weights, gradients, optimiser, average, activations, inputs, buffers
+    by_module: dict[str, int]  # part of the backbone, largest first

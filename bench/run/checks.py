@@ -1,0 +1,57 @@
+"""What must hold of a cell before anything is built: known without torch, and asked of every cell before the first one runs."""
+
+from typing import Any
+
+from bench.backbone import check_latents, did_you_mean, find_factory
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.shapes import LatentSpec, Refusal
+from bench.study.cell import Cell
+from bench.study.matrix import MatrixError, NamedCell
+
+
+def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
+    """Latent space of a cell as far as it is known before its autoencoder is loaded; None for a pretrained one."""
+    if cell.autoencoder.kind != "trained":
+        return None
+    return LatentSpec(
+        latent_channels=cell.autoencoder.latent_channels,
+        spatial_stride=cell.autoencoder.spatial_stride,
+        temporal_stride=1,
+        num_labels=num_labels,
+    )
+
+
+def check_cell(named: NamedCell) -> None:
+    """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
+    cell = named.cell
+    num_frames = cell.data.num_frames
+    for extractor in cell.evaluation.extractors:
+        if extractor not in MANIFESTS:
+            near = did_you_mean(extractor, list(MANIFESTS))
+            raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
+        manifest = MANIFESTS[extractor]
+        if num_frames < manifest.min_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
+        if manifest.max_frames is not None and num_frames > manifest.max_frames:
+            raise MatrixError(
+                f"cell {named.name}: extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, "
+                f"got data.num_frames {num_frames}"
+            )
+    try:
+        factory = find_factory(cell.backbone)
+        check_policy(cell, factory)
+        spec = latent_spec(cell, num_labels=0)
+        if spec is not None:
+            shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+            check_latents(factory, shape)
+    except Refusal as error:
+        raise MatrixError(f"cell {named.name}: {error}") from error
+
+
+def check_policy(cell: Cell, backbone: Any) -> None:
+    """Refusal for a batching policy that a backbone, or its factory as far as that says, cannot do."""
+    if cell.batching.policy == "pack" and not getattr(backbone, "ragged", True):
+        raise Refusal(f"batching.policy 'pack' mixes shapes in a batch, {cell.backbone!r} takes one at a time; use 'bucket' or 'pad'")

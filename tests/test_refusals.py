@@ -1,0 +1,64 @@
+"""Refusals are not bugs: what a user got wrong is a `Refusal`, and nothing takes any other error for one."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from bench.backbone import check_latents, load_backbone
+from bench.shapes import LatentSpec, Refusal, Shape
+
+ROOT = Path(__file__).parents[1]
+SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
+# Where a library raises ValueError for what it cannot read: its call, and nothing else, stands in the `try`.
+LIBRARY_ERRORS = {
+    "bench/backbone.py": 1,  # `refusing`, the contract of plug-ins
+    "bench/commands/audit/subject.py": 1,
+    "bench/commands/score/arrays.py": 1,
+    "bench/commands/score/collection.py": 1,
+    "bench/commands/score/published.py": 1,
+    "bench/commands/score/set_cache.py": 1,
+    "bench/data/latents/autoencoder.py": 1,
+    "bench/data/source.py": 1,
+    "bench/meters/device.py": 1,
+    "bench/metrics/extractors/custom.py": 1,
+    "bench/metrics/weights/cache.py": 1,
+    "bench/metrics/weights/unpickle.py": 1,
+    "bench/report/load.py": 2,
+    "bench/training/trainer.py": 1,
+}
+
+
+def caught(handler: ast.ExceptHandler) -> list[str]:
+    return [] if handler.type is None else [name.id for name in ast.walk(handler.type) if isinstance(name, ast.Name)]
+
+
+def test_value_errors_are_caught_where_a_library_raises_them_and_nowhere_else() -> None:
+    found: dict[str, int] = {}
+    for path in sorted((ROOT / "bench").rglob("*.py")):
+        handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
+        assert all(handler.type is not None for handler in handlers), f"{path} has a bare except"
+        if count := sum("ValueError" in caught(handler) for handler in handlers):
+            found[path.relative_to(ROOT).as_posix()] = count
+    found.pop("bench/perf/speed.py", None)  # a page of benchmarks, read from JSON
+    assert found == LIBRARY_ERRORS
+
+
+class Plugin:
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def check(self, shape: Shape) -> None:
+        raise self.error
+
+
+def test_what_a_plug_in_says_by_its_contract_is_a_refusal() -> None:
+    with pytest.raises(Refusal, match="height 3"):
+        check_latents(Plugin(ValueError("height 3 is odd")), (1, 3, 4))  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError):
+        check_latents(Plugin(ZeroDivisionError()), (1, 3, 4))  # type: ignore[arg-type]
+
+
+def test_an_unknown_backbone_is_a_refusal() -> None:
+    with pytest.raises(Refusal, match="DiT-XS/2"):
+        load_backbone("dit:DiT-XS", SPEC)
