@@ -180,10 +180,10 @@ def short_name(name: str) -> str:
     return plain.rpartition(":")[2] + brace + changes
 
 
-Config = TypeVar("Config")
+ConfigT = TypeVar("ConfigT")
 
 
-def with_changes(config: Config, changes: dict[str, Any]) -> Config:
+def with_changes(config: ConfigT, changes: dict[str, Any]) -> ConfigT:
     """A dataclass with other fields, lists made tuples. Refusal for a field that it lacks or a value of another type."""
     from pydantic import TypeAdapter, ValidationError
 

@@ -24,8 +24,8 @@ from bench import cli
 from bench.commands.audit import many
 from bench.commands.audit.account import accounts
 from bench.commands.audit.command import run, show, write
-from bench.commands.audit.result import AuditResult, Cost, PolicyAudit
-from bench.commands.audit.subject import FolderOptions, Subject, of_folder, of_matrix, pretrained_spec
+from bench.commands.audit.result import AuditResult, PolicyAudit, StepCost
+from bench.commands.audit.subject import Audited, FolderOptions, of_folder, of_matrix, pretrained_spec
 from bench.data.latents.config import PretrainedAutoencoder
 from bench.data.policy.fitting import fit, training_rules
 from bench.data.policy.ledger import ledger
@@ -110,7 +110,7 @@ def quiet(done: int, total: int, what: str) -> None:
     return None
 
 
-def folder(path: Path, **changes: Any) -> Subject:
+def folder(path: Path, **changes: Any) -> Audited:
     options: dict[str, Any] = {"shape": "4x16x16", "voxel_budget": 64, "backbones": (), "policies": (), "stride": 4, "multiple": None}
     return of_folder(path, FolderOptions(**{**options, **changes}), path.parent / "cache", quiet)
 
@@ -154,7 +154,7 @@ def test_a_folder_by_hand(videos: Path, tmp_path: Path) -> None:
     assert not result.costs and result.matmul_flops is None
 
 
-def costs(result: AuditResult) -> dict[tuple[str, str], Cost]:
+def costs(result: AuditResult) -> dict[tuple[str, str], StepCost]:
     return {(cost.backbone, cost.policy): cost for cost in result.costs}
 
 

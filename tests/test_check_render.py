@@ -10,21 +10,22 @@ import pytest
 
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.render import to_junit, to_markdown, to_table, write_all
-from bench.perf.gate.result import CheckResult, Counter, Side, Verdict
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared, Counter
 from bench.records.environment import read_environment
 
 VERDICTS = (
-    Verdict(
+    BenchmarkVerdict(
         name="slow", outcome="regressed", exit=Exit.REGRESSED, reason="8.0% slower | <b>", detect=0.05, ratio=1.08, low=1.06, high=1.10,
         num_pairs=4, base_s=0.02, head_s=0.0216, parts={"forward": (0.01, 0.0116), "rest": (0.01, 0.01)},
         counters=(Counter(name="operators", base=10, head=11, outcome="regressed"),),
     ),
-    Verdict(
+    BenchmarkVerdict(
         name="same", outcome="unchanged", exit=Exit.UNCHANGED, reason="", ratio=1.0, low=0.99, high=1.01, num_pairs=4, base_s=0.02,
         head_s=0.02,
     ),
-    Verdict(name="noisy", outcome="inconclusive", exit=Exit.INCONCLUSIVE, reason="too noisy", ratio=1.02, low=0.9, high=1.2, num_pairs=12),
-    Verdict(name="gone", outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason="head lacks this benchmark"),
+    BenchmarkVerdict(name="noisy", outcome="inconclusive", exit=Exit.INCONCLUSIVE, reason="too noisy",
+        ratio=1.02, low=0.9, high=1.2, num_pairs=12),
+    BenchmarkVerdict(name="gone", outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason="head lacks this benchmark"),
 )  # fmt: skip
 ROUNDS = {"slow": {"base_s": [0.02, 0.021], "head_s": [0.0215, 0.0217]}, "same": {"base_s": [0.02] * 2, "head_s": [0.02] * 2}}
 
@@ -32,7 +33,7 @@ ROUNDS = {"slow": {"base_s": [0.02, 0.021], "head_s": [0.0215, 0.0217]}, "same":
 @pytest.fixture(scope="module")
 def result() -> CheckResult:
     return CheckResult(
-        base=Side(name="main", commit="a" * 40), head=Side(name="HEAD", commit="b" * 40), started_at="2026-01-01T00:00:00+00:00",
+        base=Compared(name="main", commit="a" * 40), head=Compared(name="HEAD", commit="b" * 40), started_at="2026-01-01T00:00:00+00:00",
         seconds=12.5, environment=read_environment(), suite_version=1, policy={}, verdicts=VERDICTS, pairs=({"rounds": ROUNDS},) * 2,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.commands.score.collection import Collection, Item, find_collection, natural, upright_size
+from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural, upright_size
 from bench.commands.score.set_cache import LateFrames, cached_set
 from bench.commands.score.windows import ReadSet, Rule, SeededCut, cover, read_set
 from bench.data.media.video import read_frames
@@ -268,15 +268,15 @@ class Repeated:
     def describe(self) -> dict[str, Any]:
         return {"rule": "repeated"}
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for turn in range(100):
             for item in items:
                 yield item, turn
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         return [range(turn % 2, turn % 2 + 3)]
 
-    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         return frames
 
 
@@ -295,10 +295,10 @@ def test_clips_of_two_lengths_do_not_mix(tmp_path: Path) -> None:
 class Whole(Repeated):
     """All frames of every item, once."""
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         return ((item, 0) for item in items)
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         return [range(num_frames)]
 
 

@@ -21,7 +21,7 @@ from bench.perf.suite import suite
 from bench.perf.workload import warm_up
 from bench.training.canary import run_canaries
 from bench.training.predict import Predictor
-from bench.training.step import Point, Stepper, make_batch
+from bench.training.step import Stepper, StepPoint, make_batch
 from bench.training.trainer import Trainer
 from tests.tiny import SPEC, latent_set, mixed_set, tiny_cell
 
@@ -192,7 +192,7 @@ def test_counters_repeat_and_kernels_are_among_them(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("backbone", ["dit:DiT-S/2", "baselines:UNet-S"])
 def test_predicted_memory_is_what_the_allocator_sees(backbone: str, precision: str) -> None:
     """Within 5 % of the allocated peak, for a step whose activations outweigh what libraries keep for themselves."""
-    device, point = torch.device("cuda"), Point(batch_size=8, shape=(8, 32, 32))
+    device, point = torch.device("cuda"), StepPoint(batch_size=8, shape=(8, 32, 32))
     predicted = Predictor(backbone, SPEC, precision, "cuda").peak_bytes("training", point)
     stepper = Stepper(load_backbone(backbone, SPEC).cuda().train(), device, precision, trains=True)  # type: ignore[attr-defined]
     batch = make_batch(SPEC, point, "training", device)

@@ -16,11 +16,13 @@ HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 # The rooms of bench/, in the order in which data flows: each imports those before it, and none after it.
 ROOMS = ("shapes", "backbone", "data", "study", "records", "meters", "metrics", "training", "run", "report", "commands", "perf", "cli")
 TORCH_FREE = (
-    "bench/cli.py", "bench/shapes.py", "bench/backbone.py", "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
+    "bench/cli.py", "bench/shapes.py", "bench/backbone.py",
+    "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/latents/config.py",
     "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
-    "bench/metrics/distances/[!a]*.py", "bench/metrics/pixels/[!f]*.py", "bench/metrics/pixels/framing.py", "bench/metrics/pixels/foreground.py",
+    "bench/metrics/distances/[!a]*.py", "bench/metrics/pixels/[!f]*.py", "bench/metrics/pixels/fram[!e]*.py",
+    "bench/metrics/pixels/foreground.py",
     "bench/run/launch.py", "bench/run/job.py", "bench/run/checks.py", "bench/run/match/resolve.py",
     "bench/commands/listing.py", "bench/commands/score/record.py", "bench/commands/score/measured.py", "bench/commands/audit/[!c]*.py",
     "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py",

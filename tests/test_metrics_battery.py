@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.metrics.battery import battery, judgements
-from bench.metrics.battery.battery import Clips, given_clips, run, world_clips
+from bench.metrics.battery.battery import BatteryClips, given_clips, run, world_clips
 from bench.metrics.battery.corruptions import AXES
-from bench.metrics.battery.judgements import AxisResult, Card, Judgement, Point, judge
+from bench.metrics.battery.judgements import AxisResult, CurvePoint, Judgement, ReportCard, judge
 from bench.metrics.extractors.controls import frame_mean
 from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor, load_extractor
@@ -54,22 +54,22 @@ def extractor(features: Callable[[Tensor], Tensor], dim: int = 8, name: str = "b
 
 
 @pytest.fixture(scope="module")
-def clips() -> Clips:
+def clips() -> BatteryClips:
     return world_clips(SIZE, NUM, FRAMES)
 
 
 @pytest.fixture(scope="module")
-def seen(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Path, list[tuple[int, int, str]]]:
+def seen(clips: BatteryClips, tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportCard, Path, list[tuple[int, int, str]]]:
     cache, calls = tmp_path_factory.mktemp("cache"), []
     card = run(extractor(seeing), clips, cache=cache, progress=lambda done, total, what: calls.append((done, total, what)))
     return card, cache, calls
 
 
-def failed(card: Card) -> set[str]:
+def failed(card: ReportCard) -> set[str]:
     return set(card.failed())
 
 
-def test_an_extractor_that_sees_passes(seen: tuple[Card, Path, list[tuple[int, int, str]]]) -> None:
+def test_an_extractor_that_sees_passes(seen: tuple[ReportCard, Path, list[tuple[int, int, str]]]) -> None:
     card = seen[0]
     assert card.passed and card.failed() == [], [judgement for judgement in card.judgements if not judgement.passed]
     assert len(card.judgements) == 9 and card.metric == f"fd_by_hand@{NUM}"
@@ -77,22 +77,22 @@ def test_an_extractor_that_sees_passes(seen: tuple[Card, Path, list[tuple[int, i
     assert all(tuple(point.level for point in axis.points) == AXES[axis.name].levels for axis in card.axes)
 
 
-def test_the_card_holds_its_protocol(seen: tuple[Card, Path, list[tuple[int, int, str]]], clips: Clips) -> None:
+def test_the_card_holds_its_protocol(seen: tuple[ReportCard, Path, list[tuple[int, int, str]]], clips: BatteryClips) -> None:
     card = seen[0]
     assert (card.num_clips, card.num_frames, card.height, card.width) == (NUM, FRAMES, SIZE, SIZE)
     assert card.manifest["weights_sha256"] == "0" * 64 and set(card.versions) == {"torch", "numpy", "scipy", "pymunk"}
     assert card.clips["source"] == "worlds" and card.clips["damping"] == 0.5 and card.clips["seed"] == battery.SEED
     assert card.clips["reference_sha256"] != card.clips["source_sha256"]
-    assert Card.model_validate_json(card.model_dump_json()) == card
+    assert ReportCard.model_validate_json(card.model_dump_json()) == card
 
 
-def test_progress_counts_every_clip(seen: tuple[Card, Path, list[tuple[int, int, str]]]) -> None:
+def test_progress_counts_every_clip(seen: tuple[ReportCard, Path, list[tuple[int, int, str]]]) -> None:
     calls = seen[2]
     done = [call[0] for call in calls]
     assert done == sorted(done) and calls[-1][:2] == ((2 + 10 * 4 + 5) * NUM,) * 2 and "double speed" in {call[2] for call in calls}
 
 
-def test_an_interrupted_battery_goes_on(seen: tuple[Card, Path, list[tuple[int, int, str]]], clips: Clips) -> None:
+def test_an_interrupted_battery_goes_on(seen: tuple[ReportCard, Path, list[tuple[int, int, str]]], clips: BatteryClips) -> None:
     card, cache, _ = seen
     files = sorted(cache.iterdir())
     assert len(files) == 2 + 10 * 4 + 5
@@ -107,7 +107,7 @@ def test_an_interrupted_battery_goes_on(seen: tuple[Card, Path, list[tuple[int, 
     assert sum(extracted) == NUM + 2 * max(battery.BATCH_SIZES)  # the lost set, and the batch size's judgement
 
 
-def test_a_mean_over_frames_fails_the_shuffle(clips: Clips) -> None:
+def test_a_mean_over_frames_fails_the_shuffle(clips: BatteryClips) -> None:
     card = run(load_extractor("frame_mean"), clips)
     assert not card.passed and {"monotone", "shuffle"} <= failed(card)
     shuffle = next(judgement for judgement in card.judgements if judgement.name == "shuffle")
@@ -118,7 +118,7 @@ def test_a_mean_over_frames_fails_the_shuffle(clips: Clips) -> None:
     assert judgements.trend(card.floor, card.axis("blur")) >= 0.89  # what it is there to see it sees
 
 
-def test_frame_mean_sees_frames_but_no_order(clips: Clips) -> None:
+def test_frame_mean_sees_frames_but_no_order(clips: BatteryClips) -> None:
     frames = torch.from_numpy(clips.reference[:4])
     network = frame_mean()
     features, order = network(frames), torch.randperm(FRAMES, generator=torch.Generator().manual_seed(0))
@@ -126,7 +126,7 @@ def test_frame_mean_sees_frames_but_no_order(clips: Clips) -> None:
     assert not torch.equal(network(frames[:, :1].expand(-1, FRAMES, -1, -1, -1)), features)
 
 
-def test_features_that_depend_on_the_batch_are_caught(clips: Clips) -> None:
+def test_features_that_depend_on_the_batch_are_caught(clips: BatteryClips) -> None:
     def normalised(frames: Tensor) -> Tensor:
         features = seeing(frames)
         return features - 0.01 * features.mean(0)
@@ -137,7 +137,7 @@ def test_features_that_depend_on_the_batch_are_caught(clips: Clips) -> None:
     assert changed(good, judge(GOOD[0], GOOD[1], 1e-3, [])) == {"batch size"}
 
 
-def test_nan_is_a_verdict(clips: Clips) -> None:
+def test_nan_is_a_verdict(clips: BatteryClips) -> None:
     """Only for frozen clips, as a division by the motion would give."""
 
     def dividing(frames: Tensor) -> Tensor:
@@ -150,16 +150,16 @@ def test_nan_is_a_verdict(clips: Clips) -> None:
     finite = card.judgements[-1]
     assert finite.name == "finite" and finite.evidence == "NaN or infinite for: frozen tail 1" and finite.axes == ("freeze",)
     assert card.axis("freeze").points[-1].frechet is None and card.axis("freeze").points[0].frechet is not None
-    assert Card.model_validate_json(card.model_dump_json()) == card
+    assert ReportCard.model_validate_json(card.model_dump_json()) == card
 
 
-def test_nan_everywhere_fails_everything_that_is_measured(clips: Clips) -> None:
+def test_nan_everywhere_fails_everything_that_is_measured(clips: BatteryClips) -> None:
     few = dataclasses.replace(clips, reference=clips.reference[:32], source=clips.source[:32])
     card = run(extractor(lambda frames: torch.full((len(frames), 8), math.nan)), few)
     assert all(not judgement.passed for judgement in card.judgements) and card.floor.frechet is None
 
 
-def test_other_errors_of_a_network_are_not_swallowed(clips: Clips) -> None:
+def test_other_errors_of_a_network_are_not_swallowed(clips: BatteryClips) -> None:
     def broken(frames: Tensor) -> Tensor:
         raise ValueError("no such layer")
 
@@ -167,7 +167,7 @@ def test_other_errors_of_a_network_are_not_swallowed(clips: Clips) -> None:
         run(extractor(broken), clips)
 
 
-def test_given_clips_without_an_arrow_or_spare_frames(clips: Clips) -> None:
+def test_given_clips_without_an_arrow_or_spare_frames(clips: BatteryClips) -> None:
     pool = np.concatenate([clips.reference[:40], clips.source[:40, :FRAMES]])
     given = given_clips(pool, num_frames=FRAMES, name="mine")
     both = [clip.tobytes() for clip in (*given.reference, *given.source)]
@@ -178,7 +178,7 @@ def test_given_clips_without_an_arrow_or_spare_frames(clips: Clips) -> None:
     assert given_clips(pool, num_frames=FRAMES, arrow=True).arrow
 
 
-def test_what_a_battery_cannot_run_on(clips: Clips) -> None:
+def test_what_a_battery_cannot_run_on(clips: BatteryClips) -> None:
     few = dataclasses.replace(clips, reference=clips.reference[:8], source=clips.source[:8])
     with pytest.raises(ValueError, match="at least 32 clips, got 8 and 8"):
         run(extractor(seeing), few)
@@ -186,7 +186,7 @@ def test_what_a_battery_cannot_run_on(clips: Clips) -> None:
         given_clips(clips.reference)
 
 
-def test_its_worlds_are_like_no_training_set(clips: Clips) -> None:
+def test_its_worlds_are_like_no_training_set(clips: BatteryClips) -> None:
     """Splits of their own: the same seed elsewhere gives other clips."""
     assert (clips.reference != clips.source[:, :FRAMES]).any(axis=(1, 2, 3, 4)).all()
     assert (world_clips(SIZE, 8, FRAMES).source == clips.source[:8]).all()
@@ -196,8 +196,8 @@ def test_its_worlds_are_like_no_training_set(clips: Clips) -> None:
 # The judgements alone, on invented distances
 
 
-def point(level: float, value: float) -> Point:
-    return Point(level=level, frechet=value, frechet_se=0.1, kernel=value, kernel_se=0.1)
+def point(level: float, value: float) -> CurvePoint:
+    return CurvePoint(level=level, frechet=value, frechet_se=0.1, kernel=value, kernel_se=0.1)
 
 
 def invented(**values: tuple[float, ...]) -> list[AxisResult]:
@@ -220,7 +220,7 @@ def invented(**values: tuple[float, ...]) -> list[AxisResult]:
     ]
 
 
-GOOD: tuple[Point, list[AxisResult], float, list[str]] = (point(0, 1.0), invented(), 0.0, [])
+GOOD: tuple[CurvePoint, list[AxisResult], float, list[str]] = (point(0, 1.0), invented(), 0.0, [])
 
 
 def changed(before: tuple[Judgement, ...], after: tuple[Judgement, ...]) -> set[str]:
@@ -261,7 +261,9 @@ def test_each_judgement_alone(values: dict[str, tuple[float, ...]], fails: set[s
 def test_a_missing_value_passes_nothing() -> None:
     axes = [
         axis.model_copy(
-            update={"points": tuple(Point(level=p.level, frechet=None, frechet_se=None, kernel=None, kernel_se=None) for p in axis.points)}
+            update={
+                "points": tuple(CurvePoint(level=p.level, frechet=None, frechet_se=None, kernel=None, kernel_se=None) for p in axis.points)
+            }
         )
         for axis in GOOD[1]
     ]

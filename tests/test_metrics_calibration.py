@@ -48,7 +48,7 @@ def test_the_committed_table_meets_its_goals() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_populations_have_the_moments_they_say(row: calibration.Row) -> None:
+def test_populations_have_the_moments_they_say(row: calibration.CoverageRow) -> None:
     row = dataclasses.replace(row, d=min(row.d, 16))
     for population in populations(row):
         sample = population.sample(np.random.default_rng(0), 100_000)

@@ -11,7 +11,7 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from bench.commands.score.collection import Item, Opened
+from bench.commands.score.collection import CollectionItem, Opened
 from bench.commands.score.published import (
     MAX_CLIPS,
     PROTOCOLS,
@@ -35,8 +35,8 @@ def never() -> Opened:
     raise AssertionError("opened")
 
 
-def items(num: int, kind: Literal["video", "frames", "array"] = "video") -> list[Item]:
-    return [Item(name=f"v{index:04}", kind=kind, label=None, files=(), open=never) for index in range(num)]
+def items(num: int, kind: Literal["video", "frames", "array"] = "video") -> list[CollectionItem]:
+    return [CollectionItem(name=f"v{index:04}", kind=kind, label=None, files=(), open=never) for index in range(num)]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -22,7 +22,7 @@ from bench.commands.profile.tables import all_tables, costs
 from bench.meters.flops import count_flops
 from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels, parse_shape
 from bench.training.predict import Predictor
-from bench.training.step import Point
+from bench.training.step import StepPoint
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
 
@@ -142,9 +142,9 @@ def test_what_fits_fits_and_the_next_does_not() -> None:
 
         def peak(value: int, each: Any = each) -> int:
             point = {
-                "batch": Point(batch_size=value, shape=(4, 8, 8)),
-                "frames": Point(batch_size=1, shape=(value, 8, 8)),
-                "size": Point(batch_size=1, shape=(4, value, value)),
+                "batch": StepPoint(batch_size=value, shape=(4, 8, 8)),
+                "frames": StepPoint(batch_size=1, shape=(value, 8, 8)),
+                "size": StepPoint(batch_size=1, shape=(4, value, value)),
             }[each.axis]
             return predictor.peak_bytes(each.phase, point)
 
@@ -160,10 +160,10 @@ def test_what_fits_fits_and_the_next_does_not() -> None:
     assert sizes[:3] == (8, 16, 32)
     assert list(frames) == sorted(frames, reverse=True)
     for size, num_frames in contender.frontier:
-        num_bytes = predictor.peak_bytes("training", Point(batch_size=1, shape=(num_frames, size, size)))
+        num_bytes = predictor.peak_bytes("training", StepPoint(batch_size=1, shape=(num_frames, size, size)))
         assert num_bytes <= usable
         if num_frames < 64 and num_bytes < (1 - CLOSE) * usable:
-            assert predictor.peak_bytes("training", Point(batch_size=1, shape=(num_frames + 2, size, size))) > usable
+            assert predictor.peak_bytes("training", StepPoint(batch_size=1, shape=(num_frames + 2, size, size))) > usable
 
 
 def test_where_two_backbones_cross(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_steps_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(measure, "timed_step", step)
     monkeypatch.setattr(measure, "SECONDS", 0.0)
-    measure.measure_times([CELLS, FRAMES], SPEC, Point(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
+    measure.measure_times([CELLS, FRAMES], SPEC, StepPoint(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
     assert order == ["Cells", "Frames", "Frames", "Cells", "Cells", "Frames"]
 
 
@@ -229,7 +229,7 @@ def test_a_step_without_room_is_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(measure.Stepper, "step", lambda *_: full())
     with pytest.raises(measure.NoRoom):
-        measure.measure_memory(CELLS, SPEC, Point(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
+        measure.measure_memory(CELLS, SPEC, StepPoint(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
 
 
 def test_it_is_written_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from bench.shapes import LatentSpec, Shape
 from bench.training import predict
 from bench.training.draws import Drawn
 from bench.training.predict import Predictor, code_path
-from bench.training.step import Point, Stepper, make_batch
+from bench.training.step import Stepper, StepPoint, make_batch
 from bench.training.trainer import Trainer
 from tests.tiny import SPEC, Linear, latent_set, tiny_cell
 
 CPU = torch.device("cpu")
-POINTS = (Point(batch_size=2, shape=(4, 16, 16)), Point(batch_size=1, shape=(3, 4, 8)))
+POINTS = (StepPoint(batch_size=2, shape=(4, 16, 16)), StepPoint(batch_size=1, shape=(3, 4, 8)))
 LATTE = "baselines.diffusers_zoo:LatteTransformer3DModel"
 
 
@@ -55,7 +55,7 @@ def test_predicted_is_what_a_cell_records(name: str, precision: str, tmp_path: P
         trainer.train()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
-    predicted = Predictor(name, SPEC, precision, "cpu").peak("training", Point(batch_size=2, shape=shape))
+    predicted = Predictor(name, SPEC, precision, "cpu").peak("training", StepPoint(batch_size=2, shape=shape))
     recorded = trainer.state.peak_storage_bytes
     assert predicted.num_bytes == pytest.approx(recorded, abs=256, rel=0 if precision == "fp32" else 0.005)
 
@@ -77,7 +77,7 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
         device=CPU,
     )
     stepper = Stepper(mine, CPU, "fp32", trains=True)
-    batch = make_batch(SPEC, Point(batch_size=2, shape=(3, 4, 2)), "training", CPU)
+    batch = make_batch(SPEC, StepPoint(batch_size=2, shape=(3, 4, 2)), "training", CPU)
     drawn = Drawn(**vars(batch), kept=None, mask=None, num_values=0)
     before = mine.mix.weight.detach().clone()
     for state in stepper.optimizer.state.values():  # type: ignore[union-attr]
@@ -94,13 +94,13 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
 
 def test_more_of_anything_takes_more() -> None:
     predictor = Predictor("dit:DiT-XS/2", SPEC, "fp32", "cpu")
-    base = Point(batch_size=2, shape=(8, 16, 16))
+    base = StepPoint(batch_size=2, shape=(8, 16, 16))
     for phase in PHASES:
         least = predictor.peak_bytes(phase, base)
         for larger in (
-            Point(batch_size=3, shape=(8, 16, 16)),
-            Point(batch_size=2, shape=(9, 16, 16)),
-            Point(batch_size=2, shape=(8, 16, 18)),
+            StepPoint(batch_size=3, shape=(8, 16, 16)),
+            StepPoint(batch_size=2, shape=(9, 16, 16)),
+            StepPoint(batch_size=2, shape=(8, 16, 18)),
         ):
             assert predictor.peak_bytes(phase, larger) > least
 
@@ -183,7 +183,7 @@ def test_the_code_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_long_clip_of_a_gpu_needs_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the DiT has bfloat16 attention as products, whose scores grow with the square of the length; a GPU's kernel has none."""
     monkeypatch.setattr(torch.version, "cuda", None)
-    name, point, twice = "dit:DiT-S/2{depth: 2}", Point(batch_size=1, shape=(256, 16, 16)), Point(batch_size=1, shape=(512, 16, 16))
+    name, point, twice = "dit:DiT-S/2{depth: 2}", StepPoint(batch_size=1, shape=(256, 16, 16)), StepPoint(batch_size=1, shape=(512, 16, 16))
     on_gpu = Predictor(name, SPEC, "bf16", "cuda")
     on_cpu = Predictor(name, SPEC, "bf16", "cpu")
     growth = [predictor.peak("sampling", twice).num_bytes / predictor.peak("sampling", point).num_bytes for predictor in (on_gpu, on_cpu)]

@@ -35,7 +35,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows_of(folder: Path) -> tuple[Run, dict[str, compare.Row]]:
+def rows_of(folder: Path) -> tuple[Run, dict[str, compare.MeasureRow]]:
     run = load_run(folder)
     return run, {row.name: row for row in compare.compare(run) if row.subject == "trained"}
 
@@ -46,7 +46,7 @@ def verdict_of(folder: Path, name: str) -> Any:
     return verdict
 
 
-def best_of(row: compare.Row) -> list[str]:
+def best_of(row: compare.MeasureRow) -> list[str]:
     return [entry.contender for entry in row.entries if entry.best]
 
 

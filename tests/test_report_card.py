@@ -9,15 +9,17 @@ import pytest
 
 from bench.commands.score import card as report
 from bench.metrics.battery.corruptions import AXES
-from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, Card, Point, judge
+from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, CurvePoint, ReportCard, judge
 
 
-def point(level: float, value: float | None) -> Point:
+def point(level: float, value: float | None) -> CurvePoint:
     error = None if value is None else 0.05 * value
-    return Point(level=level, frechet=value, frechet_se=error, kernel=value, kernel_se=error)
+    return CurvePoint(level=level, frechet=value, frechet_se=error, kernel=value, kernel_se=error)
 
 
-def card(name: str = "invented", not_finite: tuple[str, ...] = (), unmeasured: tuple[str, ...] = (), **values: tuple[float, ...]) -> Card:
+def card(
+    name: str = "invented", not_finite: tuple[str, ...] = (), unmeasured: tuple[str, ...] = (), **values: tuple[float, ...]
+) -> ReportCard:
     """Distances nobody measured: those of a good extractor, in multiples of a floor of 0.02, but for `values`."""
     axes = []
     for axis in AXES.values():
@@ -40,7 +42,7 @@ def card(name: str = "invented", not_finite: tuple[str, ...] = (), unmeasured: t
         )
     floor = point(0, 0.02)
     judgements = judge(floor, axes, 0.0, list(not_finite))
-    return Card(
+    return ReportCard(
         version=CARD_VERSION,
         extractor=name,
         passed=all(judgement.passed for judgement in judgements),
@@ -118,7 +120,10 @@ def test_a_panel_each_in_colours_that_mean_something(tmp_path: Path) -> None:
     assert not (tmp_path / "strip.png").exists()
 
 
-NO_FLOOR = [point(0, None), Point(level=0, frechet=0.0, frechet_se=0.0, kernel=0.0, kernel_se=0.0)]  # NaN throughout; twice the same set
+NO_FLOOR = [
+    point(0, None),
+    CurvePoint(level=0, frechet=0.0, frechet_se=0.0, kernel=0.0, kernel_se=0.0),
+]  # NaN throughout; twice the same set
 ODD = [
     card(not_finite=tuple(AXES)),
     card(not_finite=("blur",), unmeasured=("double_speed",)),
@@ -128,7 +133,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_cards_are_drawn_and_written_too(odd: Card) -> None:
+def test_odd_cards_are_drawn_and_written_too(odd: ReportCard) -> None:
     report.figure(odd).canvas.draw()
     text = report.markdown(odd, with_strip=False)
     assert "nan" not in text and "inf " not in text and " None" not in text

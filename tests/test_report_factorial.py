@@ -16,7 +16,7 @@ from bench.report.grid import shape_figures
 from bench.report.load import load_run
 from bench.report.render.catalogue import MINUS
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.factorial import Block, Effect
+from bench.report.verdicts.factorial import DesignRow, Effect
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 NAME = "fd_random3d@64"  # lower is better
@@ -32,17 +32,17 @@ UNBUCKETED = {key: series for key, series in VALUES.items() if key[1] != "bucket
 T_2 = 4.302652729911275  # 97.5 % quantile of t with two degrees of freedom
 
 
-def blocks_of(folder: Path) -> list[Block]:
+def blocks_of(folder: Path) -> list[DesignRow]:
     run = load_run(folder)
     return factorial.blocks(run, compare.compare(run))
 
 
-def own(folder: Path) -> Block:
+def own(folder: Path) -> DesignRow:
     """The 2 x 2 of own shapes."""
     return next(block for block in blocks_of(folder) if block.design.pipeline == "own shapes")
 
 
-def effect_of(block: Block, kind: str) -> Effect:
+def effect_of(block: DesignRow, kind: str) -> Effect:
     found = block.effect(kind)
     assert found is not None
     return found

@@ -61,7 +61,7 @@ def run_of(folder: Path, shifts: dict[str, float], blocks: dict[str, ProtocolBlo
     return write_run(folder, records, sheets=False)
 
 
-def pair_of(folder: Path) -> paired.Pair:
+def pair_of(folder: Path) -> paired.SeedPair:
     run = load_run(folder)
     (found,) = paired.pairs(run, compare.compare(run))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.commands.score.page import MAX_LISTED, comparison, to_json, to_markdown, write
-from bench.commands.score.record import ClipsProtocol, Distance, Group, Omitted, PublishedValue, Score, Share, Side, read_score
+from bench.commands.score.record import ClipsProtocol, Distance, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet, Share, read_score
 from bench.records.environment import read_environment
 from bench.report.render.catalogue import DASH
 
@@ -60,8 +60,8 @@ def distance(kind: str = "frechet", value: float = 3.0, floor: float | None = 0.
     return Distance(**fields | changes)
 
 
-def side(path: str, skipped: int = 0) -> Side:
-    return Side(
+def side(path: str, skipped: int = 0) -> ScoredSet:
+    return ScoredSet(
         path=path, num_items=64, num_read=64, num_used=64, num_untried=0, num_copies=0, labels={}, shapes={"16x32x48": 64}, fps=None,
         digest="2" * 32, skipped=[Omitted(name=f"bad{index}.mp4", reason="cannot be read") for index in range(skipped)],
     )  # fmt: skip
@@ -133,9 +133,9 @@ def test_headline_n_needs_no_warning() -> None:
 
 def test_groups_with_too_few_clips_are_named() -> None:
     groups = [
-        Group(by="class", name="cat", num_real=20, num_generated=30, n=20, values={"fd_random3d@20": 1.5, "kd_random3d@20": 0.25}),
-        Group(by="class", name="dog", num_real=3, num_generated=9, n=0, values={}),
-        *(Group(by="shape", name=f"{t}x8x8", num_real=1, num_generated=1, n=0, values={}) for t in range(MAX_LISTED + 5)),
+        ScoredGroup(by="class", name="cat", num_real=20, num_generated=30, n=20, values={"fd_random3d@20": 1.5, "kd_random3d@20": 0.25}),
+        ScoredGroup(by="class", name="dog", num_real=3, num_generated=9, n=0, values={}),
+        *(ScoredGroup(by="shape", name=f"{t}x8x8", num_real=1, num_generated=1, n=0, values={}) for t in range(MAX_LISTED + 5)),
     ]
     text = to_markdown(made(groups=groups))
     assert "| class | n of each | `fd_random3d@n` | `kd_random3d@n` |" in text and "| cat | 20 | 1.50 | 0.250 |" in text
@@ -170,7 +170,7 @@ def test_shares_are_per_cent() -> None:
 def test_names_of_files_cannot_become_markup() -> None:
     evil = "a|b<script>[x](y)*"
     text = to_markdown(
-        made(real=side(evil), notes=[evil], groups=[Group(by="class", name=evil, num_real=1, num_generated=1, n=0, values={})])
+        made(real=side(evil), notes=[evil], groups=[ScoredGroup(by="class", name=evil, num_real=1, num_generated=1, n=0, values={})])
     )
     assert "<script>" not in text and text.count("a\\|b&lt;script&gt;\\[x\\](y)\\*") == 3
 

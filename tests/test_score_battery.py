@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bench import cli
 from bench.commands.score import battery as score_battery
 from bench.commands.score.battery import MIN_CLIPS, run_battery
-from bench.metrics.battery.battery import Clips
+from bench.metrics.battery.battery import BatteryClips
 
 
 class Card:
@@ -30,7 +30,7 @@ def battery(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The battery replaced by one that keeps what it was given."""
     seen: dict[str, Any] = {"passed": True}
 
-    def run(extractor: Any, clips: Clips, **options: Any) -> Card:
+    def run(extractor: Any, clips: BatteryClips, **options: Any) -> Card:
         seen.update(extractor=extractor.name, clips=clips, options=options)
         return Card(seen["passed"])
 

@@ -2,11 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Progress = Callable[[int, int, str], None]  # called as progress(done, total, what) by whatever takes long
+Counted = Callable[[int, int], None]  # the same by what does not say what it counts: (done, total)
+Say = Callable[[str], None]  # called with a line for the user
 
 LOG_INTERVAL_S = 10.0
 
@@ -17,12 +22,12 @@ class Reporter:
     def __init__(self, label: str):
         self._label = label
         self._console = Console(file=sys.stderr, highlight=False)
-        self._bar: Progress | None = None
+        self._bar: bars.Progress | None = None
         self._task: TaskID | None = None
         self._total = -1
         self._logged_s = -LOG_INTERVAL_S
         if self._console.is_terminal:
-            self._bar = Progress(
+            self._bar = bars.Progress(
                 TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),

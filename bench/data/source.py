@@ -33,6 +33,8 @@ import pydantic
 import bench.data.sources
 from bench.backbone import did_you_mean, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
+from bench.data.frozen import Count
+from bench.data.progress import Progress
 from bench.shapes import Refusal, Shape
 
 __all__ = [
@@ -49,9 +51,6 @@ __all__ = [
     "sources",
     "survey_clips",
 ]
-
-Progress = Callable[[int, int, str], None]  # (done, total, what is being done)
-Count = Annotated[int, pydantic.Field(ge=1)]
 
 
 class SourceConfig(pydantic.BaseModel):

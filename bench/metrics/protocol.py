@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from bench.backbone import did_you_mean
+from bench.data.frozen import Count
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.shapes import Refusal
 
@@ -20,7 +21,6 @@ MIN_HEADLINE_CLIPS = 2048
 NAMES: dict[str, tuple[str, str]] = {"frechet": ("fvd", "fd_"), "kernel": ("kvd", "kd_")}
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1)]
 
 
 def headline_clips(dim: int) -> int:

@@ -16,7 +16,7 @@ from bench.backbone import load_backbone
 from bench.meters.storage import StorageMeter
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
-from bench.training.step import Point, make_batch
+from bench.training.step import StepPoint, make_batch
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
 # case -> backbone, latents (T, H, W), batch, precision, rounds
@@ -47,7 +47,7 @@ def test_gain(benchmark: Any, case: str, change: str) -> None:
     model: Any = load_backbone(name, SPEC)
     for weight in model.parameters():  # those of a new model leave most gradients zero
         torch.nn.init.normal_(weight, std=0.05)
-    batch = make_batch(SPEC, Point(batch_size=batch_size, shape=shape), "training", torch.device("cpu"))
+    batch = make_batch(SPEC, StepPoint(batch_size=batch_size, shape=shape), "training", torch.device("cpu"))
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

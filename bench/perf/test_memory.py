@@ -8,17 +8,17 @@ import torch
 from bench.commands.profile.measure import measure_memory
 from bench.shapes import LatentSpec
 from bench.training.predict import Predictor
-from bench.training.step import Point
+from bench.training.step import StepPoint
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 RUNS = 5
 # name -> latents and batch; the last is of diffusers, through the adapter
 CASES = {
-    "baselines:UNet-XS": Point(batch_size=12, shape=(10, 6, 6)),
-    "dit:DiT-XS/2": Point(batch_size=12, shape=(10, 6, 6)),
-    "baselines:UNet-S": Point(batch_size=1, shape=(8, 16, 16)),
-    "dit:DiT-S/2": Point(batch_size=2, shape=(8, 16, 16)),
-    "diffusers:LatteTransformer3DModel": Point(batch_size=2, shape=(8, 16, 16)),
+    "baselines:UNet-XS": StepPoint(batch_size=12, shape=(10, 6, 6)),
+    "dit:DiT-XS/2": StepPoint(batch_size=12, shape=(10, 6, 6)),
+    "baselines:UNet-S": StepPoint(batch_size=1, shape=(8, 16, 16)),
+    "dit:DiT-S/2": StepPoint(batch_size=2, shape=(8, 16, 16)),
+    "diffusers:LatteTransformer3DModel": StepPoint(batch_size=2, shape=(8, 16, 16)),
 }
 
 

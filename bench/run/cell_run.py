@@ -35,7 +35,7 @@ from bench.records.record import Measurement, Record, Sampling
 from bench.records.store import next_attempt, write_record
 from bench.run import stages as stages_of
 from bench.run.job import TRACEBACK, Job
-from bench.run.measure.costs import Subject, autoencoder_measurements, sampling_measurements, training_measurements
+from bench.run.measure.costs import Costed, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, held_out_shapes, inputs_of, sample_clips, sampling_work
@@ -137,7 +137,7 @@ class CellRun:
             if self.trainer.state.step:
                 print(f"{self.named.name}: resumed at step {self.trainer.state.step}", file=sys.stderr)
             outcome["training"] = training = self.trainer.train()
-        subject = Subject(
+        subject = Costed(
             cell=cell,
             stages=stages,
             flops=flops,

@@ -26,7 +26,7 @@ RUN_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class CellOutcome:
     """One cell after a run."""
 
     named: NamedCell
@@ -41,7 +41,7 @@ class Outcome:
 
 def run_study(
     study: Study, results: Path, say: Callable[[str], None], command: str, proofs: Mapping[str, dict[str, Any]] | None = None
-) -> list[Outcome]:
+) -> list[CellOutcome]:
     """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept.
 
     `proofs`: cell's name -> how its backbone was sized, for its record.
@@ -73,9 +73,9 @@ def run_study(
             record = records[named.name]
             if record is None:
                 job = Job(kind="cell", label=named.name, matrix=study.name, results=results, cells=(jobs[named.name],))
-                outcomes.append(Outcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock)))
+                outcomes.append(CellOutcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock)))
             else:
-                outcomes.append(Outcome(named=named, record=record))
+                outcomes.append(CellOutcome(named=named, record=record))
         write_run(results, study.name, _snapshot(study, folders, started_at, command))
         return outcomes
 

@@ -3,7 +3,6 @@
 Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,13 @@ from bench.data.latents import autoencoder as autoencoders
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips
 from bench.data.policy.fitting import Fitted, fit, held_out_rules, training_rules
 from bench.data.policy.ledger import Ledger, ledger, starved
+from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
-
-Progress = Callable[[int, int, str], None]
 
 SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
 

@@ -13,7 +13,7 @@ from bench.backbone import load_backbone
 from bench.meters.storage import StorageMeter
 from bench.records.record import Memory
 from bench.shapes import LatentSpec, Refusal
-from bench.training.step import Point, Stepper, make_batch
+from bench.training.step import Stepper, StepPoint, make_batch
 
 
 def code_path(device_type: str) -> str:
@@ -43,7 +43,7 @@ class Predictor:
         self._update_bytes: int | None = None  # peak of clipping, optimiser and average, less the batch
         self.peak_bytes = functools.cache(self._peak_bytes)
 
-    def peak(self, phase: str, point: Point) -> Memory:
+    def peak(self, phase: str, point: StepPoint) -> Memory:
         """The whole step, and what is alive at its peak."""
         self.check(point.shape)
         self._stepper.backbone.train(phase == "training")
@@ -53,7 +53,7 @@ class Predictor:
                 self._stepper.step(phase, batch)
         return to_memory(meter)
 
-    def _peak_bytes(self, phase: str, point: Point) -> int:
+    def _peak_bytes(self, phase: str, point: StepPoint) -> int:
         """The number of bytes alone, for searches: what follows the backward pass is run once only, as it costs the same at every shape.
 
         Off by what the backbone keeps for a shape, such as positions, where the peak is in that part.

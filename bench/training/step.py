@@ -20,7 +20,7 @@ OPTIONS = Optimizer()  # of a cell that says nothing else
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class StepPoint:
     """What is asked of a step."""
 
     batch_size: int
@@ -28,7 +28,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class StepBatch:
     """What a step is given."""
 
     latents: list[Tensor]  # B of (C, T, H, W)
@@ -37,10 +37,10 @@ class Batch:
     labels: Tensor | None  # (B,)
 
 
-def make_batch(spec: LatentSpec, point: Point, phase: str, device: torch.device) -> Batch:
+def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.device) -> StepBatch:
     """Constant latents: what they hold changes neither time nor memory."""
     size, num = (spec.latent_channels, *point.shape), point.batch_size
-    return Batch(
+    return StepBatch(
         latents=[torch.full(size, 0.5, device=device) for _ in range(num)],
         targets=[torch.full(size, 0.1, device=device) for _ in range(num if phase == "training" else 0)],
         timesteps=torch.full((num,), 0.5, device=device),
@@ -68,14 +68,14 @@ class Stepper:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
-    def step(self, phase: str, batch: Batch) -> None:
+    def step(self, phase: str, batch: StepBatch) -> None:
         """One step of the phase."""
         if phase == "training":
             self.update(self.backward(batch))
         else:
             self.sample(batch)
 
-    def backward(self, batch: Batch) -> Tensor:
+    def backward(self, batch: StepBatch) -> Tensor:
         """Forward and backward of a training step, as `bench.training.trainer.Trainer.update` takes them; the loss."""
         with self.timers["forward"].step():
             with _autocast(self.device, self.half):
@@ -98,12 +98,12 @@ class Stepper:
             self.ema.step(self.params)
 
     @torch.no_grad()
-    def sample(self, batch: Batch) -> None:
+    def sample(self, batch: StepBatch) -> None:
         """One evaluation of a sampler without guidance; the solver's own arithmetic is left out."""
         with _autocast(self.device, self.half):
             self.backbone(batch.latents, batch.timesteps, batch.labels)
 
-    def meter(self, phase: str, batch: Batch, *more: Any) -> StorageMeter:
+    def meter(self, phase: str, batch: StepBatch, *more: Any) -> StorageMeter:
         """A storage meter that knows what is alive before the step, `more` among it."""
         kinds: dict[str, Any] = {"buffers": [list(self.backbone.buffers()), list(_tables(self.backbone))]}
         if phase == "training":

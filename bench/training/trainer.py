@@ -21,6 +21,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from bench.data.latents.latents import LatentSet
+from bench.data.progress import Progress
 from bench.data.seeds import stream_seed
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.device import EnergyMeter, Neighbours
@@ -38,8 +39,6 @@ CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value us
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
 EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first step
-
-Progress = Callable[[int, int, str], None]
 
 
 class Diverged(Exception):

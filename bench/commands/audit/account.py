@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.commands.audit.result import ClipsFound, NotUsed, PolicyAudit, Range, ShapeCount
-from bench.commands.audit.subject import Subject
+from bench.commands.audit.result import ClipsFound, NotUsed, PolicyAudit, ShapeCount, SizeRange
+from bench.commands.audit.subject import Audited
 from bench.data.policy.batches import BatchStream
 from bench.data.policy.config import Batching
 from bench.data.policy.fitting import fit, training_rules
@@ -24,7 +24,7 @@ class Account:
     batches: tuple[tuple[Shape, ...], ...]  # latent (T, H, W) of each clip of each batch as a backbone gets it, padded under `pad`
 
 
-def accounts(subject: Subject) -> list[Account]:
+def accounts(subject: Audited) -> list[Account]:
     """One for every variant. Refusal where none of them can use the clips."""
     found = [_account(subject, name, batching) for name, batching in subject.variants.items()]
     if all(account.policy.refused for account in found):
@@ -33,7 +33,7 @@ def accounts(subject: Subject) -> list[Account]:
     return found
 
 
-def _account(subject: Subject, name: str, batching: Batching) -> Account:
+def _account(subject: Audited, name: str, batching: Batching) -> Account:
     spec = subject.spec
     try:
         if subject.data.mixed and batching.batch_size is not None:
@@ -73,7 +73,7 @@ def _batches(shapes: Sequence[Shape], batching: Batching, seed: int) -> list[tup
     return found
 
 
-def clips_found(subject: Subject) -> ClipsFound:
+def clips_found(subject: Audited) -> ClipsFound:
     """The audited clips, before any policy."""
     shapes, survey = subject.shapes, subject.survey
     return ClipsFound(
@@ -95,7 +95,7 @@ def shape_counts(shapes: Sequence[Shape]) -> list[ShapeCount]:
     return [ShapeCount(shape=shape, num=num) for shape, num in sorted(Counter(shapes).items(), key=lambda entry: (-entry[1], entry[0]))]
 
 
-def spread(values: Sequence[float]) -> Range:
+def spread(values: Sequence[float]) -> SizeRange:
     """Least, median and most of one value or more; the median is one of them, as in the ledger."""
     ordered = sorted(values)
-    return Range(least=ordered[0], median=ordered[len(ordered) // 2], most=ordered[-1])
+    return SizeRange(least=ordered[0], median=ordered[len(ordered) // 2], most=ordered[-1])

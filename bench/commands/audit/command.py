@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from bench.commands.audit.account import accounts, clips_found
-from bench.commands.audit.result import AuditResult, Cost
-from bench.commands.audit.subject import Subject
+from bench.commands.audit.result import AuditResult, StepCost
+from bench.commands.audit.subject import Audited
 from bench.data.files import write_text
 from bench.data.source import Progress
 from bench.records.environment import commit, read_environment
@@ -17,11 +17,11 @@ from bench.records.environment import commit, read_environment
 NUMBER, SPACE = 10, 2  # characters of the narrowest column of numbers; between two columns
 
 
-def run(subject: Subject, progress: Progress) -> AuditResult:
+def run(subject: Audited, progress: Progress) -> AuditResult:
     """The audit. Refusal, in one line, for what cannot be done."""
     clips = clips_found(subject)
     found = accounts(subject)
-    costs: list[Cost] = []
+    costs: list[StepCost] = []
     peak = device = num_threads = None
     if subject.backbones:
         import torch

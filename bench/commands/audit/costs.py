@@ -9,8 +9,8 @@ import torch
 from bench.backbone import check_latents, load_backbone
 from bench.commands.audit.account import Account, pixels_per_voxel, spread
 from bench.commands.audit.many import at_all
-from bench.commands.audit.result import Cost
-from bench.commands.audit.subject import Subject
+from bench.commands.audit.result import StepCost
+from bench.commands.audit.subject import Audited
 from bench.data.source import Progress
 from bench.meters.flops import flops_of
 from bench.shapes import LatentSpec, Refusal, Shape
@@ -19,7 +19,7 @@ BACKWARD = 3  # a training step has three times the FLOPs of its forward
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def pick_device(subject: Subject) -> torch.device:
+def pick_device(subject: Audited) -> torch.device:
     """Where the subject would be trained, if that is here."""
     return torch.device("cuda" if subject.device != "cpu" and torch.cuda.is_available() else "cpu")
 
@@ -29,7 +29,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def costs(subject: Subject, accounts: Sequence[Account], num_pixels: int, peak: float, progress: Progress) -> list[Cost]:
+def costs(subject: Audited, accounts: Sequence[Account], num_pixels: int, peak: float, progress: Progress) -> list[StepCost]:
     """Every backbone under every policy that works. `num_pixels` of all clips; `peak`: FLOP/s of the machine."""
     usable = [account for account in accounts if account.policy.refused is None]
     found = []
@@ -49,7 +49,7 @@ def costs(subject: Subject, accounts: Sequence[Account], num_pixels: int, peak: 
             forward_flops = sum(flops[shape] for batch in account.batches for shape in batch) / len(account.batches)
             step_time_s = BACKWARD * forward_flops / peak
             found.append(
-                Cost(
+                StepCost(
                     backbone=name,
                     policy=account.policy.name,
                     refused=None,
@@ -79,7 +79,7 @@ def _used_voxels(account: Account, num_pixels: int, per_voxel: int) -> float:
     return ledger.pixels.used * num_pixels / per_voxel / ledger.steps_per_epoch
 
 
-def _refusal(backbone: Any, name: str, subject: Subject, account: Account) -> str | None:
+def _refusal(backbone: Any, name: str, subject: Audited, account: Account) -> str | None:
     """Why a backbone cannot do a policy, or None where it can."""
     batching = account.policy.batching
     if batching.policy == "pack" and not backbone.ragged:
@@ -93,8 +93,8 @@ def _refusal(backbone: Any, name: str, subject: Subject, account: Account) -> st
     return None
 
 
-def _refused(name: str, account: Account, reason: str) -> Cost:
-    return Cost(
+def _refused(name: str, account: Account, reason: str) -> StepCost:
+    return StepCost(
         backbone=name,
         policy=account.policy.name,
         refused=reason,

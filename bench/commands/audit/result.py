@@ -1,7 +1,6 @@
 """What an audit found, as it is stored: shares, counts, FLOPs and seconds. Knows no torch."""
 
-from pydantic import BaseModel, ConfigDict
-
+from bench.data.frozen import Frozen
 from bench.data.policy.config import Batching
 from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
@@ -10,13 +9,7 @@ from bench.shapes import LatentSpec, Shape
 SCHEMA_VERSION = 2
 
 
-class Frozen(BaseModel):
-    """A model whose unknown keys are errors and whose fields never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Range(Frozen):
+class SizeRange(Frozen):
     """How far values spread."""
 
     least: float
@@ -46,9 +39,9 @@ class ClipsFound(Frozen):
     num_pixels: int  # T x H x W of all
     fps: float
     shapes: list[ShapeCount]  # distinct ones, most frequent first
-    aspect: Range  # width / height
-    area: Range  # pixels of a frame
-    num_frames: Range  # of a clip
+    aspect: SizeRange  # width / height
+    area: SizeRange  # pixels of a frame
+    num_frames: SizeRange  # of a clip
     skipped: list[NotUsed]  # files that give no clip
     lost: dict[str, int]  # reason -> count, of what is in no clip
     notes: list[str]  # of the source
@@ -65,13 +58,13 @@ class PolicyAudit(Frozen):
     lost_clips: list[NotUsed]
 
 
-class Cost(Frozen):
+class StepCost(Frozen):
     """What a training step costs a backbone under a policy; means over the batches of the epochs that the ledger counts."""
 
     backbone: str
     policy: str  # name of a PolicyAudit
     refused: str | None  # why the backbone cannot do it
-    num_tokens: Range | None  # of an item, in the backbone's own tokens
+    num_tokens: SizeRange | None  # of an item, in the backbone's own tokens
     forward_flops: float | None  # counted; of a step, padding included
     least_step_time_s: float | None  # a bound: 3 x forward at the machine's peak
     least_time_per_used_voxel_s: float | None  # that, over the step's share of the clips' own pixels that are used, in latent voxels
@@ -87,7 +80,7 @@ class AuditResult(Frozen):
     spec: LatentSpec
     clips: ClipsFound
     policies: list[PolicyAudit]
-    costs: list[Cost]
+    costs: list[StepCost]
     precision: str
     matmul_flops: float | None  # FLOP/s, measured: a large matrix product; None without backbones
     notes: list[str]

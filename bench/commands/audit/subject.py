@@ -34,7 +34,7 @@ FLAGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Audited:
     """Everything an audit reads."""
 
     title: str
@@ -83,7 +83,7 @@ def is_folder(name: str) -> bool:
     return not is_matrix
 
 
-def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progress) -> Subject:
+def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progress) -> Audited:
     """All clips of a user's folder. Refusal for what cannot be."""
     if options.shape is None or options.voxel_budget is None:
         missing = "--shape, as 16x64x64" if options.shape is None else "--voxel-budget, as 8192"
@@ -120,7 +120,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
     shapes = tuple(each for split in survey.shapes.values() for each in split)
     own = f"each file at its own aspect, scaled down to at most {data.height * data.width:,} pixels a frame, none enlarged"
     notes = (own, *(note for note in survey.notes if " split by " not in note))
-    return Subject(
+    return Audited(
         title=f"folder {path}",
         audited=f"all {len(shapes):,} clips of the folder; a study holds some of them out",
         data=data,
@@ -163,7 +163,7 @@ def _check_crop(shape: Shape, voxel_budget: int, stride: int, multiple: int) -> 
         raise Refusal(f"--voxel-budget {voxel_budget} holds no clip of --shape, which has {voxels:,} latent voxels; use {voxels} or more")
 
 
-def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progress) -> Subject:
+def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progress) -> Audited:
     """The training clips of a matrix under each of its ways of batching, of its first seed. Refusal for what cannot be."""
     if given := [name for name, value in vars(options).items() if value]:
         option = FLAGS.get(given[0], given[0])
@@ -185,7 +185,7 @@ def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progr
         notes.append(f"backbones have the sizes that the matrix names, not those that match {study.matrix.match.to}")
     if any(cell.batching.token_dropping for cell in cells):
         notes.append("token dropping is left out of account: with it a batch holds more clips")
-    return Subject(
+    return Audited(
         title=f"matrix {study.name}",
         audited=f"the {len(survey.shapes['train']):,} clips of the training split",
         data=first.data,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.backbone import short_name
-from bench.commands.audit.result import AuditResult, Cost, Range, ShapeCount
+from bench.commands.audit.result import AuditResult, ShapeCount, SizeRange, StepCost
 from bench.data.policy.fitting import shape_text
 from bench.data.policy.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
 from bench.report.render.catalogue import DASH, TIMES, number
@@ -143,7 +143,7 @@ def losses(result: AuditResult) -> Section:
     return Section(title="Lost whole, and what to change", table=None, lines=tuple(lines) or ("no clip and no bucket is lost",))
 
 
-def _cost(cost: Cost, steps: dict[str, str]) -> tuple[str, ...]:
+def _cost(cost: StepCost, steps: dict[str, str]) -> tuple[str, ...]:
     """A row, without the backbone."""
     if cost.num_tokens is None or cost.forward_flops is None or cost.least_step_time_s is None or cost.least_time_per_used_voxel_s is None:
         return (cost.policy, "cannot", *[DASH] * 4)
@@ -167,7 +167,7 @@ def _few(lines: list[str]) -> list[str]:
     return lines[:MOST_LISTED] + ([f"and {len(lines) - MOST_LISTED:,} more"] if len(lines) > MOST_LISTED else [])
 
 
-def _texts(values: Range, text: Callable[[float], str]) -> tuple[str, str, str]:
+def _texts(values: SizeRange, text: Callable[[float], str]) -> tuple[str, str, str]:
     return text(values.least), text(values.median), text(values.most)
 
 

@@ -15,7 +15,7 @@ RESERVED_SHARE = 0.05  # of the rest: rounding and gaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class GPUCard:
     """A device to fit into. A rate is None where it is unknown, or where the card has no units for that precision."""
 
     name: str
@@ -50,12 +50,12 @@ _TABLE = {
 }
 # fmt: on
 CARDS = {
-    name: Card(name=name, memory_bytes=int(gib * GIB), peaks={"bf16": bf16 and bf16 * 1e12, "fp32": fp32 * 1e12})
+    name: GPUCard(name=name, memory_bytes=int(gib * GIB), peaks={"bf16": bf16 and bf16 * 1e12, "fp32": fp32 * 1e12})
     for name, (gib, bf16, fp32) in _TABLE.items()
 }
 
 
-def find_card(text: str) -> Card:
+def find_card(text: str) -> GPUCard:
     """The card of that name, whatever the case and the spaces, or one of a plain size such as 24GiB. Refusal for anything else.
 
     >>> find_card("rtx4090").name, find_card("24GiB").memory_bytes // GIB
@@ -63,7 +63,7 @@ def find_card(text: str) -> Card:
     """
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*GiB", text.strip(), re.IGNORECASE)
     if size:
-        card = Card(name=text.strip(), memory_bytes=int(float(size[1]) * GIB), peaks={"bf16": None, "fp32": None})
+        card = GPUCard(name=text.strip(), memory_bytes=int(float(size[1]) * GIB), peaks={"bf16": None, "fp32": None})
         if not card.usable_bytes:
             raise Refusal(f"card {text!r} is no larger than the reserve of {RESERVED_BYTES / GIB:g} GiB; name a larger size")
         return card

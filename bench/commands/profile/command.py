@@ -11,17 +11,17 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from bench.backbone import canonical_name
-from bench.commands.profile.cards import Card, find_card
+from bench.commands.profile.cards import GPUCard, find_card
 from bench.commands.profile.figures import all_figures
 from bench.commands.profile.result import ProfileResult, Target
-from bench.commands.profile.study import DTYPES, Progress, Request, Study, device_name
-from bench.commands.profile.tables import Table, all_tables, heading, to_markdown
+from bench.commands.profile.study import DTYPES, ProfileStudy, Progress, Request, device_name
+from bench.commands.profile.tables import ProfileTable, all_tables, heading, to_markdown
 from bench.data.files import write_text
 from bench.meters.peak import matmul_peak
 from bench.meters.process import keep_freed_memory, use_exact_float32
 from bench.shapes import LatentSpec, Refusal, parse_shape
 from bench.training.predict import code_path
-from bench.training.step import Point
+from bench.training.step import StepPoint
 
 
 def run(
@@ -46,14 +46,14 @@ def run(
         raise Refusal(f"--cross compares the first two backbones, got only {names[0]}; name another")
     if precision not in DTYPES:
         raise Refusal(f"unknown precision {precision!r}; use one of {', '.join(DTYPES)}")
-    point = Point(batch_size=batch_size, shape=parse_shape(latents, "--latents"))
+    point = StepPoint(batch_size=batch_size, shape=parse_shape(latents, "--latents"))
     here = pick_device(device)
     use_exact_float32()
     keep_freed_memory()
     target = find_target(here, device, find_card(card) if card is not None else None, precision)
     spec = LatentSpec(latent_channels=channels, spatial_stride=8, temporal_stride=1, num_labels=num_labels)
     request = Request(names=tuple(names), spec=spec, point=point, precision=precision, cross=cross, frontier=draws)
-    return Study(request, target, here, _card_of(here).usable_bytes, progress).run()
+    return ProfileStudy(request, target, here, _card_of(here).usable_bytes, progress).run()
 
 
 def pick_device(device: str) -> torch.device:
@@ -63,7 +63,7 @@ def pick_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def find_target(here: torch.device, device: str, card: Card | None, precision: str) -> Target:
+def find_target(here: torch.device, device: str, card: GPUCard | None, precision: str) -> Target:
     """What the profile is about: the card where one is named, else the device."""
     is_here = card is None and not (device == "cuda" and here.type == "cpu")
     if card is not None and here.type == "cuda":
@@ -106,7 +106,7 @@ def write(result: ProfileResult, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _rich(table: Table) -> RichTable:
+def _rich(table: ProfileTable) -> RichTable:
     drawn = RichTable(title=escape(table.title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(table.header):
         drawn.add_column(escape(name), justify="left" if place == 0 else "right", overflow="fold")
@@ -115,12 +115,12 @@ def _rich(table: Table) -> RichTable:
     return drawn
 
 
-def _card_of(here: torch.device) -> Card:
+def _card_of(here: torch.device) -> GPUCard:
     """The device that is here, as a card."""
     memory_bytes = psutil.virtual_memory().total
     if here.type == "cuda":
         memory_bytes = torch.cuda.get_device_properties(here).total_memory
-    return Card(name=device_name(here), memory_bytes=memory_bytes, peaks={"bf16": None, "fp32": None})
+    return GPUCard(name=device_name(here), memory_bytes=memory_bytes, peaks={"bf16": None, "fp32": None})
 
 
 def _plain(name: str) -> str:

@@ -16,7 +16,7 @@ from bench.meters.warmup import num_warmup_steps
 from bench.records.record import Memory
 from bench.shapes import LatentSpec
 from bench.training.predict import to_memory
-from bench.training.step import Batch, Point, Stepper, make_batch
+from bench.training.step import StepBatch, Stepper, StepPoint, make_batch
 
 SECONDS = 20.0  # of timing one phase, all backbones together
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
@@ -36,7 +36,7 @@ def build(name: str, spec: LatentSpec, device: torch.device) -> Any:
 
 
 def measure_memory(
-    name: str, spec: LatentSpec, point: Point, phase: str, precision: str, device: torch.device
+    name: str, spec: LatentSpec, point: StepPoint, phase: str, precision: str, device: torch.device
 ) -> tuple[Memory, dict[str, int]]:
     """(storage peak of a step with its optimiser in place, peaks of CUDA's allocator) of a backbone that has the device to itself."""
     with out_of_memory():
@@ -57,7 +57,7 @@ def measure_memory(
 def measure_times(
     names: Sequence[str],
     spec: LatentSpec,
-    point: Point,
+    point: StepPoint,
     phase: str,
     precision: str,
     device: torch.device,
@@ -86,7 +86,7 @@ def measure_times(
     }
 
 
-def timed_step(stepper: Stepper, batch: Batch, phase: str) -> tuple[float, dict[str, float]]:
+def timed_step(stepper: Stepper, batch: StepBatch, phase: str) -> tuple[float, dict[str, float]]:
     """(seconds of one step, the device waited for at both ends; seconds of its parts)."""
     synchronize(stepper.device)
     start_s = time.perf_counter()
@@ -95,7 +95,7 @@ def timed_step(stepper: Stepper, batch: Batch, phase: str) -> tuple[float, dict[
     return time.perf_counter() - start_s, stepper.read_timers()
 
 
-def measure_pairs(steppers: Sequence[Stepper], spec: LatentSpec, point: Point, num_pairs: int) -> list[tuple[float, float]]:
+def measure_pairs(steppers: Sequence[Stepper], spec: LatentSpec, point: StepPoint, num_pairs: int) -> list[tuple[float, float]]:
     """Seconds of training steps of two backbones in turn, after one of each that is not counted."""
     with out_of_memory():
         batches = [make_batch(spec, point, "training", stepper.device) for stepper in steppers]
@@ -123,6 +123,6 @@ def out_of_memory() -> Iterator[None]:
         gc.collect()
 
 
-def _prepare(name: str, spec: LatentSpec, point: Point, phase: str, precision: str, device: torch.device) -> tuple[Stepper, Batch]:
+def _prepare(name: str, spec: LatentSpec, point: StepPoint, phase: str, precision: str, device: torch.device) -> tuple[Stepper, StepBatch]:
     backbone = build(name, spec, device).train(phase == "training")
     return Stepper(backbone, device, precision, trains=phase == "training"), make_batch(spec, point, phase, device)

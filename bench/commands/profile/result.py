@@ -2,20 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from bench.data.frozen import Frozen
 from bench.records.environment import Environment
 from bench.records.record import Memory
 from bench.shapes import Shape
 
 PHASES = ("training", "sampling")
 AXES = ("batch", "frames", "size")
-
-
-class Frozen(BaseModel):
-    """A model whose unknown keys are errors and whose fields never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Timing(Frozen):
@@ -58,7 +51,7 @@ class Phase(Frozen):
     not_measured: str | None = None  # why
 
 
-class Fit(Frozen):
+class LargestFit(Frozen):
     """The largest batch, number of frames or square size of which a step fits. All predicted."""
 
     phase: str
@@ -76,7 +69,7 @@ class Contender(Frozen):
     tokens_per_clip: int
     flops_per_clip: int  # counted, forward
     phases: dict[str, Phase]
-    fits: list[Fit]
+    fits: list[LargestFit]
     frontier: list[tuple[int, int]]  # (height = width, most frames) of a training step at batch 1
 
 

@@ -12,13 +12,14 @@ from bench.backbone import find_factory
 from bench.commands.profile import fit
 from bench.commands.profile.cross import crossings, grid
 from bench.commands.profile.measure import NoRoom, build, measure_memory, measure_pairs, measure_times, out_of_memory
-from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, Fit, Phase, ProfileResult, Target, Timing
+from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, LargestFit, Phase, ProfileResult, Target, Timing
+from bench.data.progress import Progress
 from bench.meters.flops import count_flops
 from bench.meters.peak import matmul_peak
 from bench.records.environment import commit, read_environment
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.training.predict import Predictor
-from bench.training.step import Point, Stepper
+from bench.training.step import Stepper, StepPoint
 
 LONGEST_STEP_S = 20.0  # a longer step is not measured, by the estimate below
 LONGEST_CROSS_STEP_S = 4.0  # each is taken several times
@@ -28,8 +29,6 @@ MOST_CLIPS = 512  # of the largest batch: a step handles clips one by one in Pyt
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FRONTIER_SIZES = tuple(2**power for power in range(3, 12))  # latent voxels
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -37,13 +36,13 @@ class Request:
 
     names: tuple[str, ...]
     spec: LatentSpec
-    point: Point
+    point: StepPoint
     precision: str
     cross: bool
     frontier: bool
 
 
-class Study:
+class ProfileStudy:
     """One profile in the making."""
 
     def __init__(self, request: Request, target: Target, here: torch.device, here_usable_bytes: int, progress: Progress):
@@ -164,7 +163,7 @@ class Study:
 
     # --- what fits
 
-    def _fits(self, name: str) -> list[Fit]:
+    def _fits(self, name: str) -> list[LargestFit]:
         if self.target.usable_bytes is None:
             return []
         found = []
@@ -173,17 +172,17 @@ class Study:
                 found.append(self._fit(name, phase, axis))
         return found
 
-    def _fit(self, name: str, phase: str, axis: str) -> Fit:
+    def _fit(self, name: str, phase: str, axis: str) -> LargestFit:
         assert self.target.usable_bytes is not None
         predictor, point = self.predictors[name], self.request.point
         step, most = (1, MOST_CLIPS) if axis == "batch" else _units(predictor, axis, point.shape)
         at = {
-            "batch": lambda value: Point(batch_size=value, shape=point.shape),
-            "frames": lambda value: Point(batch_size=1, shape=(value, *point.shape[1:])),
-            "size": lambda value: Point(batch_size=1, shape=(point.shape[0], value, value)),
+            "batch": lambda value: StepPoint(batch_size=value, shape=point.shape),
+            "frames": lambda value: StepPoint(batch_size=1, shape=(value, *point.shape[1:])),
+            "size": lambda value: StepPoint(batch_size=1, shape=(point.shape[0], value, value)),
         }[axis]
         units = fit.largest(lambda n: predictor.peak_bytes(phase, at(n * step)), self.target.usable_bytes, most=most)
-        return Fit(
+        return LargestFit(
             phase=phase,
             axis=axis,
             value=units * step,
@@ -204,7 +203,7 @@ class Study:
             guess = max(2, guess_voxels // (size * size * step)) if guess_voxels else 16
 
             def cost(units: int, step: int = step, size: int = size) -> int:
-                return predictor.peak_bytes("training", Point(batch_size=1, shape=(units * step, size, size)))
+                return predictor.peak_bytes("training", StepPoint(batch_size=1, shape=(units * step, size, size)))
 
             units = fit.largest(cost, self.target.usable_bytes, most=most, guess=guess)
             if not units:
@@ -230,7 +229,7 @@ class Study:
         for each in shapes:
             with self._stage(f"crossing: latents {_times_sign(each)}"):
                 flops = [count_flops(name, self.request.spec, each) for name in names]
-                peaks = [predictor.peak_bytes("training", Point(batch_size=1, shape=each)) for predictor in pair]
+                peaks = [predictor.peak_bytes("training", StepPoint(batch_size=1, shape=each)) for predictor in pair]
             counted.append(CrossPoint(shape=each, flops=(flops[0], flops[1]), peak_bytes=(peaks[0], peaks[1]), pairs_s=[]))
         points = self._time_cross(counted)
         return Cross(names=(names[0], names[1]), measured_on=device_name(self.here), points=points, crossings=crossings(points))
@@ -251,7 +250,7 @@ class Study:
             pairs: list[tuple[float, float]] = []
             with self._stage(f"timing at latents {_times_sign(point.shape)}"), contextlib.suppress(NoRoom):
                 if expected_s <= LONGEST_CROSS_STEP_S and sum(point.peak_bytes) <= self.here_usable_bytes:
-                    pairs = measure_pairs(steppers, request.spec, Point(batch_size=1, shape=point.shape), CROSS_PAIRS)
+                    pairs = measure_pairs(steppers, request.spec, StepPoint(batch_size=1, shape=point.shape), CROSS_PAIRS)
             timed.append(point.model_copy(update={"pairs_s": pairs}))
         return timed
 

@@ -19,7 +19,7 @@ AXIS_TITLES = {"batch": "largest batch", "frames": "most latent frames, batch 1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ProfileTable:
     """A table and what is said of it."""
 
     title: str
@@ -28,7 +28,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def all_tables(result: ProfileResult) -> list[Table]:
+def all_tables(result: ProfileResult) -> list[ProfileTable]:
     """Costs, memory by module, what fits, and the crossing."""
     tables = [costs(result), modules(result)]
     if any(contender.fits for contender in result.contenders):
@@ -40,7 +40,7 @@ def all_tables(result: ProfileResult) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def to_markdown(result: ProfileResult, tables: list[Table], pictures: list[tuple[str, str]]) -> str:
+def to_markdown(result: ProfileResult, tables: list[ProfileTable], pictures: list[tuple[str, str]]) -> str:
     """The profile as a page; `pictures` are (file name, caption)."""
     lines = [f"# Profile: {', '.join(contender.name for contender in result.contenders)}", "", heading(result), ""]
     for table in tables:
@@ -71,7 +71,7 @@ def heading(result: ProfileResult) -> str:
     return text
 
 
-def costs(result: ProfileResult) -> Table:
+def costs(result: ProfileResult) -> ProfileTable:
     """Parameters, FLOPs, time and memory, a row each."""
     rows: list[tuple[str, ...]] = []
 
@@ -121,10 +121,10 @@ def costs(result: ProfileResult) -> Table:
             f"At least: FLOPs over the dense {result.precision} rate of {result.target.name} that its maker publishes, "
             f"{number(result.target.published_flops / 1e12)} TFLOP/s; a real step takes longer."
         )
-    return Table(title="Costs", header=("", *_names(result), ""), rows=rows, notes=tuple(notes))
+    return ProfileTable(title="Costs", header=("", *_names(result), ""), rows=rows, notes=tuple(notes))
 
 
-def modules(result: ProfileResult) -> Table:
+def modules(result: ProfileResult) -> ProfileTable:
     """The parts of each backbone that hold most at the peak of a training step."""
     columns = []
     for contender in result.contenders:
@@ -135,10 +135,10 @@ def modules(result: ProfileResult) -> Table:
     rows = [(str(place + 1), *cells) for place, cells in enumerate(zip(*columns, strict=True))]
     how = "measured" if result.contenders[0].phases["training"].measured else "predicted"
     note = "A part's weights, their gradients, and what was born in its forward; (no module) is the rest: optimiser, average, backward."
-    return Table(title=f"Where the memory of a training step is, {how}", header=("", *_names(result)), rows=rows, notes=(note,))
+    return ProfileTable(title=f"Where the memory of a training step is, {how}", header=("", *_names(result)), rows=rows, notes=(note,))
 
 
-def fits(result: ProfileResult) -> Table:
+def fits(result: ProfileResult) -> ProfileTable:
     """The largest step of each kind that fits."""
     rows = []
     for place, first in enumerate(result.contenders[0].fits):
@@ -155,19 +155,19 @@ def fits(result: ProfileResult) -> Table:
         f"{RESERVED_SHARE:.0%} of the rest (rounding and gaps of the allocator). The largest to within {CLOSE:.1%} of that memory. "
         "Sizes in latent voxels."
     )
-    return Table(title=f"What fits {result.target.name}", header=("", *_names(result), ""), rows=rows, notes=(note,))
+    return ProfileTable(title=f"What fits {result.target.name}", header=("", *_names(result), ""), rows=rows, notes=(note,))
 
 
-def frontier(result: ProfileResult) -> Table:
+def frontier(result: ProfileResult) -> ProfileTable:
     """Most frames at each size."""
     lines = [dict(contender.frontier) for contender in result.contenders]
     sizes = sorted({size for line in lines for size in line})
     rows = [(f"{size} x {size}", *(f"{line[size]:,}" if size in line else DASH for line in lines), "predicted") for size in sizes]
     title = f"Most latent frames of a training step at batch 1 that fit {result.target.name}"
-    return Table(title=title, header=("height x width", *_names(result), ""), rows=rows)
+    return ProfileTable(title=title, header=("height x width", *_names(result), ""), rows=rows)
 
 
-def crossing(cross: Cross) -> Table:
+def crossing(cross: Cross) -> ProfileTable:
     """Where the ratio passes 1, in words."""
     rows: list[tuple[str, ...]] = []
     for each in cross.crossings:
@@ -175,10 +175,10 @@ def crossing(cross: Cross) -> Table:
         rows.append((_quantity(cross, each.quantity), each.along, held, _where(each, cross.names), f"{each.first:.2f} to {each.last:.2f}"))
     note = f"Ratios are {cross.names[0]} / {cross.names[1]}, a training step at batch 1; interpolated between points in logarithms."
     header = ("cost", "as it grows", "with", "crosses 1", "ratio from first to last")
-    return Table(title="Where they cross", header=header, rows=rows, notes=(note,))
+    return ProfileTable(title="Where they cross", header=header, rows=rows, notes=(note,))
 
 
-def cross_grid(cross: Cross, quantity: str) -> Table:
+def cross_grid(cross: Cross, quantity: str) -> ProfileTable:
     """The ratios themselves."""
     values = {point.shape: ratio(point, quantity) for point in cross.points}
     sizes = sorted({size for _, size, _ in values})
@@ -190,7 +190,7 @@ def cross_grid(cross: Cross, quantity: str) -> Table:
     if not any(value is not None for value in values.values()):
         rows = []
     title = f"{cross.names[0]} / {cross.names[1]}: {_quantity(cross, quantity)}"
-    return Table(title=title, header=("latent frames", *(f"{size}x{size}" for size in sizes)), rows=rows)
+    return ProfileTable(title=title, header=("latent frames", *(f"{size}x{size}" for size in sizes)), rows=rows)
 
 
 def _quantity(cross: Cross, quantity: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.commands.score import card as card_report
@@ -10,13 +9,12 @@ from bench.commands.score.collection import find_collection
 from bench.commands.score.pair import find_device
 from bench.commands.score.set_cache import cached_set
 from bench.commands.score.windows import ReadSet, SeededCut
+from bench.data.progress import Progress
 from bench.metrics.battery import battery
 from bench.metrics.distances.interval import NUM_GROUPS
 from bench.metrics.extractors.table import load_extractor
 from bench.metrics.weights import table as weights
 from bench.shapes import Refusal
-
-Progress = Callable[[int, int, str], None]  # (done, total, what)
 
 MIN_CLIPS = 4 * NUM_GROUPS  # of a folder: two sets of two clips a jackknife group
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.metrics.battery import judgements
 from bench.metrics.battery.corruptions import AXES
-from bench.metrics.battery.judgements import AxisResult, Card
+from bench.metrics.battery.judgements import AxisResult, ReportCard
 
 COLUMNS = 5  # panels in a row
 PASS, FAIL, MUTED = "#1a7f37", "#b42318", "#6b7280"
@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def write(card: Card, folder: Path, source: np.ndarray | None = None) -> None:
+def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> None:
     """All files of the card into `folder`; strip.png only with the battery's source clips (n, S, H, W, 3) uint8."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
@@ -54,12 +54,12 @@ def write_text(file: Path, text: str) -> None:
     temp.replace(file)
 
 
-def read(file: Path) -> Card:
+def read(file: Path) -> ReportCard:
     """The card of a card.json."""
-    return Card.model_validate_json(file.read_text(encoding="utf-8"))
+    return ReportCard.model_validate_json(file.read_text(encoding="utf-8"))
 
 
-def verdict(card: Card) -> str:
+def verdict(card: ReportCard) -> str:
     """One line: 'random3d fails 2 of 9 judgements: shuffle, elastic'."""
     failed = card.failed()
     if not failed:
@@ -67,11 +67,11 @@ def verdict(card: Card) -> str:
     return f"{card.extractor} fails {len(failed)} of {len(card.judgements)} judgements: {', '.join(failed)}"
 
 
-def setting(card: Card) -> str:
+def setting(card: ReportCard) -> str:
     return f"{card.num_clips} clips in each set, {card.num_frames} frames of {card.height}x{card.width}"
 
 
-def in_floors(card: Card, value: float | None) -> float:
+def in_floors(card: ReportCard, value: float | None) -> float:
     """A distance over the floor; NaN where either is missing."""
     return value / card.floor.frechet if value is not None and card.floor.frechet else math.nan
 
@@ -79,7 +79,7 @@ def in_floors(card: Card, value: float | None) -> float:
 # Text
 
 
-def markdown(card: Card, with_strip: bool) -> str:
+def markdown(card: ReportCard, with_strip: bool) -> str:
     """The card for a reader: verdict, judgements, axes, protocol."""
     meaning = "it may score a model" if card.passed else "its distance may not stand for the quality of a video model"
     floor = card.floor
@@ -127,7 +127,7 @@ def markdown(card: Card, with_strip: bool) -> str:
     return "\n".join(lines)
 
 
-def axis_row(card: Card, axis: AxisResult) -> tuple[str, ...]:
+def axis_row(card: ReportCard, axis: AxisResult) -> tuple[str, ...]:
     """One line of the table of distances."""
     if not axis.points:
         return (axis.title, axis.kind, axis.unit, "", f"not measured: {axis.note}", "", "")
@@ -156,7 +156,7 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]
 # Pictures
 
 
-def figure(card: Card) -> Figure:
+def figure(card: ReportCard) -> Figure:
     """A panel for each axis, spatial ones first: distance over floor against strength."""
     groups = [[axis for axis in card.axes if axis.kind == kind] for kind in KINDS]
     rows = [group[start : start + COLUMNS] for group in groups for start in range(0, len(group), COLUMNS)]
@@ -192,14 +192,14 @@ def figure(card: Card) -> Figure:
     return picture
 
 
-def limits(card: Card) -> tuple[float, float]:
+def limits(card: ReportCard) -> tuple[float, float]:
     """Ends of the common axis."""
     values = [in_floors(card, point.frechet) for axis in card.axes for point in axis.points]
     finite = [value for value in values if value > 0]
     return 0.9 * min([0.8, *finite]), 1.5 * max([4.0, *finite])
 
 
-def draw(panel: Axes, card: Card, axis: AxisResult, failing: bool) -> None:
+def draw(panel: Axes, card: ReportCard, axis: AxisResult, failing: bool) -> None:
     """One panel."""
     colour = FAIL if failing else KINDS[axis.kind] if axis.judged else MUTED
     panel.set_title(f"✗ {axis.title}" if failing else axis.title, loc="left", size=9, color=FAIL if failing else "black")
@@ -231,7 +231,7 @@ def draw(panel: Axes, card: Card, axis: AxisResult, failing: bool) -> None:
         )
 
 
-def strip(card: Card, source: np.ndarray) -> Image.Image:
+def strip(card: ReportCard, source: np.ndarray) -> Image.Image:
     """One clip, frames in a row, undamaged and under each damage at its strongest level."""
     shown = min(card.num_frames, STRIP_FRAMES)
     few = source[:2]  # a clip and the one it is mixed with

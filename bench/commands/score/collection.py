@@ -30,7 +30,7 @@ READER_VERSION = 1  # bump when the same files give other frames
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 COUNTED_EXACTLY = (".avi", ".mpg", ".webm")  # their packets are not always frames, so they are decoded to be counted
 
-Reader = Callable[[Sequence[int]], np.ndarray]  # increasing frame indices (T) -> frames (T, H, W, 3) uint8, as stored
+FrameReader = Callable[[Sequence[int]], np.ndarray]  # increasing frame indices (T) -> frames (T, H, W, 3) uint8, as stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ class Opened:
     height: int  # upright
     width: int
     fps: float | None  # None where nothing says it
-    read: Reader  # Refusal(reason) where the frames cannot be decoded
+    read: FrameReader  # Refusal(reason) where the frames cannot be decoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class CollectionItem:
     """One source of clips. Making it opens nothing but arrays."""
 
     name: str  # relative to the collection, with /; unique in it
@@ -64,7 +64,7 @@ class Collection:
     """All that a path holds, in order of name, numbers as numbers."""
 
     path: Path
-    items: tuple[Item, ...]
+    items: tuple[CollectionItem, ...]
     skipped: tuple[Skipped, ...]  # what is no clip, and why
 
     @property
@@ -96,7 +96,7 @@ def find_collection(path: Path) -> Collection:
 def _folder(root: Path) -> Collection:
     """Clips directly in `root`, or in its subfolders as classes, never both."""
     loose, skipped, folders = _clips_in(root, root, None)
-    classed: list[Item] = []
+    classed: list[CollectionItem] = []
     for folder in folders:
         found, bad, deeper = _clips_in(folder, root, folder.name)
         classed += found
@@ -118,9 +118,9 @@ def _folder(root: Path) -> Collection:
     return Collection(path=root, items=tuple(items), skipped=tuple(skipped))
 
 
-def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Item], list[Skipped], list[Path]]:
+def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[CollectionItem], list[Skipped], list[Path]]:
     """Clips of one folder, what in it is none, and subfolders that are no clips."""
-    items: list[Item] = []
+    items: list[CollectionItem] = []
     skipped: list[Skipped] = []
     folders: list[Path] = []
     for path in _visible(folder):
@@ -128,12 +128,14 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Item], 
         if path.is_dir():
             images = tuple(sorted(_images(path), key=lambda image: natural(image.name)))
             if images:
-                items.append(Item(name=name, kind="frames", label=label, files=images, open=functools.partial(_open_images, images)))
+                items.append(
+                    CollectionItem(name=name, kind="frames", label=label, files=images, open=functools.partial(_open_images, images))
+                )
                 skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in images]
             else:
                 folders.append(path)
         elif suffix in EXTENSIONS:
-            items.append(Item(name=name, kind="video", label=label, files=(path,), open=functools.partial(_open_video, path)))
+            items.append(CollectionItem(name=name, kind="video", label=label, files=(path,), open=functools.partial(_open_video, path)))
         elif suffix in ARRAYS:
             try:
                 items += _array_items(path, name, label, ndims=(4, 5))
@@ -213,7 +215,7 @@ def _image(path: Path) -> np.ndarray:
         raise Refusal(f"has a frame that cannot be read: {path.name}") from error
 
 
-def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...]) -> list[Item]:
+def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...]) -> list[CollectionItem]:
     """Clips of an array file: one for (T, H, W, 3), N for (N, T, H, W, 3). Refusal(reason)."""
     frames, labels, fps = load_array(path)
     check_clips(frames, ndims)
@@ -226,7 +228,9 @@ def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...
     if len(of_row) != len(frames):
         raise Refusal(f"has {len(of_row)} labels for {len(frames)} clips")
     return [
-        Item(name=names[row], kind="array", label=of_row[row], files=(path,), open=functools.partial(_open_array, frames[row], fps))
+        CollectionItem(
+            name=names[row], kind="array", label=of_row[row], files=(path,), open=functools.partial(_open_array, frames[row], fps)
+        )
         for row in range(len(frames))
     ]
 

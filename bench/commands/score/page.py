@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands.score.record import FILE, Distance, Group, PublishedValue, Score, Side
+from bench.commands.score.record import FILE, Distance, PublishedValue, Score, ScoredGroup, ScoredSet
 from bench.data.files import write_text
 from bench.metrics.protocol import compare_or_raise
 from bench.report.render.catalogue import DASH, number
@@ -138,7 +138,7 @@ def _groups(score: Score, by: str) -> str:
     return "\n\n".join(parts)
 
 
-def _counts(group: Group) -> str:
+def _counts(group: ScoredGroup) -> str:
     return f"{group.num_real} and {group.num_generated}"
 
 
@@ -157,7 +157,7 @@ def _published(value: PublishedValue) -> str:
     return f"## As {value.protocol} measures it\n\n{values}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
 
 
-def _left_out(argument: str, side: Side) -> str:
+def _left_out(argument: str, side: ScoredSet) -> str:
     """What a folder held that gave no clip, named with its reason."""
     if not side.skipped:
         return ""

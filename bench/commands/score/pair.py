@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +15,14 @@ from bench.commands.score.record import ClipsProtocol
 from bench.commands.score.set_cache import cached_set
 from bench.commands.score.windows import ReadSet, Rule, SeededCut
 from bench.data.files import sha256_texts
+from bench.data.progress import Progress
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.table import Extractor
 from bench.shapes import Refusal
 
-Progress = Callable[[int, int, str], None]  # (done, total, what)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ClipSets:
     """Clips of both sets, in the order of taking: the first n of each are compared, real ones after them are spare."""
 
     real: ReadSet
@@ -48,7 +46,7 @@ class Pair:
         return notes
 
 
-class Reader:
+class SetReader:
     """Reads sets and features, remembering both in the cache."""
 
     def __init__(self, cache: Path, progress: Progress):
@@ -73,7 +71,7 @@ def labelled(progress: Progress, what: str, done: int, total: int) -> None:
     progress(done, total, what)
 
 
-def read_pair(real: Collection, generated: Collection, rule: SeededCut, num_clips: int | None, reader: Reader) -> Pair:
+def read_pair(real: Collection, generated: Collection, rule: SeededCut, num_clips: int | None, reader: SetReader) -> ClipSets:
     """Both sets at one size. Refusal where a set is smaller than asked, or sizes differ."""
     fake = reader.clips(generated, rule, num_clips)
     check_count("GENERATED", generated, fake, num_clips)
@@ -85,7 +83,7 @@ def read_pair(real: Collection, generated: Collection, rule: SeededCut, num_clip
     n = min(len(true), len(fake))
     if n < 2:
         raise Refusal(f"a distance needs at least 2 clips in each set, got {len(true)} real and {len(fake)} generated")
-    return Pair(real=true, generated=fake, n=n)
+    return ClipSets(real=true, generated=fake, n=n)
 
 
 def check_count(argument: str, collection: Collection, clips: ReadSet, asked: int | None) -> None:

@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from bench.backbone import did_you_mean
-from bench.commands.score.collection import Item
+from bench.commands.score.collection import CollectionItem
 from bench.commands.score.windows import cover, fraction
 from bench.metrics.distances.frechet import Features, check_features
 from bench.metrics.extractors.manifest import I3D_EPS, I3D_HALF_PIXEL
@@ -66,11 +66,11 @@ class StyleganVRule:
     def describe(self) -> dict[str, Any]:
         return {"rule": "stylegan-v/1"} | {key: getattr(self, key) for key in ("of", "num_frames", "stride", "size", "seed")}
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for item in sorted(items, key=lambda item: item.name):
             yield item, 0
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         covered = self.num_frames * self.stride
         if num_frames < covered:
             raise Refusal(f"has {num_frames} frames, StyleGAN-V needs frames x stride = {covered}")
@@ -78,7 +78,7 @@ class StyleganVRule:
         start = int(fraction(self.seed, "stylegan-v", item.name) * choices) if self.of == "real" else 0
         return [range(start, start + covered, self.stride)]
 
-    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
 
 
@@ -95,16 +95,16 @@ class CdFvdRule:
     def describe(self) -> dict[str, Any]:
         return {"rule": "cd-fvd/1"} | {key: getattr(self, key) for key in ("again", "num_frames", "stride", "resolution", "seed")}
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for turn in count() if self.again else (0,):
             shuffled = items if all(item.kind == "array" for item in items) else self.shuffled(items, turn)
             for item in shuffled:
                 yield item, turn
 
-    def shuffled(self, items: Sequence[Item], turn: int) -> list[Item]:
+    def shuffled(self, items: Sequence[CollectionItem], turn: int) -> list[CollectionItem]:
         return sorted(items, key=lambda item: fraction(self.seed, f"cd-fvd order {turn}", item.name))
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         place = fraction(self.seed, f"cd-fvd start {turn}", item.name)
         if item.kind == "array":
             return [range(num_frames)]
@@ -119,7 +119,7 @@ class CdFvdRule:
         start = int(place * (num_frames - covered + 1))
         return [range(start, start + covered, self.stride)]
 
-    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         if item.kind == "array":
             return frames
         return scaled_and_cropped(frames, self.resolution) if item.kind == "video" else square_lanczos(frames, self.resolution)

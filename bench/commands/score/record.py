@@ -23,7 +23,7 @@ class Omitted(Frozen):
     reason: str
 
 
-class Side(Frozen):
+class ScoredSet(Frozen):
     """One of the two sets: what there was and what became of it."""
 
     path: str
@@ -76,7 +76,7 @@ class Share(Frozen):
     fingerprint: str
 
 
-class Group(Frozen):
+class ScoredGroup(Frozen):
     """Clips of one class, or that came in one shape, compared by themselves."""
 
     by: Literal["class", "shape"]
@@ -110,8 +110,8 @@ class Score(Frozen):
     """One set of generated clips against one set of real ones."""
 
     schema_version: int = SCHEMA_VERSION
-    real: Side
-    generated: Side
+    real: ScoredSet
+    generated: ScoredSet
     n: int  # clips of each set that were compared
     num_frames: int
     height: int
@@ -119,7 +119,7 @@ class Score(Frozen):
     rule: dict[str, Any]  # how clips are cut
     distances: list[Distance]
     shares: list[Share] = Field(default_factory=list)
-    groups: list[Group] = Field(default_factory=list)
+    groups: list[ScoredGroup] = Field(default_factory=list)
     published: list[PublishedValue] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     environment: Environment

@@ -17,8 +17,8 @@ from bench.backbone import did_you_mean
 from bench.commands.score import published
 from bench.commands.score.collection import Collection, find_collection, natural
 from bench.commands.score.measured import Measured
-from bench.commands.score.pair import Pair, Progress, Reader, block, device_name, find_device, rates_of, read_pair
-from bench.commands.score.record import Distance, Group, Omitted, PublishedValue, Score, Side
+from bench.commands.score.pair import ClipSets, Progress, SetReader, block, device_name, find_device, rates_of, read_pair
+from bench.commands.score.record import Distance, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet
 from bench.commands.score.windows import STARTS, ReadSet, SeededCut, Start
 from bench.metrics.extractors.custom import is_file_name
 from bench.metrics.extractors.manifest import MANIFESTS
@@ -81,7 +81,7 @@ def score(
             raise Refusal(f"{option} must be at least {least}, got {number}")
     rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
     where = find_device(device)
-    reader = Reader(cache or weights.cache_folder() / "score", progress)
+    reader = SetReader(cache or weights.cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, rule, num_clips, reader)
     # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
@@ -129,7 +129,7 @@ def check_extractor(name: str, num_frames: int) -> None:
         weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 
 
-def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -> Measured:
+def measure(pair: ClipSets, extractor: Extractor, rule: SeededCut, reader: SetReader) -> Measured:
     """Features of the pair's clips by one extractor, and what they were made under."""
     real = reader.features(extractor, pair.real, "real clips")
     sampling = f"{rule.start} start, seed {rule.seed}"
@@ -141,7 +141,7 @@ def measure(pair: Pair, extractor: Extractor, rule: SeededCut, reader: Reader) -
     )
 
 
-def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: torch.device) -> Measured:
+def measure_frames(pair: ClipSets, rule: SeededCut, reader: SetReader, device: torch.device) -> Measured:
     """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
     clips, dim = pair.real.frames.shape, frame_quality.FRAME.dim
     network = load_motion(device)
@@ -160,7 +160,7 @@ def measure_frames(pair: Pair, rule: SeededCut, reader: Reader, device: torch.de
     )
 
 
-def groups(pair: Pair, measured: Sequence[Measured]) -> list[Group]:
+def groups(pair: ClipSets, measured: Sequence[Measured]) -> list[ScoredGroup]:
     """Distances of each class that both sets have, and of each shape that clips came in, where there is more than one."""
     found = []
     for by in ("class", "shape"):
@@ -182,7 +182,9 @@ def groups(pair: Pair, measured: Sequence[Measured]) -> list[Group]:
                         title = over.block.model_copy(update={"n_real": n, "n_fake": n}).name(kind)
                         values[title] = statistic(over.real[rows[0]], over.generated[rows[1]])
             found.append(
-                Group(by=by, name=str(name), num_real=counts[0][name], num_generated=counts[1][name], n=n if values else 0, values=values)
+                ScoredGroup(
+                    by=by, name=str(name), num_real=counts[0][name], num_generated=counts[1][name], n=n if values else 0, values=values
+                )
             )
     return found
 
@@ -191,9 +193,9 @@ def group_name(clips: ReadSet, row: int, by: str) -> str | None:
     return clips.labels[row] if by == "class" else "x".join(map(str, clips.shapes[row]))
 
 
-def side(collection: Collection, clips: ReadSet, n: int) -> Side:
+def side(collection: Collection, clips: ReadSet, n: int) -> ScoredSet:
     used = clips.rows[:n]
-    return Side(
+    return ScoredSet(
         path=str(collection.path),
         num_items=len(collection.items),
         num_read=len(clips),
@@ -218,7 +220,7 @@ def published_value(
     collections: tuple[Collection, Collection],
     rule: SeededCut,
     num_clips: int | None,
-    reader: Reader,
+    reader: SetReader,
     canonical: Distance | None,
 ) -> PublishedValue:
     """The value as the tool measures it, on the same folders."""

@@ -7,7 +7,7 @@ until it has enough. Knows no network and no metric.
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -17,14 +17,14 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from bench.commands.score.collection import READER_VERSION, Collection, Item, Opened
+from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
+from bench.data.progress import Progress
 from bench.data.source import digest_of
 from bench.shapes import Refusal, cover_box
 
 Start = Literal["random", "first", "disjoint"]
 STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
-Progress = Callable[[int, int, str], None]  # (done, total, what)
 
 
 class Rule(Protocol):
@@ -34,15 +34,15 @@ class Rule(Protocol):
         """All that decides the clips, as plain data."""
         ...
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         """(item, turn) in the order of taking; an item may come again in a later turn."""
         ...
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         """Frame indices of the clips of an item of `num_frames`. Refusal(reason) where it gives none."""
         ...
 
-    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         """Frames (T, H, W, 3) uint8 as stored -> as the metric sees them."""
         ...
 
@@ -77,11 +77,11 @@ class SeededCut:
         fields = {"num_frames": self.num_frames, "stride": self.stride, "start": self.start, "size": size, "seed": self.seed}
         return {"rule": "seeded-cut/1", **fields}
 
-    def draws(self, items: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for item in sorted(items, key=lambda item: fraction(self.seed, "order", item.name)):
             yield item, 0
 
-    def windows(self, item: Item, turn: int, num_frames: int) -> list[range]:
+    def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         spare = num_frames - self.span
         if spare < 0:
             stride = f" at stride {self.stride}" if self.stride > 1 else ""
@@ -94,7 +94,7 @@ class SeededCut:
             starts = list(range(0, spare + 1, self.span))
         return [range(start, start + self.span, self.stride) for start in starts]
 
-    def fit(self, item: Item, frames: np.ndarray) -> np.ndarray:
+    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
 
 
@@ -145,7 +145,7 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
         return taking.finish(collection)
 
 
-def content_of(item: Item) -> str:
+def content_of(item: CollectionItem) -> str:
     """Hash of the item's files; of the reason where they cannot be read."""
     try:
         return item.content()
@@ -186,7 +186,7 @@ class _Taking:
             since_last = 0 if len(self.rows) > num_before else since_last + 1
         progress(total, total, what)
 
-    def take(self, item: Item, turn: int, limit: int | None) -> None:
+    def take(self, item: CollectionItem, turn: int, limit: int | None) -> None:
         """Clips of one item, or a reason why there are none."""
         if item.name in self.bad:
             return
@@ -205,7 +205,7 @@ class _Taking:
             self.bad.add(item.name)
             self.skipped.append(Skipped(item.name, str(error)))
 
-    def add(self, item: Item, opened: Opened, window: range) -> None:
+    def add(self, item: CollectionItem, opened: Opened, window: range) -> None:
         """Reads one clip. Refusal(reason)."""
         clip = np.ascontiguousarray(self.rule.fit(item, opened.read(window)))
         self.shape = self.shape or clip.shape

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from torch.nn import functional
 from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
 from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
+from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.seeds import stream_seed
 from bench.data.source import Clips, ClipSet
 from bench.shapes import LatentSpec, Refusal
-
-Progress = Callable[[int, int, str], None]  # done, total, what
 
 STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on
 PIXELS_AT_ONCE = 2**19  # encoded in one call

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from bench.data.media.video import Fit, window
+from bench.data.media.video import FitMode, window
 from bench.shapes import Refusal
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -35,7 +35,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if quarter_turned else (image.height, image.width)
 
 
-def read_image(path: Path, height: int, width: int, fit: Fit = "cover") -> np.ndarray:
+def read_image(path: Path, height: int, width: int, fit: FitMode = "cover") -> np.ndarray:
     """The image as (H, W, 3) uint8, scaled as a frame of a video is. Refusal(reason) where it cannot be decoded."""
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")

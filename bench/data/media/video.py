@@ -20,7 +20,7 @@ from PIL import Image
 from bench.shapes import Refusal, cover_box
 
 EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
-Fit = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
+FitMode = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def within_area(height: int, width: int, area: int) -> tuple[int, int]:
     return math.isqrt(area * height // width), math.isqrt(area * width // height)
 
 
-def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit: Fit = "cover") -> Iterator[tuple[int, np.ndarray]]:
+def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit: FitMode = "cover") -> Iterator[tuple[int, np.ndarray]]:
     """(index, frame (H, W, 3) uint8) for each of the increasing `indices`, in one pass from the file's first frame.
 
     Refusal(reason) when the file ends, or cannot be decoded, before the last of them.
@@ -122,7 +122,7 @@ def read_frames(path: Path, start: int, num_frames: int, stride: int, height: in
     return clip
 
 
-def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit: Fit) -> np.ndarray:
+def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit: FitMode) -> np.ndarray:
     """Decoded rgb24 frame of any size -> (H, W, 3) uint8; `rotation` in degrees counter-clockwise, as np.rot90 turns."""
     pixels = np.rot90(frame.to_ndarray(), round(rotation / 90) % 4)
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -130,7 +130,7 @@ def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def window(height: int, width: int, to_height: int, to_width: int, fit: Fit) -> tuple[float, float, float, float]:
+def window(height: int, width: int, to_height: int, to_width: int, fit: FitMode) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of what is shown of a frame that is scaled to `to_height` x `to_width`."""
     windows = {"cover": cover_box(height, width, to_height, to_width), "whole": (0.0, 0.0, float(width), float(height))}
     return windows[fit]

@@ -98,7 +98,7 @@ def drawn_clips(seed: int, num_clips: int, first_draw: int, num_draws: int) -> l
     return [int(_epoch_order(seed, num_clips, draw // num_clips)[draw % num_clips]) for draw in draws]
 
 
-Cost = Callable[[int], int]
+ItemCost = Callable[[int], int]
 
 
 def clips_per_batch(shape: Shape, batching: Batching) -> int:
@@ -109,7 +109,7 @@ def clips_per_batch(shape: Shape, batching: Batching) -> int:
     return batching.voxel_budget // num_voxels(shape)
 
 
-def _by_bucket(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
+def _by_bucket(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: ItemCost) -> list[list[int]]:
     """Full batches of one shape, in the order in which they fill."""
     waiting: dict[Shape, list[int]] = defaultdict(list)
     batches = []
@@ -121,7 +121,7 @@ def _by_bucket(order: Sequence[int], shapes: Sequence[Shape], batching: Batching
     return batches
 
 
-def _packed(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
+def _packed(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: ItemCost) -> list[list[int]]:
     assert batching.voxel_budget is not None
     costs = {item: cost(item) for item in order}
     return [[order[place] for place in pack] for pack in pack_greedily([costs[item] for item in order], batching.voxel_budget)]
@@ -170,7 +170,7 @@ def _largest_first(places: Sequence[int], costs: Sequence[int], budget: int) -> 
     return sorted(sorted(pack) for pack, _ in packs)
 
 
-def _padded(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: Cost) -> list[list[int]]:
+def _padded(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, cost: ItemCost) -> list[list[int]]:
     """As many clips as fit the budget when each takes the room of all of them together's largest frames, height and width."""
     assert batching.voxel_budget is not None
     batches: list[list[int]] = []
@@ -183,7 +183,7 @@ def _padded(order: Sequence[int], shapes: Sequence[Shape], batching: Batching, c
     return batches
 
 
-PLANNERS: dict[str, Callable[[Sequence[int], Sequence[Shape], Batching, Cost], list[list[int]]]] = {
+PLANNERS: dict[str, Callable[[Sequence[int], Sequence[Shape], Batching, ItemCost], list[list[int]]]] = {
     "crop": _by_bucket,
     "bucket": _by_bucket,
     "pack": _packed,

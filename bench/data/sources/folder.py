@@ -22,7 +22,7 @@ from bench.data.clips import ClipSet, Skipped, open_frames, open_ragged_frames, 
 from bench.data.media import images
 from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, decoded, file_hash, find_files, probed
 from bench.data.media.timeline import Cutting, Footage, make_plan
-from bench.data.media.video import EXTENSIONS, Fit, iter_frames, within_area
+from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
 from bench.data.ragged import Frames
 from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
 from bench.shapes import Refusal, Shape
@@ -98,7 +98,7 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
         num_clips = {split: len(starts) for split, starts in layout.starts.items()}
         frames = open_frames(folder, num_clips, (config.num_frames, config.height, config.width))
     places = _places(config, layout)
-    fit: Fit = "whole" if config.native else "cover"
+    fit: FitMode = "whole" if config.native else "cover"
     for done, (name, wanted) in enumerate(sorted(places.items())):
         progress(done, len(places), "reading videos")
         split, row, _ = wanted[min(wanted)][0]

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.progress import Progress
 from bench.data.sources import worlds
 from bench.metrics.battery.corruptions import AXES, Axis
-from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, Card, Point, judge
+from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, CurvePoint, ReportCard, judge
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.distances.interval import NUM_GROUPS, jackknife
 from bench.metrics.distances.kernel import kernel_distance
@@ -25,8 +26,6 @@ from bench.metrics.extractors.table import Extractor
 from bench.metrics.protocol import metric_name
 from bench.shapes import Refusal, check_shape
 
-Progress = Callable[[int, int, str], None]  # (clips done, clips in all, what)
-
 SEED = 73_109  # of the battery's worlds; their splits have names of their own too, so no training can have seen a clip
 SIZE, NUM_CLIPS, NUM_FRAMES = 32, 256, 16
 BATCH_SIZES = (1, 5)  # between which features must not change
@@ -34,7 +33,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pymunk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class BatteryClips:
     """Two disjoint draws of the same clips: a reference, and the source of what is damaged."""
 
     reference: np.ndarray  # (n, T, H, W, 3) uint8
@@ -43,7 +42,7 @@ class Clips:
     description: dict[str, Any]  # goes into the card
 
 
-def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = NUM_FRAMES, seed: int = SEED) -> Clips:
+def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = NUM_FRAMES, seed: int = SEED) -> BatteryClips:
     """The battery's own clips: two shapes that slow down, `num_clips` in each set, frames of `size` x `size`."""
     config = worlds.Config(
         num_frames=2 * num_frames - 1,  # double speed
@@ -69,17 +68,17 @@ def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = 
             )
         )
     description = config.model_dump(mode="json", exclude={"num_train", "num_val", "num_test"}) | {"generator": worlds.GENERATOR_VERSION}
-    return Clips(reference=sets[0][:, :num_frames], source=sets[1], arrow=True, description=description)
+    return BatteryClips(reference=sets[0][:, :num_frames], source=sets[1], arrow=True, description=description)
 
 
-def given_clips(clips: np.ndarray, *, num_frames: int = NUM_FRAMES, arrow: bool = False, name: str = "given") -> Clips:
+def given_clips(clips: np.ndarray, *, num_frames: int = NUM_FRAMES, arrow: bool = False, name: str = "given") -> BatteryClips:
     """Anybody's clips (N, S, H, W, 3) uint8, half of them for each set; double speed is left out unless S >= 2 `num_frames` - 1."""
     check_shape("clips", clips, (None, None, None, None, 3))
     if clips.shape[1] < num_frames:
         raise Refusal(f"clips have {clips.shape[1]} frames, the battery wants {num_frames}; give longer ones or a smaller num_frames")
     half = len(clips) // 2
     order = np.random.default_rng(len(clips)).permutation(len(clips))  # they may come sorted by class
-    return Clips(
+    return BatteryClips(
         reference=clips[order[:half], :num_frames], source=clips[order[half : 2 * half]], arrow=arrow, description={"source": name}
     )
 
@@ -88,7 +87,9 @@ def chunks(indices: range, size: int) -> Iterable[range]:
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
-def run(extractor: Extractor, clips: Clips, *, seed: int = 0, cache: Path | None = None, progress: Progress | None = None) -> Card:
+def run(
+    extractor: Extractor, clips: BatteryClips, *, seed: int = 0, cache: Path | None = None, progress: Progress | None = None
+) -> ReportCard:
     """The report card of `extractor` on `clips`. With a `cache` folder, an interrupted battery goes on where it stopped."""
     num_clips, num_frames, height, width, _ = clips.reference.shape
     check_frames(extractor, clips.reference)
@@ -110,7 +111,7 @@ def run(extractor: Extractor, clips: Clips, *, seed: int = 0, cache: Path | None
             note = f"needs clips of {axis.source_frames(num_frames)} frames, these have {clips.source.shape[1]}"
         axes.append(AxisResult(name=axis.name, kind=axis.kind, title=axis.title, unit=axis.unit, points=points, judged=judged, note=note))
     judgements = judge(floor, axes, batch_difference(extractor, clips.reference), camera.not_finite)
-    return Card(
+    return ReportCard(
         version=CARD_VERSION,
         extractor=extractor.name,
         passed=all(judgement.passed for judgement in judgements),
@@ -174,7 +175,7 @@ class Camera:
 
 
 def damaged_features(
-    axis: Axis, clips: Clips, clean: np.ndarray | None, seed: int, camera: Camera
+    axis: Axis, clips: BatteryClips, clean: np.ndarray | None, seed: int, camera: Camera
 ) -> Iterable[tuple[float, np.ndarray | None]]:
     """(level, features (n, D)) at every level. Of an axis `of_clips`, extracted once: the levels mix damaged and undamaged clips."""
     source = clips.source[:, : axis.source_frames(clips.reference.shape[1])]
@@ -188,12 +189,12 @@ def damaged_features(
         yield level, mixed
 
 
-def point(level: float, real: np.ndarray | None, fake: np.ndarray | None) -> Point:
+def point(level: float, real: np.ndarray | None, fake: np.ndarray | None) -> CurvePoint:
     """Both distances with their standard errors."""
     if real is None or fake is None:
-        return Point(level=level, frechet=None, frechet_se=None, kernel=None, kernel_se=None)
+        return CurvePoint(level=level, frechet=None, frechet_se=None, kernel=None, kernel_se=None)
     frechet, kernel = jackknife(frechet_distance, real, fake), jackknife(kernel_distance, real, fake)
-    return Point(
+    return CurvePoint(
         level=level,
         frechet=frechet.estimate,
         frechet_se=frechet.standard_error,

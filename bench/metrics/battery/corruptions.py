@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from bench.shapes import Refusal, check_shape
 
-Kind = Literal["spatial", "temporal"]
+DamageKind = Literal["spatial", "temporal"]
 Rng = np.random.Generator
 # (clip (T, H, W, 3) uint8, the clip after it, level, generator) -> damaged clip (T, H, W, 3) uint8
 Damage = Callable[[np.ndarray, np.ndarray, float, Rng], np.ndarray]
@@ -29,7 +29,7 @@ class Axis:
     """One kind of damage. Spatial: frames look wrong. Temporal: frames look right, or alike, and their sequence is wrong."""
 
     name: str
-    kind: Kind
+    kind: DamageKind
     title: str  # for a reader
     levels: tuple[float, float, float, float]  # strengths, weakest first
     unit: str  # what a level counts
@@ -219,7 +219,7 @@ def displaced(frame: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 # The full shuffle, the whole freeze, noise of 0.05 and the two elastic axes carry judgements of their own (battery.py).
 STEPS, SHARES, ELASTIC = (0.25, 0.5, 0.75, 1.0), (0.125, 0.25, 0.5, 1.0), (0.01, 0.02, 0.04, 0.08)
-TABLE: tuple[tuple[str, Kind, str, tuple[float, float, float, float], str, Damage], ...] = (
+TABLE: tuple[tuple[str, DamageKind, str, tuple[float, float, float, float], str, Damage], ...] = (
     # name              kind        title                 levels                    a level is                damage
     ("noise",           "spatial",  "noise",              (0.02, 0.05, 0.1, 0.2),   "sigma, of the range",    noise),
     ("blur",            "spatial",  "blur",               (0.02, 0.04, 0.08, 0.16), "sigma, of shorter side", blur),

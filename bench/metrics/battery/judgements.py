@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.stats
-from pydantic import BaseModel, ConfigDict
+
+from bench.data.frozen import Frozen
 
 CARD_VERSION = 1  # bump when a value or a verdict changes for the same clips and extractor
 
@@ -24,11 +25,7 @@ MAX_BATCH_DIFFERENCE = 1e-4  # relative, of a clip's features
 TIE = 1e-6  # of the floor; values closer than this are equal, so that rounding is not taken for a trend
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Point(Frozen):
+class CurvePoint(Frozen):
     """Distances at one strength. None where the features were not finite."""
 
     level: float  # 0 = undamaged, the floor
@@ -50,7 +47,7 @@ class AxisResult(Frozen):
     kind: Literal["spatial", "temporal"]
     title: str
     unit: str  # what a level counts
-    points: tuple[Point, ...]  # weakest first; empty where the clips do not allow this damage
+    points: tuple[CurvePoint, ...]  # weakest first; empty where the clips do not allow this damage
     judged: bool  # False where the clips give no reason to expect a trend, or do not allow the damage
     note: str = ""  # why it is not judged
 
@@ -69,7 +66,7 @@ class Judgement(Frozen):
     axes: tuple[str, ...] = ()  # those that fail it, where it is about single axes
 
 
-class Card(Frozen):
+class ReportCard(Frozen):
     """An extractor's report card: what was measured, under which protocol, and the verdict."""
 
     version: int
@@ -77,7 +74,7 @@ class Card(Frozen):
     passed: bool  # every judgement
     metric: str  # as a metric of this extractor at this n is named
     judgements: tuple[Judgement, ...]
-    floor: Point  # reference clips against undamaged ones, disjoint draws
+    floor: CurvePoint  # reference clips against undamaged ones, disjoint draws
     axes: tuple[AxisResult, ...]
     # Protocol
     manifest: dict[str, Any]
@@ -98,7 +95,7 @@ class Card(Frozen):
         return next(axis for axis in self.axes if axis.name == name)
 
 
-def judge(floor: Point, axes: Sequence[AxisResult], batch_difference: float, not_finite: Sequence[str]) -> tuple[Judgement, ...]:
+def judge(floor: CurvePoint, axes: Sequence[AxisResult], batch_difference: float, not_finite: Sequence[str]) -> tuple[Judgement, ...]:
     """All judgements. `batch_difference`: largest relative change of a clip's features with the batch size."""
     by_name = {axis.name: axis for axis in axes}
     freeze, shuffle = by_name["freeze"].points[-1], by_name["shuffle"].points[-1]
@@ -134,7 +131,7 @@ def judge(floor: Point, axes: Sequence[AxisResult], batch_difference: float, not
     )
 
 
-def monotone(floor: Point, axes: Sequence[AxisResult]) -> Judgement:
+def monotone(floor: CurvePoint, axes: Sequence[AxisResult]) -> Judgement:
     """Every judged axis grows with strength, from the floor on."""
     trends = {axis.name: trend(floor, axis) for axis in axes if axis.judged}
     failing = tuple(name for name, value in trends.items() if not value >= MIN_SPEARMAN - 1e-9)
@@ -149,7 +146,7 @@ def monotone(floor: Point, axes: Sequence[AxisResult]) -> Judgement:
     )
 
 
-def trend(floor: Point, axis: AxisResult) -> float:
+def trend(floor: CurvePoint, axis: AxisResult) -> float:
     """Spearman's correlation of strength and distance over floor and levels: 0 where nothing moves, NaN where a value is missing."""
     values = np.array([floor.value, *(point.value for point in axis.points)])
     if not np.isfinite(values).all():
@@ -159,12 +156,12 @@ def trend(floor: Point, axis: AxisResult) -> float:
     return 0.0 if np.ptp(ranks) == 0 else float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
 
 
-def threshold(floor: Point) -> float:
+def threshold(floor: CurvePoint) -> float:
     """What a distance must exceed to be told from the floor."""
     return math.nan if floor.frechet is None or floor.frechet_se is None else floor.frechet + SIGMAS * floor.frechet_se
 
 
-def sensitive(floor: Point, axes: Sequence[AxisResult], kind: str) -> Judgement:
+def sensitive(floor: CurvePoint, axes: Sequence[AxisResult], kind: str) -> Judgement:
     """Some axis of this kind is noticed at its weakest level."""
     weakest = {axis.name: axis.points[0].value for axis in axes if axis.kind == kind and axis.judged}
     seen = [name for name, value in weakest.items() if value > threshold(floor)]
@@ -178,7 +175,7 @@ def sensitive(floor: Point, axes: Sequence[AxisResult], kind: str) -> Judgement:
     )
 
 
-def floors(axis: str, what: str, floor: Point, value: float) -> Judgement:
+def floors(axis: str, what: str, floor: CurvePoint, value: float) -> Judgement:
     """A destroyed sequence stands far above the floor."""
     passed = value >= MIN_FLOORS * floor.value
     return Judgement(
@@ -190,7 +187,7 @@ def floors(axis: str, what: str, floor: Point, value: float) -> Judgement:
     )
 
 
-def jitter(floor: Point, per_frame: AxisResult, per_clip: AxisResult) -> Judgement:
+def jitter(floor: CurvePoint, per_frame: AxisResult, per_clip: AxisResult) -> Judgement:
     """A distortion that jumps is worse than one as strong that stands still, at the strongest level.
 
     The others are shown, not judged: what moves through a field that stands still wobbles too, and a weak field jumps by no more.
@@ -209,7 +206,7 @@ def jitter(floor: Point, per_frame: AxisResult, per_clip: AxisResult) -> Judgeme
     )
 
 
-def multiple(value: float, floor: Point) -> str:
+def multiple(value: float, floor: CurvePoint) -> str:
     """'3.1 floors'."""
     if math.isnan(value) or floor.frechet is None:
         return "not measured"

@@ -38,7 +38,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CoverageRow:
     """One simulated comparison."""
 
     n: int  # clips of each set
@@ -54,15 +54,15 @@ class Row:
 
 
 ROWS = (
-    Row(n=64, d=16, spectrum="flat", family="Gaussian", models="A/A", bootstrap=True),
-    Row(n=64, d=32, spectrum="flat", family="Gaussian", models="A/B"),
-    Row(n=256, d=32, spectrum="power law", family="Gaussian", models="A/A"),
-    Row(n=256, d=32, spectrum="power law", family="Gaussian", models="A/B", bootstrap=True),
-    Row(n=256, d=16, spectrum="power law", family="mixture", models="A/A"),
-    Row(n=256, d=16, spectrum="power law", family="mixture", models="A/B"),
-    Row(n=256, d=16, spectrum="power law", family="t5", models="A/B"),
-    Row(n=200, d=100, spectrum="power law", family="Gaussian", models="A/B", runs=100),
-    Row(n=800, d=400, spectrum="flat", family="Gaussian", models="A/A", runs=40),
+    CoverageRow(n=64, d=16, spectrum="flat", family="Gaussian", models="A/A", bootstrap=True),
+    CoverageRow(n=64, d=32, spectrum="flat", family="Gaussian", models="A/B"),
+    CoverageRow(n=256, d=32, spectrum="power law", family="Gaussian", models="A/A"),
+    CoverageRow(n=256, d=32, spectrum="power law", family="Gaussian", models="A/B", bootstrap=True),
+    CoverageRow(n=256, d=16, spectrum="power law", family="mixture", models="A/A"),
+    CoverageRow(n=256, d=16, spectrum="power law", family="mixture", models="A/B"),
+    CoverageRow(n=256, d=16, spectrum="power law", family="t5", models="A/B"),
+    CoverageRow(n=200, d=100, spectrum="power law", family="Gaussian", models="A/B", runs=100),
+    CoverageRow(n=800, d=400, spectrum="flat", family="Gaussian", models="A/A", runs=40),
 )
 
 
@@ -86,7 +86,7 @@ class Population:
         return self.centres.mean(axis=0), inner + spread.T @ spread / len(spread), MANY
 
 
-def populations(row: Row) -> tuple[Population, Population]:
+def populations(row: CoverageRow) -> tuple[Population, Population]:
     """Of the real clips and of both models."""
     index = np.arange(1, row.d + 1)
     deviations = np.ones(row.d) if row.spectrum == "flat" else index**-0.5
@@ -108,7 +108,7 @@ def percentile_bootstrap(generator: np.random.Generator, a: Features, b: Feature
     return float(low), float(high)
 
 
-def simulate(row: Row, index: int, runs: int, reporter: Reporter) -> dict[str, tuple[int, int]]:
+def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dict[str, tuple[int, int]]:
     """Column -> (runs counted, runs in all)."""
     of_real, of_model = populations(row)
     truth = frechet_from_moments(*of_real.moments(), *of_model.moments())
@@ -144,7 +144,7 @@ def binomial_interval(count: int, total: int) -> tuple[float, float]:
     return (middle - half) / (1 + z**2 / total), (middle + half) / (1 + z**2 / total)
 
 
-def write_tables(results: list[tuple[Row, dict[str, tuple[int, int]]]], folder: Path, command: str) -> None:
+def write_tables(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], folder: Path, command: str) -> None:
     """table.csv with counts, table.md with what they mean."""
     lines = ["family,spectrum,n,d,models,column,count,runs,share,low,high"]
     for row, counts in results:
@@ -184,7 +184,7 @@ def cell(column: str, counted: tuple[int, int] | None) -> str:
     return f"{count}/{total}" if met else f"**{count}/{total}**"
 
 
-def plot(results: list[tuple[Row, dict[str, tuple[int, int]]]], file: Path) -> None:
+def plot(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], file: Path) -> None:
     """Shares with their binomial intervals, a line a row of the table."""
     import matplotlib
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,11 @@ import safetensors
 import safetensors.numpy
 import torch
 
+from bench.data.progress import Counted
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor
 from bench.shapes import Refusal, check_shape
-
-Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
 
 def check_frames(extractor: Extractor, frames: Frames) -> None:
@@ -40,7 +38,7 @@ def check_frames(extractor: Extractor, frames: Frames) -> None:
             raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
 
 
-def extract(extractor: Extractor, frames: Frames, progress: Progress | None = None, batch_size: int | None = None) -> np.ndarray:
+def extract(extractor: Extractor, frames: Frames, progress: Counted | None = None, batch_size: int | None = None) -> np.ndarray:
     """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time.
 
     Clips of many shapes are extracted shape by shape, and come back in their order.
@@ -87,7 +85,7 @@ def hash_frames(frames: Frames) -> str:
 
 
 def cached_features(
-    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Progress | None = None
+    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Counted | None = None
 ) -> np.ndarray:
     """`extract`, kept in the folder `cache` under the hash of all that determines the features; None hashes the frames themselves.
 

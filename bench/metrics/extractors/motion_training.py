@@ -50,7 +50,7 @@ SEEN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class MotionTraining:
     num_worlds: int = 6000  # of the training set
     num_val: int = 512
     num_steps: int = 4000
@@ -69,7 +69,7 @@ class Worlds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class ManipulatedClips:
     """Manipulated clips, and what the tasks ask of them."""
 
     images: Tensor  # (B, T, 3, 32, 32) in [-1, 1], lightly noisy
@@ -150,7 +150,7 @@ def motion_map(state: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([cover.sum(1), (cover * vx).sum(1), (cover * vy).sum(1)], axis=1)).float()
 
 
-def draw_batch(worlds: Worlds, batch_size: int, rng: np.random.Generator, num_frames: int | None = None) -> Batch:
+def draw_batch(worlds: Worlds, batch_size: int, rng: np.random.Generator, num_frames: int | None = None) -> ManipulatedClips:
     """Random windows of random worlds, each manipulated in one way, all mirrored alike."""
     length = int(rng.integers(FRAMES[0], FRAMES[1] + 1)) if num_frames is None else num_frames  # T
     chosen = rng.integers(len(worlds.frames), size=batch_size)
@@ -183,7 +183,7 @@ def draw_batch(worlds: Worlds, batch_size: int, rng: np.random.Generator, num_fr
     sigma = 2 * rng.uniform(0, LARGEST_SIGMA, (batch_size, 1, 1, 1, 1)) * (rng.random((batch_size, 1, 1, 1, 1)) < 0.5)
     noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32) * sigma.astype(np.float32))
     knowable = np.isin(kinds, ("shuffled", "swapped")) | (np.isin(kinds, ("plain", "backwards")) & worlds.damped.numpy()[chosen])
-    return Batch(
+    return ManipulatedClips(
         images=(images + noise).clamp(-1, 1),
         clean=F.avg_pool2d(images.flatten(0, 1), SIZE // PICTURE).unflatten(0, images.shape[:2]),
         motion=motion,
@@ -210,7 +210,7 @@ class Tasks(nn.Module):
         self.album = perceptron(LEARNED, 96, 2 * 3 * GRID**2)
         self.label = perceptron(LEARNED, 64, len(ORDERS) + 4)
 
-    def losses(self, network: Motion, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, network: Motion, batch: ManipulatedClips) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Loss of each task, and shares of right answers."""
         codes = network.encode(batch.images.flatten(0, 1)).unflatten(0, batch.images.shape[:2])  # (B, T, Z)
         states, learned = network.read(codes)  # (B, T, HIDDEN), (B, LEARNED)
@@ -254,7 +254,7 @@ def start_weights(module: nn.Module, seed: int) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def train(settings: Settings, report: Reporter) -> tuple[Motion, dict[str, float]]:
+def train(settings: MotionTraining, report: Reporter) -> tuple[Motion, dict[str, float]]:
     """The trained network, and its validation: loss and share of right answers of every task on worlds it never saw."""
     worlds = make_worlds(settings.num_worlds, settings.seed, 0, report)
     val = make_worlds(settings.num_val, settings.seed, FIRST_VAL, report)
@@ -293,7 +293,7 @@ def set_scales(network: Motion, worlds: Worlds) -> None:
     network.scale.copy_(features.std(0))
 
 
-def write(network: Motion, validation: dict[str, float], settings: Settings, path: Path, command: str) -> None:
+def write(network: Motion, validation: dict[str, float], settings: MotionTraining, path: Path, command: str) -> None:
     """Weights in float16, and their facts beside them: <stem>.json."""
     content = safetensors.torch.save({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()})
     network.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
@@ -317,7 +317,7 @@ def write(network: Motion, validation: dict[str, float], settings: Settings, pat
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    defaults = Settings()
+    defaults = MotionTraining()
     parser = argparse.ArgumentParser(description="Train the extractor `motion` and write its weights and facts.")
     parser.add_argument("--out", type=Path, required=True, help="weights (.safetensors); the facts go beside them (.json)")
     parser.add_argument("--worlds", type=int, default=defaults.num_worlds, help="training worlds")
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=defaults.num_steps)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     chosen = parser.parse_args(arguments)
-    settings = Settings(num_worlds=chosen.worlds, num_val=chosen.val, num_steps=chosen.steps, seed=chosen.seed)
+    settings = MotionTraining(num_worlds=chosen.worlds, num_val=chosen.val, num_steps=chosen.steps, seed=chosen.seed)
     reporter = Reporter("motion")
     with reporter.live():
         network, validation = train(settings, reporter)

@@ -49,7 +49,7 @@ class ViTConfig:
         return frames * height * width
 
 
-class Attention(nn.Module):
+class VitAttention(nn.Module):
     """Self-attention over all tokens of a clip, (B, N, D) -> (B, N, D)."""
 
     def __init__(self, config: ViTConfig):
@@ -86,13 +86,13 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
+class VitBlock(nn.Module):
     """(B, N, D) -> (B, N, D): x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
-        self.attn = Attention(config)
+        self.attn = VitAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(config.hidden_size, config.mlp_size)
 
@@ -120,7 +120,7 @@ class VideoViT(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(VitBlock(config) for _ in range(config.depth))
 
     def tokens(self, clips: Tensor, positions: Tensor) -> Tensor:
         """`positions` (1, N, D) as for `num_frames` frames, already of the clips' length."""

@@ -24,7 +24,7 @@ FEATURES = ("centre_x", "centre_y", "extent_x", "extent_y")  # of the subject's 
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class FramingThresholds:
     """What counts as a subject. Fixed: they are part of the measure's name."""
 
     foreground: float = 96.0  # levels (of 255) that a pixel's strongest channel differs from the clip's background; a true shape's: 239
@@ -33,7 +33,7 @@ class Thresholds:
     clutter: float = 0.25  # specks of a frame together, relative to the subject's area; more is noise, not a subject
 
 
-THRESHOLDS = Thresholds()
+THRESHOLDS = FramingThresholds()
 
 
 @dataclass(frozen=True, kw_only=True)

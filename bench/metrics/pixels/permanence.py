@@ -14,7 +14,7 @@ from bench.shapes import Refusal, check_shape
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class PermanenceThresholds:
     """What counts as an object, and as the same object. Fixed: they are part of the measure's name."""
 
     foreground: float = 72.0  # levels (of 255) that a pixel's strongest channel differs from the clip's background
@@ -27,7 +27,7 @@ class Thresholds:
     size_ratio: float = 1.3  # area over the clip's median area, either way. Halving half-way gives 1.5 or 2
 
 
-THRESHOLDS = Thresholds()
+THRESHOLDS = PermanenceThresholds()
 VERSION = 1  # bump with any change above
 
 

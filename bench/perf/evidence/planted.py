@@ -6,11 +6,12 @@ Half of the checks compare a commit with an empty one on top of it; the gate is 
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.data.progress import Progress
 from bench.perf.evidence.recorded import neighbour
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.gate import check_revisions
@@ -18,7 +19,6 @@ from bench.perf.gate.lockstep import run_pair
 from bench.perf.gate.policy import Policy
 from bench.perf.gate.revisions import checked_out, git
 
-Say = Callable[[int, int, str], None]
 SOURCES = {"UNet-XS": ("baselines/unet.py", "VideoUNet"), "DiT-XS_2": ("dit/model.py", "DiT")}  # of the suite -> file, class
 LEAK_SHARE = 0.01  # of the peak of a training step
 
@@ -92,7 +92,7 @@ TRIALS = (
 )
 
 
-def run_trials(project: Path, out: Path, policy: Policy, say: Say) -> list[dict[str, Any]]:
+def run_trials(project: Path, out: Path, policy: Policy, say: Progress) -> list[dict[str, Any]]:
     """Every trial's row, also in `out` as JSON lines; those that `out` holds are not run again."""
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
@@ -109,7 +109,7 @@ def run_trials(project: Path, out: Path, policy: Policy, say: Say) -> list[dict[
     return rows
 
 
-def _row(trial: Trial, project: Path, clone: Path, policy: Policy, say: Say) -> dict[str, Any]:
+def _row(trial: Trial, project: Path, clone: Path, policy: Policy, say: Progress) -> dict[str, Any]:
     _must(project, "clone", "--quiet", str(project), str(clone))
     if trial.plant != "nothing":
         file, owner = SOURCES[trial.where]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.perf.gate.lockstep import Pair, run_pair
+from bench.perf.gate.lockstep import WorkerPair, run_pair
 from bench.shapes import Refusal
 
 # A neighbour on the machine: bursts of matrix products on every core, silence in between, of random lengths.
@@ -67,7 +67,7 @@ def read_recording(path: Path) -> Recording:
     return Recording(name=path.name.partition(".")[0], times_s=times)
 
 
-def _microseconds(pair: Pair) -> dict[str, list[list[int]]]:
+def _microseconds(pair: WorkerPair) -> dict[str, list[list[int]]]:
     return {name: [[round(1e6 * s) for s in side] for side in (r.base_s, r.head_s)] for name, r in pair.rounds.items()}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from bench.data.progress import Progress
 from bench.perf.evidence.recorded import Recording
 from bench.perf.gate.gate import Decisions
 from bench.perf.gate.policy import Policy
@@ -23,10 +24,8 @@ CURVE = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.10, 0.15)  # slow-downs pla
 RULE = 1.05  # of --benchmark-compare-fail
 RULES = tuple(f"{name}:{RULE - 1:.0%}" for name in STATISTICS)
 
-Say = Callable[[int, int, str], None]
 
-
-def replayed(recording: Recording, policy: Policy, say: Say) -> pd.DataFrame:
+def replayed(recording: Recording, policy: Policy, say: Progress) -> pd.DataFrame:
     """One row for the whole suite of an unchanged tree, and one for each benchmark and planted slow-down (0.05 for 5 %).
 
     "gate", "mean:5%", ...: shares of checks that say "slower". "pairs": of workers, that the gate took by the whole suite

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.data.files import now
+from bench.data.progress import Progress
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import Estimate, Outcome, alpha_of_a_look, judge_pairs, usual_spread
-from bench.perf.gate.lockstep import Pair, run_pair
+from bench.perf.gate.lockstep import WorkerPair, run_pair
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import CheckResult, Side, Verdict
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
 from bench.perf.gate.revisions import Revision
 from bench.perf.gate.verdicts import joined, not_comparable, verdict_of
 from bench.perf.gate.workers import Worker
 from bench.records.environment import read_environment
 
-Say = Callable[[int, int, str], None]
 DEPENDENCIES = ("constraints.txt", "pyproject.toml")  # both revisions run in this environment, whatever theirs would be
 
 
@@ -54,12 +54,12 @@ class Decisions:
         return self.estimates[name].outcome if name in self.estimates else "inconclusive"
 
 
-def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Callable[[str], bool], say: Say) -> CheckResult:
+def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Callable[[str], bool], say: Progress) -> CheckResult:
     """Measure two revisions against each other. `chosen`: whether a benchmark of that name takes part."""
     started_at, start_s = now(), time.monotonic()
     labels = f"base {base}", f"head {head}"
     definitions, version = _definitions(base, head, labels)
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, BenchmarkVerdict] = {}
     names = []
     for name in {**definitions["head"], **definitions["base"]}:
         if not chosen(name):
@@ -72,7 +72,7 @@ def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Call
     if not names and not verdicts:
         raise CheckRefused(Exit.BAD_INPUT, f"no benchmark is chosen; there are {', '.join(definitions['head'])}")
 
-    decisions, pairs = Decisions(policy, names), list[Pair]()
+    decisions, pairs = Decisions(policy, names), list[WorkerPair]()
     while (waiting := decisions.open()) and len(pairs) < policy.most_pairs and time.monotonic() - start_s < policy.max_seconds:
         index = len(pairs)
 
@@ -83,7 +83,7 @@ def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Call
         pairs.append(pair)
         for name, reason in pair.failed.items():
             decisions.drop(name)
-            verdicts[name] = Verdict(name=name, outcome="not comparable", exit=Exit.DOES_NOT_BUILD, reason=reason)
+            verdicts[name] = BenchmarkVerdict(name=name, outcome="not comparable", exit=Exit.DOES_NOT_BUILD, reason=reason)
         decisions.add(
             {name: rounds.log_ratio() for name, rounds in pair.rounds.items()},
             {name: statistics.median(rounds.base_s) for name, rounds in pair.rounds.items()},
@@ -103,8 +103,8 @@ def check_revisions(base: Revision, head: Revision, policy: Policy, chosen: Call
             )
     facts = pairs[0].facts if pairs else {}
     return CheckResult(
-        base=Side(name=base.name, commit=base.commit),
-        head=Side(name=head.name, commit=head.commit),
+        base=Compared(name=base.name, commit=base.commit),
+        head=Compared(name=head.name, commit=head.commit),
         started_at=started_at,
         seconds=time.monotonic() - start_s,
         environment=read_environment(num_threads=facts.get("num_threads"), device=facts.get("device")),

@@ -11,18 +11,17 @@ kinds. Pairs of an unchanged tree differed by 2 to 6 % before (standard deviatio
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data.progress import Say
 from bench.perf.gate.workers import BenchmarkFailed, Worker, processors
 
 MOST_ROUNDS, LEAST_ROUNDS = 120, 10  # of a benchmark in a pair
 ROUNDS_S = 1.5  # of steps on each side; longer steps get fewer rounds
 LONG_STEP_S = 0.1  # from here on rounds are too few for the finer promise
-
-Say = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
@@ -40,7 +39,7 @@ class Rounds:
 
 
 @dataclass(kw_only=True)
-class Pair:
+class WorkerPair:
     """What one pair of fresh workers gave."""
 
     rounds: dict[str, Rounds] = field(default_factory=dict)
@@ -58,13 +57,13 @@ def num_rounds(step_s: float) -> int:
     return max(LEAST_ROUNDS, min(MOST_ROUNDS, round(ROUNDS_S / step_s)))
 
 
-def run_pair(base: Path, head: Path, names: Sequence[str], *, index: int, count: bool, say: Say, labels: tuple[str, str]) -> Pair:
+def run_pair(base: Path, head: Path, names: Sequence[str], *, index: int, count: bool, say: Say, labels: tuple[str, str]) -> WorkerPair:
     """Start a worker in each tree, step the named benchmarks in lock-step, and stop them.
 
     `index`: of the pair. Who comes first alternates from pair to pair, and the processor with every second one. `count`: read the
     counters too.
     """
-    pair = Pair()
+    pair = WorkerPair()
     trees = {"base": base, "head": head}
     order = ("base", "head") if index % 2 == 0 else ("head", "base")
     cpus = processors()
@@ -81,7 +80,7 @@ def run_pair(base: Path, head: Path, names: Sequence[str], *, index: int, count:
     return pair
 
 
-def _rounds(workers: dict[str, Worker], name: str, pair: Pair, count: bool, cpu: int | None) -> Rounds:
+def _rounds(workers: dict[str, Worker], name: str, pair: WorkerPair, count: bool, cpu: int | None) -> Rounds:
     for worker in workers.values():  # both at once, anywhere: nothing is timed yet
         worker.pin(processors())
         worker.send("open", name=name)

@@ -8,13 +8,13 @@ from bench.data.files import StoreError
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import Outcome
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import Verdict
+from bench.perf.gate.result import BenchmarkVerdict
 from bench.records.record import Measurement, Record
 from bench.records.store import latest, read_run
 from bench.report.verdicts.stats import welch
 
 
-def check_quality(base: Path, head: Path, policy: Policy) -> list[Verdict]:
+def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdict]:
     """A verdict on every contender and measurement that the policy's `quality` names, from the records of two runs of one matrix.
 
     Over seeds by Welch's interval where both runs have two or more; else by the intervals of the single values; a value without one
@@ -28,14 +28,18 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[Verdict]:
         if contender not in before or contender not in after:
             missing = base if contender not in before else head
             verdicts.append(
-                Verdict(name=contender, outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=f"{missing} has no finished cell of it")
+                BenchmarkVerdict(
+                    name=contender, outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=f"{missing} has no finished cell of it"
+                )
             )
             continue
         for wanted, allowed in policy.quality.items():
             names = [name for name in {**after[contender], **before[contender]} if name.partition("@")[0] == wanted]
             if not names:
                 reason = f"neither run measured {wanted}"
-                verdicts.append(Verdict(name=f"{contender} {wanted}", outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=reason))
+                verdicts.append(
+                    BenchmarkVerdict(name=f"{contender} {wanted}", outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=reason)
+                )
             verdicts += [
                 _verdict(f"{contender} {name}", before[contender].get(name, []), after[contender].get(name, []), allowed, policy)
                 for name in names
@@ -62,11 +66,11 @@ def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
     return found
 
 
-def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowed: float, policy: Policy) -> Verdict:
+def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowed: float, policy: Policy) -> BenchmarkVerdict:
     protocols = {measurement.protocol_fingerprint for measurement in (*base, *head)}
     if not base or not head or len(protocols) > 1:
         reason = "measured under different protocols" if base and head else "only one of the runs measured it"
-        return Verdict(name=name, outcome="not comparable", exit=Exit.ANOTHER_SUITE, reason=reason)
+        return BenchmarkVerdict(name=name, outcome="not comparable", exit=Exit.ANOTHER_SUITE, reason=reason)
     sign = -1 if base[0].better == "higher" else 1
     before, after = ([m.value for m in side] for side in (base, head))
     mean = statistics.fmean(before)
@@ -83,7 +87,7 @@ def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowe
     reason = f"{mean:.4g} -> {statistics.fmean(after):.4g}, difference {worse:+.3g} ± {half:.2g} (above 0 is worse), {limit:.3g} passes"
     accepted = outcome == "regressed" and policy.accepts(name, "quality")
     exits = {"regressed": Exit.UNCHANGED if accepted else Exit.REGRESSED, "inconclusive": Exit.INCONCLUSIVE}
-    return Verdict(
+    return BenchmarkVerdict(
         name=name,
         outcome=outcome,
         exit=exits.get(outcome, Exit.UNCHANGED),

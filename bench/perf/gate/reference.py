@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from bench.data.files import now
 from bench.data.frozen import Frozen
+from bench.data.progress import Progress
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import alpha_of_a_look, judge_groups
 from bench.perf.gate.lockstep import Rounds, num_rounds
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import CheckResult, Side, Verdict
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
 from bench.perf.gate.revisions import Revision
 from bench.perf.gate.verdicts import joined, not_comparable, verdict_of
 from bench.perf.gate.workers import BenchmarkFailed, Worker
@@ -27,8 +28,6 @@ from bench.records.environment import Environment, read_environment
 SCHEMA_VERSION = 1
 SAME = ("machine", "system", "cpu", "cpu_id", "num_cpus", "gpus", "python", "device", "num_threads")  # of an environment
 SAME_PACKAGES = ("torch", "diffusers", "numpy")
-
-Say = Callable[[int, int, str], None]
 
 
 class Process(Frozen):
@@ -43,7 +42,7 @@ class Reference(Frozen):
 
     schema_version: int = SCHEMA_VERSION
     suite_version: int
-    revision: Side
+    revision: Compared
     measured_at: str
     environment: Environment
     definitions: dict[str, dict[str, Any]]
@@ -52,7 +51,7 @@ class Reference(Frozen):
     failed: dict[str, str]  # benchmark -> error
 
 
-def measure(revision: Revision, policy: Policy, chosen: Callable[[str], bool], say: Say) -> Reference:
+def measure(revision: Revision, policy: Policy, chosen: Callable[[str], bool], say: Progress) -> Reference:
     """The chosen benchmarks of a revision in several fresh processes."""
     processes, counters, failed, facts, hello = [], dict[str, dict[str, int]](), dict[str, str](), dict[str, Any](), dict[str, Any]()
     total = policy.reference.processes
@@ -81,7 +80,7 @@ def measure(revision: Revision, policy: Policy, chosen: Callable[[str], bool], s
             processes.append(process)
     return Reference(
         suite_version=hello["suite_version"],
-        revision=Side(name=revision.name, commit=revision.commit),
+        revision=Compared(name=revision.name, commit=revision.commit),
         measured_at=now(),
         environment=read_environment(num_threads=facts.get("num_threads"), device=facts.get("device")),
         definitions={name: definition for name, definition in hello["benchmarks"].items() if chosen(name)},
@@ -112,7 +111,7 @@ def compare(reference: Reference, current: Reference, policy: Policy, started_s:
         refusal = not_comparable(name, definitions, policy)
         error = current.failed.get(name) or reference.failed.get(name)
         if refusal is None and error is not None:
-            refusal = Verdict(name=name, outcome="not comparable", exit=Exit.DOES_NOT_BUILD, reason=error)
+            refusal = BenchmarkVerdict(name=name, outcome="not comparable", exit=Exit.DOES_NOT_BUILD, reason=error)
         verdicts.append(refusal or _verdict(name, reference, current, policy, alpha))
     return CheckResult(
         base=reference.revision,
@@ -162,7 +161,7 @@ def _step(worker: Worker) -> Rounds:
     return rounds
 
 
-def _verdict(name: str, reference: Reference, current: Reference, policy: Policy, alpha: float) -> Verdict:
+def _verdict(name: str, reference: Reference, current: Reference, policy: Policy, alpha: float) -> BenchmarkVerdict:
     sides = [[process for process in side.processes if name in process.times_s] for side in (reference, current)]
     base, head = ([process.times_s[name] for process in side] for side in sides)
     medians_s = [statistics.median(times) for times in base], [statistics.median(times) for times in head]

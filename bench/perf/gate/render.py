@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.data.files import write_text
 from bench.perf.gate.exits import Exit
-from bench.perf.gate.result import CheckResult, Side, Verdict
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
 
 SIGNS = {"regressed": "❌", "unchanged": "✅", "improved": "🚀", "inconclusive": "❔", "not comparable": "⚠️"}
 METHOD = (
@@ -67,7 +67,7 @@ def to_markdown(result: CheckResult) -> str:
     return "\n".join(lines)
 
 
-def to_table(verdicts: Sequence[Verdict]) -> str:
+def to_table(verdicts: Sequence[BenchmarkVerdict]) -> str:
     """For a console: a line a benchmark."""
     width = max(len(verdict.name) for verdict in verdicts)
     lines = []
@@ -105,7 +105,7 @@ def to_pytest_benchmark(result: CheckResult) -> dict[str, str]:
     }
 
 
-def _benchmark_file(result: CheckResult, side: Side, role: str) -> dict[str, Any]:
+def _benchmark_file(result: CheckResult, side: Compared, role: str) -> dict[str, Any]:
     from pytest_benchmark.stats import Stats
 
     environment = result.environment
@@ -146,7 +146,7 @@ def _benchmark_file(result: CheckResult, side: Side, role: str) -> dict[str, Any
     }
 
 
-def _row(verdict: Verdict) -> str:
+def _row(verdict: BenchmarkVerdict) -> str:
     ratio = "" if verdict.ratio is None else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
     base, head = ("" if seconds is None else f"{1000 * seconds:.2f} ms" for seconds in (verdict.base_s, verdict.head_s))
     sign = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
@@ -154,7 +154,7 @@ def _row(verdict: Verdict) -> str:
     return f"| {sign} | {verdict.name} | {base} | {head} | {ratio} | {verdict.num_pairs or ''} | {reason} |"
 
 
-def _parts(verdict: Verdict) -> list[str]:
+def _parts(verdict: BenchmarkVerdict) -> list[str]:
     names = list(verdict.parts)
     return [
         f"| | {' | '.join(names)} |",

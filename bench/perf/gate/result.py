@@ -21,7 +21,7 @@ class Counter(Frozen):
     outcome: Outcome
 
 
-class Verdict(Frozen):
+class BenchmarkVerdict(Frozen):
     """One benchmark."""
 
     name: str
@@ -40,7 +40,7 @@ class Verdict(Frozen):
     accepted: tuple[str, ...] = ()  # quantities that got worse and are meant to
 
 
-class Side(Frozen):
+class Compared(Frozen):
     """One of the two that were compared."""
 
     name: str
@@ -51,15 +51,15 @@ class CheckResult(Frozen):
     """A whole check."""
 
     schema_version: int = SCHEMA_VERSION
-    base: Side
-    head: Side
+    base: Compared
+    head: Compared
     started_at: str
     seconds: float
     environment: Environment
     suite_version: int
     policy: dict[str, Any]
     notes: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[BenchmarkVerdict, ...]
     pairs: tuple[dict[str, Any], ...]  # raw: one entry a pair of workers, benchmark -> times of every round
 
     @property

@@ -8,9 +8,9 @@ from bench.data.frozen import flatten
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.judge import Estimate, Outcome
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import Counter, Verdict
+from bench.perf.gate.result import BenchmarkVerdict, Counter
 
-Parts = Mapping[str, Sequence[float]]  # data, forward, ... -> seconds
+PartTimes = Mapping[str, Sequence[float]]  # data, forward, ... -> seconds
 
 
 def verdict_of(
@@ -19,11 +19,11 @@ def verdict_of(
     detect: float | None,
     *,
     times_s: tuple[Sequence[float], Sequence[float]],
-    parts_s: tuple[Parts, Parts],
+    parts_s: tuple[PartTimes, PartTimes],
     counters: Mapping[str, Mapping[str, int]],
     num_samples: int,
     policy: Policy,
-) -> Verdict:
+) -> BenchmarkVerdict:
     """Time by evidence, counters exactly; the worse of the two is the benchmark's. Pairs of arguments are base, head."""
     counted = _counters(counters, policy)
     parts = {part: (statistics.median(parts_s[0][part]), statistics.median(parts_s[1][part])) for part in parts_s[0] if part in parts_s[1]}
@@ -33,7 +33,7 @@ def verdict_of(
     left = [outcome for quantity, outcome in outcomes.items() if quantity not in accepted]
     order: tuple[Outcome, ...] = ("regressed", "inconclusive", "improved")
     outcome = next((kind for kind in order if kind in left), "unchanged")
-    return Verdict(
+    return BenchmarkVerdict(
         name=name,
         outcome=outcome,
         exit={"regressed": Exit.REGRESSED, "inconclusive": Exit.INCONCLUSIVE}.get(outcome, Exit.UNCHANGED),
@@ -51,13 +51,13 @@ def verdict_of(
     )
 
 
-def not_comparable(name: str, definitions: Mapping[str, Mapping[str, Any]], policy: Policy) -> Verdict | None:
+def not_comparable(name: str, definitions: Mapping[str, Mapping[str, Any]], policy: Policy) -> BenchmarkVerdict | None:
     """The verdict on a benchmark that both sides do not have alike, or None."""
     missing = [role for role in ("base", "head") if name not in definitions[role]]
     if missing:
         accepted = policy.accepts(name, "missing")
         reason = f"{missing[0]} lacks this benchmark" + (", which the policy accepts" if accepted else "")
-        return Verdict(
+        return BenchmarkVerdict(
             name=name, outcome="not comparable", exit=Exit.UNCHANGED if accepted else Exit.LACKS_BENCHMARK, reason=reason,
             accepted=("missing",) if accepted else (),
         )  # fmt: skip
@@ -67,15 +67,15 @@ def not_comparable(name: str, definitions: Mapping[str, Mapping[str, Any]], poli
         accepted = policy.accepts(name, "definition")
         shown = ", ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in different[:3])
         reason = f"another benchmark under the same name: {shown}" + (", which the policy accepts" if accepted else "")
-        return Verdict(
+        return BenchmarkVerdict(
             name=name, outcome="not comparable", exit=Exit.UNCHANGED if accepted else Exit.ANOTHER_SUITE, reason=reason,
             accepted=("definition",) if accepted else (),
         )  # fmt: skip
     return None
 
 
-def joined(parts: Sequence[Parts]) -> dict[str, list[float]]:
-    """Parts of several samples -> one list a part."""
+def joined(parts: Sequence[PartTimes]) -> dict[str, list[float]]:
+    """PartTimes of several samples -> one list a part."""
     names = {name: None for each in parts for name in each}
     return {name: [seconds for each in parts for seconds in each.get(name, ())] for name in names}
 

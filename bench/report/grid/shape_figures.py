@@ -17,8 +17,8 @@ from bench.report.grid.shape_map import ShapeMap, Spot, shape_text
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import INK, MARKERS, Drawing
-from bench.report.verdicts.compare import Row
-from bench.report.verdicts.factorial import Block, Design
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import Design, DesignRow
 from bench.shapes import Shape
 
 COLUMNS = 5  # panels in a row
@@ -29,7 +29,7 @@ PLACE_GAP = 0.3  # of a cell, between shapes of different places
 OUTLINES: dict[str, dict[str, Any]] = {"trained": {"linewidth": 1.6}, "in range": {"linewidth": 1.0, "linestyle": (0, (3, 2))}}
 
 
-def interaction(blocks: Sequence[Block]) -> Drawing | None:
+def interaction(blocks: Sequence[DesignRow]) -> Drawing | None:
     """One panel a measurement, one line a backbone: from crops over buckets to own shapes, means over seeds and each seed faintly."""
     designs = list({block.design.pipeline: block.design for block in blocks}.values())
     shown = {name for design in designs for name in design.contenders}
@@ -53,7 +53,7 @@ def interaction(blocks: Sequence[Block]) -> Drawing | None:
         return Drawing(name="interaction", title="Backbone and data pipeline", caption=caption, svg=canvas.svg(figure))
 
 
-def _panel(axes: Axes, row: Row, designs: Sequence[Design]) -> None:
+def _panel(axes: Axes, row: MeasureRow, designs: Sequence[Design]) -> None:
     names = ["crops", *(design.pipeline for design in designs)]  # own shapes, which keep most, last
     for b in (0, 1):
         places = dict(zip(names, [designs[0].cells[b][0], *(design.cells[b][1] for design in designs)], strict=True))

@@ -19,13 +19,15 @@ from bench.report.page.tables import time_split
 from bench.report.render import canvas
 from bench.report.render.canvas import INK, NUM_COLOURS, Drawing
 from bench.report.verdicts import compare
-from bench.report.verdicts.compare import Row
-from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import DesignRow
 
 MAX_POINTS = 3000  # of all curves of a panel
 
 
-def all_figures(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None, prefix: str = "") -> list[Drawing]:
+def all_figures(
+    run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None, prefix: str = ""
+) -> list[Drawing]:
     """The figures of a run; one without data is left out. `prefix` keeps the names apart where a page shows several runs."""
     drawings = [
         shape_figures.interaction(blocks),
@@ -106,7 +108,7 @@ def _course(cell: CellResult, training: Training) -> tuple[list[Sequence[float] 
     return [steps, seconds, flops], at
 
 
-def quality_against_compute(run: Run, rows: Sequence[Row]) -> Drawing | None:
+def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
     """The primary distance against what it cost: training FLOPs, training time, sampling time, memory."""
     row = compare.primary(rows)
     if row is None:

@@ -19,8 +19,8 @@ from bench.report.render.canvas import Drawing
 from bench.report.render.table import Table
 from bench.report.verdicts import answer, compare, factorial
 from bench.report.verdicts.answer import Answer
-from bench.report.verdicts.compare import Row
-from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import DesignRow
 
 HERE = Path(__file__).parent
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
@@ -35,8 +35,8 @@ class Chapter:
     question: str
     answer: Answer
     setting: str
-    rows: list[Row]
-    blocks: list[Block]
+    rows: list[MeasureRow]
+    blocks: list[DesignRow]
     tables: dict[str, Table]
     drawings: list[Drawing]
     picture: Picture | None

@@ -1,7 +1,7 @@
 """Sheets of clips to look at: one animated WebP (all rows in step) and one still film strip, real and reconstructed beside generated.
 
 Columns keep their place: the k-th generated clip has the same label and the same noise for every contender; a real clip
-stands in a column of its own label where there is one. Clips of several shapes are in proportion to one another, those of a shape
+stands in a column of its own label where there is one. SheetClips of several shapes are in proportion to one another, those of a shape
 side by side, the real clip of a column of the same shape. Pixels are enlarged by a whole factor, never smoothed.
 """
 
@@ -25,7 +25,7 @@ MAX_UNTRAINED = 4  # contenders up to which their untrained clips are shown too
 GAP = 4
 BACKGROUND = (128, 128, 128)  # between clips; the same in light and dark mode
 
-Clips = Sequence[np.ndarray]  # of a row, (T, H, W, 3) each
+SheetClips = Sequence[np.ndarray]  # of a row, (T, H, W, 3) each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     real = (
         columns if first.shapes else matching(first.labels_real, wanted)
     )  # of several shapes the k-th real clip has that of the k-th other
-    rows: list[tuple[str, Clips]] = [
+    rows: list[tuple[str, SheetClips]] = [
         ("Real", [first.clip(first.real, k) for k in real]),
         ("Reconstructed", [first.clip(first.reconstruction, k) for k in real]),
     ]
@@ -157,7 +157,7 @@ def matching(labels: np.ndarray, wanted: Sequence[int] | np.ndarray) -> list[int
     return [free.pop(0) if i is None else i for i in chosen]
 
 
-def _scale(rows: Sequence[Clips], target: int) -> Callable[[np.ndarray], tuple[int, int]]:
+def _scale(rows: Sequence[SheetClips], target: int) -> Callable[[np.ndarray], tuple[int, int]]:
     """Clip -> (height, width) shown, one scale for all: the longest side a whole multiple near the target, or shrunk to it."""
     longest = max(max(clip.shape[1:3]) for clips in rows for clip in clips)
     if longest <= target * 1.25:
@@ -173,7 +173,7 @@ def _enlarge(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return image.resize((size[1], size[0]), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
 
 
-def _animation(rows: Sequence[Clips], fps: float, max_bytes: int) -> tuple[bytes, list[int], tuple[int, int]]:
+def _animation(rows: Sequence[SheetClips], fps: float, max_bytes: int) -> tuple[bytes, list[int], tuple[int, int]]:
     """Rows of clips as one animated WebP, made smaller until it fits; the widths of its columns, its size."""
     for target, quality in ((CLIP_SIZE, 82), (CLIP_SIZE, 60), (72, 50), (56, 40), (48, 20), (32, 10)):
         frames, widths = _grid(rows, target)
@@ -186,7 +186,7 @@ def _animation(rows: Sequence[Clips], fps: float, max_bytes: int) -> tuple[bytes
     return buffer.getvalue(), widths, frames[0].size
 
 
-def _grid(rows: Sequence[Clips], target: int) -> tuple[list[Image.Image], list[int]]:
+def _grid(rows: Sequence[SheetClips], target: int) -> tuple[list[Image.Image], list[int]]:
     """One image a frame, and the widths of the columns: those of their widest clip. A shorter clip rests on its last frame."""
     size = _scale(rows, target)
     widths = [max(size(clips[x])[1] for clips in rows if x < len(clips)) for x in range(max(map(len, rows)))]
@@ -207,7 +207,7 @@ def _grid(rows: Sequence[Clips], target: int) -> tuple[list[Image.Image], list[i
     return frames, widths
 
 
-def film_strip(rows: Sequence[tuple[str, Clips]]) -> Image.Image:
+def film_strip(rows: Sequence[tuple[str, SheetClips]]) -> Image.Image:
     """A still: the frames of a few clips of every row from left to right, the row's label above; time runs to the right."""
     font = ImageFont.truetype(_font_path(), 14)
     size = _scale([clips for _, clips in rows], CLIP_SIZE * 3 // 4)
@@ -233,7 +233,7 @@ def _picked(clip: np.ndarray) -> np.ndarray:
     return np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STRIP_FRAMES)).astype(int))
 
 
-def _strip_columns(clips: Clips) -> list[int]:
+def _strip_columns(clips: SheetClips) -> list[int]:
     """Columns of the still: the first ones, of several shapes first the longest and none twice."""
     shapes = [clip.shape for clip in clips]
     firsts = sorted({shape: shapes.index(shape) for shape in reversed(shapes)}.items(), key=lambda each: (-each[0][0], each[1]))

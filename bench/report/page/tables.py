@@ -12,14 +12,14 @@ from bench.report.page import pipeline, provenance
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import answer, compare, factorial, paired
-from bench.report.verdicts.compare import Entry, Row
-from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.compare import Entry, MeasureRow
+from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
-def all_tables(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> list[Table]:
+def all_tables(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> list[Table]:
     """Every table of a run that has something to show, in the page's order."""
     tables = [
         *factorial.tables(blocks),
@@ -42,7 +42,7 @@ def all_tables(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: Sha
     return [table for table in tables if table.rows]
 
 
-def verdict_table(rows: Sequence[Row]) -> Table:
+def verdict_table(rows: Sequence[MeasureRow]) -> Table:
     """For each axis who leads, by how much, and whether the numbers carry it."""
     lines, data = [], []
     for row in compare.axes(rows):
@@ -74,7 +74,7 @@ def verdict_table(rows: Sequence[Row]) -> Table:
     return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=pd.DataFrame(data))
 
 
-def reference_texts(rows: Sequence[Row], row: Row) -> list[str]:
+def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
     """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
     titles = {"real": "real", "reconstruction": "autoencoder"}
     parts = [f"{title} {reference_text(row, name)}" for name, title in titles.items() if name in row.references]
@@ -86,7 +86,7 @@ def reference_texts(rows: Sequence[Row], row: Row) -> list[str]:
     return parts
 
 
-def paired_table(run: Run, rows: Sequence[Row]) -> Table:
+def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     """Whether two contenders' samples differ, at one seed, beyond the draw of the clips."""
     lines, data = [], []
     for pair in paired.pairs(run, rows):
@@ -122,7 +122,7 @@ def leader_text(verdict: Verdict) -> str:
     return f"{verdict.outcome}{ahead}"
 
 
-def difference_parts(row: Row, verdict: Verdict) -> list[str]:
+def difference_parts(row: MeasureRow, verdict: Verdict) -> list[str]:
     """Leader over rival as a ratio where there is one; leader minus rival; its interval."""
     difference = verdict.difference
     if difference is None:
@@ -134,12 +134,12 @@ def difference_parts(row: Row, verdict: Verdict) -> list[str]:
     return parts
 
 
-def _unit(row: Row) -> str:
+def _unit(row: MeasureRow) -> str:
     unit = f" [{row.unit}]" if row.unit else ""
     return f"{unit} {ARROWS[row.better]}".rstrip() if row.better in ARROWS else unit
 
 
-def comparison_table(run: Run, rows: Sequence[Row]) -> Table:
+def comparison_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     """Every measurement, contenders side by side, floor and ceiling beside them."""
     references = [name for name in ("real", "reconstruction") if any(name in row.references for row in rows)]
     titles = {"real": "Real clips", "reconstruction": "Reconstructed"}
@@ -165,7 +165,7 @@ def comparison_table(run: Run, rows: Sequence[Row]) -> Table:
     return Table(name="comparison", caption=caption, header=header, rows=tuple(lines), bold=frozenset(bold), data=pd.DataFrame(data))
 
 
-def entry_text(row: Row, entry: Entry) -> str:
+def entry_text(row: MeasureRow, entry: Entry) -> str:
     """'12.3 [11.9, 12.7] (12.1, 12.2, 12.6)', or why there is nothing."""
     if entry.interval is None:
         return f"{NONE} ({entry.missing})" if entry.missing else NONE
@@ -177,7 +177,7 @@ def entry_text(row: Row, entry: Entry) -> str:
     return text + (f" ({entry.missing})" if entry.missing else "")
 
 
-def interval_text(row: Row, entry: Entry) -> str:
+def interval_text(row: MeasureRow, entry: Entry) -> str:
     """The interval over seeds, or over the clips of the one run there is."""
     if entry.interval is None or is_constant(row, entry):
         return ""
@@ -188,17 +188,17 @@ def interval_text(row: Row, entry: Entry) -> str:
     return ""
 
 
-def seeds_text(row: Row, entry: Entry) -> str:
+def seeds_text(row: MeasureRow, entry: Entry) -> str:
     """Every seed's value, where there are several that differ."""
     return "" if len(entry.by_seed) < 2 or is_constant(row, entry) else ", ".join(row.text(value) for _, value in entry.by_seed)
 
 
-def is_constant(row: Row, entry: Entry) -> bool:
+def is_constant(row: MeasureRow, entry: Entry) -> bool:
     """Whether several seeds, or a count, left nothing to spread."""
     return len({value for _, value in entry.by_seed}) == 1 and (row.metric.exact or len(entry.by_seed) > 1)
 
 
-def reference_text(row: Row, name: str) -> str:
+def reference_text(row: MeasureRow, name: str) -> str:
     """A floor or ceiling; a range where cells measured it differently."""
     least, largest = row.references[name]
     low, high = row.text(least), row.text(largest)
@@ -239,7 +239,7 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
     return means
 
 
-def mismatch_table(run: Run, rows: Sequence[Row]) -> Table:
+def mismatch_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     """How equal the contenders are on every axis one can match them on."""
     lines, data = [], []
     for item in compare.mismatches(run, rows):

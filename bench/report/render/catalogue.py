@@ -12,8 +12,8 @@ from typing import Literal
 # Written by name, because each looks like another character.
 TIMES, DASH, MINUS = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}", "\N{MINUS SIGN}"
 
-Group = Literal["quality", "speed", "memory", "cost", "other"]
-GROUPS: dict[Group, str] = {
+MeasureGroup = Literal["quality", "speed", "memory", "cost", "other"]
+GROUPS: dict[MeasureGroup, str] = {
     "quality": "Quality",
     "speed": "Speed",
     "memory": "Memory",
@@ -39,7 +39,7 @@ class Metric:
 
     pattern: str  # of the name before "@", a full match
     title: str  # {0}, {1}: the pattern's groups
-    group: Group
+    group: MeasureGroup
     scale: str = "plain"  # key of SCALES
     axis: bool = False  # gets a verdict
     exact: bool = False  # a count no seed changes

@@ -9,8 +9,8 @@ from bench.report.grid.shape_map import ShapeMap, shape_text
 from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import claim_shapes, compare
-from bench.report.verdicts.compare import Row
-from bench.report.verdicts.factorial import Block
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
 
 QUESTIONS = {
@@ -98,7 +98,7 @@ def machine_text(environment: Any) -> str:
     return f"{device} ({threads} thread{'s' if threads != 1 else ''})" if threads and environment.device in (None, "cpu") else device
 
 
-def answer(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> Answer:
+def answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> Answer:
     """The headline is about quality; every group of axes gets its say in a sentence."""
     if len(run.contenders) < 2:
         alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
@@ -123,7 +123,7 @@ def answer(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMa
     return Answer(headline=headline, carried=carried, sentences=sentences)
 
 
-def _quality(rows: Sequence[Row], judged: Sequence[Row]) -> tuple[str, bool, list[tuple[str, str]]]:
+def _quality(rows: Sequence[MeasureRow], judged: Sequence[MeasureRow]) -> tuple[str, bool, list[tuple[str, str]]]:
     """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
     leading = compare.leading(rows)
     first = leading[0] if leading else None
@@ -154,7 +154,7 @@ def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> str:
     return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}"
 
 
-def _distance(row: Row, verdict: Verdict) -> str:
+def _distance(row: MeasureRow, verdict: Verdict) -> str:
     """A leading distance in words, each mean with its interval."""
     means = []
     for entry in row.entries:
@@ -171,7 +171,7 @@ def _distance(row: Row, verdict: Verdict) -> str:
     return f"{row.metric.title}: {', '.join(means)}; {row.better} is better. {outcome}: {reason}."
 
 
-def _group(rows: Sequence[Row]) -> str:
+def _group(rows: Sequence[MeasureRow]) -> str:
     """One sentence on a group of axes: who leads which, who is merely ahead."""
     leads: dict[str, list[str]] = {}
     ahead: dict[str, list[str]] = {}
@@ -186,7 +186,7 @@ def _group(rows: Sequence[Row]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text and text.startswith("inconclusive") else f"{text}." if text else ""
 
 
-def _phrase(row: Row, verdict: Verdict) -> str:
+def _phrase(row: MeasureRow, verdict: Verdict) -> str:
     assert verdict.leader is not None and verdict.rival is not None
     title = row.metric.title[0].lower() + row.metric.title[1:] if row.metric.title[1:2].islower() else row.metric.title
     ratio = ratio_text(row, verdict)
@@ -194,7 +194,7 @@ def _phrase(row: Row, verdict: Verdict) -> str:
     return f"{title} ({ratio}{exact})" if ratio else title
 
 
-def ratio_text(row: Row, verdict: Verdict) -> str:
+def ratio_text(row: MeasureRow, verdict: Verdict) -> str:
     """Leader's mean / rival's mean, where both are positive."""
     if verdict.leader is None or verdict.rival is None:
         return ""

@@ -14,8 +14,8 @@ from bench.report.load import Run
 from bench.report.page import pipeline
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.compare import Row
-from bench.report.verdicts.factorial import Block, Effect
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import DesignRow, Effect
 
 COMPOSITION = ("subject_whole_rate", "framing_distance", "saliency_distance")
 VERDICTS = {
@@ -26,7 +26,7 @@ VERDICTS = {
 Sentences = list[tuple[str, str]]
 
 
-def verdict(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
+def verdict(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
     """(headline, whether the numbers carry it, sentences on all that is about quality)."""
     pipelines = list(dict.fromkeys(block.design.pipeline for block in blocks))
     of_main = {block.row.name: block for block in blocks if block.design.pipeline in pipelines[:1]}
@@ -55,7 +55,7 @@ def verdict(run: Run, rows: Sequence[Row], blocks: Sequence[Block], grid: ShapeM
     return headline, carried, [*sentences, *_packs(run, shown), *_facts(run, grid)]
 
 
-def _packs(run: Run, rows: Sequence[Row]) -> Sentences:
+def _packs(run: Run, rows: Sequence[MeasureRow]) -> Sentences:
     """What packs do that buckets do not, of each backbone that was run under both."""
     contenders, texts = factorial.by_policy(run), []
     for backbone in dict.fromkeys(backbone for backbone, _ in contenders):
@@ -70,7 +70,7 @@ def _packs(run: Run, rows: Sequence[Row]) -> Sentences:
     return [("Packs against buckets", f"{'; '.join(texts)}.")] if texts else []
 
 
-def _headline(main: Block, all_of_it: Sequence[Block]) -> tuple[str, bool]:
+def _headline(main: DesignRow, all_of_it: Sequence[DesignRow]) -> tuple[str, bool]:
     """One line, and whether the numbers carry it."""
     effects = {block.row.name: effect for block in all_of_it if (effect := block.effect("pipeline"))}
     if len({effect.favours for effect in effects.values() if effect.carried}) > 1:
@@ -95,7 +95,7 @@ def _state(effects: Sequence[Effect | None]) -> str:
     return {None: "inconclusive", "crops": "not supported"}.get(favoured, "supported")
 
 
-def _effect_text(block: Block, kind: str, brief: bool = False) -> str:
+def _effect_text(block: DesignRow, kind: str, brief: bool = False) -> str:
     """One effect: what is subtracted, how much it is, whom it favours, and whether that is carried; why only where not `brief`."""
     effect = block.effect(kind)
     if effect is None:
@@ -105,7 +105,7 @@ def _effect_text(block: Block, kind: str, brief: bool = False) -> str:
     return f"{block.design.titles[kind]} {_value_text(block.row, effect)}, {favour}, {_state_text(effect, brief)}"
 
 
-def _value_text(row: Row, effect: Effect) -> str:
+def _value_text(row: MeasureRow, effect: Effect) -> str:
     """Mean, interval and unit of a difference."""
     unit = {"": "", "%": " points"}.get(row.unit, f" {row.unit}")
     return f"{factorial.effect_text(row, effect)}{unit}"
@@ -116,14 +116,14 @@ def _state_text(effect: Effect, brief: bool = False) -> str:
     return "carried" if effect.carried else f"{effect.outcome}{'' if brief else f' ({effect.reason})'}"
 
 
-def _summary(block: Block) -> str:
+def _summary(block: DesignRow) -> str:
     """What is carried on a measurement, and the share."""
     carried = [f"{effect.kind} ({factorial.favour_text(block, effect)})" for effect in block.effects if effect.carried]
     states = f"carried: {', '.join(carried)}" if carried else "nothing carried"
     return f"{_title(block)}: {states}" + (f", {share}" if (share := factorial.share_text(block)) else "")
 
 
-def _title(block: Block) -> str:
+def _title(block: DesignRow) -> str:
     """A measurement's title without n and clips."""
     return metrics.find(block.row.name.partition("@")[0]).title
 

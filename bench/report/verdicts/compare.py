@@ -12,7 +12,7 @@ from bench.data.frozen import flatten
 from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import stats
-from bench.report.verdicts.stats import Interval, Verdict
+from bench.report.verdicts.stats import SeedInterval, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Entry:
 
     contender: str
     by_seed: tuple[tuple[int, float], ...]  # (seed, value)
-    interval: Interval | None  # over seeds; None without a value
+    interval: SeedInterval | None  # over seeds; None without a value
     clips_low: float | None  # interval over the clips of a single seed's run
     clips_high: float | None
     missing: str | None  # why some seeds have no value
@@ -30,7 +30,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MeasureRow:
     """One measurement of one subject over all contenders."""
 
     name: str
@@ -66,7 +66,7 @@ class Row:
         return next(entry for entry in self.entries if entry.contender == contender)
 
 
-def compare(run: Run) -> list[Row]:
+def compare(run: Run) -> list[MeasureRow]:
     """Every measurement in the records, in the order of `metrics.METRICS`, unknown ones last."""
     table = run.measurements
     rows = []
@@ -77,7 +77,7 @@ def compare(run: Run) -> list[Row]:
     return rows
 
 
-def _row(run: Run, name: str, subject: str) -> Row:
+def _row(run: Run, name: str, subject: str) -> MeasureRow:
     lines = run.measurements[run.measurements["name"] == name]
     lines = lines[[math.isfinite(value) for value in lines["value"]]]
     lines = lines[lines["invalid"].isna()]
@@ -130,7 +130,7 @@ def _row(run: Run, name: str, subject: str) -> Row:
         found = lines.loc[lines["subject"] == reference, "value"]
         if len(found):
             references[reference] = (float(found.min()), float(found.max()))
-    return Row(
+    return MeasureRow(
         name=name,
         subject=subject,
         metric=metric,
@@ -154,7 +154,7 @@ def _clips(run: Run, name: str) -> str | None:
     return f"{block['num_frames']} frames" if block.get("sampling", "given") == "given" else "clips of several shapes"
 
 
-def _interval(values: list[float], metric: metrics.Metric) -> Interval:
+def _interval(values: list[float], metric: metrics.Metric) -> SeedInterval:
     """Over seeds; of a share of clips, no wider than a share can be."""
     found = stats.mean_interval(values)
     if metric.scale == "fraction" and found.low is not None and found.high is not None:
@@ -243,19 +243,19 @@ def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def leading(rows: Sequence[Row]) -> list[Row]:
+def leading(rows: Sequence[MeasureRow]) -> list[MeasureRow]:
     """The distances that stand for quality, best first: one that sees time, and FVD beside it; else the first one measured."""
     distances = [row for row in rows if row.metric.distance and row.subject == "trained" and any(e.by_seed for e in row.entries)]
     beside = [row for row in distances if row.name.partition("@")[0] in ("fd_motion", "fvd")]
     return beside or distances[:1]
 
 
-def primary(rows: Sequence[Row]) -> Row | None:
+def primary(rows: Sequence[MeasureRow]) -> MeasureRow | None:
     """The distance that stands for quality in the figures."""
     return next(iter(leading(rows)), None)
 
 
-def axes(rows: Sequence[Row]) -> list[Row]:
+def axes(rows: Sequence[MeasureRow]) -> list[MeasureRow]:
     """Rows that get a line in the verdict table."""
     return [row for row in rows if row.verdict and row.metric.axis]
 
@@ -264,7 +264,7 @@ def axes(rows: Sequence[Row]) -> list[Row]:
 class Mismatch:
     """How far apart the contenders are in what should be equal, or is worth knowing to be unequal."""
 
-    row: Row
+    row: MeasureRow
     ratio: float  # largest mean / least mean
     tolerance: float | None  # of the matrix, on the axis it matches
 
@@ -277,7 +277,7 @@ class Mismatch:
 MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_voxels", "train_flops")
 
 
-def mismatches(run: Run, rows: Sequence[Row]) -> list[Mismatch]:
+def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[Mismatch]:
     """The axes a comparison can be matched on, each with its measured mismatch."""
     matched = metrics.MATCHED.get(str(run.match.get("by"))) if run.match else None
     found = []

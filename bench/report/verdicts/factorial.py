@@ -22,7 +22,7 @@ from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import compare, stats
-from bench.report.verdicts.compare import Row
+from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS
 
 CROP = "crop"
@@ -62,7 +62,7 @@ class Effect:
 
     kind: str  # of EFFECTS, or "contrast"
     by_seed: tuple[tuple[int, float], ...]
-    interval: stats.Interval
+    interval: stats.SeedInterval
     outcome: Literal["carried", "inconclusive", "not compared"]
     reason: str
     favours: str | None  # the backbone or pipeline that it is better for; None where it is 0
@@ -74,10 +74,10 @@ class Effect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class DesignRow:
     """One measurement in one design."""
 
-    row: Row
+    row: MeasureRow
     design: Design
     means: tuple[tuple[float, float], tuple[float, float]] | None  # as Design.cells, over the seeds that all four have; None without one
     effects: tuple[Effect, ...]  # as EFFECTS; () without a seed
@@ -88,7 +88,7 @@ class Block:
         return next((effect for effect in self.effects if effect.kind == kind), None)
 
 
-def blocks(run: Run, rows: Sequence[Row]) -> list[Block]:
+def blocks(run: Run, rows: Sequence[MeasureRow]) -> list[DesignRow]:
     """Every quality axis in every 2 x 2 that a run has; none unless its axes are two backbones and policies."""
     axes = [row for row in rows if row.metric.axis and row.metric.group == "quality" and row.subject == "trained"]
     axes = [row for row in axes if row.better in ("lower", "higher")]
@@ -122,25 +122,25 @@ def by_policy(run: Run) -> dict[tuple[str, str], str]:
     return {(str(each["backbone"]), str(each[POLICY])): name for name, each in axes.items()}
 
 
-def contrast(run: Run, row: Row, contenders: tuple[str, str], names: tuple[str, str]) -> Effect | None:
+def contrast(run: Run, row: MeasureRow, contenders: tuple[str, str], names: tuple[str, str]) -> Effect | None:
     """The second contender less the first, `names` being what it favours, over the seeds that both have; None without one."""
     first, second = (dict(row.entry(name).by_seed) for name in contenders)
     by_seed = tuple((seed, second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys()))
     return _effect("contrast", by_seed, row, names, _all_missing(run, row, contenders), _refused(run, row, contenders)) if by_seed else None
 
 
-def _block(run: Run, row: Row, design: Design) -> Block:
+def _block(run: Run, row: MeasureRow, design: Design) -> DesignRow:
     values = {name: dict(row.entry(name).by_seed) for name in design.contenders}
     seeds = sorted(set.intersection(*(set(series) for series in values.values())))
     missing = _all_missing(run, row, design.contenders)
     if not seeds:
-        return Block(row=row, design=design, means=None, effects=(), missing=missing)
+        return DesignRow(row=row, design=design, means=None, effects=(), missing=missing)
     tables = {seed: tuple(tuple(values[name][seed] for name in pair) for pair in design.cells) for seed in seeds}
     by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
     refused = _refused(run, row, design.contenders)
     names = {kind: ("crops", design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
     means = [[statistics.fmean(tables[seed][b][p] for seed in seeds) for p in (0, 1)] for b in (0, 1)]
-    return Block(
+    return DesignRow(
         row=row,
         design=design,
         means=((means[0][0], means[0][1]), (means[1][0], means[1][1])),
@@ -163,20 +163,20 @@ def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
     }
 
 
-def _all_missing(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+def _all_missing(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
     """Which seeds some of them lack, and why."""
     asked = sorted({cell.seed for name in contenders for cell in run.of(name)})
     return "; ".join(f"{name}: {why}" for name in contenders if (why := _missing(run, row, name, asked))) or None
 
 
-def _missing(run: Run, row: Row, contender: str, seeds: Sequence[int]) -> str:
+def _missing(run: Run, row: MeasureRow, contender: str, seeds: Sequence[int]) -> str:
     """Why a contender lacks some of the seeds; "" where it has all."""
     own = {cell.seed for cell in run.of(contender)}
     without = [f"seed {seed} not in the matrix" for seed in seeds if seed not in own]
     return ", ".join([*filter(None, [run.missing(contender, row.name)]), *without])
 
 
-def _refused(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
+def _refused(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
     """Why they must not be put side by side."""
     if failed := [name for name in contenders if run.untrusted(name)]:
         return f"a canary of {', '.join(failed)} failed"
@@ -186,7 +186,7 @@ def _refused(run: Run, row: Row, contenders: Sequence[str]) -> str | None:
 
 
 def _effect(
-    kind: str, by_seed: tuple[tuple[int, float], ...], row: Row, names: tuple[str, str], missing: str | None, refused: str | None
+    kind: str, by_seed: tuple[tuple[int, float], ...], row: MeasureRow, names: tuple[str, str], missing: str | None, refused: str | None
 ) -> Effect:
     values = [value for _, value in by_seed]
     interval = stats.mean_interval(values)
@@ -197,7 +197,7 @@ def _effect(
 
 
 def _judge(
-    interval: stats.Interval, values: Sequence[float], missing: str | None, refused: str | None
+    interval: stats.SeedInterval, values: Sequence[float], missing: str | None, refused: str | None
 ) -> tuple[Literal["carried", "inconclusive", "not compared"], str]:
     """What the seeds carry, by the rule of `bench.report.verdicts.stats.judge`: the seeds that failed count, and too few say nothing."""
     num = interval.num_seeds
@@ -215,7 +215,7 @@ def _judge(
     return "carried", f"{num} seeds, the interval excludes 0"
 
 
-def share_text(block: Block) -> str:
+def share_text(block: DesignRow) -> str:
     """Backbone against pipeline in words, of the mean effects."""
     backbone, pipeline = block.effect("backbone"), block.effect("pipeline")
     if backbone is None or pipeline is None:
@@ -232,7 +232,7 @@ def share_text(block: Block) -> str:
     return f"{more} moves it {metrics.number(ratio, 2)} times as much as {less}"
 
 
-def effect_text(row: Row, effect: Effect) -> str:
+def effect_text(row: MeasureRow, effect: Effect) -> str:
     """'-43.1 [-60.2, -26.0]' in the row's shown unit."""
     bounds = ""
     if effect.interval.low is not None and effect.interval.high is not None:
@@ -240,18 +240,18 @@ def effect_text(row: Row, effect: Effect) -> str:
     return f"{row.signed(effect.interval.mean)}{bounds}"
 
 
-def seeds_text(row: Row, effect: Effect) -> str:
+def seeds_text(row: MeasureRow, effect: Effect) -> str:
     """Every seed's value, where there are several."""
     return ", ".join(row.signed(value) for _, value in effect.by_seed) if len(effect.by_seed) > 1 else ""
 
 
-def says(block: Block) -> str:
+def says(block: DesignRow) -> str:
     """What a block says, in a sentence: what is carried, what is not and why, and the share in words."""
     carried = [f"{effect.kind} carried ({favour_text(block, effect)})" for effect in block.effects if effect.carried]
     return "; ".join([*([", ".join(carried)] if carried else []), remark(block)])
 
 
-def remark(block: Block) -> str:
+def remark(block: DesignRow) -> str:
     """Of a block what its effects do not show: the share in words, and why something is not carried."""
     if not block.effects:
         return f"no seed has all four values ({block.missing})" if block.missing else "no seed has all four values"
@@ -263,14 +263,14 @@ def remark(block: Block) -> str:
     return "; ".join([f"by the means, {share_text(block)}", *whose])
 
 
-def favour_text(block: Block, effect: Effect) -> str:
+def favour_text(block: DesignRow, effect: Effect) -> str:
     """Whom an effect is good for."""
     if effect.favours is None:
         return "none better"
     return f"{effect.favours} gains more" if effect.kind == "interaction" else f"{effect.favours} better"
 
 
-def tables(found: Sequence[Block]) -> list[Table]:
+def tables(found: Sequence[DesignRow]) -> list[Table]:
     """One table a design: effects side by side, one line a measurement."""
     made = []
     for pipeline in PIPELINES:
@@ -301,7 +301,7 @@ def tables(found: Sequence[Block]) -> list[Table]:
     return made
 
 
-def _raw(block: Block, kind: str) -> dict[str, object]:
+def _raw(block: DesignRow, kind: str) -> dict[str, object]:
     effect = block.effect(kind)
     names = [f"mean of {name}" for name in block.design.contenders]
     values = [value for pair in block.means for value in pair] if block.means else [None] * len(names)

@@ -22,15 +22,15 @@ from bench.metrics.distances.table import DISTANCES
 from bench.metrics.protocol import ProtocolBlock, compare_or_raise
 from bench.records.record import Measurement
 from bench.report.load import CellResult, Run
-from bench.report.verdicts.compare import Row
+from bench.report.verdicts.compare import MeasureRow
 from bench.shapes import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class SeedPair:
     """One distance of two contenders at one seed."""
 
-    row: Row
+    row: MeasureRow
     seed: int
     first: str  # contender
     second: str
@@ -43,7 +43,7 @@ class Pair:
         return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
 
 
-def pairs(run: Run, rows: Sequence[Row]) -> list[Pair]:
+def pairs(run: Run, rows: Sequence[MeasureRow]) -> list[SeedPair]:
     """Every distance of trained models, every pair of contenders that differ on one axis, every seed both have."""
     axes = {cell.contender: cell.axes for cell in run.cells}
     found = []
@@ -59,7 +59,7 @@ def pairs(run: Run, rows: Sequence[Row]) -> list[Pair]:
                 other = seeds.get(one.seed)
                 if other is not None and one.record and other.record:
                     difference, reason = subtract(row.name, kind, one, other, sides)
-                    found.append(Pair(row=row, seed=one.seed, first=first, second=second, difference=difference, reason=reason))
+                    found.append(SeedPair(row=row, seed=one.seed, first=first, second=second, difference=difference, reason=reason))
     return found
 
 
@@ -72,14 +72,14 @@ def num_differing(first: dict[str, Any], second: dict[str, Any]) -> int:
     return sum(first.get(key) != second.get(key) for key in first.keys() | second.keys())
 
 
-def kind_of(row: Row) -> str | None:
+def kind_of(row: MeasureRow) -> str | None:
     """Kind of a row's distance where clips have features of their own; None for anything else."""
     if not row.metric.distance or row.name.startswith("fd_frame"):  # frames are not kept
         return None
     return "kernel" if row.name.startswith("k") else "frechet"
 
 
-class Side:
+class FeatureSide:
     """One cell's distance to the real clips; that of its clips without some groups is computed once, whatever it is subtracted from."""
 
     def __init__(self, kind: str, features: dict[str, np.ndarray]):
@@ -97,13 +97,13 @@ class Side:
         return self._known[key]
 
 
-class Sides(dict[str, Side]):
+class Sides(dict[str, FeatureSide]):
     """The cells of one measurement, by name, each read once."""
 
-    def of(self, cell: CellResult, measurement: Measurement, kind: str) -> Side:
+    def of(self, cell: CellResult, measurement: Measurement, kind: str) -> FeatureSide:
         """A cell's. Refusal, OSError, KeyError where it has no features to make one of."""
         if cell.name not in self:
-            self[cell.name] = Side(kind, read(cell, measurement))
+            self[cell.name] = FeatureSide(kind, read(cell, measurement))
         return self[cell.name]
 
 

@@ -16,12 +16,12 @@ MIN_SEEDS = 3  # of each contender, for a claim about a value that varies with t
 ALPHA = 0.05  # two-sided, over all pairs of contenders on one axis (Bonferroni)
 MIN_FLOORS = 3  # a distance nearer than this many real-against-real distances is mostly bias
 
-Outcome = Literal["leads", "exact", "tie", "matched", "inconclusive", "not compared"]
-CARRIED: tuple[Outcome, ...] = ("leads", "exact")  # outcomes in which the numbers name a leader
+Standing = Literal["leads", "exact", "tie", "matched", "inconclusive", "not compared"]
+CARRIED: tuple[Standing, ...] = ("leads", "exact")  # outcomes in which the numbers name a leader
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class SeedInterval:
     """A mean over seeds and its t-interval; `low` and `high` are None for a single seed."""
 
     mean: float
@@ -44,7 +44,7 @@ class Difference:
 class Verdict:
     """Who is ahead on one axis, and whether the numbers carry it."""
 
-    outcome: Outcome
+    outcome: Standing
     reason: str
     leader: str | None = None  # the best mean, carried or not
     rival: str | None = None  # the closest mean to it
@@ -56,14 +56,14 @@ class Verdict:
         return self.outcome in CARRIED
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
     """Mean and t-interval: mean +- t(n - 1) s / sqrt(n), s with n - 1."""
     num = len(values)
     mean = statistics.fmean(values)
     if num < 2:
-        return Interval(mean=mean, low=None, high=None, num_seeds=num)
+        return SeedInterval(mean=mean, low=None, high=None, num_seeds=num)
     half = _t_quantile(confidence, num - 1) * statistics.stdev(values) / math.sqrt(num)
-    return Interval(mean=mean, low=mean - half, high=mean + half, num_seeds=num)
+    return SeedInterval(mean=mean, low=mean - half, high=mean + half, num_seeds=num)
 
 
 def welch(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Difference:
@@ -105,7 +105,7 @@ def judge(
     num_pairs = len(order) * (len(order) - 1) // 2
     confidence = 1 - ALPHA / num_pairs
 
-    def verdict(outcome: Outcome, reason: str) -> Verdict:
+    def verdict(outcome: Standing, reason: str) -> Verdict:
         difference = welch(present[leader], present[rival], confidence)
         return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference)
 

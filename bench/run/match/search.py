@@ -25,7 +25,7 @@ from bench.study.cell import Cell
 from bench.study.matrix import Match
 from bench.training.acceleration import accelerate
 from bench.training.predict import Predictor
-from bench.training.step import Point, Stepper, make_batch
+from bench.training.step import Stepper, StepPoint, make_batch
 
 # Shapes tried, (deeper, skew), the family's own first: widths come in coarse steps, and a slightly other shape has other steps.
 SHAPES = tuple((deeper, skew) for deeper in (0, 1, -1, 2, -2) for skew in (0.0, 0.2, -0.2, 0.4, -0.4))
@@ -172,8 +172,8 @@ class Search:
         accelerate(backbone, self.cell.acceleration)
         return Stepper(backbone.to(self.device).train(), self.device, self.cell.precision, trains=True)
 
-    def _point(self) -> Point:
-        return Point(batch_size=max(1, clips_per_batch(self.shape, self.cell.batching)), shape=self.shape)
+    def _point(self) -> StepPoint:
+        return StepPoint(batch_size=max(1, clips_per_batch(self.shape, self.cell.batching)), shape=self.shape)
 
 
 Proved = tuple[float, float, str, dict[str, list[float]]]  # target, value, how, raw

@@ -21,7 +21,7 @@ TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Costed:
     """What was trained and sampled, as far as rates and costs depend on it."""
 
     cell: Cell
@@ -31,7 +31,7 @@ class Subject:
     peak_flop_per_s: float  # of a large matrix product here and in the cell's precision
 
 
-def training_measurements(training: Training, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+def training_measurements(training: Training, subject: Costed, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
     """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
     cell, flops, warmup = subject.cell, subject.flops, training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
@@ -76,7 +76,7 @@ def training_measurements(training: Training, subject: Subject, peaks: dict[str,
     ]
 
 
-def sampling_measurements(sampling: Sampling, subject: Subject, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+def sampling_measurements(sampling: Sampling, subject: Costed, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
     """Rates and memory of sampling; the warm-up call is not in the window."""
     assert sampling.work is not None
     work = _total([sampling.work])
@@ -134,7 +134,7 @@ def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:
     return {name: sum(step[place] for step in steps) for place, name in enumerate(WORK)}
 
 
-def _rates(prefix: str, work: dict[str, int], time_s: float, flops: int, subject: Subject, invalid: str | None = None) -> list[Measurement]:
+def _rates(prefix: str, work: dict[str, int], time_s: float, flops: int, subject: Costed, invalid: str | None = None) -> list[Measurement]:
     totals = {"clips_per_s": ("clips", "clip/s"), "frames_per_s": ("frames", "frame/s")}
     totals |= {"voxels_per_s": ("latent_voxels", "latent voxel/s"), "tokens_per_s": ("tokens", "token/s")}
     rates = {name: (work[field] / time_s, unit) for name, (field, unit) in totals.items()}

@@ -4,7 +4,7 @@ At every shape of the grid the same source makes real clips of just that shape, 
 of the k-th clip of a cell is the same for all contenders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from bench.backbone import check_latents
 from bench.data.files import sha256_texts
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.latents.latents import LatentSet
+from bench.data.progress import Progress
 from bench.data.source import load_clips
 from bench.metrics.distances.table import DISTANCES
 from bench.metrics.extractors.features import cached_features
@@ -28,8 +29,6 @@ from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.sampling import sample
 from bench.training.validation import mean_loss, validation_losses
-
-Progress = Callable[[int, int, str], None]
 
 
 def measure_grid(

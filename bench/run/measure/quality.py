@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from bench.data.files import sha256_texts
+from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.metrics.distances.bias import frechet_infinite_n, infinite_n_clips
 from bench.metrics.distances.diversity import NUM_NEIGHBOURS, diversity
@@ -28,8 +28,7 @@ from bench.run.stages import Stages
 from bench.shapes import Shape
 from bench.study.cell import Cell
 
-Progress = Callable[[int, int, str], None]
-Features = dict[str, np.ndarray]  # subject -> (n, D)
+SubjectFeatures = dict[str, np.ndarray]  # subject -> (n, D)
 
 INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 NO_INTERVAL = f"none: a jackknife of {NUM_GROUPS} groups needs as many clips"
@@ -44,7 +43,7 @@ class Quality:
 
     def __init__(self, cell: Cell, stages: Stages, device: torch.device, progress: Progress, results: Path):
         self.cell, self.stages, self.device, self.progress, self.results = cell, stages, device, progress, results
-        self.features: dict[str, Features] = {}  # extractor -> subject -> features; "test" are the clips compared with
+        self.features: dict[str, SubjectFeatures] = {}  # extractor -> subject -> features; "test" are the clips compared with
 
     def measure(self, generated: Frames, untrained: Frames | None) -> list[Measurement]:
         """Every quality measurement of n clips."""
@@ -81,7 +80,7 @@ class Quality:
             sampling=sampling,
         )
 
-    def _extract(self, extractor: Extractor, clips: dict[str, Frames]) -> Features:
+    def _extract(self, extractor: Extractor, clips: dict[str, Frames]) -> SubjectFeatures:
         """Features of every subject: those of the shared clips came with the stages."""
         features = dict(self.stages.features[extractor.name])
         num = len(features["test"])
@@ -135,7 +134,7 @@ class Quality:
         return found
 
 
-def distances(name: str, distance: Statistic, features: Features, block: ProtocolBlock) -> list[Measurement]:
+def distances(name: str, distance: Statistic, features: SubjectFeatures, block: ProtocolBlock) -> list[Measurement]:
     """One distance of every subject to the test clips, and how far training brought it down."""
     real = features["test"]
     found = []
@@ -160,7 +159,7 @@ def distances(name: str, distance: Statistic, features: Features, block: Protoco
     return found + excess_ratio(name, {measurement.subject: measurement.value for measurement in found})
 
 
-def _at_infinite_n(features: Features, block: ProtocolBlock) -> list[Measurement]:
+def _at_infinite_n(features: SubjectFeatures, block: ProtocolBlock) -> list[Measurement]:
     """The Frechet distance of every subject without the bias of n; nothing where n is too small for the number of features."""
     real = features["test"]
     if len(real) < infinite_n_clips(block.dim):
@@ -187,7 +186,7 @@ def _at_infinite_n(features: Features, block: ProtocolBlock) -> list[Measurement
     return found
 
 
-def _diversities(features: Features, block: ProtocolBlock) -> list[Measurement]:
+def _diversities(features: SubjectFeatures, block: ProtocolBlock) -> list[Measurement]:
     """Precision, recall, density and coverage of every subject; too few clips for their neighbourhoods give none."""
     real = features["test"]
     if len(real) <= NUM_NEIGHBOURS:
