@@ -1,9 +1,11 @@
 """The policy file: defaults, overrides, and what is wrong with one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.perf.gate.command import run
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.policy import read_policy
 
@@ -58,3 +60,20 @@ def test_bad_policies_are_one_line(tmp_path: Path, text: str, said: str) -> None
 def test_a_missing_policy(tmp_path: Path) -> None:
     with pytest.raises(CheckRefused, match="not readable"):
         read_policy(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"runs": (Path("a"), Path("b")), "out": Path("out")}, "--runs BASE HEAD has no use for --out; leave it out"),
+        ({"runs": (Path("a"), Path("b")), "head": "HEAD", "only": ["train/*"]}, "no use for --head and --only; leave them out"),
+        ({"save": Path("reference.json"), "out": Path("out")}, "--save FILE has no use for --out"),
+        ({"base": "HEAD", "save": Path("reference.json")}, "needs one of"),
+        ({}, "got none"),
+    ],
+)
+def test_no_option_is_accepted_and_ignored(options: dict[str, Any], said: str) -> None:
+    nothing = {"base": None, "head": None, "against": None, "save": None, "runs": None, "policy_path": None, "only": [], "out": None}
+    with pytest.raises(CheckRefused, match=said) as refused:
+        run(**{**nothing, **options}, echo=print)
+    assert refused.value.exit == Exit.BAD_INPUT

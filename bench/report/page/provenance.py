@@ -37,23 +37,25 @@ def protocol_table(run: Run) -> Table:
     return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
 
 
-CANARIES = {  # DESIGN.md section 4, by a word their name holds
-    "one at a time": "batch equals one at a time",
-    "twin": "one frame equals the image twin",
-    "resumed": "resumed equals uninterrupted",
-}
-
-
 def canary_table(run: Run) -> Table:
-    """The self-checks that ran with the cells, and those that should and did not."""
+    """The self-checks that ran with the cells, and those that ran with some cells of a backbone and not with others."""
     lines = [
         (canary.name, cell.name, "passed" if canary.passed else "FAILED", canary.detail)
         for cell in run.cells
         if cell.record
         for canary in cell.record.canaries
     ]
-    names = {line[0].lower() for line in lines}
-    absent = [(title, NONE, "did not run", "") for word, title in CANARIES.items() if not any(word in name for name in names)]
+    ran: dict[str, dict[str, None]] = {}  # backbone -> names of the self-checks of any of its cells
+    for cell in run.cells:
+        if cell.record:
+            ran.setdefault(str(cell.record.cell["backbone"]), {}).update(dict.fromkeys(canary.name for canary in cell.record.canaries))
+    absent = [
+        (name, cell.name, "did not run", "")
+        for cell in run.cells
+        if cell.record and cell.status == "ok"
+        for name in ran[str(cell.record.cell["backbone"])]
+        if name not in {canary.name for canary in cell.record.canaries}
+    ]
     header = ("Canary", "Cell", "Result", "Detail")
     rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
     return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)

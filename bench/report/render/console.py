@@ -17,7 +17,7 @@ SHOWN = {
     "peak_storage_bytes": "storage",
     "peak_allocated_bytes": "allocated",
 }
-STYLES = {"ok": "green", "oom": "red", "diverged": "red", "failed": "red", "timeout": "yellow", "interrupted": "yellow"}
+STYLES = {"ok": "green", "oom": "red", "diverged": "red", "failed": "red", "timeout": "yellow"}
 
 
 def summary(records: Iterable[Record]) -> Table:
