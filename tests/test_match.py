@@ -13,7 +13,7 @@ from bench.run.match.resolve import resolve
 from bench.run.match.search import Search
 from bench.study.cell import Cell
 from bench.study.matrix import Match, MatrixError, load_study
-from tests.test_run import command, write_matrix
+from tests.commands import command, write_matrix
 from tests.tiny import SPEC, cell_fields
 
 DIT, UNET = "dit:DiT-XS/2", "baselines:UNet-XS"

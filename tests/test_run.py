@@ -7,54 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.numpy import load_file
 
-from bench.records.record import Record
-from bench.records.store import latest, read_run
+from bench.records.store import read_run
+from tests.commands import ROOT, cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, "PYTHONWARNINGS": "default", "COLUMNS": "200", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=env, timeout=500
-    )
-
-
-def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
-    defaults = cell_fields()
-    del defaults["backbone"]
-    defaults["budget"] = {"steps": 40}
-    matrix = {
-        "description": "A tiny matrix <script>alert(1)</script>",
-        "claim": "backbone",
-        "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]},
-        "match": {"by": "params"},
-        "defaults": defaults,
-        **changes,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(matrix))
-    return path
-
-
-def cell_folder(results: Path, name: str, matrix: str = "tiny") -> Path:
-    run = read_run(results / matrix)
-    return results / matrix / next(cell["folder"] for cell in run["cells"] if cell["name"] == name)
-
-
-def record_of(results: Path, name: str) -> Record:
-    record = latest(cell_folder(results, name))
-    assert record is not None
-    return record
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +84,7 @@ def test_cells_in_half_precision_with_blocks_recomputed(tmp_path: Path) -> None:
     options = {"precision": "bf16", "acceleration": {"checkpointing": "blocks"}, "budget": {"steps": 3}}
     defaults = {**cell_fields(), **options}
     del defaults["backbone"]
-    done = command("run", write_matrix(tmp_path, defaults=defaults), "--results", tmp_path / "results")
+    done = here("run", write_matrix(tmp_path, defaults=defaults), "--results", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     for name in ("UNet-XS-seed0", "DiT-XS_2-seed0"):
         record = record_of(tmp_path / "results", name)
@@ -156,7 +117,7 @@ def test_artefacts_can_be_scored_again(finished: Path) -> None:
 
 def test_second_run_trains_nothing(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")}
-    again = command("run", finished.parent / "tiny.yaml", "--results", finished)
+    again = here("run", finished.parent / "tiny.yaml", "--results", finished)
     assert again.returncode == 0
     assert "2 finished before, 0 to run" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")} == before
@@ -164,29 +125,29 @@ def test_second_run_trains_nothing(finished: Path) -> None:
 
 def test_an_override_never_overwrites(finished: Path) -> None:
     folders = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
-    done = command("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=dit:DiT-XS/2", "--results", finished)
+    done = here("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=dit:DiT-XS/2", "--results", finished)
     assert done.returncode == 0, done.stderr
     after = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
     assert not after & folders
     assert all((finished / "tiny" / folder / "attempt-1.json").is_file() for folder in folders)
-    assert command("run", finished.parent / "tiny.yaml", "--results", finished).returncode == 0  # and back again, from the records
+    assert here("run", finished.parent / "tiny.yaml", "--results", finished).returncode == 0  # and back again, from the records
 
 
 def test_report_and_ls(finished: Path, tmp_path: Path) -> None:
-    done = command("report", finished / "tiny", "--out", tmp_path / "report")
+    done = here("report", finished / "tiny", "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "DiT-XS/2" in page
     assert len(page.encode()) < 5_000_000
-    listing = command("ls", "--results", finished)
+    listing = here("ls", "--results", finished)
     assert "UNet-XS-seed0: ok" in listing.stdout
     assert "quick" in listing.stdout
 
 
 def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> None:
     folder = cell_folder(finished, "DiT-XS_2-seed0")
-    done = command("sample", folder, "-n", 3, "--out", tmp_path / "more.npz", "--results", finished)
+    done = here("sample", folder, "-n", 3, "--out", tmp_path / "more.npz", "--results", finished)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "more.npz", allow_pickle=False) as more, np.load(folder / "samples.npz", allow_pickle=False) as samples:
         assert more["frames"].shape == (3, 4, 16, 16, 3)
@@ -318,7 +279,7 @@ BAD_INPUT = [
 def test_bad_input_is_one_line_and_non_zero(tmp_path: Path, overrides: list[str], expected: str) -> None:
     if "device=cuda" in overrides and torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
-    done = command(
+    done = here(
         "run", write_matrix(tmp_path), *overrides, "--results", tmp_path / "results", UNET_VS_DIT_CACHE=str(tmp_path / "no-weights")
     )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -331,7 +292,7 @@ def test_bad_input_is_one_line_and_non_zero(tmp_path: Path, overrides: list[str]
 
 def test_an_unwritable_results_folder(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    done = command("run", write_matrix(tmp_path), "--results", tmp_path / "results")
+    done = here("run", write_matrix(tmp_path), "--results", tmp_path / "results")
     assert done.returncode == 2
     assert "choose another folder with --results" in done.stderr
 
@@ -342,12 +303,12 @@ def test_two_runs_of_one_matrix_at_once(tmp_path: Path) -> None:
     (tmp_path / "results" / "tiny").mkdir(parents=True)
     with (tmp_path / "results" / "tiny" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = command("run", write_matrix(tmp_path), "--results", tmp_path / "results")
+        done = here("run", write_matrix(tmp_path), "--results", tmp_path / "results")
     assert done.returncode == 2
     assert "another run is using" in done.stderr
 
 
 def test_report_of_nothing(tmp_path: Path) -> None:
-    done = command("report", "absent", "--results", tmp_path)
+    done = here("report", "absent", "--results", tmp_path)
     assert done.returncode == 2
     assert "run MATRIX" in done.stderr

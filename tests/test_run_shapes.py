@@ -8,7 +8,7 @@ import pytest
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, load_frames
 from bench.records.record import Record
-from tests.test_run import cell_folder, command, record_of, write_matrix
+from tests.commands import cell_folder, command, record_of, write_matrix
 from tests.tiny import cell_fields
 
 SHAPES = [[4, 16, 16], [4, 16, 32], [1, 32, 16], [2, 16, 16]]

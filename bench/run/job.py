@@ -60,7 +60,19 @@ class Stopped(Exception):
 
 
 def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> int:
-    """Start a job's process and wait. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
+    """Do a job in a process of its own. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
+    code = status_of(job, timeout_s, lock)
+    if code == EXIT_STOPPED:
+        raise Stopped("stopped; run the same command again to go on")
+    if code == EXIT_BAD_INPUT:
+        raise Refused("its process ended on bad input or a full disk; the line it printed says which")
+    if code and job.kind != "cell":
+        raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
+    return code
+
+
+def status_of(job: Job, timeout_s: float | None, lock: int | None) -> int:
+    """Exit status of a job's process, started and waited for."""
     path = job.results / job.matrix / f".job.{os.getpid()}.json"
     write_text(path, job.model_dump_json())
     command = [sys.executable, "-m", "bench.run.worker", str(path), str(os.getpid())]
@@ -73,7 +85,7 @@ def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, pass_fds=inherited)
     try:
         try:
-            code = process.wait(timeout=timeout_s)
+            return process.wait(timeout=timeout_s)
         except KeyboardInterrupt:
             _terminate(process)
             raise Stopped("stopped; run the same command again to go on") from None
@@ -82,13 +94,6 @@ def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None
             raise
     finally:
         path.unlink(missing_ok=True)
-    if code == EXIT_STOPPED:
-        raise Stopped("stopped; run the same command again to go on")
-    if code == EXIT_BAD_INPUT:
-        raise Refused("its process ended on bad input or a full disk; the line it printed says which")
-    if code and job.kind != "cell":
-        raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
-    return code
 
 
 def how_it_ended(code: int) -> str:

@@ -1,0 +1,88 @@
+"""The command line as a user meets it: in a process of its own, or, many times as fast, in this one."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import yaml
+
+import bench.run.job
+from bench.cli import main
+from bench.records.record import Record
+from bench.records.store import latest, read_run
+from bench.run.worker import perform
+from tests.tiny import cell_fields
+
+ROOT = Path(__file__).parents[1]
+Done = subprocess.CompletedProcess[str]
+
+
+def command(*arguments: object, **environment: str) -> Done:
+    """`python -m bench ...` in a process of its own, whose jobs are processes of theirs: as it is used, and slow."""
+    env = {**os.environ, "PYTHONWARNINGS": "default", "COLUMNS": "200", **environment}
+    words = [sys.executable, "-m", "bench", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env, timeout=500)
+
+
+def here(*arguments: object, **environment: str) -> Done:
+    """The same with the command and its jobs in this process, which has imported everything already. No job can be timed out."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    words = ["bench", *map(str, arguments)]
+    with (
+        mock.patch.dict(os.environ, {"COLUMNS": "200", **environment}),
+        mock.patch.object(sys, "argv", words),
+        mock.patch.object(bench.run.job, "status_of", _status_here),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Done(words, status, out.getvalue(), err.getvalue())
+
+
+def _status_here(job: Any, timeout_s: float | None, lock: int | None) -> int:
+    try:
+        perform(job, SimpleNamespace(requested=False))  # type: ignore[arg-type]
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
+    """A matrix of two tiny cells; `changes` replace its top-level fields."""
+    defaults = cell_fields()
+    del defaults["backbone"]
+    defaults["budget"] = {"steps": 40}
+    matrix = {
+        "description": "A tiny matrix <script>alert(1)</script>",
+        "claim": "backbone",
+        "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]},
+        "match": {"by": "params"},
+        "defaults": defaults,
+        **changes,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(matrix))
+    return path
+
+
+def cell_folder(results: Path, name: str, matrix: str = "tiny") -> Path:
+    """Folder of a cell of the newest run of a matrix."""
+    run = read_run(results / matrix)
+    return results / matrix / next(cell["folder"] for cell in run["cells"] if cell["name"] == name)
+
+
+def record_of(results: Path, name: str) -> Record:
+    """The newest record of a cell."""
+    record = latest(cell_folder(results, name))
+    assert record is not None
+    return record
