@@ -94,7 +94,7 @@ def find_factory(name: str) -> Factory:
         raise Refusal(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
     try:
         return factory.configured(**changes)
-    except Refusal as error:
+    except ValueError as error:  # a plug-in's, by its contract
         raise Refusal(f"backbone {name!r}: {error}") from error
 
 

@@ -9,7 +9,7 @@ from bench.commands.profile import cards, fit
 from bench.commands.profile.cards import CARDS, GIB, find_card
 from bench.commands.profile.cross import crossings, grid, ratio, where_it_crosses
 from bench.commands.profile.result import CrossPoint
-from bench.shapes import check_divisible
+from bench.shapes import Refusal, check_divisible
 
 COSTS: dict[str, Callable[[int], int]] = {
     "line": lambda n: 500 + 7 * n,
@@ -61,7 +61,7 @@ def test_units_and_limits_are_those_of_the_backbones_own_check() -> None:
     def check(size: int) -> None:
         check_divisible("X", (1, size, size), (1, 4, 4))
         if size > 100:
-            raise ValueError(f"X has positions up to 100, got {size}")
+            raise Refusal(f"X has positions up to 100, got {size}")
 
     assert fit.unit(check) == 4
     assert fit.most_units(check, 4) == 25

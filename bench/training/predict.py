@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from bench.backbone import load_backbone
+from bench.backbone import check_latents, load_backbone
 from bench.meters.storage import StorageMeter
 from bench.records.record import Memory
 from bench.shapes import LatentSpec, Refusal
@@ -39,7 +39,7 @@ class Predictor:
             _make_fake(backbone, self.device)
             self._stepper = Stepper(backbone, self.device, precision, trains=True, half=_half(device_type))
         self.num_params = sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)
-        self.num_tokens, self.check = backbone.num_tokens, backbone.check
+        self.num_tokens, self.check = backbone.num_tokens, functools.partial(check_latents, backbone)
         self._update_bytes: int | None = None  # peak of clipping, optimiser and average, less the batch
         self.peak_bytes = functools.cache(self._peak_bytes)
 
