@@ -1,7 +1,6 @@
 """The contract of a source, discovery, errors, and the cache."""
 
 import errno
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -246,13 +245,6 @@ def test_frames_are_reserved_on_disk(tmp_path: Path) -> None:
     open_frames(tmp_path, {"train": 50}, (10, 24, 24))
     stat = (tmp_path / "train.npy").stat()
     assert stat.st_blocks * 512 >= 50 * 10 * 24 * 24 * 3
-
-
-def test_sources_are_torch_free() -> None:
-    for name in ("aspects", "clips", "folder", "images", "inventory", "source", "timeline", "ucf101", "video", "worlds"):
-        spec = importlib.util.find_spec(f"bench.data.{name}")
-        assert spec is not None and spec.origin is not None
-        assert "torch" not in Path(spec.origin).read_text()
 
 
 def test_a_mixed_source_writes_any_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

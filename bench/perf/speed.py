@@ -15,6 +15,7 @@ import pandas as pd
 import typer
 
 from bench.report.render.catalogue import DASH
+from bench.report.render.markdown import markdown_table
 
 TITLES = {
     "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",
@@ -104,8 +105,7 @@ def _markdown(frame: pd.DataFrame) -> list[str]:
         else:
             texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in frame[column]]
             shown[column] = [DASH if pd.isna(value) else text for value, text in zip(frame[column], texts, strict=True)]
-    header = [f"| {' | '.join(shown.columns)} |", f"|{' --- |' * len(shown.columns)}"]
-    return header + [f"| {' | '.join(row)} |" for row in shown.to_numpy()]
+    return [markdown_table(list(shown.columns), shown.to_numpy().tolist())]
 
 
 def _first(content: dict[str, Any], name: str) -> str | None:

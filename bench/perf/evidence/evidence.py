@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench.perf.evidence.replay import NUM_TRIALS, PROMISES, RULES, STEPS
 from bench.perf.gate.policy import Policy
+from bench.report.render.markdown import markdown_table
 from bench.report.render.svg import COLOURS, GRID, MARKERS, figure, to_svg
 
 PICTURE = "power.svg"
@@ -28,7 +29,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         "",
         "## An unchanged tree: checks of the whole suite that call anything slower",
         "",
-        *_table(
+        markdown_table(
             ("machine", "gate", *(f"`{rule}`" for rule in RULES), "gate inconclusive", "pairs taken", "promise"),
             [
                 (row["machine"], _share(row["gate"]), *(_share(row[rule]) for rule in RULES), _share(row["inconclusive"]),
@@ -39,7 +40,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         "",
         "## A planted slow-down: checks that call the step slower",
         "",
-        *_table(
+        markdown_table(
             ("machine", "benchmark", "planted", "gate", *(f"`{rule}`" for rule in RULES), "pairs taken", "promise"),
             [
                 (row["machine"], f"`{row['benchmark']}`", _share(row["planted"], 0), _share(row["gate"]),
@@ -57,7 +58,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         "",
         "## How far an unchanged tree differs from itself",
         "",
-        *_table(
+        markdown_table(
             ("machine", "benchmark", "step", "rounds", "spread of pairs", "largest pair", "processes over 5 % apart"),
             [
                 (row["machine"], f"`{row['benchmark']}`", f"{row['step_ms']:.1f} ms", str(row["rounds"]), _share(row["pair_spread"], 2),
@@ -71,7 +72,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         lines += [
             "## Live checks of real commits",
             "",
-            *_table(
+            markdown_table(
                 ("machine", "planted", "called slower, or holding more", "inconclusive", "pairs", "minutes", "right"),
                 [
                     (row["machine"], row["planted"], "<br>".join(f"`{name}`: {why}" for name, why in row["regressed"].items()) or "nothing",
@@ -124,8 +125,3 @@ def _kept(kept: bool) -> str:
 
 def _share(value: float, decimals: int = 1) -> str:
     return f"{100 * value:.{decimals}f} %"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown, a line a row."""
-    return [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)]

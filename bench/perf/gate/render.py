@@ -10,8 +10,10 @@ from typing import Any
 from bench.data.files import write_text
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
+from bench.report.render.markdown import markdown_table
 
 SIGNS = {"regressed": "❌", "unchanged": "✅", "improved": "🚀", "inconclusive": "❔", "not comparable": "⚠️"}
+HEADER = ("", "benchmark", "step, base", "step, head", "head / base", "pairs", "why")
 METHOD = (
     "Two workers, one for each revision, alternate single steps on one thread of one processor; a pair of fresh workers is one sample, a "
     "benchmark is done when its verdict is clear."
@@ -47,14 +49,12 @@ def to_markdown(result: CheckResult) -> str:
         "",
         f"`{result.head.name}` ({result.head.commit[:9]}) against `{result.base.name}` ({result.base.commit[:9]}).",
         "",
-        "| | benchmark | step, base | step, head | head / base | pairs | why |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-        *(_row(verdict) for verdict in result.verdicts),
+        markdown_table(HEADER, map(_row, result.verdicts), figures=range(2, 6)),
         "",
     ]
     for verdict in result.verdicts:
         if verdict.outcome == "regressed" and verdict.parts:
-            lines += [f"Where `{verdict.name}` spends its step, in milliseconds:", "", *_parts(verdict), ""]
+            lines += [f"Where `{verdict.name}` spends its step, in milliseconds:", "", _parts(verdict), ""]
     detects = sorted({verdict.detect for verdict in result.verdicts if verdict.detect is not None})
     caught = " or ".join(f"{detect:.0%}" for detect in detects)
     lines += [
@@ -146,21 +146,13 @@ def _benchmark_file(result: CheckResult, side: Compared, role: str) -> dict[str,
     }
 
 
-def _row(verdict: BenchmarkVerdict) -> str:
+def _row(verdict: BenchmarkVerdict) -> list[str]:
     ratio = "" if verdict.ratio is None else f"{verdict.ratio:.3f} [{verdict.low:.3f}, {verdict.high:.3f}]"
     base, head = ("" if seconds is None else f"{1000 * seconds:.2f} ms" for seconds in (verdict.base_s, verdict.head_s))
     sign = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
-    reason = verdict.reason.replace("|", "\\|").replace("<", "&lt;")
-    return f"| {sign} | {verdict.name} | {base} | {head} | {ratio} | {verdict.num_pairs or ''} | {reason} |"
+    return [sign, verdict.name, base, head, ratio, str(verdict.num_pairs or ""), verdict.reason.replace("<", "&lt;")]
 
 
-def _parts(verdict: BenchmarkVerdict) -> list[str]:
-    names = list(verdict.parts)
-    return [
-        f"| | {' | '.join(names)} |",
-        f"| --- |{' ---: |' * len(names)}",
-        *(
-            f"| {role} | {' | '.join(f'{1000 * verdict.parts[name][side]:.2f}' for name in names)} |"
-            for side, role in enumerate(("base", "head"))
-        ),
-    ]
+def _parts(verdict: BenchmarkVerdict) -> str:
+    rows = [[role, *(f"{1000 * parts[side]:.2f}" for parts in verdict.parts.values())] for side, role in enumerate(("base", "head"))]
+    return markdown_table(["", *verdict.parts], rows, figures=range(1, 1 + len(verdict.parts)))

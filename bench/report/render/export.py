@@ -3,13 +3,12 @@
 Markdown and LaTeX show what the page shows; the CSV holds the same rows unrounded, in SI units and bytes.
 """
 
-import html
-import re
 from typing import Any
 
 import pandas as pd
 
 from bench.report.render import catalogue as metrics
+from bench.report.render.markdown import markdown, markdown_table
 from bench.report.render.table import Table
 
 
@@ -24,14 +23,7 @@ def to_markdown(table: Table) -> str:
     for row, column in table.bold:
         value, _, rest = lines[row][column].partition(" ")
         lines[row][column] = f"**{value}** {rest}".rstrip()
-    head = "| " + " | ".join(map(markdown, table.header)) + " |"
-    rule = "|" + "---|" * len(table.header)
-    return "\n".join([f"{markdown(table.caption)}.", "", head, rule, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
-
-
-def markdown(text: str) -> str:
-    """Text from a record as one line of Markdown, without any markup of its own."""
-    return re.sub(r"([\\|*_`\[\]~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return f"{markdown(table.caption)}.\n\n{markdown_table([markdown(text) for text in table.header], lines)}\n"
 
 
 _LATEX = {
