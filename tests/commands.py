@@ -12,6 +12,7 @@ from unittest import mock
 
 import yaml
 
+import bench.meters.peak
 import bench.run.job
 from bench.cli import main
 from bench.records.record import Record
@@ -38,6 +39,7 @@ def here(*arguments: object, **environment: str) -> Done:
         mock.patch.dict(os.environ, {"COLUMNS": "200", **environment}),
         mock.patch.object(sys, "argv", words),
         mock.patch.object(bench.run.job, "status_of", _status_here),
+        mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -13,7 +13,7 @@ from bench.run.match.resolve import resolve
 from bench.run.match.search import Search
 from bench.study.cell import Cell
 from bench.study.matrix import Match, MatrixError, load_study
-from tests.commands import command, write_matrix
+from tests.commands import here, write_matrix
 from tests.tiny import SPEC, cell_fields
 
 DIT, UNET = "dit:DiT-XS/2", "baselines:UNet-XS"
@@ -121,7 +121,7 @@ def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None
     """End to end: the search in its process, the cache, the names of the cells."""
     backbones = {"backbone": [f"{UNET}{{num_res_blocks: 2}}", DIT]}
     path = write_matrix(tmp_path, axes=backbones, match={"by": "params", "to": "DiT-XS/2", "tolerance": 0.1})
-    done = command("validate", path, "--results", tmp_path / "results")
+    done = here("validate", path, "--results", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "looking for the size that matches dit:DiT-XS/2 in params" in done.stdout
     (proof,) = (tmp_path / "results" / "cache" / "match").glob("*.json")

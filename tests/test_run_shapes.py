@@ -8,7 +8,7 @@ import pytest
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, load_frames
 from bench.records.record import Record
-from tests.commands import cell_folder, command, record_of, write_matrix
+from tests.commands import cell_folder, here, record_of, write_matrix
 from tests.tiny import cell_fields
 
 SHAPES = [[4, 16, 16], [4, 16, 32], [1, 32, 16], [2, 16, 16]]
@@ -29,7 +29,7 @@ def matrix(folder: Path, **batching: object) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shapes")
-    done = command("run", matrix(folder), "--results", folder / "results")
+    done = here("run", matrix(folder), "--results", folder / "results")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "results"
 
@@ -101,17 +101,17 @@ def test_samples_have_the_shapes_of_the_test_clips(finished: Path) -> None:
 def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:
     folder = cell_folder(finished, "DiT-XS_2-policy=pack-seed0")
     out = tmp_path / "wide.npz"
-    done = command("sample", folder, "-n", 2, "--shape", "3x8x40", "--out", out, "--results", finished)
+    done = here("sample", folder, "-n", 2, "--shape", "3x8x40", "--out", out, "--results", finished)
     assert done.returncode == 0, done.stderr
     assert load_frames(out).shape == (2, 3, 8, 40, 3) and out.with_suffix(".webp").is_file()  # type: ignore[union-attr]
-    own = command("sample", folder, "-n", 2, "--out", out, "--results", finished)
+    own = here("sample", folder, "-n", 2, "--out", out, "--results", finished)
     assert own.returncode == 0, own.stderr
     for shape, message in (
         ("3x8", "is not TxHxW"),
         ("3x12x40", "height divisible by 2, got 3 (latents (3, 3, 10)); the nearest that this cell can make is 3x8x40"),
         ("3x10x41", "height 10 is not a multiple of the autoencoder's stride 4; the nearest that this cell can make is 3x8x40"),
     ):
-        bad = command("sample", folder, "-n", 2, "--shape", shape, "--out", out, "--results", finished)
+        bad = here("sample", folder, "-n", 2, "--shape", shape, "--out", out, "--results", finished)
         assert bad.returncode == 2 and message in bad.stderr, bad.stderr
 
 
@@ -129,7 +129,7 @@ def test_what_a_policy_cannot_do_is_said_before_training(tmp_path: Path, overrid
     data = (
         "data={source: worlds, num_frames: 4, height: 16, width: 16, num_train: 8, num_val: 4, num_test: 4, shapes: [[4,16,16],[4,16,32]]}"
     )
-    done = command("run", path, data, "batching={voxel_budget: 96}", *overrides, "--results", tmp_path / "results")
+    done = here("run", path, data, "batching={voxel_budget: 96}", *overrides, "--results", tmp_path / "results")
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()[-1]) < 400
