@@ -8,22 +8,22 @@ A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib
 import importlib.metadata
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.shapes import LatentSpec, Refusal, Shape
+from bench.shapes import LatentSpec, Refusal, Shape, check_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,67 @@ class Factory(Protocol):
     def __call__(self, spec: LatentSpec) -> Backbone: ...
 
 
+def check_inputs(
+    name: str, backbone: Backbone, spec: LatentSpec, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None
+) -> list[Shape]:
+    """The boundary of a backbone: Refusal for what a caller can get wrong, else the latents' shapes (T, H, W)."""
+    if not latents:
+        raise Refusal(f"{name} got an empty list of latents; pass at least one clip")
+    for index, clip in enumerate(latents):
+        check_shape(f"latents[{index}]", clip, (spec.latent_channels, None, None, None))
+    shapes = [(frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)]
+    different = list(dict.fromkeys(shapes))
+    if len(different) > 1 and not backbone.ragged:
+        raise Refusal(f"{name} needs one shape per batch, got {different}; use batching='bucket'")
+    for shape in different:
+        backbone.check(shape)
+    check_shape("timesteps", timesteps, (len(latents),))
+    if (labels is None) != (spec.num_labels == 0):
+        remedy = f"pass labels (B,), {spec.num_labels} for none" if labels is None else "pass labels=None"
+        raise Refusal(f"this {name} was built with num_labels={spec.num_labels}, got labels={labels}; {remedy}")
+    if labels is not None:
+        check_shape("labels", labels, (len(latents),))
+    return shapes
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Operation(Generic[Arguments, Result]):
+    """One operation of a backbone: its plain formula and a fast way to the same numbers, which a call takes unless told otherwise."""
+
+    def __init__(self, plain: Callable[Arguments, Result], fast: Callable[Arguments, Result]) -> None:
+        self.plain, self.fast, self.chosen = plain, fast, fast
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return self.chosen(*args, **kwargs)
+
+    @contextmanager
+    def by(self, way: Callable[Arguments, Result]) -> Iterator[None]:
+        """Inside, calls go this way: `plain`, or one that it is to be compared with."""
+        before, self.chosen = self.chosen, way
+        try:
+            yield
+        finally:
+            self.chosen = before
+
+
+class Operations(dict[str, Operation[..., Any]]):
+    """The table of a backbone's operations that have a fast way, by name."""
+
+    @contextmanager
+    def plain(self, *names: str) -> Iterator[None]:
+        """Inside, these operations are their plain formulas. Refusal for a name that the table lacks."""
+        for name in names:
+            if name not in self:
+                raise Refusal(f"unknown operation {name!r}{did_you_mean(name, list(self))}; there are {', '.join(self)}")
+        with ExitStack() as stack:
+            for name in names:
+                stack.enter_context(self[name].by(self[name].plain))
+            yield
+
+
 def find_factory(name: str) -> Factory:
     """Factory of "module:config{changes}". Refusal naming what is unknown and the nearest known name."""
     plain, changes = split_name(name)
@@ -98,7 +159,7 @@ def find_factory(name: str) -> Factory:
         raise Refusal(f"backbone {name!r}: {error}") from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def refusing() -> Iterator[None]:
     """What a plug-in refuses inside, by any ValueError as its contract has it, is a Refusal."""
     try:

@@ -1,7 +1,7 @@
 """The video backbones of diffusers, by class name: "diffusers:LatteTransformer3DModel". Knows no torch and imports no diffusers.
 
 Each is the class as it is shipped, at a small configuration, with labels in the place of text. Any field of its configuration may
-be changed in the name: "diffusers:WanTransformer3DModel{num_layers: 6, num_attention_heads: 8}". `zoo_model.py` builds them.
+be changed in the name: "diffusers:WanTransformer3DModel{num_layers: 6, num_attention_heads: 8}". `model.py` builds them.
 
 Left out are classes whose forward wants more than noise, time and text, or that would leave the weights for it idle: an image (I2VGen-XL,
 Framepack), a pose or a face (WanAnimate), a control signal (WanVACE), a camera (SanaWM), sound (LTX-2, MiniMax H3), an earlier clip
@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.backbone import check_field, tuples
 from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from baselines.diffusers_zoo.model import DiffusersBackbone
 
 Fields = dict[str, Any]
-
-CHANNELS = ("in_channels", "out_channels")
 
 TRANSFORMER = {"num_attention_heads": 4, "attention_head_dim": 32, "num_layers": 3}  # D = 128
 UNET = {"block_out_channels": (64, 128), "layers_per_block": 1, "cross_attention_dim": 128}
@@ -73,7 +71,7 @@ def patch(fields: Fields) -> Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusersClass:
-    """How one class of diffusers is built; how it is called is in `zoo_calls.py`."""
+    """How one class of diffusers is built; how it is called is in `calls.py`."""
 
     module: str  # where it is defined, under diffusers.models
     small: Fields  # the configuration that its name alone stands for
@@ -244,6 +242,7 @@ def class_fields(name: str) -> tuple[str, ...]:
 class ZooConfig:
     """One class of diffusers at one configuration. Calling it with a `LatentSpec` builds the model."""
 
+    channels: ClassVar = ("in_channels", "out_channels")  # fields that follow from the latent space
     name: str  # a key of CLASSES
     changes: Fields = field(default_factory=dict)  # fields other than in the small configuration
 
@@ -264,7 +263,7 @@ class ZooConfig:
         row = self.described
         for key in changes:
             check_field(key, list(class_fields(self.name)))
-            if key in CHANNELS:
+            if key in self.channels:
                 raise ValueError(f"field {key!r} of {self.name} follows from the latent space; leave it out")
             if key in row.fixed:
                 raise ValueError(f"field {key!r} of {self.name} must be {row.fixed[key]!r} here; leave it out")

@@ -1,4 +1,4 @@
-"""One adapter for every class of `zoo.py`: the class as diffusers ships it, with labels in the place of text."""
+"""One adapter for every class of the table: the class as diffusers ships it, with labels in the place of text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from baselines.diffusers_zoo import CHANNELS
 from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs
-from bench.shapes import LatentSpec, Shape, check_shape
+from bench.backbone import check_inputs
+from bench.shapes import LatentSpec, Shape
 
 if TYPE_CHECKING:
     from baselines.diffusers_zoo import ZooConfig
@@ -49,7 +49,7 @@ class DiffusersBackbone(nn.Module):
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
         """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
-        self._check(latents, timesteps, labels)
+        check_inputs(self.config.name, self, self.spec, latents, timesteps, labels)
         clips = torch.stack(latents)  # (B, C, T, H, W)
         context, pooled = self.conditioning(len(latents), labels)
         try:
@@ -104,30 +104,12 @@ class DiffusersBackbone(nn.Module):
             return [module for module in self.model.modules() if type(module).__name__ in names]
         return [block for blocks in self.model.children() if isinstance(blocks, nn.ModuleList) for block in blocks]
 
-    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
-        """The boundary: ValueError for what a caller can get wrong."""
-        name = self.config.name
-        if not latents:
-            raise ValueError(f"{name} got an empty list of latents; pass at least one clip")
-        for index, clip in enumerate(latents):
-            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
-        shapes = list(dict.fromkeys((frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)))
-        if len(shapes) > 1:
-            raise ValueError(f"{name} needs one shape per batch, got {shapes}; use batching='bucket'")
-        self.check(shapes[0])
-        check_shape("timesteps", timesteps, (len(latents),))
-        if (labels is None) != (self.context_label is None):
-            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
-            raise ValueError(f"this {name} was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
-        if labels is not None:
-            check_shape("labels", labels, (len(latents),))
-
 
 def build_class(config: ZooConfig, spec: LatentSpec) -> Any:
     """diffusers' model for this latent space. ValueError where it refuses the configuration."""
     row = config.described
     values = spec.latent_channels * (math.prod(config.divisors) if row.packed else 1)
-    fields = {**config.fields, **dict.fromkeys(CHANNELS, values)}
+    fields = {**config.fields, **dict.fromkeys(config.channels, values)}
     model_class = getattr(importlib.import_module(f"diffusers.models.{row.module}"), config.name)
     try:
         model = model_class(**fields)
