@@ -1,5 +1,6 @@
-"""The parts of diffusers' video U-Net with the same parameters and the same mathematics, and a forward that costs less.
+"""The parts of diffusers' video U-Net with the same parameters and the same mathematics, each with a forward of its own.
 
+Functions of `baselines.kernels` are the formulas of `operators.py`, made faster.
 A layer sees all frames of all clips, F = B T maps; the conditioning, (B, ...), is computed once a clip and not once a frame.
 Dropout is left out: diffusers hard-codes 0.1 in the temporal convolutions, a handicap the DiT has not, and a draw from global randomness.
 """
@@ -14,10 +15,22 @@ from diffusers.models.embeddings import Timesteps
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_3d_blocks import CrossAttnDownBlock3D, CrossAttnUpBlock3D, DownBlock3D, UNetMidBlock3DCrossAttn, UpBlock3D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from baselines.operators import add, attention_over_time, from_clips, gated_gelu, linear, norm_silu, to_clips, to_map, to_tokens
+from baselines.kernels import (
+    add,
+    attend_context,
+    attention_over_time,
+    convolution_over_time,
+    gated_gelu,
+    linear,
+    linear_to_map,
+    norm_silu,
+    shifted_convolution,
+)
+from baselines.operators import from_clips, to_clips, to_tokens
 
 
 class ResidualBlock(ResnetBlock2D):
@@ -26,9 +39,8 @@ class ResidualBlock(ResnetBlock2D):
     def forward(self, maps: Tensor, cond: Tensor) -> Tensor:
         """(F, C, H, W), cond (B, D) -> (F, C', H, W)."""
         shift = F.linear(F.silu(cond), self.time_emb_proj.weight, self.time_emb_proj.bias)  # (B, C')
-        shift = (shift + self.conv1.bias).repeat_interleave(len(maps) // len(cond), dim=0)  # (F, C')
-        hidden = F.conv2d(norm_silu(self.norm1, maps), self.conv1.weight, padding=1).add_(shift[:, :, None, None])
-        hidden = self.conv2(norm_silu(self.norm2, hidden))
+        hidden = shifted_convolution(self.conv1, norm_silu(self.norm1, maps), shift)  # (F, C', H, W)
+        hidden = self.conv2(norm_silu(self.norm2, hidden))  # (F, C', H, W)
         return add(hidden, maps if self.conv_shortcut is None else self.conv_shortcut(maps))
 
 
@@ -39,30 +51,28 @@ class TemporalConvolution(TemporalConvLayer):
         """(F, C, H, W) -> same."""
         clips = to_clips(maps, len(maps) // num_frames)  # (B, C, T, S)
         hidden = clips
-        for norm, *_, conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            # In two dimensions, time and space: a CPU takes three to six times as long over three. The bias apart: oneDNN's gradient
-            # of it takes longer than a sum, and on several threads waits once more.
-            hidden = F.conv2d(norm_silu(norm, hidden), conv.weight[..., 0], padding=(1, 0)).add_(conv.bias[:, None, None])
+        for norm, *_, convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
+            hidden = convolution_over_time(convolution, norm_silu(norm, hidden), maps.shape[2])  # (B, C, T, S)
         return from_clips(add(hidden, clips), maps.shape[2])
 
 
 class SpatialTransformer(Transformer2DModel):
     """Attention within each frame, then to the context."""
 
-    def forward(self, maps: Tensor, encoder_hidden_states: Tensor, **_: object) -> tuple[Tensor]:
-        """(F, C, H, W), context (B, 2, context_width) -> (F, C, H, W). The blocks that hold this pass options it has no use for."""
+    def forward(self, maps: Tensor, context: Tensor) -> Tensor:
+        """(F, C, H, W), context (B, 2, context_width) -> (F, C, H, W)."""
         tokens = linear(self.proj_in, to_tokens(self.norm(maps)))  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_space(block.attn1, block.norm1(tokens), residual=tokens)
-        tokens = attend_context(block.attn2, block.norm2(tokens), encoder_hidden_states, residual=tokens)
-        return (project_out(self.proj_out, feed_forward(block, tokens), maps),)
+        tokens = attend_context(block.attn2, block.norm2(tokens), context, residual=tokens)
+        return linear_to_map(self.proj_out, feed_forward(block, tokens), maps)
 
 
 class TemporalTransformer(TransformerTemporalModel):
     """Attention along time at each voxel, twice."""
 
-    def forward(self, maps: Tensor, num_frames: int, **_: object) -> tuple[Tensor]:
-        """(F, C, H, W) -> same. The blocks that hold this pass options it has no use for."""
+    def forward(self, maps: Tensor, num_frames: int) -> Tensor:
+        """(F, C, H, W) -> same."""
         num_clips = len(maps) // num_frames
         normed = from_clips(self.norm(to_clips(maps, num_clips)), maps.shape[2])
         project, positions = self.proj_in
@@ -70,15 +80,79 @@ class TemporalTransformer(TransformerTemporalModel):
         (block,) = self.transformer_blocks
         tokens = attend_time(block.attn1, block.norm1(tokens), num_clips, residual=tokens)
         tokens = attend_time(block.attn2, block.norm2(tokens), num_clips, residual=tokens)
-        return (project_out(self.proj_out, feed_forward(block, tokens), maps),)
+        return linear_to_map(self.proj_out, feed_forward(block, tokens), maps)
 
 
 class Upsample(Upsample2D):
     """Twice the height and width, then a 3x3 convolution."""
 
-    def forward(self, maps: Tensor, *_: object) -> Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """(F, C, H, W) -> (F, C, 2 H, 2 W)."""
         return self.conv(F.interpolate(maps, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """What the levels share: layers in space, each followed by one in time (Gen-1, section 3.1), attention where the level has it."""
+
+    resnets: nn.ModuleList
+    temp_convs: nn.ModuleList
+    attentions: nn.ModuleList
+    temp_attentions: nn.ModuleList
+
+    def convolve(self, index: int, maps: Tensor, cond: Tensor, num_frames: int) -> Tensor:
+        """(F, C, H, W), cond (B, D) -> (F, C', H, W)."""
+        return self.temp_convs[index](self.resnets[index](maps, cond), num_frames)
+
+    def attend(self, index: int, maps: Tensor, context: Tensor, num_frames: int) -> Tensor:
+        """(F, C, H, W), context (B, 2, context_width) -> (F, C, H, W)."""
+        return self.temp_attentions[index](self.attentions[index](maps, context), num_frames)
+
+
+class DownLevel(Level):
+    """A level on the way down. All but the innermost attend, and halve height and width at the end."""
+
+    downsamplers: nn.ModuleList | None
+
+    def forward(self, maps: Tensor, cond: Tensor, context: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+        """(F, C, H, W) -> (F, C', H/2, W/2), and the maps after each layer, to be skipped to on the way up."""
+        skips = []
+        for index in range(len(self.resnets)):
+            maps = self.convolve(index, maps, cond, num_frames)  # (F, C', H, W)
+            if hasattr(self, "attentions"):
+                maps = self.attend(index, maps, context, num_frames)  # (F, C', H, W)
+            skips.append(maps)
+        for downsampler in self.downsamplers or ():
+            maps = downsampler(maps)  # (F, C', H/2, W/2)
+            skips.append(maps)
+        return maps, skips
+
+
+class MiddleLevel(Level):
+    """The innermost layers: attention between two convolutions."""
+
+    def forward(self, maps: Tensor, cond: Tensor, context: Tensor, num_frames: int) -> Tensor:
+        """(F, C, H, W) -> same."""
+        maps = self.convolve(0, maps, cond, num_frames)
+        for index in range(len(self.attentions)):
+            maps = self.convolve(index + 1, self.attend(index, maps, context, num_frames), cond, num_frames)
+        return maps
+
+
+class UpLevel(Level):
+    """A level on the way up. All but the innermost attend, all but the outermost double height and width at the end."""
+
+    upsamplers: nn.ModuleList | None
+
+    def forward(self, maps: Tensor, skips: list[Tensor], cond: Tensor, context: Tensor, num_frames: int) -> Tensor:
+        """(F, C, H, W) -> (F, C', 2 H, 2 W); the last of `skips` are used up, one a layer."""
+        for index in range(len(self.resnets)):
+            maps = torch.cat([maps, skips.pop()], dim=1)  # (F, C + C of the skip, H, W)
+            maps = self.convolve(index, maps, cond, num_frames)  # (F, C', H, W)
+            if hasattr(self, "attentions"):
+                maps = self.attend(index, maps, context, num_frames)  # (F, C', H, W)
+        for upsampler in self.upsamplers or ():
+            maps = upsampler(maps)  # (F, C', 2 H, 2 W)
+        return maps
 
 
 class FramePositions(nn.Module):
@@ -114,37 +188,10 @@ def attend_time(attention: Attention, tokens: Tensor, num_clips: int, *, residua
     return linear(attention.to_out[0], mixed.reshape(tokens.shape), residual)
 
 
-def attend_context(attention: Attention, tokens: Tensor, context: Tensor, *, residual: Tensor) -> Tensor:
-    """Attention to n tokens of context, tokens (F, S, C), context (B, n, context_width) -> (F, S, C).
-
-    A query meets only n keys, so query and output weights are multiplied into keys and values first, once a clip.
-    """
-    num_clips, num_tokens, _ = context.shape
-    heads = (attention.heads, -1)
-    keys = attention.to_k(context).unflatten(2, heads)  # (B, n, K, E)
-    values = attention.to_v(context).unflatten(2, heads)  # (B, n, K, E)
-    query_weight = attention.to_q.weight.unflatten(0, heads) * attention.scale  # (K, E, C)
-    output_weight = attention.to_out[0].weight.unflatten(1, heads)  # (C, K, E)
-    to_scores = torch.einsum("bnke,kec->bcnk", keys, query_weight).flatten(2)  # (B, C, n K)
-    to_output = torch.einsum("bnke,cke->bnkc", values, output_weight).flatten(1, 2)  # (B, n K, C)
-    by_clip = (num_clips, -1, tokens.shape[2])
-    scores = tokens.reshape(by_clip) @ to_scores  # (B, T S, n K)
-    weights = scores.unflatten(2, (num_tokens, -1)).softmax(dim=2).flatten(2)
-    output = (weights @ to_output).add_(attention.to_out[0].bias)
-    return add(output, residual.reshape(by_clip)).view(tokens.shape)
-
-
 def feed_forward(block: BasicTransformerBlock, tokens: Tensor) -> Tensor:
     """(F, S, C) -> same, residual included."""
     gate, _, project = block.ff.net
     return linear(project, gated_gelu(linear(gate.proj, block.norm3(tokens))), residual=tokens)
-
-
-def project_out(layer: nn.Linear, tokens: Tensor, maps: Tensor) -> Tensor:
-    """Back to (F, C, H, W), in the layout of `maps`, the residual."""
-    if maps.is_contiguous(memory_format=torch.channels_last):
-        return to_map(linear(layer, tokens, residual=to_tokens(maps)), maps.shape[2])
-    return maps + to_map(linear(layer, tokens), maps.shape[2])
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
@@ -155,8 +202,18 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+LEVELS: dict[type[nn.Module], type[nn.Module]] = {
+    CrossAttnDownBlock3D: DownLevel,
+    DownBlock3D: DownLevel,
+    UNetMidBlock3DCrossAttn: MiddleLevel,
+    CrossAttnUpBlock3D: UpLevel,
+    UpBlock3D: UpLevel,
+    Upsample2D: Upsample,
+}
+
+
 def replace_layers(unet: nn.Module) -> None:
     """Give each part of diffusers' model its forward from here. Parameters, their names and their values stay."""
-    replacements = LAYERS | {Upsample2D: Upsample}
+    replacements = LAYERS | LEVELS
     for module in unet.modules():
         module.__class__ = replacements.get(type(module), type(module))

@@ -14,8 +14,9 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
 from baselines.blocks import LAYERS, FramePositions, replace_layers
-from baselines.operators import laid_out, norm_silu
-from bench.shapes import LatentSpec, Shape, check_shape
+from baselines.kernels import laid_out, norm_silu
+from bench.backbone import check_inputs
+from bench.shapes import LatentSpec, Shape
 
 if TYPE_CHECKING:
     from baselines import UNetConfig
@@ -39,7 +40,7 @@ class VideoUNet(nn.Module):
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
         """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
-        self._check(latents, timesteps, labels)
+        check_inputs("UNet", self, self.spec, latents, timesteps, labels)
         context, label = self.conditioning(len(latents), labels)
         prediction = self.unet(
             torch.stack(latents),  # (B, C, T, H, W)
@@ -72,23 +73,6 @@ class VideoUNet(nn.Module):
         """
         return [module for module in self.unet.modules() if type(module) in LAYERS.values()]
 
-    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> None:
-        """The boundary: ValueError for what a caller can get wrong."""
-        if not latents:
-            raise ValueError("UNet got an empty list of latents; pass at least one clip")
-        for index, clip in enumerate(latents):
-            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
-        shapes = list(dict.fromkeys((frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)))
-        if len(shapes) > 1:
-            raise ValueError(f"UNet needs one shape per batch, got {shapes}; use batching='bucket'")
-        self.check(shapes[0])
-        check_shape("timesteps", timesteps, (len(latents),))
-        if (labels is None) != (self.label_embed is None):
-            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
-            raise ValueError(f"this UNet was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
-        if labels is not None:
-            check_shape("labels", labels, (len(latents),))
-
     def _initialise(self) -> None:
         """What differs from diffusers' own initialisation, which stands for everything spatial."""
         # Temporal attention starts as the identity. Temporal convolutions already do: diffusers zeroes the last of each.
@@ -110,22 +94,18 @@ class LatentUNet(UNet3DConditionModel):
         """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
         num_frames = latents.shape[2]
         cond = self.time_embedding(self.time_proj(timesteps).to(self.dtype), label)  # (B, 4 C)
-        maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C, H, W)
-        maps = self.conv_in(laid_out(maps))
-        (maps,) = self.transformer_in(maps, num_frames=num_frames)
+        maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C of the latents, H, W)
+        maps = self.conv_in(laid_out(maps))  # (F, C, H, W)
+        maps = self.transformer_in(maps, num_frames)  # (F, C, H, W)
         skips = [maps]
-        for block in self.down_blocks:
-            inputs = {"encoder_hidden_states": context} if hasattr(block, "attentions") else {}
-            maps, new_skips = block(maps, cond, num_frames=num_frames, **inputs)
+        for level in self.down_blocks:
+            maps, new_skips = level(maps, cond, context, num_frames)  # (F, C', H/2, W/2)
             skips += new_skips
-        maps = self.mid_block(maps, cond, encoder_hidden_states=context, num_frames=num_frames)
-        for block in self.up_blocks:
-            inputs = {"encoder_hidden_states": context} if hasattr(block, "attentions") else {}
-            num_skips = len(block.resnets)
-            maps = block(maps, tuple(skips[-num_skips:]), cond, num_frames=num_frames, **inputs)
-            del skips[-num_skips:]
-        maps = self.conv_out(norm_silu(self.conv_norm_out, maps))
-        return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)
+        maps = self.mid_block(maps, cond, context, num_frames)  # (F, C', H', W')
+        for level in self.up_blocks:
+            maps = level(maps, skips, cond, context, num_frames)  # (F, C', 2 H', 2 W')
+        maps = self.conv_out(norm_silu(self.conv_norm_out, maps))  # (F, C of the latents, H, W)
+        return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)  # (B, C of the latents, T, H, W)
 
 
 def build_unet(config: UNetConfig, spec: LatentSpec) -> LatentUNet:

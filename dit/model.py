@@ -2,6 +2,9 @@
 
 Conditioning is adaLN-Zero: time and label make one vector a clip, which shifts, scales and gates every branch.
 Attention is joint over (T H W). With one frame and sine-cosine positions this is DiT as published.
+
+Functions of `dit.kernels` are the formulas of `attention.py`, `modulation.py` and `positions.py`, `F.linear` and `F.gelu`, made faster.
+Shapes on the right: G = B clips of one length with N/B tokens each, else G = 1 row with the N tokens of all.
 """
 
 from __future__ import annotations
@@ -13,13 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.shapes import LatentSpec, Shape, check_shape
-from dit.attention import Attention
-from dit.gelu import GELU
-from dit.linear import Linear
-from dit.modulation import Clips, Modulation, Spread, gated_sum, modulated_norm, no_autocast
-from dit.packing import equal_runs, kept_voxels, pack, segment_ids, unpack
-from dit.positions import position_tables
+from bench.backbone import check_inputs
+from bench.shapes import LatentSpec, Shape
+from dit.kernels import attend, clip_order, conditioning_linear, gated_sum, gelu, linear, modulated_norm, position_tables, rotate_query_key
+from dit.modulation import no_autocast
+from dit.packing import Clips, check_kept, clips_of, kept_voxels, pack, unpack
 
 if TYPE_CHECKING:
     from dit import DiTConfig
@@ -53,51 +54,50 @@ class DiT(nn.Module):
         `kept` drops tokens (NaViT, 2307.06304, section 2.2): of each clip, the indices (n_i,) int64 of those that stay, on the host,
         increasing, counted over w fastest, then h, then t. The others cost nothing, and the prediction is zero there: see `kept_voxels`.
         """
-        shapes = self._check(latents, timesteps, labels, kept)
-        packed = pack(latents, self.config.patch_size, kept)
+        shapes = check_inputs("DiT", self, self.spec, latents, timesteps, labels)
+        if kept is not None:
+            if len(kept) != len(latents):
+                raise ValueError(f"kept has tokens of {len(kept)} clips, got {len(latents)} latents; pass one tensor of indices for each")
+            for index, (shape, rows) in enumerate(zip(shapes, kept, strict=True)):
+                check_kept(f"kept[{index}]", rows, self.num_tokens(shape), shape)
+        packed = pack(latents, self.config.patch_size, kept, clip_order)
         device = packed.values.device
         tokens = self.embed(packed.values)  # (N, D)
         with no_autocast(device):  # a few rows, as in `Modulation`
             cond = self.time_embed(timesteps)  # (B, D)
             if self.label_embed is not None:
-                cond = cond + self.label_embed(labels)
+                cond = cond + self.label_embed(labels)  # (B, D)
         if packed.order != tuple(range(len(shapes))):
             cond = cond.index_select(0, torch.tensor(packed.order).to(device, non_blocking=True))
         width = self.config.head_dim if self.config.positions == "rotary" else self.config.hidden_size
-        positions = position_tables(self.config.positions, packed.grids, width, device, packed.kept)
-        values = self.forward_packed(tokens, positions, packed.cu_seqlens, packed.seqlens, cond)  # (N, P)
+        tables = position_tables(self.config.positions, packed.grids, width, device, packed.kept)
+        values = self.forward_packed(tokens, tables, packed.cu_seqlens, packed.seqlens, cond)  # (N, P)
         return unpack(values, packed, self.config.patch_size, shapes)
 
     def forward_packed(
-        self, tokens: Tensor, positions: tuple[Tensor, ...], cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor
+        self, tokens: Tensor, tables: tuple[Tensor, ...], cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor
     ) -> Tensor:
         """The network on tensors: tokens (N, D), `position_tables`, cu_seqlens (B + 1,) int32, cond (B, D) -> patches (N, P).
 
-        Equally long clips are a batch (B, N/B, D), and what a clip shares, such as modulation, broadcasts over its tokens.
-        Any others are one row (1, N, D), and it is copied to each token. `seqlens` are integers of the host.
+        Equally long clips are a batch, and what a clip shares, such as modulation, broadcasts over its tokens. Any others are one row,
+        and it is copied to each token. `seqlens` are integers of the host.
         """
-        num_tokens = len(tokens)
-        assert sum(seqlens) == num_tokens and len(cond) == len(seqlens)
-        uniform = len(set(seqlens)) == 1
-        tokens = tokens.view(len(seqlens) if uniform else 1, -1, self.config.hidden_size)  # (G, N/G, D)
-        spread = None
-        if not uniform:
-            segments = segment_ids(cu_seqlens, num_tokens)  # (N,)
-            numbers = torch.arange(len(seqlens), device=segments.device)
-            spread = Spread(segments, (numbers[:, None] == segments).to(tokens.dtype))
-        tables = None
+        assert sum(seqlens) == len(tokens) and len(cond) == len(seqlens)
+        clips = clips_of(seqlens, cu_seqlens, tokens.dtype)
+        tokens = tokens.view(len(seqlens) if clips.segments is None else 1, -1, self.config.hidden_size)  # (G, N/G, D)
         # One table for all clips, or a row for each token. Angles are float32, their sines as precise as what they multiply.
-        places = [table.to(tokens.dtype).unflatten(1, (-1, tokens.shape[1])).squeeze(0) for table in positions]  # (1 or G, N/G, ...)
+        tables = tuple(table.to(tokens.dtype).unflatten(1, (-1, tokens.shape[1])).squeeze(0) for table in tables)  # (1 or G, N/G, ...)
+        rotary = None
         if self.config.positions == "rotary":
-            cos, sin = (place.unsqueeze(2) for place in places)  # (1 or G, N/G, 1, 1, E/2) each
-            tables = cos, sin
+            cos, sin = (table.unsqueeze(2) for table in tables)  # (1 or G, N/G, 1, 1, E/2) each
+            rotary = cos, sin
         else:
-            tokens = tokens + places[0]
-        cond, clips = F.silu(cond), Clips(equal_runs(seqlens), spread)  # cond (B, D)
+            tokens = tokens + tables[0]
+        cond = F.silu(cond)  # (B, D)
         for block in self.blocks:
-            tokens = block(tokens, cond, clips, tables, cu_seqlens)
+            tokens = block(tokens, cond, clips, rotary)  # (G, N/G, D)
         shift, scale = self.final_modulation(cond, tokens.dtype)  # (B, D) each
-        return self.final(modulated_norm(tokens, shift, scale, clips)).flatten(0, 1)
+        return self.final(modulated_norm(tokens, shift, scale, clips)).flatten(0, 1)  # (N, P)
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
@@ -114,46 +114,8 @@ class DiT(nn.Module):
     def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
         """Which latent voxels of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""
         self.check(shape)
-        self._check_kept("kept", shape, kept)
+        check_kept("kept", kept, self.num_tokens(shape), shape)
         return kept_voxels(kept, self.config.patch_size, shape)
-
-    def _check(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None) -> list[Shape]:
-        """The boundary: ValueError for what a caller can get wrong; the latents' shapes (T, H, W)."""
-        if not latents:
-            raise ValueError("DiT got an empty list of latents; pass at least one clip")
-        shapes: list[Shape] = []
-        for index, clip in enumerate(latents):
-            check_shape(f"latents[{index}]", clip, (self.spec.latent_channels, None, None, None))
-            _, frames, height, width = clip.shape
-            shapes.append((frames, height, width))
-        for shape in dict.fromkeys(shapes):
-            self.check(shape)
-        check_shape("timesteps", timesteps, (len(latents),))
-        if (labels is None) != (self.label_embed is None):
-            remedy = f"pass labels (B,), {self.spec.num_labels} for none" if labels is None else "pass labels=None"
-            raise ValueError(f"this DiT was built with num_labels={self.spec.num_labels}, got labels={labels}; {remedy}")
-        if labels is not None:
-            check_shape("labels", labels, (len(latents),))
-        if kept is not None:
-            if len(kept) != len(latents):
-                raise ValueError(f"kept has tokens of {len(kept)} clips, got {len(latents)} latents; pass one tensor of indices for each")
-            for index, (shape, rows) in enumerate(zip(shapes, kept, strict=True)):
-                self._check_kept(f"kept[{index}]", shape, rows)
-        return shapes
-
-    def _check_kept(self, name: str, shape: Shape, kept: Tensor) -> None:
-        """ValueError unless these are indices of some tokens of a clip (T, H, W)."""
-        check_shape(name, kept, (None,))
-        num_tokens = self.num_tokens(shape)
-        if kept.dtype != torch.int64 or kept.device.type != "cpu":
-            raise ValueError(f"{name} is {kept.dtype} on {kept.device}; pass indices as int64 on the CPU")
-        if not len(kept):
-            raise ValueError(f"{name} is empty; keep at least one of the {num_tokens} tokens of latents {shape}")
-        if kept[0] < 0 or kept[-1] >= num_tokens or (kept.diff() <= 0).any():
-            found = f"{len(kept)} from {kept.min()} to {kept.max()}"
-            raise ValueError(
-                f"{name} must increase within 0 ... {num_tokens - 1}, the tokens of latents {shape}, got {found}; sort, no repeats"
-            )
 
     def _initialise(self) -> None:
         """As DiT does (section 3.2): a block starts as the identity and the model predicts zero."""
@@ -190,20 +152,60 @@ class Block(nn.Module):
             Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
-    def forward(
-        self,
-        tokens: Tensor,  # (G, N/G, D)
-        cond: Tensor,  # (B, D), after SiLU
-        clips: Clips,
-        tables: tuple[Tensor, Tensor] | None,  # of `rotary_tables`
-        cu_seqlens: Tensor,
-    ) -> Tensor:
-        """Tokens -> tokens, (G, N/G, D)."""
+    def forward(self, tokens: Tensor, cond: Tensor, clips: Clips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Tokens (G, N/G, D) -> same; conditioning (B, D) after SiLU, `rotary_tables` or None."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
-        branch = self.attention(modulated_norm(tokens, shift, scale, clips), tables, cu_seqlens, clips.runs)
-        tokens = gated_sum(tokens, gate, branch, clips)
-        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, clips))
-        return gated_sum(tokens, mlp_gate, branch, clips)
+        branch = modulated_norm(tokens, shift, scale, clips)  # norm(tokens) (1 + scale) + shift: (G, N/G, D)
+        branch = self.attention(branch, clips, rotary)  # (G, N/G, D)
+        tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
+        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, clips))  # (G, N/G, D)
+        return gated_sum(tokens, mlp_gate, branch, clips)  # (G, N/G, D)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the clips of a pack; query, key and value from one matrix product."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
+        self.out = Linear(hidden_size, hidden_size)
+
+    def forward(self, tokens: Tensor, clips: Clips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Tokens (G, N/G, D) -> same; `rotary_tables` or None."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (G, N/G, 3, K, E)
+        if rotary is not None:
+            qkv = rotate_query_key(qkv, *rotary)  # (G, N/G, 3, K, E)
+        heads = attend(qkv.flatten(0, 1), clips)  # (N, K, E)
+        return self.out(heads.reshape(tokens.shape))  # (G, N/G, D)
+
+
+class Modulation(nn.Linear):
+    """Conditioning (B, D) -> `num_parts` rows (B, D) a clip, such as shift and scale, in the dtype of the tokens."""
+
+    def __init__(self, hidden_size: int, num_parts: int) -> None:
+        super().__init__(hidden_size, num_parts * hidden_size)
+        self.num_parts = num_parts
+
+    def forward(self, cond: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """(B, D) -> `num_parts` of (B, D)."""
+        return conditioning_linear(cond, self.weight, self.bias).to(dtype).chunk(self.num_parts, dim=-1)
+
+
+class Linear(nn.Linear):
+    """rows weight^T + bias, of many rows."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return linear(rows, self.weight, self.bias)
+
+
+class GELU(nn.Module):
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> same."""
+        return gelu(x)
 
 
 class TimeEmbedding(nn.Module):

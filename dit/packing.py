@@ -14,14 +14,14 @@ A clip may keep only some of its tokens (NaViT, 2307.06304, section 2.2): the ot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.shapes import Shape
+from bench.shapes import Shape, check_shape
 
 Runs = list[tuple[int, int]]  # (clips, length) of neighbours that are equally long
 
@@ -33,9 +33,18 @@ class Pack(NamedTuple):
     order: tuple[int, ...]  # indices of the clips as they are packed
     grids: tuple[Shape, ...]  # tokens of each clip, (T, H, W), before any are dropped
     kept: list[Tensor] | None  # of each clip, the indices of its tokens that stay (n,); None: all
-    places: Tensor | None  # (N, P) of `places_in_clips`; None where all clips have one grid and keep all of it
+    sources: Tensor | None  # (N, P) of `sources_in_clips`; None where all clips have one grid and keep all of it
     cu_seqlens: Tensor  # (B + 1,) int32
     seqlens: tuple[int, ...]  # tokens of each clip
+
+
+class Clips(NamedTuple):
+    """Which tokens of a pack are whose. Clips of one length are a batch (B, N/B, ...); any others are one row (1, N, ...)."""
+
+    runs: Runs
+    cu_seqlens: Tensor  # (B + 1,) int32
+    segments: Tensor | None  # (N,) int64: the clip of each token, an index that copies rows; None for clips of one length
+    members: Tensor | None  # (B, N): 1 where the token is the clip's, else 0, a matrix that sums tokens; None likewise
 
 
 def patchify(latents: Tensor, patch_size: Shape) -> Tensor:
@@ -56,36 +65,49 @@ def unpatchify(patches: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
     return grid.flatten(-2).flatten(-3, -2).flatten(-4, -3)
 
 
-def pack(latents: list[Tensor], patch_size: Shape, kept: list[Tensor] | None = None) -> Pack:
-    """B clips (C, T_i, H_i, W_i), each divisible by `patch_size`, and the tokens that each keeps, or None for all -> Pack."""
+def as_given(seqlens: Sequence[int]) -> tuple[int, ...]:
+    """Indices of the clips in the caller's order."""
+    return tuple(range(len(seqlens)))
+
+
+def pack(
+    latents: list[Tensor],
+    patch_size: Shape,
+    kept: list[Tensor] | None = None,
+    ordered: Callable[[Sequence[int]], tuple[int, ...]] = as_given,
+) -> Pack:
+    """B clips (C, T_i, H_i, W_i), each divisible by `patch_size`, and the tokens that each keeps, or None for all -> Pack.
+
+    `ordered` says in which order clips of such numbers of tokens are packed.
+    """
     grids = [(t // patch_size[0], h // patch_size[1], w // patch_size[2]) for _, t, h, w in (clip.shape for clip in latents)]
     seqlens = [len(rows) for rows in kept] if kept is not None else [t * h * w for t, h, w in grids]
-    order = side_by_side(seqlens)
+    order = ordered(seqlens)
     clips, grids = [latents[clip] for clip in order], [grids[clip] for clip in order]
     kept = [kept[clip] for clip in order] if kept is not None else None
     packed = tuple(seqlens[clip] for clip in order)
     cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(clips[0].device, non_blocking=True)  # (B + 1,)
-    places = None
+    sources = None
     if kept is None and len(set(grids)) == 1:  # one permutation for the batch
         values = patchify(torch.stack(clips), patch_size).flatten(0, 1)  # (N, P)
     else:
-        places = places_in_clips(grids, kept, cu_seqlens, sum(packed), len(clips[0]), patch_size)
-        values = torch.cat([clip.flatten() for clip in clips]).index_select(0, places.flatten()).view(places.shape)
-    return Pack(values, order, tuple(grids), kept, places, cu_seqlens, packed)
+        sources = sources_in_clips(grids, kept, cu_seqlens, sum(packed), len(clips[0]), patch_size)
+        values = torch.cat([clip.flatten() for clip in clips]).index_select(0, sources.flatten()).view(sources.shape)
+    return Pack(values, order, tuple(grids), kept, sources, cu_seqlens, packed)
 
 
 def unpack(values: Tensor, packed: Pack, patch_size: Shape, shapes: list[Shape]) -> list[Tensor]:
     """(N, P) in the order of `packed` -> B clips (C, *shapes[i]) in the caller's. The inverse of `pack`, zero where a token was dropped."""
-    if packed.places is None:
+    if packed.sources is None:
         return list(unpatchify(values.unflatten(0, (len(shapes), -1)), patch_size, shapes[0]))
     channels = values.shape[1] // math.prod(patch_size)
     sizes = [channels * math.prod(shapes[clip]) for clip in packed.order]
-    flat = values.new_zeros(sum(sizes)).index_copy(0, packed.places.flatten(), values.flatten())
+    flat = values.new_zeros(sum(sizes)).index_copy(0, packed.sources.flatten(), values.flatten())
     parts = dict(zip(packed.order, flat.split(sizes), strict=True))
     return [parts[clip].view(channels, *shape) for clip, shape in enumerate(shapes)]
 
 
-def places_in_clips(
+def sources_in_clips(
     grids: Sequence[Shape], kept: list[Tensor] | None, cu_seqlens: Tensor, num_tokens: int, channels: int, patch_size: Shape
 ) -> Tensor:
     """Where the values of each token lie in the clips, which are one flat tensor after another: (N, P) int64 on the device.
@@ -111,18 +133,6 @@ def places_in_clips(
     return first + channel * volume + (t * height + h) * width + w
 
 
-def side_by_side(seqlens: Sequence[int]) -> tuple[int, ...]:
-    """Indices of the clips with equally long ones together, each length where it comes first: a run of them is one batched call.
-
-    >>> side_by_side([4, 6, 4, 2, 6])
-    (0, 2, 1, 4, 3)
-    """
-    first: dict[int, int] = {}
-    for clip, length in enumerate(seqlens):
-        first.setdefault(length, clip)
-    return tuple(sorted(range(len(seqlens)), key=lambda clip: first[seqlens[clip]]))
-
-
 def equal_runs(seqlens: Sequence[int]) -> Runs:
     """(clips, length) of each run of equally long neighbours.
 
@@ -132,10 +142,34 @@ def equal_runs(seqlens: Sequence[int]) -> Runs:
     return [(len(list(run)), length) for length, run in groupby(seqlens)]
 
 
+def clips_of(seqlens: Sequence[int], cu_seqlens: Tensor, dtype: torch.dtype) -> Clips:
+    """Clips of these lengths, integers of the host, cu_seqlens (B + 1,) their sums -> Clips, whose `members` are of this dtype."""
+    runs = equal_runs(seqlens)
+    if len(set(seqlens)) == 1:
+        return Clips(runs, cu_seqlens, None, None)
+    segments = segment_ids(cu_seqlens, sum(seqlens))  # (N,)
+    numbers = torch.arange(len(seqlens), device=segments.device)
+    return Clips(runs, cu_seqlens, segments, (numbers[:, None] == segments).to(dtype))
+
+
 def segment_ids(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
     """cu_seqlens (B + 1,) -> the clip of each token (N,). N is given by the host, or the device would have to be asked."""
     clips = torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device)
     return clips.repeat_interleave(cu_seqlens.diff(), output_size=num_tokens)
+
+
+def check_kept(name: str, kept: Tensor, num_tokens: int, shape: Shape) -> None:
+    """ValueError unless these are indices (n,) of some of the `num_tokens` tokens of a clip of latents `shape`."""
+    check_shape(name, kept, (None,))
+    if kept.dtype != torch.int64 or kept.device.type != "cpu":
+        raise ValueError(f"{name} is {kept.dtype} on {kept.device}; pass indices as int64 on the CPU")
+    if not len(kept):
+        raise ValueError(f"{name} is empty; keep at least one of the {num_tokens} tokens of latents {shape}")
+    if kept[0] < 0 or kept[-1] >= num_tokens or (kept.diff() <= 0).any():
+        found = f"{len(kept)} from {kept.min()} to {kept.max()}"
+        raise ValueError(
+            f"{name} must increase within 0 ... {num_tokens - 1}, the tokens of latents {shape}, got {found}; sort, no repeats"
+        )
 
 
 def kept_voxels(kept: Tensor, patch_size: Shape, shape: Shape) -> Tensor:

@@ -6,13 +6,9 @@ Tables depend on the grids of the clips alone. Those of a pack are made in one g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bench.shapes import Shape
 
@@ -20,8 +16,6 @@ from bench.shapes import Shape
 # (Heo et al., 2403.13298).
 ROTARY_BASE = 100.0
 SINCOS_BASE = 10000.0
-
-MAX_CACHED_PACKS = 16  # a sampler asks for the same tables at every step
 
 
 def position_tables(
@@ -31,14 +25,10 @@ def position_tables(
 
     `kept` has the tokens (n,) of each clip that stay, counted in its whole grid; None for all.
     """
-    if kept is not None:
-        tables = MAKERS[kind](pack_positions(grids, kept).to(device, non_blocking=True), width)
-        return tuple(table.unsqueeze(0) for table in tables)
-    # What watches every operator (a meter, a counter, a fake device) must see the same ones each time, and leave nothing behind.
-    fresh = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-    make = _pack_tables if fresh else _cached_pack_tables
-    # A copy, always: a table that was made while sampling is a tensor of inference mode, which training must not be given.
-    return tuple(table.clone().unsqueeze(0) for table in make(kind, grids[:1] if len(set(grids)) == 1 else grids, width, device))
+    if kept is None and len(set(grids)) == 1:
+        grids = grids[:1]
+    tables = MAKERS[kind](pack_positions(grids, kept).to(device, non_blocking=True), width)
+    return tuple(table.unsqueeze(0) for table in tables)
 
 
 def pack_positions(grids: Sequence[Shape], kept: list[Tensor] | None = None) -> Tensor:
@@ -50,13 +40,6 @@ def pack_positions(grids: Sequence[Shape], kept: list[Tensor] | None = None) -> 
     _, height, width = sizes.unbind(1)
     row = token.div(width, rounding_mode="floor")  # over all frames
     return torch.stack([row.div(height, rounding_mode="floor"), row % height, token % width], dim=1)
-
-
-def _pack_tables(kind: str, grids: tuple[Shape, ...], width: int, device: torch.device) -> tuple[Tensor, ...]:
-    return MAKERS[kind](pack_positions(grids).to(device, non_blocking=True), width)
-
-
-_cached_pack_tables = lru_cache(MAX_CACHED_PACKS)(_pack_tables)
 
 
 def rotary_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
@@ -83,35 +66,7 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Queries and keys turned, values as they are: (G, N/G, 3, K, E) -> same; tables broadcast with (G, N/G, 2, K, E/2)."""
-    if torch.compiler.is_compiling():  # a compiler fuses the plain formula, and cannot write into a part of a tensor
-        return torch.cat([rotate(qkv[:, :, :2], cos, sin), qkv[:, :, 2:]], dim=2)
-    return _RotateQueryKey.apply(qkv, cos, sin)
-
-
-class _RotateQueryKey(torch.autograd.Function):
-    """`rotate` in fewer passes, into one tensor with the values, so that the one it came from can go."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(qkv, cos, sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """A rotation's derivative is the rotation back."""
-        cos, sin = ctx.saved_tensors
-        return _turned(grad, cos, -sin), None, None
-
-
-def _turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    turned = torch.empty_like(qkv)
-    first, second = qkv[:, :, :2].chunk(2, dim=-1)
-    turned_first, turned_second = turned[:, :, :2].chunk(2, dim=-1)
-    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=turned_second).addcmul_(first, sin)
-    turned[:, :, 2] = qkv[:, :, 2]
-    return turned
+    return torch.cat([rotate(qkv[:, :, :2], cos, sin), qkv[:, :, 2:]], dim=2)
 
 
 def sincos_tables(positions: Tensor, hidden_size: int) -> tuple[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,19 +14,22 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import operators
+from baselines.kernels import OPERATIONS, add, attention_over_time, gated_gelu, norm_silu
+from baselines.kernels.tokens import attention_by_products
 from baselines.unet import VideoUNet
 from bench.meters.storage import StorageMeter
 from bench.perf.test_unet_step import plain_unet
 from tests.test_baselines_unet import SHAPE, batch, small_unet
 
 
-@pytest.fixture(params=["one thread", "several threads", "no CPU"])
-def device_choices(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The choices made on a CPU, and those made on any other device."""
-    monkeypatch.setattr(operators, "one_thread", lambda: request.param == "one thread")
-    if request.param == "no CPU":
-        monkeypatch.setattr(operators, "on_cpu", lambda tensor: False)
+@pytest.fixture(params=[1, 2, "elsewhere"])
+def device_choices(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The choices made on a CPU, on one thread and on two, and, where they are formulas, those made on any other device."""
+    before, elsewhere = torch.get_num_threads(), request.param == "elsewhere"
+    torch.set_num_threads(1 if elsewhere else request.param)
+    with OPERATIONS.plain(*(("laid_out", "linear", "attention_over_time") if elsewhere else ())):
+        yield
+    torch.set_num_threads(before)
 
 
 def plain_forward(model: VideoUNet, plain: nn.Module, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> Tensor:
@@ -131,28 +135,26 @@ def test_norm_silu(shape: tuple[int, ...], layout: torch.memory_format) -> None:
     maps, grad = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
     maps = maps.contiguous(memory_format=layout).requires_grad_()
     inputs = (maps, *norm.parameters())
-    actual, expected = operators.norm_silu(norm, maps), F.silu(norm(maps))
+    actual, expected = norm_silu(norm, maps), F.silu(norm(maps))
     assert_close(actual, expected)
     assert_close(torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad))
 
 
-@pytest.mark.usefixtures("device_choices")
 def test_attention_over_time_in_as_many_launches_as_a_device_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key, value = (torch.randn(2, 5, 3, 2, 4) for _ in range(3))  # 6 problems of 2 heads
-    whole = operators.attention_over_time(query, key, value)
-    monkeypatch.setattr(operators, "on_cpu", lambda tensor: False)
-    monkeypatch.setattr(operators, "MOST_PROBLEMS", 4)
+    query, key, value = (torch.randn(2, 5, 3, 2, 4) for _ in range(3))  # 6 problems of 2 heads, of more frames than a head is wide
+    with OPERATIONS.plain("attention_over_time"):
+        whole = attention_over_time(query, key, value)
     sizes: list[int] = []
     plain = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *parts: (sizes.append(len(parts[0])), plain(*parts))[1])
-    assert_close(operators.attention_over_time(query, key, value), whole)
+    assert_close(attention_by_products(query, key, value, most_problems=4), whole)
     assert sizes == [4, 2]
 
 
 def test_norm_silu_of_half_precision_maps_is_exact_inside_and_half_outside() -> None:
     norm = nn.GroupNorm(2, 6)
     maps = (torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0)) + 50).bfloat16().requires_grad_()
-    output = operators.norm_silu(norm, maps)
+    output = norm_silu(norm, maps)
     assert_close(output, F.silu(norm(maps.float())).bfloat16(), rtol=0, atol=0.02)
     output.square().sum().backward()
     assert (output.dtype, maps.grad is not None and maps.grad.dtype) == (torch.bfloat16, torch.bfloat16)
@@ -161,18 +163,18 @@ def test_norm_silu_of_half_precision_maps_is_exact_inside_and_half_outside() -> 
 def test_gated_gelu() -> None:
     projected = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value, gate = projected.chunk(2, dim=-1)
-    assert_close(operators.gated_gelu(projected), value * F.gelu(gate))
-    assert torch.autograd.gradcheck(operators.gated_gelu, projected)
+    assert_close(gated_gelu(projected), value * F.gelu(gate))
+    assert torch.autograd.gradcheck(gated_gelu, projected)
 
 
 def test_a_sum_reuses_only_memory_of_its_own_type_and_layout() -> None:
     tokens, half = torch.ones(2, 3, 4), torch.ones(2, 3, 4, dtype=torch.bfloat16)
-    assert operators.add(tokens.clone(), tokens).eq(2).all()
-    assert operators.add(half, tokens).dtype == torch.float32
-    assert operators.add(half, tokens) is not half
+    assert add(tokens.clone(), tokens).eq(2).all()
+    assert add(half, tokens).dtype == torch.float32
+    assert add(half, tokens) is not half
     assert half.eq(1).all()
     transposed = tokens.transpose(1, 2).contiguous().transpose(1, 2)
-    assert operators.add(transposed, tokens).stride() == tokens.stride()
+    assert add(transposed, tokens).stride() == tokens.stride()
 
 
 def test_recomputing_block_by_block_changes_nothing_and_saves_memory() -> None:

@@ -1,4 +1,4 @@
-"""The plain code of every change is the same mathematics: the gain that is measured is of speed alone."""
+"""The plain formula of every operation is the same mathematics as the fast way: the gain that is measured is of speed alone."""
 
 import importlib
 from typing import Any
@@ -7,34 +7,57 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.backbone import load_backbone
+from bench.backbone import Operations, load_backbone
 from tests.tiny import SPEC
 
-BACKBONES = ("dit:DiT-XS/2", "baselines:UNet-XS")
-CASES = [(name, change) for name in BACKBONES for change in importlib.import_module(f"{name.partition(':')[0]}.changes").PLAIN]
+
+def table(name: str) -> Operations:
+    return importlib.import_module(f"{name.partition(':')[0]}.kernels").OPERATIONS
+
+
+BACKBONES = ("dit:DiT-XS/2{depth: 2}", "baselines:UNet-XS{block_channels: [32, 64]}")
+CASES = [(name, operation) for name in BACKBONES for operation in table(name)]
+CLIPS = {True: [(3, 4, 6), (2, 4, 4), (3, 4, 6), (1, 8, 6)], False: [(3, 4, 6)] * 2}  # of a ragged backbone, and of another
 
 
 def gradients(backbone: Any, precision: torch.dtype) -> list[torch.Tensor]:
+    """Predictions, and gradients of the weights."""
     backbone.zero_grad(set_to_none=True)
     generator = torch.Generator().manual_seed(1)
-    latents = [torch.randn(4, 3, 4, 6, generator=generator) for _ in range(2)]
+    latents = [torch.randn(4, *shape, generator=generator) for shape in CLIPS[backbone.ragged]]
+    labels = torch.arange(len(latents)) % 4
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-        out = torch.stack(backbone(latents, torch.tensor([0.2, 0.8]), torch.tensor([0, 3]))).float()
-    out.square().mean().backward()
-    return [out.detach(), *(weight.grad for weight in backbone.parameters())]
+        outputs = [output.float() for output in backbone(latents, torch.linspace(0.2, 0.8, len(latents)), labels)]
+    torch.stack([output.square().mean() for output in outputs]).mean().backward()
+    return [*(output.detach() for output in outputs), *(weight.grad for weight in backbone.parameters())]
 
 
-@pytest.mark.parametrize(("name", "change"), CASES)
-def test_plain_code_gives_the_same(name: str, change: str) -> None:
-    half = "bfloat16" in change or "precision" in change  # these are off in float32
-    precision = torch.bfloat16 if half else torch.float32
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "operation"), [*CASES, *((name, "all of them") for name in BACKBONES)])
+def test_the_formula_gives_the_same(name: str, operation: str, precision: torch.dtype) -> None:
     torch.manual_seed(0)
     backbone: Any = load_backbone(name, SPEC)
     for weight in backbone.parameters():
         torch.nn.init.normal_(weight, std=0.05)
     fast = gradients(backbone, precision)
-    with importlib.import_module(f"{name.partition(':')[0]}.changes").PLAIN[change]():
+    with table(name).plain(*(table(name) if operation == "all of them" else [operation])):
         plain = gradients(backbone, precision)
     for a, b in zip(fast, plain, strict=True):
         scale = float(b.abs().max()) or 1.0
-        assert_close(a / scale, b / scale, rtol=0, atol=0.06 if half else 1e-4)
+        assert_close(a / scale, b / scale, rtol=0, atol=0.06 if precision == torch.bfloat16 else 1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_table_chooses_by_name_and_lets_go(name: str) -> None:
+    operations = table(name)
+    first, second, *_ = operations
+    with operations.plain(first):
+        assert operations[first].chosen is operations[first].plain is not operations[first].fast
+        assert operations[second].chosen is operations[second].fast
+        with pytest.raises(ZeroDivisionError), operations.plain(first, second):
+            assert operations[second].chosen is operations[second].plain
+            raise ZeroDivisionError
+        assert operations[first].chosen is operations[first].plain
+    assert all(operation.chosen is operation.fast for operation in operations.values())
+    with pytest.raises(ValueError, match=r"unknown operation 'lienar'.*; there are "), operations.plain("lienar"):
+        pass

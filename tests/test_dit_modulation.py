@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dit import modulation
-from dit.modulation import EPS, Clips, Modulation, Spread, gated_sum, modulated_norm
+from dit.kernels import OPERATIONS, gated_sum, modulated_norm
+from dit.kernels.modulation import in_turn, over_clips
+from dit.model import Modulation
+from dit.modulation import EPS
+from dit.packing import Clips
 
 SEGMENTS = torch.tensor([0, 0, 1, 2, 2, 2])
-EQUAL = Clips([(3, 2)], None)
-MIXED = Clips([(1, 2), (1, 1), (1, 3)], Spread(SEGMENTS, F.one_hot(SEGMENTS, 3).t().double()))
+ENDS = torch.tensor([0, 2, 3, 6])
+EQUAL = Clips([(3, 2)], ENDS, None, None)
+MIXED = Clips([(1, 2), (1, 1), (1, 3)], ENDS, SEGMENTS, F.one_hot(SEGMENTS, 3).t().double())
 BOTH = pytest.mark.parametrize("clips", [EQUAL, MIXED], ids=["equal", "mixed"])
 
 
-@pytest.fixture(params=[True, False], ids=["in turn", "together"], autouse=True)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[(), ("over_clips", "sum_of_clips")], ids=["in turn", "together"])
+def _ways(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both ways of a mixed pack: that of a CPU and that of other devices."""
-    monkeypatch.setattr(modulation, "in_turn", lambda tokens: request.param)
+    with OPERATIONS.plain(*request.param):
+        yield
 
 
 def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens and a branch (G, N/G, D), two rows (B, D): three clips of two tokens, or of 2, 1 and 3."""
-    shape = (3, 2, 8) if clips.spread is None else (1, 6, 8)
+    shape = (3, 2, 8) if clips.segments is None else (1, 6, 8)
     tokens, branch = torch.randn(2, *shape, dtype=torch.float64).unbind()
     one, two = torch.randn(2, 3, 8, dtype=torch.float64).unbind()
     return tokens.requires_grad_(), branch.requires_grad_(), one.requires_grad_(), two.requires_grad_()
 
 
 def on_tokens(row: Tensor, clips: Clips) -> Tensor:
-    return row[:, None] if clips.spread is None else row[SEGMENTS][None]
+    return row[:, None] if clips.segments is None else row[SEGMENTS][None]
 
 
 @BOTH
+@pytest.mark.usefixtures("_ways")
 def test_formulas_and_derivatives(clips: Clips) -> None:
     tokens, branch, one, two = inputs(clips)
     plain = F.layer_norm(tokens, (8,), eps=EPS) * (1 + on_tokens(two, clips)) + on_tokens(one, clips)
@@ -46,6 +54,7 @@ def test_formulas_and_derivatives(clips: Clips) -> None:
 
 
 @BOTH
+@pytest.mark.usefixtures("_ways")
 def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> None:
     tokens, branch, one, two = inputs(clips)
     kept: list[Tensor] = []
@@ -57,28 +66,27 @@ def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> No
 
 def test_rows_are_not_copied_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours of equal length are one call; a compiler, which fuses the plain formula, and other devices copy rows."""
-    monkeypatch.undo()
     tokens = torch.randn(1, 7, 8)
     segments = torch.tensor([0, 0, 1, 1, 2, 2, 2])
-    clips = Clips([(2, 2), (1, 3)], Spread(segments, F.one_hot(segments, 3).t()))
+    runs = [(2, 2), (1, 3)]
     calls: list[tuple[int, ...]] = []
 
     def spy(*operands: Tensor, out: Tensor) -> Tensor:
         calls.append(tuple(operands[0].shape))
         return torch.mul(*operands, out=out)
 
-    modulation.over_clips(spy, clips, torch.empty_like(tokens), torch.randn(3, 8), tokens)
+    over_clips(spy, runs, segments, torch.empty_like(tokens), torch.randn(3, 8), tokens)
     assert calls == [(2, 1, 8), (1, 8)]
-    assert not modulation.in_turn(tokens.to("meta"))
+    assert not in_turn(tokens.to("meta"))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     calls.clear()
-    modulation.over_clips(spy, clips, torch.empty_like(tokens), torch.randn(3, 8), tokens)
+    over_clips(spy, runs, segments, torch.empty_like(tokens), torch.randn(3, 8), tokens)
     assert calls == [(1, 7, 8)]
 
 
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:
-    modulation, cond = Modulation(8, 3), torch.randn(2, 8)
-    expected = F.linear(cond, modulation.weight, modulation.bias).bfloat16()
+    layer, cond = Modulation(8, 3), torch.randn(2, 8)
+    expected = F.linear(cond, layer.weight, layer.bias).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = modulation(cond, torch.bfloat16)
+        parts = layer(cond, torch.bfloat16)
     assert len(parts) == 3 and torch.equal(torch.cat(parts, dim=-1), expected)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from bench.shapes import Shape
-from dit import attention_cpu, modulation
+from dit.kernels import OPERATIONS
+from dit.kernels.products import WholeMatrices
 from dit.model import DiT
 from tests.small_dit import MIXED, SAME_LENGTH, UNIFORM, batch, losses, small_dit
 
@@ -24,11 +27,12 @@ def some_tokens(model: DiT, shapes: list[Shape]) -> list[Tensor]:
 
 
 @pytest.fixture
-def every_clip_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels of long clips, which small models would never see."""
-    monkeypatch.setattr(modulation, "in_turn", lambda tokens: False)  # and the way of other devices with a mixed pack
-    monkeypatch.setattr(attention_cpu, "LONG", (24 * 12**2,) * 2)  # from twelve tokens on
-    monkeypatch.setattr(attention_cpu, "SCORES", 400)
+def every_clip_is_long() -> Iterator[None]:
+    """The kernels of long clips, from twelve tokens on, which small models would never see, and the way of a GPU with a mixed pack."""
+    whole_matrices = WholeMatrices(most_scores=400)
+    long = OPERATIONS["attention_products"].by(lambda qkv, length: whole_matrices if length >= 12 else None)
+    with long, OPERATIONS.plain("over_clips", "sum_of_clips"):
+        yield
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sincos"])

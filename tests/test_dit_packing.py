@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit.packing import kept_voxels, pack, patchify, segment_ids, side_by_side, unpack, unpatchify
+from dit.kernels import clip_order
+from dit.packing import kept_voxels, pack, patchify, segment_ids, unpack, unpatchify
 
 MIXED = [(2, 4, 6), (6, 2, 2), (2, 4, 6), (4, 6, 2)]
 
@@ -30,7 +31,7 @@ def test_order_of_tokens_and_of_values() -> None:
 @pytest.mark.parametrize("shapes", [MIXED, [(2, 4, 6)] * 3, [(2, 4, 6)], [(2, 4, 6), (2, 6, 4)]])
 def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
     latents = [torch.randn(3, *shape) for shape in shapes]
-    packed = pack(latents, (2, 2, 2))
+    packed = pack(latents, (2, 2, 2), ordered=clip_order)
     for clip, restored in zip(latents, unpack(packed.values, packed, (2, 2, 2), shapes), strict=True):
         assert torch.equal(clip, restored)
 
@@ -39,11 +40,11 @@ def test_unpack_inverts_pack(shapes: list[tuple[int, int, int]]) -> None:
 def test_a_mixed_pack_has_the_patches_of_each_clip(patch_size: tuple[int, int, int]) -> None:
     """Gathered by one index, they are those of the plain permutation, clip by clip."""
     latents = [torch.randn(3, *shape) for shape in MIXED]
-    packed = pack(latents, patch_size)
-    assert packed.places is not None
+    packed = pack(latents, patch_size, ordered=clip_order)
+    assert packed.sources is not None
     assert torch.equal(packed.values, torch.cat([patchify(latents[clip], patch_size) for clip in packed.order]))
     kept = [torch.arange(0, len(patchify(clip, patch_size)), 2) for clip in latents]
-    some = pack(latents, patch_size, kept)
+    some = pack(latents, patch_size, kept, clip_order)
     assert torch.equal(some.values, torch.cat([patchify(latents[clip], patch_size)[kept[clip]] for clip in some.order]))
 
 
@@ -51,7 +52,7 @@ def test_a_mixed_pack_has_the_patches_of_each_clip(patch_size: tuple[int, int, i
 def test_what_was_dropped_is_zero_and_the_rest_is_restored(shapes: list[tuple[int, int, int]]) -> None:
     latents = [torch.randn(3, *shape) for shape in shapes]
     kept = [torch.tensor(rows) for rows in ([0, 4], [2], [1, 2, 5], [0, 5])]
-    packed = pack(latents, (2, 2, 2), kept)
+    packed = pack(latents, (2, 2, 2), kept, clip_order)
     assert packed.seqlens == (2, 2, 1, 3) and packed.order == (0, 3, 1, 2)
     restored = unpack(packed.values, packed, (2, 2, 2), shapes)
     for clip, shape, rows, part in zip(latents, shapes, kept, restored, strict=True):
@@ -68,11 +69,13 @@ def test_cells_of_kept_tokens() -> None:
 
 def test_equal_lengths_are_packed_side_by_side() -> None:
     """In three shapes of 6, 4 and 6 tokens."""
-    packed = pack([torch.full((1, *shape), value) for value, shape in enumerate([(1, 4, 6), (1, 4, 4), (3, 4, 2)])], (1, 2, 2))
+    packed = pack(
+        [torch.full((1, *shape), value) for value, shape in enumerate([(1, 4, 6), (1, 4, 4), (3, 4, 2)])], (1, 2, 2), None, clip_order
+    )
     assert packed.order == (0, 2, 1) and packed.seqlens == (6, 6, 4)
     assert packed.grids == ((1, 2, 3), (3, 2, 1), (1, 2, 2))
     assert packed.values[:, 0].tolist() == 6 * [0] + 6 * [2] + 4 * [1]
-    assert side_by_side([5, 5, 3]) == (0, 1, 2)
+    assert clip_order([5, 5, 3]) == (0, 1, 2)
 
 
 def test_grids_and_lengths_of_a_mixed_pack() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from bench.meters.storage import StorageMeter
-from dit.positions import pack_positions, position_tables, rotary_tables, rotate, rotate_query_key, sincos_tables
+from dit.kernels import position_tables, rotate_query_key
+from dit.positions import pack_positions, rotary_tables, rotate, sincos_tables
 
 
 @pytest.mark.parametrize("head_dim", [6, 8, 32, 64, 72])

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
-from baselines.operators import attention_over_time
+from baselines.kernels import attention_over_time
 from bench.backbone import load_backbone
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.device import EnergyMeter, Neighbours, process_bytes

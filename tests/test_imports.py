@@ -102,8 +102,9 @@ def test_a_backbone_imports_only_the_contracts(file: str) -> None:
     assert not [name for name in ours if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)]
 
 
-@pytest.mark.parametrize("file", [file for file in files("bench/**/*.py") if room(file) != "perf"])  # it measures what they gained by
+@pytest.mark.parametrize("file", [file for file in files("bench/**/*.py") if room(file) != "perf"])
 def test_the_harness_names_no_backbone(file: str) -> None:
+    """But for `bench/perf/`, which measures what the backbones do for speed."""
     assert not [name for name in imports(file) if name.split(".")[0] in ("dit", "baselines")]
 
 

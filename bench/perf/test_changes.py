@@ -1,18 +1,17 @@
 """What each change to a backbone gains: a training step with it and with the plain code it replaced, in turn, one thread.
 
-A backbone's package that has such changes exports them in `changes.PLAIN`: change -> a context in which the plain code runs.
+A change is a name in the table of a backbone's package, `kernels.OPERATIONS`, which has the plain formula and the fast way.
 """
 
 import importlib
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
-from bench.backbone import load_backbone
+from bench.backbone import Operations, load_backbone
 from bench.meters.storage import StorageMeter
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
@@ -29,20 +28,20 @@ CASES: dict[str, tuple[str, Shape, int, str, int]] = {
 }
 
 
-def changes(name: str) -> dict[str, Any]:
-    module = importlib.import_module(f"{name.partition(':')[0]}.changes")
-    return module.PLAIN
+def operations(name: str) -> Operations:
+    """The table of this backbone."""
+    return importlib.import_module(f"{name.partition(':')[0]}.kernels").OPERATIONS
 
 
 @pytest.mark.perf
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*changes(name), "all of them"]]
+    ("case", "change"), [(case, change) for case, (name, *_) in CASES.items() for change in [*operations(name), "all of them"]]
 )
 def test_gain(benchmark: Any, case: str, change: str) -> None:
     name, shape, batch_size, precision, rounds = CASES[case]
-    plain = changes(name)
-    contexts = list(plain.values()) if change == "all of them" else [plain[change]]
+    table = operations(name)
+    changes = list(table) if change == "all of them" else [change]
     torch.manual_seed(0)
     model: Any = load_backbone(name, SPEC)
     for weight in model.parameters():  # those of a new model leave most gradients zero
@@ -56,14 +55,14 @@ def test_gain(benchmark: Any, case: str, change: str) -> None:
         torch.stack([clip.float().square().mean() for clip in predictions]).mean().backward()
 
     def timed(with_change: bool) -> float:
-        with nullcontext() if with_change else plain_code(contexts):
+        with nullcontext() if with_change else table.plain(*changes):
             start_s = time.perf_counter()
             step()
             return time.perf_counter() - start_s
 
     def peak_bytes(with_change: bool) -> int:
         model.zero_grad(set_to_none=True)
-        with nullcontext() if with_change else plain_code(contexts), StorageMeter(list(model.parameters())) as meter:
+        with nullcontext() if with_change else table.plain(*changes), StorageMeter(list(model.parameters())) as meter:
             step()
         return meter.peak_bytes
 
@@ -85,12 +84,3 @@ def test_gain(benchmark: Any, case: str, change: str) -> None:
     row |= {"peak_bytes": peaks["with"], "plain_peak_bytes": peaks["without"]}
     benchmark.extra_info["rows"] = [row]
     benchmark.extra_info["times_s"] = times_s
-
-
-@contextmanager
-def plain_code(contexts: list[Any]) -> Iterator[None]:
-    """The plain code of all of them."""
-    with ExitStack() as stack:
-        for make in contexts:
-            stack.enter_context(make())
-        yield

@@ -4,11 +4,9 @@ A step is forward, mean squared error and backward. Every round takes clips of o
 that alternate within it.
 """
 
-import importlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,10 +15,12 @@ import torch
 from torch import nn
 
 from bench.backbone import load_backbone
+from bench.perf.controls import KERNELS, Padded
 from bench.perf.mix import num_tokens, packs, uniform_like
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
 from bench.training.objective import mean_square
+from dit.kernels import OPERATIONS
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 BUDGET = 2048  # tokens of a pack
@@ -34,12 +34,12 @@ HEADS = {
     "B":  ( 12,     64),
 }
 # fmt: on
-IN_PACKS = (  # of the changes that the backbone names, those that matter to packs
-    "rows of a mixed pack not copied",
-    "clips of one length side by side",
-    "one derivative for a pack's attention",
-    "long and bfloat16 attention by products",
-)
+IN_PACKS = {  # change -> operations of the backbone's table: those that matter to packs
+    "rows of a mixed pack not copied": ("over_clips", "sum_of_clips"),
+    "clips of one length side by side": ("clip_order",),
+    "one derivative for a pack's attention": ("attend",),
+    "long and bfloat16 attention by products": ("attention_products",),
+}
 
 
 Ratios = dict[str, list[float]]  # name of a contender -> of every round, its seconds over those of ours
@@ -117,7 +117,7 @@ def report(benchmark: Any, table: str, case: str, ratios: Ratios, **fields: Any)
 def against_padding(benchmark: Any, size: str, shapes: list[list[Shape]], device: str = "cpu", **fields: Any) -> None:
     """A step of each pack of `shapes` after the first, against the same clips padded to the longest and masked."""
     model = dit(size).to(device)
-    padded = importlib.import_module("dit.controls").Padded(model)
+    padded = Padded(model)
 
     def calls(number: int) -> dict[str, Callable[[], float]]:
         batch = Batch(shapes[number], device)
@@ -145,7 +145,6 @@ def against_equal_clips(benchmark: Any, size: str, shapes: list[list[Shape]], de
 
 def by_kernel(benchmark: Any, size: str, shapes: list[list[Shape]], precision: torch.dtype, device: str = "cpu", **fields: Any) -> None:
     """Attention alone, forward and backward, inside each clip of a pack, as the second and later blocks of a network meet its shapes."""
-    kernels = importlib.import_module("dit.controls").KERNELS
 
     def attend_s(kernel: Any, shapes: list[Shape]) -> float:
         seqlens = tuple(map(num_tokens, shapes))
@@ -159,7 +158,7 @@ def by_kernel(benchmark: Any, size: str, shapes: list[list[Shape]], precision: t
         return time.perf_counter() - start_s
 
     def calls(number: int) -> dict[str, Callable[[], float]]:
-        return {name: partial(attend_s, kernel, shapes[number]) for name, kernel in kernels.items()}
+        return {name: partial(attend_s, kernel, shapes[number]) for name, kernel in KERNELS.items()}
 
     case = f"{HEADS[size][0]} heads of {HEADS[size][1]}, {str(precision).removeprefix('torch.')}"
     report(benchmark, "attention", case, alternate(benchmark, len(shapes) - 1, calls, warm=True), **fields)
@@ -199,14 +198,13 @@ def test_dropping_half_of_the_tokens(benchmark: Any, size: str) -> None:
 def test_gain_in_packs(benchmark: Any, change: str, mix: str) -> None:
     """The packed step with the plain code that a change replaced, over the step as it is."""
     size = "XS"
-    model, plain = dit(size), importlib.import_module("dit.changes").PLAIN
+    model = dit(size)
+    operations = [name for each, names in IN_PACKS.items() if change in (each, "all of them") for name in names]
     any_shape = list(itertools.islice(packs(BUDGET, seed=3), ROUNDS[size] + 1))
     shapes = any_shape if mix == "any shape" else [list(SIX_SHAPES * 3)] * (ROUNDS[size] + 1)
 
     def plainly(batch: Batch) -> float:
-        with ExitStack() as stack:
-            for name in IN_PACKS if change == "all of them" else (change,):
-                stack.enter_context(plain[name]())
+        with OPERATIONS.plain(*operations):
             return step_s(model, batch)
 
     def calls(number: int) -> dict[str, Callable[[], float]]:

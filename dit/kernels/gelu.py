@@ -1,4 +1,4 @@
-"""GELU in its tanh form, as DiT has it, from the fast sigmoid where torch's own kernel is slow (a CPU in float32).
+"""GELU in its tanh form from the fast sigmoid, where torch's own kernel is slow: on a CPU, in float32.
 
 With z = 2 sqrt(2/pi) (x + 0.044715 x^3), tanh(z/2) = 2 sigmoid(z) - 1, so that x/2 (1 + tanh(z/2)) = x sigmoid(z).
 """
@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from bench.backbone import Operation
 
 LINEAR = 2 * math.sqrt(2 / math.pi)  # z = x (LINEAR + CUBIC x^2)
 CUBIC = 0.044715 * LINEAR
@@ -19,17 +21,19 @@ CHUNK = 2**17  # values at a time in backward, so that its temporaries stay in t
 MOST_CHUNKS = 512  # each costs a few calls
 
 
-class GELU(nn.Module):
-    """x sigmoid(z), element by element."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> same."""
-        if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
-            return _SigmoidGELU.apply(x.contiguous())
-        return F.gelu(x, approximate="tanh")
+def tanh_gelu(x: Tensor) -> Tensor:
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), of any shape."""
+    return F.gelu(x, approximate="tanh")
 
 
-class _SigmoidGELU(torch.autograd.Function):
+def sigmoid_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(z), of any shape."""
+    if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
+        return SigmoidGELU.apply(x.contiguous())
+    return tanh_gelu(x)
+
+
+class SigmoidGELU(torch.autograd.Function):
     """Passes over memory that the cache holds, in place where they can be: half the time of one pass of tanh."""
 
     @staticmethod
@@ -44,15 +48,18 @@ class _SigmoidGELU(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         slopes = x.new_empty(x.shape)
         chunk = max(CHUNK, -(-x.numel() // MOST_CHUNKS))
-        for values, out, upper in zip(*(part.view(-1).split(chunk) for part in (x, slopes, grad.contiguous())), strict=True):
+        for values, out, grad_out in zip(*(part.view(-1).split(chunk) for part in (x, slopes, grad.contiguous())), strict=True):
             z = exponent(values)
             gate = torch.sigmoid(z, out=out)
             slope = z.add_(values, alpha=-2 / 3 * LINEAR)  # x dz/dx / 3
             torch.ops.aten.sigmoid_backward.grad_input(slope, gate, grad_input=slope)  # times s (1 - s)
-            gate.add_(slope, alpha=3).mul_(upper)
+            gate.add_(slope, alpha=3).mul_(grad_out)
         return slopes
 
 
 def exponent(x: Tensor) -> Tensor:
     """z, see the module's docstring."""
     return torch.addcmul(x.new_tensor(LINEAR), x, x, value=CUBIC).mul_(x)
+
+
+gelu = Operation(tanh_gelu, sigmoid_gelu)

@@ -1,4 +1,4 @@
-"""A linear layer that takes the faster of two float32 matrix products on a CPU. Same weights and sums as `nn.Linear`.
+"""Linear layers by the faster of two float32 products of a CPU, and those of a few rows without a cast of their weights.
 
 Torch gives float32 products to MKL, which leaves half of the vector unit of other makers' processors idle (AVX-512 on AMD:
 2.2 times slower), and bfloat16 ones to oneDNN, which does not. oneDNN's float32 product has no derivative in torch; this
@@ -11,18 +11,30 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bench.backbone import Operation
+from dit.kernels import private
+from dit.modulation import no_autocast
 
-class Linear(nn.Linear):
-    """`nn.Linear` with bias, for many rows. `torch.backends.mkldnn.flags(enabled=False)` gives torch's own product back."""
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        if takes_onednn(rows) and self.weight.dtype == torch.float32:
-            return _OneDNNLinear.apply(rows.flatten(0, -2), self.weight, self.bias).unflatten(0, rows.shape[:-1])
-        return F.linear(rows, self.weight, self.bias)
+def plain_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """rows weight^T + bias: rows (..., in), weight (out, in) -> (..., out)."""
+    return F.linear(rows, weight, bias)
+
+
+def onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same by oneDNN; `torch.backends.mkldnn.flags(enabled=False)` gives torch's own product back."""
+    if takes_onednn(rows) and weight.dtype == torch.float32:
+        return OneDNNLinear.apply(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
+    return plain_linear(rows, weight, bias)
+
+
+def uncast_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same in the precision of the weights, also under autocast: of few rows, casting the weights would cost more than the product."""
+    with no_autocast(rows.device):
+        return plain_linear(rows, weight, bias)
 
 
 def takes_onednn(rows: Tensor) -> bool:
@@ -32,6 +44,7 @@ def takes_onednn(rows: Tensor) -> bool:
         and rows.device.type == "cpu"
         and rows.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
+        and private.LINEAR is not None
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
@@ -39,10 +52,10 @@ def takes_onednn(rows: Tensor) -> bool:
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (N, in) @ weight (out, in)^T + bias (out,) -> (N, out)."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return private.LINEAR(rows, weight, bias, "none", [], "")
 
 
-class _OneDNNLinear(torch.autograd.Function):
+class OneDNNLinear(torch.autograd.Function):
     """`product` and its derivative: two more products and a sum."""
 
     @staticmethod
@@ -60,3 +73,7 @@ class _OneDNNLinear(torch.autograd.Function):
             narrow_out = grad.shape[1] < rows.shape[1]
             grad_weight = product(grad.t(), rows.t()) if narrow_out else product(rows.t(), grad.t()).t()
         return product(grad, weight.t()) if wants_rows else None, grad_weight, grad.sum(0) if wants_bias else None
+
+
+linear = Operation(plain_linear, onednn_linear)
+conditioning_linear = Operation(plain_linear, uncast_linear)

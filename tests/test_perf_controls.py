@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from bench.perf.controls import KERNELS, Padded
 from bench.shapes import Shape
-from dit.controls import KERNELS, Padded
 from tests.small_dit import MIXED, SAME_LENGTH, UNIFORM, batch, losses, small_dit
 
 

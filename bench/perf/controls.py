@@ -1,13 +1,11 @@
 """What packing is measured against: the same network on padded clips, and other ways to attend inside each clip of a pack.
 
-As good as one would write them in practice, and equal in what they compute. `bench/perf/test_packing.py` times them; nothing else uses
-this file.
+As good as one would write them in practice, and equal in what they compute. `test_packing.py` times them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dit import attention
-from dit.attention import attend
-from dit.attention_cpu import attend_in_turn
+from dit.kernels import OPERATIONS, attend, clip_order
 from dit.model import DiT
-from dit.packing import Runs, equal_runs, pack, segment_ids, unpack
+from dit.packing import Clips, clips_of, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 
@@ -32,7 +29,7 @@ class Padded(nn.Module):
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
         """As `DiT.forward`, with labels and rotary positions."""
         model, patch_size = self.model, self.model.config.patch_size
-        packed = pack(latents, patch_size)
+        packed = pack(latents, patch_size, None, clip_order)
         seqlens, num_clips, longest = packed.seqlens, len(latents), max(packed.seqlens)
         tokens = model.embed(pad_sequence(packed.values.split(seqlens), batch_first=True))  # (B, L, D)
         assert model.label_embed is not None
@@ -43,11 +40,11 @@ class Padded(nn.Module):
         mask = key_mask(seqlens, tokens.device)
         order = torch.tensor(packed.order).to(tokens.device)
 
-        def masked(qkv: Tensor, cu_seqlens: Tensor, runs: Runs) -> Tensor:
+        def masked(qkv: Tensor, clips: Clips) -> Tensor:
             query, key, value = qkv.unflatten(0, (num_clips, longest)).permute(2, 0, 3, 1, 4)  # (B, K, L, E) each
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(0, 1)
 
-        with patch.object(attention, "attend", masked):
+        with OPERATIONS["attend"].by(masked):
             rows = tokens.flatten(0, 1)
             values = model.forward_packed(rows, tables, packed.cu_seqlens, (longest,) * num_clips, cond.index_select(0, order))
         clips = zip(values.split(longest), seqlens, strict=True)
@@ -88,10 +85,15 @@ def offsets_of(seqlens: tuple[int, ...]) -> Tensor:
     return torch.tensor((0, *seqlens)).cumsum(0)
 
 
+def of_pack(way: Callable[[Tensor, Clips], Tensor]) -> Callable[[Tensor, tuple[int, ...]], Tensor]:
+    """A way to attend that asks for the clips of a pack."""
+    return lambda qkv, seqlens: way(qkv, clips_of(seqlens, offsets_of(seqlens).to(qkv.device, torch.int32), qkv.dtype))
+
+
 # Queries, keys and values (N, 3, K, E) of clips of these lengths -> (N, K, E).
 KERNELS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
-    "ours": lambda qkv, seqlens: attend(qkv, offsets_of(seqlens).to(qkv.device, torch.int32), equal_runs(seqlens)),
-    "torch's kernel clip by clip": lambda qkv, seqlens: attend_in_turn(qkv, equal_runs(seqlens)),
+    "ours": of_pack(attend),
+    "torch's kernel clip by clip": of_pack(attention.attend),
     "padding and a mask": by_padding,
     "a block-diagonal mask": by_block_mask,
     "nested tensors": by_nesting,

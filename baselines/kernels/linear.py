@@ -1,0 +1,93 @@
+"""Linear layers of a CPU as 1x1 convolutions, which run in oneDNN, and the products of attention to context once a clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from baselines import operators
+from baselines.kernels.maps import add
+from baselines.operators import to_map, to_tokens
+from bench.backbone import Operation
+
+
+@torch.compiler.assume_constant_result
+def one_thread() -> bool:
+    """Whether torch computes on one thread."""
+    return torch.get_num_threads() == 1
+
+
+def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
+    """`operators.linear`. Matrix products run in MKL, measured at half the speed of oneDNN's convolutions on an AMD processor; in half
+    precision they run in oneDNN as well."""
+    if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return OneDNNLinear.apply(tokens, layer.weight, layer.bias, residual, one_thread())
+    output = F.linear(tokens, layer.weight, layer.bias)
+    return output if residual is None else add(output, residual)
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """Products with the weights as convolutions of maps (F, in, 1, S), the gradient of the weights only on one thread.
+
+    On more, oneDNN's threads wait for each other there by spinning: beside other work on the cores each call loses a time slice of 4 ms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, one_thread: bool) -> Tensor:
+        ctx.save_for_backward(tokens, weight)
+        ctx.one_thread = one_thread
+        output = F.conv2d(as_map(tokens), weight[:, :, None, None], bias).permute(0, 2, 3, 1).squeeze(1)  # (F, S, out)
+        return output if residual is None else add(output, residual)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (tokens, weight), grad = ctx.saved_tensors, grads[0].contiguous()
+        needs_tokens, needs_weight, needs_bias, needs_residual, _ = ctx.needs_input_grad
+        by_convolution = [needs_tokens, needs_weight and ctx.one_thread, False]
+        grad_map, grad_weight, _ = torch.ops.aten.convolution_backward(
+            as_map(grad), as_map(tokens), weight[:, :, None, None], None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, by_convolution
+        )
+        grad_tokens = grad_map.permute(0, 2, 3, 1).squeeze(1) if needs_tokens else None
+        if needs_weight:
+            grad_weight = grad_weight[:, :, 0, 0] if by_convolution[1] else grad.flatten(0, 1).t() @ tokens.flatten(0, 1)
+        return grad_tokens, grad_weight, grad.sum((0, 1)) if needs_bias else None, grad if needs_residual else None, None
+
+
+def as_map(tokens: Tensor) -> Tensor:
+    """(F, S, C) -> (F, C, 1, S)."""
+    return tokens.unsqueeze(1).permute(0, 3, 1, 2)
+
+
+def linear_onto_tokens(layer: nn.Linear, tokens: Tensor, residual: Tensor) -> Tensor:
+    """`operators.linear_to_map`, where tokens are a view of a map, with the residual added to them."""
+    if residual.is_contiguous(memory_format=torch.channels_last):
+        return to_map(linear(layer, tokens, to_tokens(residual)), residual.shape[2])
+    return residual + to_map(linear(layer, tokens), residual.shape[2])
+
+
+def attend_context_by_clip(attention: Attention, tokens: Tensor, context: Tensor, *, residual: Tensor) -> Tensor:
+    """`operators.attend_context`. A query meets only n keys, so query and output weights are multiplied into keys and values first."""
+    num_clips, num_tokens, _ = context.shape
+    heads = (attention.heads, -1)
+    keys = attention.to_k(context).unflatten(2, heads)  # (B, n, K, E)
+    values = attention.to_v(context).unflatten(2, heads)  # (B, n, K, E)
+    query_weight = attention.to_q.weight.unflatten(0, heads) * attention.scale  # (K, E, C)
+    output_weight = attention.to_out[0].weight.unflatten(1, heads)  # (C, K, E)
+    to_scores = torch.einsum("bnke,kec->bcnk", keys, query_weight).flatten(2)  # (B, C, n K)
+    to_output = torch.einsum("bnke,cke->bnkc", values, output_weight).flatten(1, 2)  # (B, n K, C)
+    by_clip = (num_clips, -1, tokens.shape[2])
+    scores = tokens.reshape(by_clip) @ to_scores  # (B, T S, n K)
+    weights = scores.unflatten(2, (num_tokens, -1)).softmax(dim=2).flatten(2)
+    output = (weights @ to_output).add_(attention.to_out[0].bias)
+    return add(output, residual.reshape(by_clip)).view(tokens.shape)
+
+
+linear = Operation(operators.linear, linear_by_onednn)
+linear_to_map = Operation(operators.linear_to_map, linear_onto_tokens)
+attend_context = Operation(operators.attend_context, attend_context_by_clip)

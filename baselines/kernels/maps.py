@@ -1,0 +1,86 @@
+"""Maps in the layout of the device, sums in memory that is there, convolutions over time in two dimensions, group norm and SiLU in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from baselines import operators
+from bench.backbone import Operation
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """Maps in the layout of the device, with its own strides also where an axis of size 1 would leave a choice.
+
+    On a CPU convolutions and token layers share channels-last, so nothing is permuted between them. CUDA has no group norm in
+    channels-last: it would copy before each, so maps stay contiguous there.
+    """
+    if maps.device.type != "cpu":
+        return operators.laid_out(maps)
+    _, channels, height, width = maps.shape
+    strides = (channels * height * width, 1, channels * width, channels)
+    return maps.contiguous(memory_format=torch.channels_last).as_strided(maps.shape, strides)
+
+
+def add_in_place(branch: Tensor, residual: Tensor) -> Tensor:
+    """Their sum, in the memory of `branch`, a fresh output that nobody saved, where it has the sum's type and layout."""
+    if branch.dtype == residual.dtype and branch.stride() == residual.stride():
+        return branch.add_(residual)
+    return residual + branch
+
+
+def convolution_with_one_shift(convolution: nn.Conv2d, maps: Tensor, shift: Tensor) -> Tensor:
+    """`operators.shifted_convolution` with the bias in the shift, once a clip."""
+    assert convolution.bias is not None
+    of_frames = (shift + convolution.bias).repeat_interleave(len(maps) // len(shift), dim=0)  # (F, C')
+    return F.conv2d(maps, convolution.weight, padding=1).add_(of_frames[:, :, None, None])
+
+
+def convolution_over_time_and_space(convolution: nn.Conv3d, clips: Tensor, height: int) -> Tensor:
+    """`operators.convolution_over_time` in two dimensions, time and space: a CPU takes three to six times as long over three.
+
+    The bias apart: oneDNN's gradient of it takes longer than a sum, and on several threads waits once more.
+    """
+    assert convolution.bias is not None
+    return F.conv2d(clips, convolution.weight[..., 0], padding=(1, 0)).add_(convolution.bias[:, None, None])
+
+
+def norm_silu_in_one(norm: nn.GroupNorm, maps: Tensor) -> Tensor:
+    """`operators.norm_silu`, computed in the precision of the weights and returned in that of `maps`."""
+    return NormSiLU.apply(maps, norm.weight, norm.bias, norm.num_groups, norm.eps)
+
+
+class NormSiLU(torch.autograd.Function):
+    """Saves its input, which the residual stream keeps anyway, and repeats the scaling in backward: one map less in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float) -> Tensor:
+        maps = laid_out(maps)
+        sizes = (maps.shape[0], maps.shape[1], maps[0, 0].numel(), num_groups)
+        normed, mean, inverse = torch.native_group_norm(maps.to(weight.dtype), weight, bias, *sizes, eps)
+        ctx.save_for_backward(maps, weight, bias, mean, inverse)
+        ctx.sizes = sizes
+        return F.silu(normed, inplace=True).to(maps.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, bias, mean, inverse = ctx.saved_tensors
+        num_groups, exact = ctx.sizes[3], maps.to(weight.dtype)
+        scale = inverse[..., None] * weight.unflatten(0, (num_groups, -1))  # (N, groups, channels of a group)
+        shift = torch.addcmul(bias, mean[..., None].expand_as(scale).flatten(1), scale.flatten(1), value=-1)  # (N, C)
+        normed = torch.addcmul(shift[..., None, None], exact, scale.flatten(1)[..., None, None])
+        grad = torch.ops.aten.silu_backward(laid_out(grads[0].to(weight.dtype)), normed)
+        grad, *of_weights = torch.ops.aten.native_group_norm_backward(grad, exact, mean, inverse, weight, *ctx.sizes, [True] * 3)
+        return grad.to(maps.dtype), *of_weights, None, None
+
+
+laid_out = Operation(operators.laid_out, channels_last)
+add = Operation(operators.add, add_in_place)
+shifted_convolution = Operation(operators.shifted_convolution, convolution_with_one_shift)
+convolution_over_time = Operation(operators.convolution_over_time, convolution_over_time_and_space)
+norm_silu = Operation(operators.norm_silu, norm_silu_in_one)

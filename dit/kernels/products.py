@@ -1,0 +1,116 @@
+"""Softmax attention as products of matrices, a few heads or queries at a time, and its derivative, which computes the weights again:
+so memory stays that of torch's fused kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dit.kernels import private
+from dit.kernels.linear import product
+
+Pieces = Iterator[tuple[slice, list[slice]]]  # heads that are taken at a time, and of them, queries
+
+
+class Products(Protocol):
+    """How heads are multiplied."""
+
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+        """a (heads, M, X), b (heads, N, X) -> a b^T (heads, M, N), into `out` or, with `add`, onto it."""
+        ...
+
+    def laid_out(self, key_value: Tensor) -> Tensor:
+        """Keys and values (2, heads, length, E) as `multiply` likes them."""
+        ...
+
+    def pieces(self, num_heads: int, length: int, head_dim: int) -> Pieces:
+        """What to take at a time of queries (heads, length, E), so that scores stay few."""
+        ...
+
+
+@dataclass(frozen=True)
+class ManyHeads:
+    """Many heads in one call of torch's own product."""
+
+    scores_per_query: int = 4  # size of the scores at a time, in sizes of all queries
+
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+        assert not add  # all queries of a head are one piece
+        return torch.bmm(a, b.transpose(1, 2), out=out)
+
+    def laid_out(self, key_value: Tensor) -> Tensor:
+        return key_value
+
+    def pieces(self, num_heads: int, length: int, head_dim: int) -> Pieces:
+        step = max(1, self.scores_per_query * num_heads * head_dim // length)
+        for start in range(0, num_heads, step):
+            yield slice(start, start + step), [slice(0, length)]
+
+
+@dataclass(frozen=True)
+class WholeMatrices:
+    """One head at a time by oneDNN, which is slow on anything that does not lie in rows."""
+
+    most_scores: int = 2**19  # at a time: they stay in the cache
+
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+        # A first factor that does not lie in rows is copied; the second is copied anyway, so a transposed one comes second.
+        result = (product(a[0], b[0]) if a.stride(2) == 1 else product(b[0], a[0]).t()).unsqueeze(0)
+        if out is None:
+            return result
+        return out.add_(result) if add else out.copy_(result)
+
+    def laid_out(self, key_value: Tensor) -> Tensor:
+        return key_value.contiguous()
+
+    def pieces(self, num_heads: int, length: int, head_dim: int) -> Pieces:
+        step = max(1, self.most_scores // length)
+        for head in range(num_heads):
+            yield slice(head, head + 1), [slice(start, start + step) for start in range(0, length, step)]
+
+
+def attend(products: Products, qkv: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(E)) value, all three in (3, heads, length, E) -> (heads, length, E)."""
+    query, (key, value) = qkv[0] * (1 / math.sqrt(qkv.shape[-1])), products.laid_out(qkv[1:])
+    output = qkv.new_empty(qkv.shape[1:])
+    for heads, blocks in products.pieces(*query.shape):
+        queries, keys, values, outputs = query[heads], key[heads], value[heads].transpose(1, 2), output[heads]
+        for block in blocks:
+            weights = attention_weights(products, queries[:, block], keys)
+            products.multiply(weights, values, outputs[:, block])
+            del weights  # before the next ones are made
+    return output
+
+
+def attend_backward(products: Products, qkv: Tensor, grad_output: Tensor) -> Tensor:
+    """Derivatives by query, key and value, in one as they are, given that by the output (heads, length, E)."""
+    query, (key, value) = qkv[0] * (1 / math.sqrt(qkv.shape[-1])), products.laid_out(qkv[1:])
+    grad_output = grad_output.contiguous()
+    grads = qkv.new_empty(qkv.shape)
+    for heads, blocks in products.pieces(*query.shape):
+        keys, values, keys_turned = key[heads], value[heads], key[heads].transpose(1, 2)
+        piece, grad_piece = query[heads], grad_output[heads]
+        grad_query, grad_key, grad_value = grads[:, heads]
+        for number, block in enumerate(blocks):
+            queries, grad_outputs = piece[:, block], grad_piece[:, block]
+            weights = attention_weights(products, queries, keys)
+            products.multiply(weights.transpose(1, 2), grad_outputs.transpose(1, 2), grad_value, add=number > 0)
+            grad_scores = products.multiply(grad_outputs, values)  # by the weights, and now by the scores
+            private.SOFTMAX_BACKWARD(grad_scores, weights, -1, weights.dtype, grad_input=grad_scores)
+            products.multiply(grad_scores, keys_turned, grad_query[:, block])
+            products.multiply(grad_scores.transpose(1, 2), queries.transpose(1, 2), grad_key, add=number > 0)
+            del weights, grad_scores  # before the next ones are made
+    grads[0].mul_(1 / math.sqrt(qkv.shape[-1]))
+    return grads
+
+
+def attention_weights(products: Products, query: Tensor, key: Tensor) -> Tensor:
+    """softmax(query key^T): (heads, M, E), (heads, N, E) -> (heads, M, N)."""
+    scores = products.multiply(query, key)
+    return torch.softmax(scores, -1, out=scores)
