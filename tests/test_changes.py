@@ -42,9 +42,13 @@ def test_the_formula_gives_the_same(name: str, operation: str, precision: torch.
     fast = gradients(backbone, precision)
     with table(name).plain(*(table(name) if operation == "all of them" else [operation])):
         plain = gradients(backbone, precision)
+    if precision == torch.bfloat16:  # single gradients are mostly rounding
+        fast, plain = ([torch.cat([tensor.flatten() for tensor in tensors])] for tensors in (fast, plain))
+        assert (fast[0] - plain[0]).norm() < 0.03 * plain[0].norm()
+        return
     for a, b in zip(fast, plain, strict=True):
         scale = float(b.abs().max()) or 1.0
-        assert_close(a / scale, b / scale, rtol=0, atol=0.06 if precision == torch.bfloat16 else 1e-4)
+        assert_close(a / scale, b / scale, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

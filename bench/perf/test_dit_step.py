@@ -17,6 +17,7 @@ from bench.meters.flops import count_flops
 from bench.meters.storage import StorageMeter
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
+from dit.kernels.linear import product, takes_onednn
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 PEAK_SIZE = 2048  # side of the matrices whose product is the measured peak
@@ -137,8 +138,8 @@ def test_share_of_the_matrix_product_peak(benchmark: Any) -> None:
     step_flops = 3 * batch_size * count_flops(f"dit:DiT-{size}/2-sincos", SPEC, shape)  # backward costs two forwards
     left, right = torch.randn(2, PEAK_SIZE, PEAK_SIZE).unbind()
     products = {"torch": lambda: torch.mm(left, right)}
-    if torch.backends.mkldnn.is_available():
-        products["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    if takes_onednn(left):
+        products["oneDNN"] = lambda: product(left, right)
     ratios = alternate(benchmark, size, step_of(backbone(size), size), products)
     rows = []
     for name, pairs in ratios.items():

@@ -27,7 +27,7 @@ def cached_tables(kind: str, grids: tuple[Shape, ...], width: int, device: torch
     fresh = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
     make = positions.position_tables if fresh else _kept_tables
     # A copy, always: a table that was made while sampling is a tensor of inference mode, which training must not be given.
-    return tuple(table.clone() for table in make(kind, grids, width, device))
+    return tuple(table.clone() for table in make(kind, grids[:1] if len(set(grids)) == 1 else grids, width, device))
 
 
 _kept_tables = lru_cache(MAX_CACHED_PACKS)(positions.position_tables)
