@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dit.packing import Clips
+from dit.packing import PackClips
 
 
-def attend(qkv: Tensor, clips: Clips) -> Tensor:
+def attend(qkv: Tensor, clips: PackClips) -> Tensor:
     """softmax(query key^T / sqrt(E)) value inside each clip: queries, keys and values (N, 3, K, E) -> (N, K, E)."""
     outputs = []
     for (num_clips, length), part in zip(clips.runs, qkv.split([num_clips * length for num_clips, length in clips.runs]), strict=True):

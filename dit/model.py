@@ -20,7 +20,7 @@ from bench.backbone import check_inputs
 from bench.shapes import LatentSpec, Shape
 from dit.kernels import attend, clip_order, conditioning_linear, gated_sum, gelu, linear, modulated_norm, position_tables, rotate_query_key
 from dit.modulation import no_autocast
-from dit.packing import Clips, check_kept, clips_of, kept_voxels, pack, unpack
+from dit.packing import PackClips, check_kept, clips_of, kept_voxels, pack, unpack
 
 if TYPE_CHECKING:
     from dit import DiTConfig
@@ -152,7 +152,7 @@ class Block(nn.Module):
             Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
-    def forward(self, tokens: Tensor, cond: Tensor, clips: Clips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, tokens: Tensor, cond: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """Tokens (G, N/G, D) -> same; conditioning (B, D) after SiLU, `rotary_tables` or None."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
         branch = modulated_norm(tokens, shift, scale, clips)  # norm(tokens) (1 + scale) + shift: (G, N/G, D)
@@ -171,7 +171,7 @@ class Attention(nn.Module):
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.out = Linear(hidden_size, hidden_size)
 
-    def forward(self, tokens: Tensor, clips: Clips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, tokens: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """Tokens (G, N/G, D) -> same; `rotary_tables` or None."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (G, N/G, 3, K, E)
         if rotary is not None:

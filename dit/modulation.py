@@ -13,18 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dit.packing import Clips
+from dit.packing import PackClips
 
 EPS = 1e-6
 
 
-def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
+def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
     """norm(tokens) (1 + scale) + shift: tokens (G, N/G, D), shift and scale (B, D) -> (G, N/G, D)."""
     normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
     return normed * to_tokens(1 + scale, clips.segments) + to_tokens(shift, clips.segments)
 
 
-def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
+def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:
     """tokens + gate branch: tokens and branch (G, N/G, D), gate (B, D) -> (G, N/G, D)."""
     return tokens + to_tokens(gate, clips.segments) * branch
 

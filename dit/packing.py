@@ -38,7 +38,7 @@ class Pack(NamedTuple):
     seqlens: tuple[int, ...]  # tokens of each clip
 
 
-class Clips(NamedTuple):
+class PackClips(NamedTuple):
     """Which tokens of a pack are whose. Clips of one length are a batch (B, N/B, ...); any others are one row (1, N, ...)."""
 
     runs: Runs
@@ -142,14 +142,14 @@ def equal_runs(seqlens: Sequence[int]) -> Runs:
     return [(len(list(run)), length) for length, run in groupby(seqlens)]
 
 
-def clips_of(seqlens: Sequence[int], cu_seqlens: Tensor, dtype: torch.dtype) -> Clips:
-    """Clips of these lengths, integers of the host, cu_seqlens (B + 1,) their sums -> Clips, whose `members` are of this dtype."""
+def clips_of(seqlens: Sequence[int], cu_seqlens: Tensor, dtype: torch.dtype) -> PackClips:
+    """Clips of these lengths, integers of the host, cu_seqlens (B + 1,) their sums -> PackClips, whose `members` are of this dtype."""
     runs = equal_runs(seqlens)
     if len(set(seqlens)) == 1:
-        return Clips(runs, cu_seqlens, None, None)
+        return PackClips(runs, cu_seqlens, None, None)
     segments = segment_ids(cu_seqlens, sum(seqlens))  # (N,)
     numbers = torch.arange(len(seqlens), device=segments.device)
-    return Clips(runs, cu_seqlens, segments, (numbers[:, None] == segments).to(dtype))
+    return PackClips(runs, cu_seqlens, segments, (numbers[:, None] == segments).to(dtype))
 
 
 def segment_ids(cu_seqlens: Tensor, num_tokens: int) -> Tensor:

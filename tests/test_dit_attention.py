@@ -18,7 +18,7 @@ from dit.kernels import OPERATIONS, attend, private
 from dit.kernels.attention import MANY_HEADS, WHOLE_MATRICES, fastest_products
 from dit.kernels.products import ManyHeads, Products, WholeMatrices
 from dit.model import Attention
-from dit.packing import Clips, clips_of
+from dit.packing import PackClips, clips_of
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
 
@@ -29,7 +29,7 @@ def cumulative(seqlens: tuple[int, ...]) -> Tensor:
     return torch.tensor([0, *itertools.accumulate(seqlens)], dtype=torch.int32)
 
 
-def of_lengths(seqlens: tuple[int, ...]) -> Clips:
+def of_lengths(seqlens: tuple[int, ...]) -> PackClips:
     return clips_of(seqlens, cumulative(seqlens), torch.float32)
 
 
@@ -94,7 +94,7 @@ def test_products_keep_no_more_than_the_fused_kernel_and_few_scores() -> None:
     def used_bytes(num_clips: int, products: Products | None) -> tuple[int, int]:
         """Peak of a forward and backward, and what forward leaves to backward, of clips with 1024 tokens in all."""
         layer, tokens = Attention(64, 2), torch.randn(num_clips, 1024 // num_clips, 64, requires_grad=True)
-        clips = Clips([(num_clips, 1024 // num_clips)], torch.empty(0), None, None)
+        clips = PackClips([(num_clips, 1024 // num_clips)], torch.empty(0), None, None)
         choose = OPERATIONS["attention_products"].by(lambda qkv, length: products)
         with choose, StorageMeter(list(layer.parameters()), tokens) as meter:
             before_bytes = meter.alive_bytes

@@ -14,12 +14,12 @@ from dit.kernels import OPERATIONS, gated_sum, modulated_norm
 from dit.kernels.modulation import in_turn, over_clips
 from dit.model import Modulation
 from dit.modulation import EPS
-from dit.packing import Clips
+from dit.packing import PackClips
 
 SEGMENTS = torch.tensor([0, 0, 1, 2, 2, 2])
 ENDS = torch.tensor([0, 2, 3, 6])
-EQUAL = Clips([(3, 2)], ENDS, None, None)
-MIXED = Clips([(1, 2), (1, 1), (1, 3)], ENDS, SEGMENTS, F.one_hot(SEGMENTS, 3).t().double())
+EQUAL = PackClips([(3, 2)], ENDS, None, None)
+MIXED = PackClips([(1, 2), (1, 1), (1, 3)], ENDS, SEGMENTS, F.one_hot(SEGMENTS, 3).t().double())
 BOTH = pytest.mark.parametrize("clips", [EQUAL, MIXED], ids=["equal", "mixed"])
 
 
@@ -30,7 +30,7 @@ def _ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def inputs(clips: PackClips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens and a branch (G, N/G, D), two rows (B, D): three clips of two tokens, or of 2, 1 and 3."""
     shape = (3, 2, 8) if clips.segments is None else (1, 6, 8)
     tokens, branch = torch.randn(2, *shape, dtype=torch.float64).unbind()
@@ -38,13 +38,13 @@ def inputs(clips: Clips) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tokens.requires_grad_(), branch.requires_grad_(), one.requires_grad_(), two.requires_grad_()
 
 
-def on_tokens(row: Tensor, clips: Clips) -> Tensor:
+def on_tokens(row: Tensor, clips: PackClips) -> Tensor:
     return row[:, None] if clips.segments is None else row[SEGMENTS][None]
 
 
 @BOTH
 @pytest.mark.usefixtures("_ways")
-def test_formulas_and_derivatives(clips: Clips) -> None:
+def test_formulas_and_derivatives(clips: PackClips) -> None:
     tokens, branch, one, two = inputs(clips)
     plain = F.layer_norm(tokens, (8,), eps=EPS) * (1 + on_tokens(two, clips)) + on_tokens(one, clips)
     assert_close(modulated_norm(tokens, one, two, clips), plain)
@@ -55,7 +55,7 @@ def test_formulas_and_derivatives(clips: Clips) -> None:
 
 @BOTH
 @pytest.mark.usefixtures("_ways")
-def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: Clips) -> None:
+def test_backward_keeps_one_tensor_of_the_size_of_the_tokens(clips: PackClips) -> None:
     tokens, branch, one, two = inputs(clips)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):

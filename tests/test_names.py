@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CONTRACTS = {"Config", "Clips"}  # what every data source calls its configuration
+CONTRACTS = {"Config"}  # what every data source calls its configuration
 
 
 def test_a_class_name_means_one_thing() -> None:

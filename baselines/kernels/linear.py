@@ -26,12 +26,12 @@ def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None =
     """`operators.linear`. Matrix products run in MKL, measured at half the speed of oneDNN's convolutions on an AMD processor; in half
     precision they run in oneDNN as well."""
     if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return OneDNNLinear.apply(tokens, layer.weight, layer.bias, residual, one_thread())
+        return ConvolvedLinear.apply(tokens, layer.weight, layer.bias, residual, one_thread())
     output = F.linear(tokens, layer.weight, layer.bias)
     return output if residual is None else add(output, residual)
 
 
-class OneDNNLinear(torch.autograd.Function):
+class ConvolvedLinear(torch.autograd.Function):
     """Products with the weights as convolutions of maps (F, in, 1, S), the gradient of the weights only on one thread.
 
     On more, oneDNN's threads wait for each other there by spinning: beside other work on the cores each call loses a time slice of 4 ms.

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dit import attention
 from dit.kernels import OPERATIONS, attend, clip_order
 from dit.model import DiT
-from dit.packing import Clips, clips_of, pack, segment_ids, unpack
+from dit.packing import PackClips, clips_of, pack, segment_ids, unpack
 from dit.positions import position_tables
 
 
@@ -40,7 +40,7 @@ class Padded(nn.Module):
         mask = key_mask(seqlens, tokens.device)
         order = torch.tensor(packed.order).to(tokens.device)
 
-        def masked(qkv: Tensor, clips: Clips) -> Tensor:
+        def masked(qkv: Tensor, clips: PackClips) -> Tensor:
             query, key, value = qkv.unflatten(0, (num_clips, longest)).permute(2, 0, 3, 1, 4)  # (B, K, L, E) each
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(0, 1)
 
@@ -85,7 +85,7 @@ def offsets_of(seqlens: tuple[int, ...]) -> Tensor:
     return torch.tensor((0, *seqlens)).cumsum(0)
 
 
-def of_pack(way: Callable[[Tensor, Clips], Tensor]) -> Callable[[Tensor, tuple[int, ...]], Tensor]:
+def of_pack(way: Callable[[Tensor, PackClips], Tensor]) -> Callable[[Tensor, tuple[int, ...]], Tensor]:
     """A way to attend that asks for the clips of a pack."""
     return lambda qkv, seqlens: way(qkv, clips_of(seqlens, offsets_of(seqlens).to(qkv.device, torch.int32), qkv.dtype))
 

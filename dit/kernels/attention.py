@@ -20,7 +20,7 @@ from dit import attention
 from dit.kernels import private, products
 from dit.kernels.linear import takes_onednn
 from dit.kernels.products import ManyHeads, Products, WholeMatrices
-from dit.packing import Clips, Runs
+from dit.packing import PackClips, Runs
 
 # Multiply-adds of one product of one head (length x length x E) from which whole matrices are faster than the fused kernel: on one
 # thread, and on several, which share out one call better than many and wait at the end of each.
@@ -29,7 +29,7 @@ WIDE = 64  # of a head, from which bfloat16 products are faster than the fused k
 MANY_HEADS, WHOLE_MATRICES = ManyHeads(), WholeMatrices()
 
 
-def attend_by_length(qkv: Tensor, clips: Clips) -> Tensor:
+def attend_by_length(qkv: Tensor, clips: PackClips) -> Tensor:
     """`attention.attend` by the kernels that are fastest on the device."""
     if torch.compiler.is_compiling():
         return attention.attend(qkv, clips)
@@ -46,7 +46,7 @@ def attend_by_length(qkv: Tensor, clips: Clips) -> Tensor:
     return attention.attend(qkv, clips)
 
 
-def attend_on_cpu(qkv: Tensor, clips: Clips) -> Tensor:
+def attend_on_cpu(qkv: Tensor, clips: PackClips) -> Tensor:
     """Each run by the products that are chosen for it, or by the fused kernel, which the plain formula takes for a run alone."""
     qkv = qkv.contiguous()
     chosen = [attention_products(qkv, length) for _, length in clips.runs]

@@ -17,17 +17,17 @@ from torch.autograd.function import once_differentiable
 from bench.backbone import Operation
 from dit import modulation
 from dit.modulation import EPS, no_autocast, to_tokens
-from dit.packing import Clips, Runs
+from dit.packing import PackClips, Runs
 
 NORM_BACKWARD = torch.ops.aten.native_layer_norm_backward.default
 
 
-def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: Clips) -> Tensor:
+def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
     """`modulation.modulated_norm` that keeps the tokens alone."""
     return ModulatedNorm.apply(tokens, shift, scale, clips.runs, clips.segments, clips.members)
 
 
-def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: Clips) -> Tensor:
+def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:
     """`modulation.gated_sum` that keeps the branch alone."""
     return GatedSum.apply(tokens, gate, branch, clips.runs, clips.segments, clips.members)
 
