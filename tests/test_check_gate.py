@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> FakeProject:
 def check(project: FakeProject, *arguments: object) -> "subprocess.CompletedProcess[str]":
     """`check` in the project's folder, by this checkout's code."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    command = [sys.executable, "-m", "bench", "check", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "bench", "check", *map(str, arguments)]
     return subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, timeout=300)
 
 

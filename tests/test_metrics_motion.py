@@ -48,7 +48,7 @@ def test_the_weights_are_small_half_precision_and_the_ones_named() -> None:
     facts = json.loads(WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
     assert MOTION.weights_sha256 == facts["weights_sha256"] and MOTION.dim == DIM
     assert "never saw" in MOTION.training and facts["command"].startswith(
-        "python -m bench.metrics.extractors.motion_training --out bench/metrics/"
+        "python -m bench.metrics.motion_training --out bench/metrics/"  # as it was called when it was trained
     )
     assert not re.search("fvd", json.dumps(facts), re.IGNORECASE)
 

@@ -33,11 +33,10 @@ def run(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
         raise CheckRefused(Exit.BAD_INPUT, f"check needs one of {', '.join(ways)}, got {' and '.join(given) or 'none'}")
-    unused = {"--runs": {"--head": head, "--only": only, "--out": out}, "--save": {"--out": out}}.get(given[0].split()[0], {})
-    if named := [option for option, value in unused.items() if value]:
-        raise CheckRefused(
-            Exit.BAD_INPUT, f"check {given[0]} has no use for {' and '.join(named)}; leave {'it' if len(named) == 1 else 'them'} out"
-        )
+    useless: dict[str, dict[str, object]] = {"--runs": {"--head": head, "--only": only, "--out": out}, "--save": {"--out": out}}
+    if named := [option for option, value in useless.get(given[0].split()[0], {}).items() if value]:
+        which = "it" if len(named) == 1 else "them"
+        raise CheckRefused(Exit.BAD_INPUT, f"check {given[0]} has no use for {' and '.join(named)}; leave {which} out")
     policy = read_policy(policy_path)
     if runs is not None:
         verdicts = check_quality(*runs, policy)
