@@ -22,6 +22,8 @@ app.add_typer(weights_app, name="weights")
 MatrixName = Annotated[str, typer.Argument(metavar="MATRIX", help="Name of a shipped matrix (see `ls`) or a .yaml file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example budget.seconds=60.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records and caches.")]
+Size = Annotated[str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 RESULTS = Path("results")
 
 EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
@@ -103,12 +105,12 @@ def sample(
 @app.command()
 def score(
     real: Annotated[
-        Path | None,
+        Path,
         typer.Argument(
             metavar="REAL", help="Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
         ),
-    ] = None,
-    generated: Annotated[Path | None, typer.Argument(metavar="GENERATED", help="The clips to score, in any of these forms.")] = None,
+    ],
+    generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="The clips to score, in any of these forms.")],
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", "-n", help="Clips of each set; by default as many as the smaller one has.")
     ] = None,
@@ -117,9 +119,7 @@ def score(
     start: Annotated[
         str, typer.Option(help="Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit).")
     ] = "random",
-    size: Annotated[
-        str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")
-    ] = None,
+    size: Size = None,
     seed: Annotated[int, typer.Option(help="Of the choice and the cutting of clips.")] = 0,
     extractor: Annotated[
         list[str] | None, typer.Option(help="Network to compare by; repeat it for several. By default i3d and motion.")
@@ -127,54 +127,19 @@ def score(
     protocol: Annotated[
         list[str] | None, typer.Option(help="Also measure as another tool does, the canonical value beside it: stylegan-v or cd-fvd.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Folder of cached features; the user's cache by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for score.json and score.md; by default Markdown is printed.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="REAL and GENERATED are two scores: print them side by side.")] = False,
-    battery: Annotated[
-        str | None,
-        typer.Option(metavar="EXTRACTOR", help="Instead, run this extractor through every corruption and write its report card."),
-    ] = None,
 ) -> None:
     """Score GENERATED clips against REAL ones: FVD and others with floors and intervals. Trains nothing."""
-    from bench.data.progress import Reporter
-
-    if battery is not None:
-        from bench.commands.score.battery import run_battery
-        from bench.commands.score.score import parse_size
-
-        folder = out or Path("reports") / "battery" / battery
-        with Reporter("battery").live() as progress:
-            passed, verdict = run_battery(
-                battery,
-                real,
-                folder,
-                num_clips=num_clips,
-                num_frames=num_frames,
-                size=parse_size(size),
-                device=device,
-                progress=progress,
-            )
-        typer.echo(f"{verdict}; card in {folder}")
-        if not passed:
-            raise typer.Exit(EXIT_CELL_FAILED)
-        return
-    if real is None or generated is None:
-        what = "two scores to --compare" if compare else "REAL and GENERATED, two folders of clips or arrays of them"
-        _fail(f"score needs {what}; see --help")
-    from bench.commands.score import page as report
-
-    if compare:
-        from bench.commands.score.record import read_score
-
-        typer.echo(report.comparison(read_score(real), read_score(generated)), nl=False)
-        return
+    from bench.commands.score import page
     from bench.commands.score.score import DEFAULT_EXTRACTORS, parse_size, parse_start
     from bench.commands.score.score import score as measure
+    from bench.data.progress import Reporter
 
     if out is not None:
-        report.check_folder(out)
+        page.check_folder(out)
     with Reporter("score").live() as progress:
         found = measure(
             real,
@@ -192,10 +157,59 @@ def score(
             progress=progress,
         )
     if out is not None:
-        for path in report.write(found, out):
+        for path in page.write(found, out):
             typer.echo(path)
     if out is None or as_json:
-        typer.echo(report.to_json(found) if as_json else report.to_markdown(found), nl=False)
+        typer.echo(page.to_json(found) if as_json else page.to_markdown(found), nl=False)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A score.json, or the folder that holds it; see `score --out`.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+) -> None:
+    """Two scores side by side, distance by distance; refused, with what differs, unless measured alike."""
+    from bench.commands.score.page import comparison
+    from bench.commands.score.record import read_score
+
+    typer.echo(comparison(read_score(first), read_score(second)), nl=False)
+
+
+@app.command()
+def battery(
+    extractor: Annotated[str, typer.Argument(metavar="EXTRACTOR", help="One that `ls` lists, a TorchScript file, or module:factory.")],
+    clips: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CLIPS]", help="Real clips in any form that `score` reads, 64 or more. By default moving shapes are made."),
+    ] = None,
+    num_clips: Annotated[
+        int | None, typer.Option("--num-clips", "-n", min=2, help="Clips of each of the two sets; of CLIPS by default half of them.")
+    ] = None,
+    num_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    size: Size = None,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder of the report card; reports/battery/EXTRACTOR by default.")] = None,
+) -> None:
+    """May this extractor score a model? Runs it through every damage to clips and writes its report card."""
+    from bench.commands.score.battery import run_battery
+    from bench.commands.score.score import parse_size
+    from bench.data.progress import Reporter
+
+    folder = out or Path("reports") / "battery" / extractor
+    with Reporter("battery").live() as progress:
+        passed, verdict = run_battery(
+            extractor,
+            clips,
+            folder,
+            num_clips=num_clips,
+            num_frames=num_frames,
+            size=parse_size(size),
+            device=device,
+            progress=progress,
+        )
+    typer.echo(f"{verdict}; card in {folder}")
+    if not passed:
+        raise typer.Exit(EXIT_CELL_FAILED)
 
 
 @app.command()

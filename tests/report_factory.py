@@ -94,14 +94,14 @@ def better(name: str) -> str:
     return "higher" if base.endswith(("_per_s", "_rate")) else "none" if base in ("train_steps", "train_flops") else "lower"
 
 
-def measurements(backbone: str, seed: int, spread: float, protocol: str = "f" * 64) -> list[Measurement]:
+def measurements(backbone: str, seed: int, spread: float) -> list[Measurement]:
     """A plausible list."""
     rng = np.random.default_rng([seed, len(backbone)])
     found = []
     for name, mean in MEANS[backbone].items():
         value = float(mean * (1 + spread * rng.standard_normal()))
         quality = "@" in name or name in ("val_loss", "one_object_rate")
-        block: dict[str, Any] = {"protocol": PROTOCOL, "protocol_fingerprint": protocol} if quality else {}
+        block: dict[str, Any] = {"protocol": PROTOCOL} if quality else {}
         if "@" in name:
             block |= {"low": 0.88 * value, "high": 1.12 * value, "interval": "delete-group jackknife, 16 groups"}
         found.append(Measurement(name=name, value=value, unit=UNITS.get(name, "1"), better=better(name), **block))  # type: ignore[arg-type]
@@ -303,10 +303,7 @@ def shapes_record(backbone: str, policy: str, seed: int, values: Mapping[str, fl
     made["budget"] |= {"seconds": None, "latent_voxels": 2_000_000}
     mixed = Cell.model_validate(made)
     block = {**PROTOCOL, "num_frames": 10, "sampling": "own shapes"}
-    found = [
-        Measurement(name=name, value=value, unit="1", better=better(name), protocol=block, protocol_fingerprint="f" * 64)
-        for name, value in values.items()
-    ]
+    found = [Measurement(name=name, value=value, unit="1", better=better(name), protocol=block) for name, value in values.items()]
     name = f"{NAMES[backbone]}-policy={policy}-seed{seed}"
     fields = {"name": name, "fingerprint": mixed.fingerprint(), "cell": mixed.model_dump(mode="json"), "measurements": found}
     return record(backbone, seed, **(fields | changes))
@@ -325,7 +322,7 @@ def grid_point(
     shape: tuple[int, int, int], place: str, floors: float, whole: float | None = None, name: str = "fd_random3d@16"
 ) -> GridPoint:
     """A distance `floors` times its floor of 4 at one shape, and a share of clips with a whole subject."""
-    block: dict[str, Any] = {"protocol": PROTOCOL | {"shape": list(shape)}, "protocol_fingerprint": "x".join(map(str, shape))}
+    block: dict[str, Any] = {"protocol": PROTOCOL | {"shape": list(shape)}}
     values = [(name, "real", 4.0, "lower"), (name, "trained", 4.0 * floors, "lower")]
     values += [("subject_whole_rate", "trained", whole, "higher")] if whole is not None else []
     found = [Measurement(name=n, subject=s, value=v, unit="1", better=b, **block) for n, s, v, b in values]  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ def run(folder: Path, values: dict[str, tuple[float, float | None]], *, seeds: t
     for seed, shift in enumerate(seeds):
         measurements = [
             Measurement(
-                name=name, value=value + shift, unit="1", better="lower", protocol_fingerprint=protocol,
+                name=name, value=value + shift, unit="1", better="lower", protocol={"measure": protocol},
                 low=None if half is None else value - half, high=None if half is None else value + half,
             )
             for name, (value, half) in values.items()

@@ -10,8 +10,10 @@ from torch import Tensor
 from bench.data.clips import ClipSet
 from bench.data.ragged import Frames, stacked
 from bench.data.source import load_clips, load_config
+from bench.metrics.pixels.table import PixelSets
+from bench.metrics.quality import pixel_measurements
 from bench.records.record import Measurement
-from bench.run.measure.composition import composition, crop_control
+from bench.run.measure.crop_control import crop_control
 from tests.tiny import tiny_cell
 
 WORLD = {
@@ -28,6 +30,10 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipSet]:
 def boxes(clips: ClipSet) -> list[np.ndarray]:
     assert clips.truth is not None
     return [box[: shape[0], 0] for box, shape in zip(clips.truth["box"], clips.shapes, strict=True)]
+
+
+def composition(clips: dict[str, Frames], test: ClipSet, known: list[np.ndarray] | None) -> list[Measurement]:
+    return pixel_measurements(PixelSets(clips=clips, test=test.frames, source="source", mixed=True, boxes=known))
 
 
 def by_subject(found: list[Measurement], name: str) -> dict[str, Measurement]:
@@ -47,7 +53,7 @@ def cropped(frames: Frames) -> Frames:
 def test_crops_are_told_from_whole_clips(splits: dict[str, ClipSet]) -> None:
     test = splits["test"]
     clips = {"real": splits["val"].frames, "trained": cropped(splits["val"].frames)}
-    found = composition(clips, test.frames, boxes(test), "source")
+    found = composition(clips, test, boxes(test))
     whole = by_subject(found, "subject_whole_rate")
     assert whole["real"].value == 1.0 and whole["trained"].value < 0.5
     for name in ("framing_distance", "saliency_distance"):
@@ -61,14 +67,14 @@ def test_crops_are_told_from_whole_clips(splits: dict[str, ClipSet]) -> None:
 
 
 def test_without_boxes_only_what_any_video_has(splits: dict[str, ClipSet]) -> None:
-    found = composition({"real": splits["val"].frames}, splits["test"].frames, None, "source")
+    found = composition({"real": splits["val"].frames}, splits["test"], None)
     assert [measurement.name for measurement in found] == ["saliency_distance"]
 
 
 def test_clips_without_a_subject_have_no_framing(splits: dict[str, ClipSet]) -> None:
     test = splits["test"]
     empty: Any = stacked((np.full_like(clip, 16) for clip in test.frames), len(test))
-    found = composition({"trained": empty}, test.frames, boxes(test), "source")
+    found = composition({"trained": empty}, test, boxes(test))
     assert by_subject(found, "subject_whole_rate")["trained"].value == 0.0
     assert not by_subject(found, "framing_distance")
 

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.metrics.pixels.frame_quality import FRAME, FrameEncoder, frame_distance, psnr_db, ssim
+from bench.metrics.distances.table import FRECHET
+from bench.metrics.extractors.frames import FrameEncoder
+from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.pixels.frame_quality import psnr_db, ssim
 
 
 def clips(seed: int, num: int = 12) -> np.ndarray:
@@ -51,7 +54,7 @@ def test_versions_of_other_frames_do_not_compare() -> None:
 
 
 def test_frame_distance_is_blind_to_order_and_sees_content() -> None:
-    encoder = FrameEncoder(torch.device("cpu"))
+    encoder, frame_distance = FrameEncoder(torch.device("cpu")), FRECHET.of_clips_of_frames
     first, second = (encoder.features(clips(seed)) for seed in (0, 1))
     assert first.shape == (12, 6, FRAME.dim)
     shuffled = second[:, np.random.default_rng(0).permutation(6)]

@@ -6,8 +6,11 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from bench.metrics.protocol import ProtocolBlock, compare_or_raise, headline_clips, metric_name
+from bench.metrics.distances.table import distances
+from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.protocol import ProtocolBlock, compare_or_raise, headline_clips, metric_name, read_name
 from bench.metrics.weights import table as weights
+from bench.records.record import Measurement
 
 
 def block(**changes: object) -> ProtocolBlock:
@@ -51,6 +54,20 @@ def test_names(kind: str, extractor: str, n: int, dim: int | None, name: str) ->
     assert metric_name(kind, extractor, n, dim=dim) == name
 
 
+def test_a_name_says_its_distance_and_its_extractor() -> None:
+    for kind in distances():
+        for extractor in (*MANIFESTS, "frame", "my-own.1"):
+            found = read_name(metric_name(kind, extractor, 64, dim=MANIFESTS[extractor].dim if extractor in MANIFESTS else 48))
+            assert found is not None and (found[0].key, found[1]) == (kind, extractor)
+    for other in ("fvd_infinite@64", "fd_motion_infinite@64", "kd_motion_excess_ratio@64", "val_loss", "fvd2", "framing_distance"):
+        assert read_name(other) is None
+
+
+def fingerprint(made: ProtocolBlock) -> str | None:
+    """As a measurement under it has."""
+    return Measurement(name="fvd@64", value=1, unit="1", better="lower", protocol=made.describe()).protocol_fingerprint
+
+
 def test_headline_needs_2048_clips_or_twice_the_features() -> None:
     assert [headline_clips(dim) for dim in (1, 400, 1024, 1025, 4096)] == [2048, 2048, 2048, 2050, 8192]
 
@@ -84,9 +101,9 @@ def test_another_network_may_not_pass_for_i3d() -> None:
 def test_a_published_file_of_the_same_network_is_fvd_with_its_own_hash() -> None:
     """StyleGAN-V's TorchScript: another file, the same network, so the same name; the blocks differ in the hash."""
     other = block(weights_sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2")
-    assert other.name("frechet") == "fvd@64" and other.fingerprint() != block().fingerprint()
+    assert other.name("frechet") == "fvd@64" and fingerprint(other) != fingerprint(block())
     with pytest.raises(ValueError, match="weights_sha256: af5c50f0"):
-        compare_or_raise(block(), other)
+        compare_or_raise(block().describe(), other.describe())
 
 
 @pytest.mark.parametrize("change", [{"covariance": "n"}, {"root": "sqrtm"}, {"resize": "half-pixel-bilinear-224/1"}])
@@ -140,26 +157,28 @@ def test_every_field_moves_the_fingerprint() -> None:
         "clip_list_sha256": "b" * 64,
         "device": "NVIDIA H100",
         "versions": {"torch": "2.13.1", "numpy": "2.4.6"},
+        "clips": {"rule": "seeded-cut/1"},
     }
     # Held fixed for i3d by the block itself, or with one legal value.
     assert set(ProtocolBlock.model_fields) - set(changes) == {"weights_sha256", "dim", "resize", "covariance", "root", "dtype"}
-    prints = {block(**{field: value}).fingerprint() for field, value in changes.items()}
+    prints = {fingerprint(block(**{field: value})) for field, value in changes.items()}
     other = {"extractor": "other"}
     held = {"weights_sha256": "b" * 64, "dim": 3, "resize": "none/1", "covariance": "n", "root": "sqrtm"}
-    prints |= {block(**other, **{field: value}).fingerprint() for field, value in held.items()} | {block().fingerprint()}
+    prints |= {fingerprint(block(**other, **{field: value})) for field, value in held.items()} | {fingerprint(block())}
     assert len(prints) == len(changes) + len(held) + 1
-    assert block().fingerprint() == block(versions={"numpy": "2.4.6", "torch": "2.13.0"}).fingerprint()
+    assert fingerprint(block()) == fingerprint(block(versions={"numpy": "2.4.6", "torch": "2.13.0"}))
 
 
 def test_comparison_lists_what_differs() -> None:
-    compare_or_raise(block(), block())
+    compare_or_raise(block().describe(), block().describe())
     with pytest.raises(ValueError) as caught:
-        compare_or_raise(block(), block(num_frames=16, versions={"torch": "2.13.1", "numpy": "2.4.6", "scipy": "1"}))
+        other = block(num_frames=16, versions={"torch": "2.13.1", "numpy": "2.4.6", "scipy": "1"})
+        compare_or_raise(block().describe(), other.describe())
     said = str(caught.value)
     assert said.endswith("; num_frames: 10 and 16; versions.scipy: None and 1; versions.torch: 2.13.0 and 2.13.1")
     assert "numpy" not in said
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, bench.metrics.protocol; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, bench.metrics.protocol; sys.exit('torch' in sys.modules or 'scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -192,7 +192,7 @@ def test_ties(tmp_path: Path) -> None:
 
 
 def test_different_protocols_are_not_compared(tmp_path: Path) -> None:
-    protocol = {"protocol_fingerprint": "e" * 64, "protocol": {**PROTOCOL, "dtype": "bf16"}}
+    protocol = {"protocol": {**PROTOCOL, "dtype": "bf16"}}
     other = [changed(record(DIT, seed), fd_random3d_at_64=protocol) for seed in range(3)]
     run = write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *other])
     row = rows_of(run)[1]["fd_random3d@64"]

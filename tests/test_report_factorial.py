@@ -170,7 +170,7 @@ def test_no_seed_with_all_four(tmp_path: Path) -> None:
 def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
     records = study(VALUES)
     made = next(made for made in records if made and made.cell["batching"]["policy"] == "pack")
-    other = [m.model_copy(update={"protocol_fingerprint": "e" * 64}) for m in made.measurements]
+    other = [m.model_copy(update={"protocol": {"measure": "another"}}) for m in made.measurements]
     buckets, first = blocks_of(write_run(tmp_path, replaced(records, DIT, "pack", 0, measurements=other)))
     assert {effect.outcome for effect in first.effects} == {"not compared"}
     assert "different protocols" in first.effects[0].reason

@@ -50,9 +50,8 @@ def run_of(folder: Path, shifts: dict[str, float], blocks: dict[str, ProtocolBlo
     records = []
     for backbone, shift in shifts.items():
         real, trained = features(0, real_seed[backbone]), features(shift, 2 if backbone == UNET else 3)
-        protocol = {"protocol": blocks[backbone].model_dump(mode="json"), "protocol_fingerprint": blocks[backbone].fingerprint()}
         value = frechet_distance(real, trained)
-        measurement = Measurement(name="fd_invented@64", value=value, unit="1", better="lower", **protocol)
+        measurement = Measurement(name="fd_invented@64", value=value, unit="1", better="lower", protocol=blocks[backbone].describe())
         made = record(backbone, 0, measurements=[measurement], artefacts={"features": "features.safetensors"})
         records.append(made)
         cell = folder / "invented" / f"{made.name}-{made.fingerprint[:8]}"

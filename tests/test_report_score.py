@@ -1,5 +1,6 @@
 """A score as Markdown: what must be said beside the numbers, and that names from files cannot become markup."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 import pytest
 
 from bench.commands.score.page import MAX_LISTED, comparison, to_json, to_markdown, write
-from bench.commands.score.record import ClipsProtocol, Distance, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet, Share, read_score
+from bench.commands.score.record import Omitted, PublishedValue, Score, ScoredGroup, ScoredSet, read_score
+from bench.metrics.protocol import ProtocolBlock
 from bench.records.environment import read_environment
+from bench.records.record import Measurement
 from bench.report.render.catalogue import DASH
 
 ROOT = Path(__file__).parents[1]
 
 
-def protocol(**changes: Any) -> ClipsProtocol:
+def protocol(**changes: Any) -> ProtocolBlock:
     fields: dict[str, Any] = {
         "extractor": "random3d",
         "weights_sha256": "0" * 64,
@@ -35,29 +38,29 @@ def protocol(**changes: Any) -> ClipsProtocol:
         "versions": {"torch": "2"},
         "clips": {"rule": "seeded-cut/1"},
     }
-    return ClipsProtocol(**fields | changes)
+    return ProtocolBlock(**fields | changes)
 
 
-def distance(kind: str = "frechet", value: float = 3.0, floor: float | None = 0.5, **changes: Any) -> Distance:
+def distance(kind: str = "frechet", value: float = 3.0, floor: float | None = 0.5, **changes: Any) -> Measurement:
     block = changes.pop("protocol", protocol())
     fields: dict[str, Any] = {
         "name": block.name(kind),
-        "kind": kind,
-        "extractor": "random3d",
+        "subject": "generated",
         "value": value,
+        "unit": "1",
+        "better": "lower",
         "low": 2.0,
         "high": 4.0,
         "interval": "jackknife",
         "floor": floor,
         "floor_source": "measured against 64 other real clips",
-        "infinite_n": 2.5,
-        "infinite_n_low": 2.25,
-        "infinite_n_high": 2.75,
-        "infinite_n_source": "least squares",
-        "protocol": block,
-        "fingerprint": block.fingerprint(),
+        "protocol": block.describe(),
     }
-    return Distance(**fields | changes)
+    return Measurement(**fields | changes)
+
+
+def limit() -> Measurement:
+    return distance(name="fd_random3d_infinite@64", value=2.5, low=2.25, high=2.75, floor=None, floor_source=None)
 
 
 def side(path: str, skipped: int = 0) -> ScoredSet:
@@ -76,32 +79,31 @@ def made(**changes: Any) -> Score:
         "height": 32,
         "width": 48,
         "rule": {"rule": "seeded-cut/1", "num_frames": 16, "stride": 1, "start": "random", "size": "as stored", "seed": 0},
-        "distances": [distance(), distance("kernel", floor=-0.1, infinite_n=None, infinite_n_low=None, infinite_n_high=None)],
+        "measurements": [distance(), distance("kernel", floor=-0.1), limit()],
         "environment": read_environment(),
         "commit": "abc",
     }
     return Score(**fields | changes)
 
 
-def published(**changes: Any) -> PublishedValue:
-    block = protocol(covariance="n", root="sqrtm")
-    fields: dict[str, Any] = {
-        "protocol": "cd-fvd",
-        "name": "fd_i3d_eps1e-5@40 (cd-fvd protocol)",
-        "value": 5.5,
-        "exact_root": 5.25,
-        "n_real": 64,
-        "n_fake": 2048,
-        "distinct_real": 64,
-        "distinct_fake": 40,
-        "choices": {"batch norm epsilon": "1e-5"},
-        "skipped": [],
-        "block": block,
-        "fingerprint": block.fingerprint(),
-        "canonical_name": "fvd@40",
-        "canonical_value": 7.75,
-    }
-    return PublishedValue(**fields | changes)
+def published(failed: bool = False) -> PublishedValue:
+    why = "its matrix root fails on these features"
+    outcome = {"value": math.nan, "invalid": why} if failed else {"value": 5.5}
+    return PublishedValue(
+        tool="cd-fvd",
+        measurement=distance(name="fd_i3d_eps1e-5@40 (cd-fvd protocol)", protocol=protocol(covariance="n", root="sqrtm")).model_copy(
+            update=outcome
+        ),
+        exact_root=5.25,
+        n_real=64,
+        n_fake=2048,
+        distinct_real=64,
+        distinct_fake=40,
+        choices={"batch norm epsilon": "1e-5"},
+        skipped=[],
+        canonical_name="fvd@40",
+        canonical_value=7.75,
+    )
 
 
 def test_a_distance_stands_beside_its_interval_floor_and_infinite_n() -> None:
@@ -114,20 +116,18 @@ def test_a_distance_stands_beside_its_interval_floor_and_infinite_n() -> None:
 
 
 def test_a_value_near_its_floor_and_what_is_missing_are_said() -> None:
-    poor = distance(
-        value=1.0, low=None, high=None, interval="none: 16 groups need as many clips", infinite_n=None, infinite_n_source="none: n"
-    )
-    text = to_markdown(made(distances=[poor]))
+    poor = distance(value=1.0, low=None, high=None, interval="none: 16 groups need as many clips")
+    text = to_markdown(made(measurements=[poor]))
     assert "`fd_random3d@64`: below 3 floors: mostly the bias of a small n" in text
-    assert "interval none: 16 groups need as many clips" in text and "at infinite n: none: n" in text
+    assert "interval none: 16 groups need as many clips" in text and "at infinite n: none below 256 clips, for 128 features" in text
     assert "| 1.00 | 0.500 |" in text
-    without = to_markdown(made(distances=[distance(floor=None, floor_source="none: too few real clips")]))
+    without = to_markdown(made(measurements=[distance(floor=None, floor_source="none: too few real clips")]))
     assert f"| {DASH} | {DASH} |" in without and "floor none: too few real clips" in without
 
 
 def test_headline_n_needs_no_warning() -> None:
     block = protocol(n_real=2048, n_fake=2048)
-    text = to_markdown(made(distances=[distance(protocol=block)]))
+    text = to_markdown(made(measurements=[distance(protocol=block)], n=2048))
     assert "`fd_random3d`" in text and "headline" not in text
 
 
@@ -144,7 +144,7 @@ def test_groups_with_too_few_clips_are_named() -> None:
 
 
 def test_another_tools_value_stands_beside_the_canonical_one() -> None:
-    text = to_markdown(made(published=[published(), published(value=None)]))
+    text = to_markdown(made(published=[published(), published(failed=True)]))
     for line in (
         "| `fd_i3d_eps1e-5@40 (cd-fvd protocol)` | 5.500 |",
         "| the same with an exact matrix root | 5.250 |",
@@ -163,8 +163,8 @@ def test_what_was_left_out_is_listed_and_the_rest_counted() -> None:
 
 
 def test_shares_are_per_cent() -> None:
-    share = Share(name="precision_random3d@64", extractor="random3d", value=0.875, protocol=protocol(), fingerprint="f")
-    assert "| `precision_random3d@64` | 87.5 % |" in to_markdown(made(shares=[share]))
+    share = distance(name="precision_random3d@64", value=0.875).model_copy(update={"protocol": {"num_neighbours": 5}})
+    assert "| `precision_random3d@64` | 87.5 % |" in to_markdown(made(measurements=[share]))
 
 
 def test_names_of_files_cannot_become_markup() -> None:
@@ -179,24 +179,24 @@ def test_protocols_are_folded_at_the_end() -> None:
     text = to_markdown(made(published=[published()]))
     folded = text[text.index("<details>") :]
     assert folded.endswith("</details>\n") and '"weights_sha256"' in folded and '"covariance": "n"' in folded
-    assert f"fd_random3d@64, kd_random3d@64: {protocol().fingerprint()}" in folded
+    assert f"fd_random3d@64, kd_random3d@64, fd_random3d_infinite@64: {distance().protocol_fingerprint}" in folded
 
 
 def test_files_come_back_as_they_were(tmp_path: Path) -> None:
-    score = made(published=[published(), published(value=None)], notes=["a note"])
+    score = made(published=[published(), published(failed=True)], notes=["a note"])
     assert [path.name for path in write(score, tmp_path / "new")] == ["score.json", "score.md"]
-    assert read_score(tmp_path / "new") == read_score(tmp_path / "new" / "score.json") == score
+    assert to_json(read_score(tmp_path / "new")) == to_json(read_score(tmp_path / "new" / "score.json")) == to_json(score)
     assert (tmp_path / "new" / "score.json").read_text() == to_json(score)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["score.json", "score.md"]
 
 
 def test_only_equal_protocols_are_compared() -> None:
-    other = made(distances=[distance(value=1.25)], generated=side("other"))
+    other = made(measurements=[distance(value=1.25)], generated=side("other"))
     assert "| `fd_random3d@64` | 3.00 [2.00, 4.00] | 1.25 [2.00, 4.00] | 1.75 |" in comparison(made(), other)
     with pytest.raises(ValueError, match=r"different protocols and do not compare; height: 32 and 64; n_fake: 64 and 32"):
-        comparison(made(), made(distances=[distance(protocol=protocol(height=64, n_fake=32))]))
+        comparison(made(), made(measurements=[distance(protocol=protocol(height=64, n_fake=32))]))
     with pytest.raises(ValueError, match="no distance in common"):
-        comparison(made(), made(distances=[distance(extractor="other")]))
+        comparison(made(), made(measurements=[distance(protocol=protocol(extractor="other"))]))
 
 
 def test_a_laptop_without_torch_reads_scores() -> None:

@@ -90,7 +90,9 @@ def test_holes_have_their_reason(tmp_path: Path) -> None:
 
 def test_distances_of_two_protocols_do_not_stand_side_by_side(tmp_path: Path) -> None:
     other = grid_point(SQUARE, "trained", 2.0)
-    other = other.model_copy(update={"measurements": [m.model_copy(update={"protocol_fingerprint": "z"}) for m in other.measurements]})
+    other = other.model_copy(
+        update={"measurements": [m.model_copy(update={"protocol": {"measure": "another"}}) for m in other.measurements]}
+    )
     grid = grid_of(tmp_path, one([other], policy="crop"), one([grid_point(SQUARE, "trained", 2.0)]))
     assert {spot.floors for spot in grid.spots.values()} == {None}
     assert "one protocol" in str(grid.spots["DiT-XS/2 pack", SQUARE].missing)

@@ -15,20 +15,21 @@ from bench import cli
 from bench.commands.score import published
 from bench.commands.score import score as score_module
 from bench.commands.score.collection import find_collection
-from bench.commands.score.record import Distance, Score, read_score
+from bench.commands.score.record import Score, read_score
 from bench.commands.score.score import MIN_GROUP_CLIPS, parse_size, score
 from bench.commands.score.windows import SeededCut, read_set
 from bench.data.files import StoreError
 from bench.metrics.distances import bias
 from bench.metrics.distances.diversity import diversity
 from bench.metrics.distances.interval import jackknife
-from bench.metrics.distances.table import DISTANCES
+from bench.metrics.distances.table import FRECHET, KERNEL
 from bench.metrics.extractors.features import extract
-from bench.metrics.extractors.manifest import RANDOM3D
+from bench.metrics.extractors.manifest import FRAME, RANDOM3D
 from bench.metrics.extractors.motion import Motion
 from bench.metrics.extractors.table import Extractor, load_extractor
-from bench.metrics.pixels import frame_quality
+from bench.metrics.protocol import read_name
 from bench.metrics.weights.cache import WeightsError
+from bench.records.record import Measurement
 
 T, SIDE = 4, 12
 
@@ -65,8 +66,17 @@ def measure(real: Path, generated: Path, **options: Any) -> Score:
     return score(real, generated, **{"num_frames": T, "extractors": ["random3d"]} | options)
 
 
-def named(found: Score, kind: str) -> Distance:
-    return next(value for value in found.distances if value.kind == kind)
+def named(found: Score, kind: str) -> Measurement:
+    return next(value for value in found.distances if (read_name(value.name) or (FRECHET, ""))[0].key == kind)
+
+
+def protocol(value: Measurement) -> dict[str, Any]:
+    assert value.protocol is not None
+    return value.protocol
+
+
+def by_start(found: Score, *starts: str) -> dict[str, Measurement]:
+    return {value.name: value for value in found.measurements if value.name.startswith(starts)}
 
 
 def test_numbers_are_those_of_the_modules_on_the_chosen_clips(sets: tuple[Path, Path], tmp_path: Path) -> None:
@@ -76,16 +86,16 @@ def test_numbers_are_those_of_the_modules_on_the_chosen_clips(sets: tuple[Path, 
     real, generated = (extract(network, clips.frames) for clips in chosen)
     assert found.n == 24 and [value.name for value in found.distances] == ["fd_random3d@24", "kd_random3d@24"]
     for value in found.distances:
-        statistic = DISTANCES[value.kind]
+        statistic = FRECHET.distance if value.name.startswith("fd") else KERNEL.distance
         assert value.value == pytest.approx(statistic(real[:24], generated), rel=1e-6)
         interval = jackknife(statistic, real[:24], generated)
         assert (value.low, value.high) == pytest.approx((interval.low, interval.high), rel=1e-6)
         assert value.floor == pytest.approx(statistic(real[:24], real[24:48]), rel=1e-6)
         assert value.floor_source == "measured against 24 other real clips"
-        assert value.fingerprint == value.protocol.fingerprint() and value.protocol.n_real == value.protocol.n_fake == 24
+        assert protocol(value)["n_real"] == protocol(value)["n_fake"] == 24 and value.subject == "generated"
     assert named(found, "frechet").value > 2 * (named(found, "frechet").floor or 0)
     shares = diversity(real[:24], generated)
-    assert {share.name: share.value for share in found.shares} == {
+    assert {name: value.value for name, value in by_start(found, "precision", "recall", "density", "coverage").items()} == {
         "precision_random3d@24": shares.precision,
         "recall_random3d@24": shares.recall,
         "density_random3d@24": shares.density,
@@ -104,34 +114,35 @@ def test_the_floor_says_how_it_was_found(tmp_path: Path) -> None:
     network = load_extractor("random3d")
     clips = read_set(find_collection(tmp_path / "r.npz"), SeededCut(num_frames=T), None, lambda *_: None, tmp_path)
     real = extract(network, clips.frames)
-    assert named(few, "frechet").floor == pytest.approx(DISTANCES["frechet"](real[:20], real[20:]) / 2, rel=1e-6)
-    assert named(few, "kernel").floor == pytest.approx(DISTANCES["kernel"](real[:20], real[20:]), rel=1e-6)
+    assert named(few, "frechet").floor == pytest.approx(FRECHET.distance(real[:20], real[20:]) / 2, rel=1e-6)
+    assert named(few, "kernel").floor == pytest.approx(KERNEL.distance(real[:20], real[20:]), rel=1e-6)
 
 
 def test_spare_real_clips_widen_the_halves(tmp_path: Path) -> None:
     found = measure(save(tmp_path / "r.npz", blobs(30, 0)), save(tmp_path / "g.npz", blobs(20, 1)))
     clips = read_set(find_collection(tmp_path / "r.npz"), SeededCut(num_frames=T), None, lambda *_: None, tmp_path)
     real = extract(load_extractor("random3d"), clips.frames)
-    assert named(found, "frechet").floor == pytest.approx(DISTANCES["frechet"](real[:15], real[15:]) * 15 / 20, rel=1e-6)
+    assert named(found, "frechet").floor == pytest.approx(FRECHET.distance(real[:15], real[15:]) * 15 / 20, rel=1e-6)
     assert named(found, "kernel").floor_source == "measured between two halves of the real clips, 15 each"
 
 
 def test_with_as_many_clips_as_features_the_floor_is_expected_and_n_goes_to_infinity(tmp_path: Path) -> None:
     real, generated = save(tmp_path / "r.npz", blobs(270, 0)), save(tmp_path / "g.npz", blobs(260, 1))
-    found = named(measure(real, generated), "frechet")
+    scored = measure(real, generated)
+    found, (limit,) = named(scored, "frechet"), by_start(scored, "fd_random3d_infinite@260").values()
     assert found.floor_source == "expected of two sets of one Gaussian with the real clips' covariance"
     assert found.floor == pytest.approx(found.value, rel=0.5)  # two draws of one distribution
-    assert found.infinite_n is not None and found.infinite_n_low is not None and found.infinite_n_high is not None
-    assert found.infinite_n_low < found.infinite_n < found.infinite_n_high and found.infinite_n < found.value
-    assert found.infinite_n_source.startswith("least squares in 1/n over n = 260,")
-    assert found.infinite_n_source.count(",") + 1 == bias.NUM_SIZES
+    assert limit.low is not None and limit.high is not None and limit.interval is not None
+    assert limit.low < limit.value < limit.high and limit.value < found.value
+    assert limit.interval.startswith("least squares in 1/n over sizes 260,") and limit.interval.endswith(", jackknife, 95 %")
+    assert limit.interval.count(",") - 1 == bias.NUM_SIZES
 
 
 def test_few_clips_have_no_interval_and_no_infinite_n(tmp_path: Path) -> None:
     found = measure(save(tmp_path / "r.npz", blobs(5, 0)), save(tmp_path / "g.npz", blobs(5, 1)))
     value = named(found, "frechet")
-    assert value.low is None and value.interval.startswith("none: 16 groups") and value.infinite_n_source.startswith("none: ")
-    assert not found.shares
+    assert value.low is None and value.interval is not None and value.interval.startswith("none: 16 groups")
+    assert found.measurements == found.distances
 
 
 def test_equal_n_smaller_set_wins_and_is_said(sets: tuple[Path, Path]) -> None:
@@ -173,7 +184,7 @@ def test_two_sizes_need_one_to_be_chosen(sets: tuple[Path, Path], tmp_path: Path
     with pytest.raises(ValueError, match=r"real clips are 12x12, generated ones 8x8; choose one size with --size, such as --size 8x8"):
         measure(sets[0], small)
     found = measure(sets[0], small, size=(8, 8))
-    assert (found.height, found.width) == (8, 8) and found.distances[0].protocol.clips["size"].startswith("cover 8x8")
+    assert (found.height, found.width) == (8, 8) and protocol(found.distances[0])["clips"]["size"].startswith("cover 8x8")
 
 
 def test_copies_and_frame_rates_are_said(tmp_path: Path) -> None:
@@ -181,7 +192,7 @@ def test_copies_and_frame_rates_are_said(tmp_path: Path) -> None:
     found = measure(save(tmp_path / "r.npz", blobs(20, 0), fps=24.0), save(tmp_path / "g.npz", frames[[*range(18), 0, 0]], fps=8.0))
     assert "2 of 20 generated clips are exact copies of another; n counts them" in found.notes
     assert "real items run at 24 frames per second, generated ones at 8; frames are not resampled" in found.notes
-    assert found.distances[0].protocol.fps == 24
+    assert protocol(found.distances[0])["fps"] == 24
 
 
 def test_groups_by_class_and_by_shape(tmp_path: Path) -> None:
@@ -202,7 +213,7 @@ def test_groups_by_class_and_by_shape(tmp_path: Path) -> None:
     whole = read_set(find_collection(tmp_path / "real"), SeededCut(num_frames=T), None, lambda *_: None, tmp_path)
     other = read_set(find_collection(generated), SeededCut(num_frames=T), None, lambda *_: None, tmp_path)
     rows = [[row for row, label in enumerate(clips.labels) if label == "k2"][:20] for clips in (whole, other)]
-    expected = DISTANCES["kernel"](extract(network, whole.frames[rows[0]]), extract(network, other.frames[rows[1]]))
+    expected = KERNEL.distance(extract(network, whole.frames[rows[0]]), extract(network, other.frames[rows[1]]))
     assert classes["k2"].values["kd_random3d@20"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -220,17 +231,16 @@ def test_single_frames_are_compared_where_their_network_is_asked_for(
     torch.manual_seed(0)
     network = Motion().eval()
     monkeypatch.setattr(score_module, "load_motion", lambda device: network)
-    monkeypatch.setattr(frame_quality, "FRAME", replace(frame_quality.FRAME, weights_sha256=RANDOM3D.weights_sha256))
+    monkeypatch.setattr(score_module, "FRAME", replace(FRAME, weights_sha256=RANDOM3D.weights_sha256))
     found = measure(*sets)
     assert [value.name for value in found.distances] == ["fd_random3d@24", "kd_random3d@24", "fd_frame@24"]
     clips = [read_set(find_collection(path), SeededCut(num_frames=T), None, lambda *_: None, tmp_path) for path in sets]
     real, generated = (network.frame_features(torch.from_numpy(np.array(side.frames))).unflatten(0, (-1, T)).numpy() for side in clips)
     value = found.distances[2]
-    assert value.value == pytest.approx(frame_quality.frame_distance(real[:24], generated), rel=1e-4)
-    assert value.floor == pytest.approx(frame_quality.frame_distance(real[:24], real[24:48]), rel=1e-4)
-    assert value.low is not None and value.low < value.value and value.protocol.dim == 48
-    assert value.infinite_n is None and value.infinite_n_source == "none: frames of a clip are not independent"
-    assert not [share for share in found.shares if share.extractor == "frame"]
+    assert value.value == pytest.approx(FRECHET.of_clips_of_frames(real[:24], generated), rel=1e-4)
+    assert value.floor == pytest.approx(FRECHET.of_clips_of_frames(real[:24], real[24:48]), rel=1e-4)
+    assert value.low is not None and value.low < value.value and protocol(value)["dim"] == 48
+    assert [name for name in by_start(found, "") if "frame" in name] == ["fd_frame@24"]  # frames of a clip are not independent
 
 
 def test_missing_weights_are_named_before_a_clip_is_read(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +278,8 @@ def light_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_published_protocols_stand_beside_the_canonical_value(sets: tuple[Path, Path], light_network: None) -> None:
     found = measure(*sets, protocols=["stylegan-v", "cd-fvd"])
     stylegan_v, cd_fvd = found.published
-    assert stylegan_v.name == "fd_light_i3d_half-pixel@24 (stylegan-v protocol)" and cd_fvd.name.endswith("@24 (cd-fvd protocol)")
+    assert stylegan_v.measurement.name == "fd_light_i3d_half-pixel@24 (stylegan-v protocol)"
+    assert cd_fvd.measurement.name.endswith("@24 (cd-fvd protocol)")
     assert (stylegan_v.n_real, stylegan_v.n_fake) == (60, 24)  # as many as there are, up to 2048 of each
     assert (cd_fvd.n_real, cd_fvd.n_fake, cd_fvd.distinct_fake) == (60, 2048, 24)
     real, fake = (extract(load_extractor("random3d"), np.load(path)["frames"]) for path in sets)
@@ -276,10 +287,10 @@ def test_published_protocols_stand_beside_the_canonical_value(sets: tuple[Path, 
     for value, generated in ((stylegan_v, fake), (cd_fvd, again)):
         assert value.exact_root == pytest.approx(published.distance_over_n(real, generated, real_first=True)[1], rel=1e-5)
         assert value.canonical_name is None  # no i3d was asked for
-        assert value.block.resize and value.fingerprint == value.block.fingerprint()
-        assert (value.block.covariance, value.block.root) == ("n", "sqrtm")
-    assert [stylegan_v.block.clips[of]["of"] for of in ("real", "generated")] == ["real", "generated"]
-    assert [cd_fvd.block.clips[of]["again"] for of in ("real", "generated")] == [False, True]
+        assert (protocol(value.measurement)["covariance"], protocol(value.measurement)["root"]) == ("n", "sqrtm")
+    cuts = [protocol(value.measurement)["clips"] for value in found.published]
+    assert [cuts[0][of]["of"] for of in ("real", "generated")] == ["real", "generated"]
+    assert [cuts[1][of]["again"] for of in ("real", "generated")] == [False, True]
 
 
 def run(*arguments: object) -> Any:
@@ -291,7 +302,7 @@ def test_the_command_prints_markdown_or_json_and_writes_both(sets: tuple[Path, P
     printed = run(*options)
     assert printed.exit_code == 0 and "| `fd_random3d@24` |" in printed.stdout
     as_json = json.loads(run(*options, "--json").stdout)
-    assert as_json["n"] == 24 and as_json["distances"][0]["protocol"]["extractor"] == "random3d"
+    assert as_json["n"] == 24 and as_json["measurements"][0]["protocol"]["extractor"] == "random3d"
     written = run(*options, "--out", tmp_path / "out")
     assert written.stdout.split() == [str(tmp_path / "out" / name) for name in ("score.json", "score.md")]
     assert read_score(tmp_path / "out") == measure(*sets) and not list((tmp_path / "out").glob(".*"))
@@ -303,23 +314,24 @@ def test_compare_refuses_two_protocols_and_shows_the_difference_of_one(sets: tup
     run("score", *sets, *options, tmp_path / "a")
     run("score", sets[0], other, *options, tmp_path / "b")
     run("score", *sets, *options, tmp_path / "c", "--seed", 1)
-    shown = run("score", "--compare", tmp_path / "a", tmp_path / "b")
+    shown = run("compare", tmp_path / "a", tmp_path / "b")
     values = [read_score(tmp_path / name).distances[0].value for name in "ab"]
     assert shown.exit_code == 0 and f"{values[0] - values[1]:.3g}"[:4] in shown.stdout
-    refused = run("score", "--compare", tmp_path / "a", tmp_path / "c")
+    refused = run("compare", tmp_path / "a", tmp_path / "c")
     assert isinstance(refused.exception, ValueError) and "clip_list_sha256" in str(refused.exception)
     with pytest.raises(StoreError, match="no score in"):
         read_score(tmp_path / "nowhere")
     (tmp_path / "a" / "score.json").write_text("{}")
     with pytest.raises(StoreError, match="is not a score"):
         read_score(tmp_path / "a")
+    (tmp_path / "a" / "score.json").write_text('{"schema_version": 1, "distances": []}')
+    with pytest.raises(StoreError, match=r"has schema version 1, this suite reads 2; score the clips again with --out"):
+        read_score(tmp_path / "a")
 
 
 def test_wrong_arguments_are_one_line_and_status_2(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for arguments in (
-        ("score",),
-        ("score", sets[0]),
-        ("score", "--compare", sets[0]),
+        ("compare", sets[0], sets[1]),
         ("score", *sets, "--size", "big"),
         ("score", *sets, "--start", "end"),
     ):

@@ -1,4 +1,4 @@
-"""`score --battery`: which clips the battery gets, what is refused, and the exit status."""
+"""The command `battery`: which clips the battery gets, what is refused, and the exit status."""
 
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,25 @@ def test_too_few_clips_are_refused(battery: dict[str, Any], tmp_path: Path) -> N
     with pytest.raises(ValueError, match="the battery needs 120 clips of 4 frames"):
         run_battery("random3d", few, tmp_path / "card", num_clips=60, num_frames=4)
     with pytest.raises(ValueError, match="has 4 frames, a clip of 5 needs 5"):
-        run_battery("random3d", few, tmp_path / "card", num_frames=5)
+        run_battery("random3d", folder(tmp_path / "short", MIN_CLIPS, 4), tmp_path / "card", num_frames=5)
+
+
+def test_the_least_number_of_clips_is_said_beforehand() -> None:
+    said = CliRunner().invoke(cli.app, ["battery", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+    assert f"{MIN_CLIPS} or more" in said
+
+
+@pytest.mark.parametrize("option", ["--stride", "--start", "--seed", "--protocol", "--cache", "--json", "--compare"])
+def test_no_option_is_taken_and_ignored(option: str) -> None:
+    for command in (["battery", "random3d"], ["compare", "a", "b"]):
+        refused = CliRunner().invoke(cli.app, [*command, option, "1"])
+        assert refused.exit_code == 2 and "No such option" in refused.output
+    for gone in ("--battery", "--compare"):
+        assert "No such option" in CliRunner().invoke(cli.app, ["score", "a", "b", gone]).output
 
 
 def test_the_exit_status_is_the_verdict(battery: dict[str, Any], tmp_path: Path) -> None:
-    arguments = ["score", "--battery", "random3d", "-n", "2", "--num-frames", "4", "--size", "24"]
+    arguments = ["battery", "random3d", "-n", "2", "--num-frames", "4", "--size", "24"]
     passed = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path / "card")])
     assert passed.exit_code == 0 and passed.stdout == f"passes; card in {tmp_path / 'card'}\n"
     battery["passed"] = False

@@ -9,8 +9,10 @@ from bench.backbone import import_plugin, known_modules
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.source import describe, sources
-from bench.metrics.extractors.manifest import MANIFESTS
-from bench.metrics.protocol import CANONICAL_EXTRACTOR, NAMES
+from bench.metrics.distances.table import distances
+from bench.metrics.extractors.manifest import FRAME, MANIFESTS
+from bench.metrics.pixels.table import pixel_measures
+from bench.metrics.protocol import CANONICAL_EXTRACTOR
 from bench.records.store import latest, read_run, run_folders
 from bench.study import matrix as matrices
 from bench.study.cell import differences
@@ -47,9 +49,10 @@ def print_all(results: Path) -> None:
         backbones.append((f"{module}:", names))
     _print_table(console, "backbones", backbones)
     _print_table(console, "data", [(name, describe(name)) for name in sources()])
-    metrics = [(canonical, f"{kind} distance of {CANONICAL_EXTRACTOR} features") for kind, (canonical, _) in NAMES.items()]
-    others = [name for name in MANIFESTS if name != CANONICAL_EXTRACTOR]
-    metrics += [(prefix + other, f"{kind} distance of {other} features") for kind, (_, prefix) in NAMES.items() for other in others]
+    extractors = sorted(MANIFESTS, key=lambda name: name != CANONICAL_EXTRACTOR)
+    named = [(kind, name) for kind in distances().values() for name in (*extractors, *([FRAME.name] if kind.over_frames else []))]
+    metrics = [(kind.name(name, CANONICAL_EXTRACTOR), f"{kind.title} of {name} features") for kind, name in named]
+    metrics += [(value.name, value.title) for measure in pixel_measures() for value in measure.values]
     _print_table(console, "metrics", metrics)
     _print_table(console, "runs", [_run_line(folder) for folder in run_folders(results)] or [(f"none in {results}", "")])
 

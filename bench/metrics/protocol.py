@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from bench.backbone import did_you_mean
-from bench.data.frozen import Count
+from bench.data.frozen import Count, Frozen, flatten
+from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.shapes import Refusal
 
-Kind = Literal["frechet", "kernel"]
-
 CANONICAL_EXTRACTOR = "i3d"
 MIN_HEADLINE_CLIPS = 2048
-# kind -> name under the canonical extractor, prefix under every other
-NAMES: dict[str, tuple[str, str]] = {"frechet": ("fvd", "fd_"), "kernel": ("kvd", "kd_")}
+INFINITE, EXCESS_RATIO = "_infinite", "_excess_ratio"  # of the names of what is derived from a distance
+DERIVED = (INFINITE, EXCESS_RATIO)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -34,12 +32,12 @@ def metric_name(kind: str, extractor: str, n: int, *, dim: int | None = None) ->
     >>> metric_name("frechet", "i3d", 64), metric_name("kernel", "i3d", 2048), metric_name("frechet", "random3d", 64)
     ('fvd@64', 'kvd', 'fd_random3d@64')
     """
-    if kind not in NAMES:
-        reserved = {"fvd": "frechet", "kvd": "kernel"}.get(kind)
+    if kind not in distances():
+        reserved = {known.canonical: key for key, known in distances().items()}.get(kind)
         hint = f"; {kind!r} is what {reserved!r} is called with extractor {CANONICAL_EXTRACTOR!r}, and only then" if reserved else ""
-        raise Refusal(f"unknown distance {kind!r}, expected one of {', '.join(NAMES)}{hint}")
-    if any(reserved in extractor.lower() for reserved in ("fvd", "kvd")):
-        raise Refusal(f"extractor {extractor!r} may not have FVD or KVD in its name: they are reserved for {CANONICAL_EXTRACTOR!r}")
+        raise Refusal(f"unknown distance {kind!r}, expected one of {', '.join(distances())}{hint}")
+    if word := reserved_word(extractor):
+        raise Refusal(f"extractor {extractor!r} may not have {word.upper()} in its name: it is reserved for {CANONICAL_EXTRACTOR!r}")
     if n < 2:
         raise Refusal(f"a distance needs at least 2 clips in each set, got {n}")
     if extractor in MANIFESTS:
@@ -49,15 +47,32 @@ def metric_name(kind: str, extractor: str, n: int, *, dim: int | None = None) ->
         dim = known
     if dim is None:
         raise Refusal(f"unknown extractor {extractor!r}{did_you_mean(extractor, list(MANIFESTS))}; for one of your own, pass dim")
-    canonical, prefix = NAMES[kind]
-    name = canonical if extractor == CANONICAL_EXTRACTOR else prefix + extractor
+    name = distances()[kind].name(extractor, CANONICAL_EXTRACTOR)
     return name if n >= headline_clips(dim) else f"{name}@{n}"
 
 
-class ProtocolBlock(BaseModel):
-    """Everything besides the clips' pixels that moves a quality number. Stored beside every such number."""
+def reserved_word(extractor: str) -> str | None:
+    """The name of a distance under the canonical extractor that another's own name holds, or None."""
+    return next((kind.canonical for kind in distances().values() if kind.canonical in extractor.lower()), None)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def read_name(name: str) -> tuple[DistanceKind, str] | None:
+    """The distance and the extractor of a metric's name, None where it is no distance: the inverse of `metric_name`.
+
+    >>> [read_name(name)[1] for name in ("fvd@64", "kd_random3d@64")], read_name("fvd_infinite@64"), read_name("val_loss")
+    (['i3d', 'random3d'], None, None)
+    """
+    base = name.partition("@")[0]
+    for kind in distances().values():
+        if base == kind.canonical:
+            return kind, CANONICAL_EXTRACTOR
+        if base.startswith(kind.prefix) and not base.endswith(DERIVED):
+            return kind, base.removeprefix(kind.prefix)
+    return None
+
+
+class ProtocolBlock(Frozen):
+    """Everything besides the clips' pixels that moves a distance. Stored beside every such number."""
 
     extractor: str
     weights_sha256: Sha256  # of the published weights, of whichever of the files that hold them
@@ -66,7 +81,7 @@ class ProtocolBlock(BaseModel):
     n_fake: Annotated[int, Field(ge=2)]
     num_frames: Count  # of a clip, as the extractor sees it
     frame_stride: Count  # source frames from one clip frame to the next
-    fps: Annotated[float, Field(gt=0)]  # of the clip
+    fps: Annotated[float, Field(gt=0)] | None  # of the clip; None where no file says it
     height: Count  # of the clip, before the extractor resizes it
     width: Count
     resize: str  # what the extractor does to reach its own size, with a version
@@ -78,6 +93,7 @@ class ProtocolBlock(BaseModel):
     device: str  # "cpu" or the name of the GPU
     dtype: Literal["float32"]
     versions: dict[str, str]  # of the packages that compute
+    clips: dict[str, Any] | None = None  # the rule by which clips were cut, where they were not made for the comparison
 
     @model_validator(mode="after")
     def check_canonical(self) -> ProtocolBlock:
@@ -99,22 +115,14 @@ class ProtocolBlock(BaseModel):
         """Metric name of a distance of this kind under this protocol."""
         return metric_name(kind, self.extractor, min(self.n_real, self.n_fake), dim=self.dim)
 
-    def fingerprint(self) -> str:
-        """Hash of every field: values with different fingerprints never compare."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    def describe(self) -> dict[str, Any]:
+        """The fields that say something, as a `Measurement` keeps them."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
-def compare_or_raise(a: ProtocolBlock, b: ProtocolBlock) -> None:
+def compare_or_raise(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     """Refusal listing every field in which two protocols differ, with both values."""
-    left, right = flatten(a), flatten(b)
+    left, right = flatten(dict(a)), flatten(dict(b))
     differences = [f"{key}: {left.get(key)} and {right.get(key)}" for key in sorted(left | right) if left.get(key) != right.get(key)]
     if differences:
         raise Refusal(f"these values were measured under different protocols and do not compare; {'; '.join(differences)}")
-
-
-def flatten(block: ProtocolBlock) -> dict[str, object]:
-    """Fields by name, one entry per package for the versions."""
-    fields = block.model_dump(mode="json")
-    versions = fields.pop("versions")
-    return fields | {f"versions.{package}": version for package, version in versions.items()}

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field, model_validator
 
-from bench.data.frozen import Frozen
+from bench.data.frozen import Frozen, content_hash
 from bench.records.environment import Environment
 from bench.study.cell import PROTOCOL_VERSION
 
@@ -17,20 +17,36 @@ Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
 FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
 
 
+REAL = "real"  # the subject whose clips are real too: its distance to the real clips is the floor of all others
+
+
 class Measurement(Frozen):
-    """One number with its unit, its direction and, for a quality metric, the protocol that made it."""
+    """One number with its unit, its direction and, for a quality metric, its floor and the protocol that made it."""
 
     name: str  # "fvd@64", "train_clips_per_s", "peak_storage_bytes"
-    subject: str = "trained"  # whose number: trained, untrained, reconstruction, real
+    subject: str = "trained"  # whose number: trained, untrained, reconstruction, real; generated, of a score
     value: float
     unit: str
     better: Literal["lower", "higher", "none"]
     low: float | None = None  # 95 % interval over the clips of this run, where one is known
     high: float | None = None
-    interval: str | None = None  # how low and high were found
-    protocol: dict[str, Any] | None = None  # protocol block of a quality metric
-    protocol_fingerprint: str | None = None
+    interval: str | None = None  # how low and high were found, or why there are none
+    floor: float | None = None  # the same distance of real clips to real clips
+    floor_source: str | None = None  # how it was found, or why there is none
+    protocol: dict[str, Any] | None = None  # of a quality metric: everything that moves the value beside what is measured
     invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def protocol_fingerprint(self) -> str | None:
+        """Hash of the whole protocol: values with different fingerprints never compare."""
+        return None if self.protocol is None else content_hash(self.protocol)[:16]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _made_anew(cls, fields: Any) -> Any:
+        """A stored fingerprint is for other readers: it is never taken on trust."""
+        return {key: value for key, value in fields.items() if key != "protocol_fingerprint"} if isinstance(fields, dict) else fields
 
 
 # Counts of a step or of a batch of samples: latent voxels are those trained on, neither padding nor dropped tokens; FLOPs are forward

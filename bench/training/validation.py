@@ -17,7 +17,7 @@ from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, d
 
 @torch.no_grad()
 def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell, device: torch.device) -> dict[float, float]:
-    """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape."""
+    """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell."""
     path = PATHS[cell.objective.name]
     batches = list(_batches(val, num_clips, cell.batching))
     losses = {}
@@ -29,7 +29,9 @@ def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell,
             timesteps = path.snap(torch.full((len(clips),), timestep))
             labels = None if val.labels is None else to_device(torch.tensor(val.labels[clips]), device)
             mixed, targets = noised(path, clips_to_device(latents, device), clips_to_device(noise, device), timesteps)
-            total += clip_losses(backbone(mixed, to_device(timesteps, device), labels), targets).double().sum()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16"):
+                predictions = backbone(mixed, to_device(timesteps, device), labels)
+            total += clip_losses(predictions, targets).double().sum()
         losses[timestep] = float(total) / num_clips
     return losses
 

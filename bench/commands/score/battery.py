@@ -1,4 +1,4 @@
-"""`score --battery`: an extractor through every corruption, on the battery's own clips or anybody's, and its report card on disk."""
+"""The command `battery`: an extractor through every corruption, on the battery's own clips or anybody's, and its report card on disk."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def run_battery(
     progress: Progress = lambda done, total, what: None,
 ) -> tuple[bool, str]:
     """Whether `extractor` passes, and the verdict in words; the card is written into `out`. `clips`: None = moving shapes made for it."""
-    network = load_extractor(extractor, find_device(device))
+    where = find_device(device)
     if clips is None:
+        network = load_extractor(extractor, where)
         side = battery.SIZE if size is None else size[0]
         if size is not None and size[0] != size[1]:
             raise Refusal(f"the battery's own clips are square, got --size {size[0]}x{size[1]}; give one number")
         chosen = battery.world_clips(side, num_clips or battery.NUM_CLIPS, num_frames)
     else:
-        read = read_clips(clips, num_clips, num_frames, size, progress)
+        read = read_clips(clips, num_clips, num_frames, size, progress)  # before the network: too few are found in a moment
+        network = load_extractor(extractor, where)
         chosen = battery.given_clips(read.frames[:], num_frames=num_frames, name=f"{clips.name} {read.digest}")
     card = battery.run(network, chosen, cache=weights.cache_folder() / "battery", progress=progress)
     card_report.write(card, out, chosen.source)
@@ -50,6 +52,8 @@ def read_clips(path: Path, num_clips: int | None, num_frames: int, size: tuple[i
     collection, cache = find_collection(path), weights.cache_folder() / "score"
     limit = 2 * (num_clips or battery.NUM_CLIPS)
     needed = MIN_CLIPS if num_clips is None else limit
+    if (num_items := len(collection.items)) < needed:  # one clip an item
+        raise Refusal(f"the battery needs {needed} clips of {num_frames} frames, two sets, {path} gives {num_items} at most")
     for length in (2 * num_frames - 1, num_frames):
         try:
             read = cached_set(collection, SeededCut(num_frames=length, size=size), limit, progress, cache)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.metrics.battery import judgements
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, ReportCard
+from bench.report.render.markdown import markdown_table
 
 COLUMNS = 5  # panels in a row
 PASS, FAIL, MUTED = "#1a7f37", "#b42318", "#6b7280"
@@ -90,7 +90,7 @@ def markdown(card: ReportCard, with_strip: bool) -> str:
         "",
         "## Judgements",
         "",
-        *table(
+        markdown_table(
             ("", "Judgement", "Numbers", "Fails on"),
             (
                 ("pass" if judgement.passed else "**FAIL**", judgement.claim, judgement.evidence, ", ".join(judgement.axes))
@@ -107,7 +107,7 @@ def markdown(card: ReportCard, with_strip: bool) -> str:
         f"Noticed means above {number(in_floors(card, judgements.threshold(floor)))} floors. "
         "The kernel distance is unbiased, so its floor is 0; it is not judged.",
         "",
-        *table(
+        markdown_table(
             ("Damage", "Kind", "A level is", "Levels", "Floors", "Spearman", "Kernel distance at the strongest"),
             (axis_row(card, axis) for axis in card.axes),
         ),
@@ -146,11 +146,6 @@ def axis_row(card: ReportCard, axis: AxisResult) -> tuple[str, ...]:
 def number(value: float | None) -> str:
     """Three digits."""
     return "-" if value is None or math.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Markdown lines."""
-    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
 
 
 # Pictures

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands.score.record import FILE, Distance, PublishedValue, Score, ScoredGroup, ScoredSet
+from bench.commands.score.record import FILE, GENERATED, PublishedValue, Score, ScoredGroup, ScoredSet
 from bench.data.files import write_text
-from bench.metrics.protocol import compare_or_raise
+from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.protocol import INFINITE, compare_or_raise, read_name
+from bench.records.record import REAL, Measurement
 from bench.report.render.catalogue import DASH, number
-from bench.report.render.export import markdown
+from bench.report.render.markdown import markdown, markdown_table
 from bench.report.verdicts.stats import MIN_FLOORS
 from bench.shapes import Refusal
 
@@ -47,9 +48,10 @@ def to_markdown(score: Score) -> str:
     parts = [
         f"# {markdown(score.generated.path)} against {markdown(score.real.path)}",
         f"{clips}; {_rule(score)}. Lower is better for distances, higher for shares.",
-        _distances(score.distances),
-        "\n".join(f"- {line}" for line in [*map(markdown, score.notes), *_remarks(score.distances)]),
+        _distances(score),
+        "\n".join(f"- {line}" for line in [*map(markdown, score.notes), *_remarks(score)]),
         _shares(score),
+        _pixels(score),
         _groups(score, "class"),
         _groups(score, "shape"),
         *(_published(value) for value in score.published),
@@ -71,52 +73,64 @@ def _rule(score: Score) -> str:
     return f"{starts[rule['start']]}{stride}; frames {rule['size']}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A GitHub table; cells are Markdown already."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+def _distances(score: Score) -> str:
+    known = {found.name: found for found in score.measurements if found.subject == GENERATED}
+    rows = []
+    for found in score.distances:
+        stem, _, size = found.name.partition("@")
+        limit = known.get(f"{stem}{INFINITE}@{size or score.n}")
+        rows.append(
+            [
+                f"`{found.name}`",
+                _with_interval(found),
+                DASH if found.floor is None else number(found.floor),
+                DASH if not found.floor or found.floor <= 0 else f"{found.value / found.floor:.1f}",
+                DASH if limit is None else _with_interval(limit),
+            ]
+        )
+    return markdown_table(["distance", "value [95 %]", "floor, real against real", "floors", "at infinite n [95 %]"], rows)
 
 
-def _distances(distances: Sequence[Distance]) -> str:
-    rows = [
-        [
-            f"`{value.name}`",
-            f"{number(value.value)}{_interval(value.low, value.high)}",
-            DASH if value.floor is None else number(value.floor),
-            DASH if not value.floor or value.floor <= 0 else f"{value.value / value.floor:.1f}",
-            DASH if value.infinite_n is None else f"{number(value.infinite_n)}{_interval(value.infinite_n_low, value.infinite_n_high)}",
-        ]
-        for value in distances
-    ]
-    return table(["distance", "value [95 %]", "floor, real against real", "floors", "at infinite n [95 %]"], rows)
+def _with_interval(found: Measurement) -> str:
+    return number(found.value) + ("" if found.low is None or found.high is None else f" [{number(found.low)}, {number(found.high)}]")
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
-
-
-def _remarks(distances: Sequence[Distance]) -> list[str]:
+def _remarks(score: Score) -> list[str]:
     """What must be said beside the numbers; the same for several distances, said once."""
     remarks: dict[str, list[str]] = {}
-    for value in distances:
-        said = [f"floor {value.floor_source}"]
-        if value.low is None:
-            said.append(f"interval {value.interval}")
-        if "@" in value.name:
-            said.append(f"n = {min(value.protocol.n_real, value.protocol.n_fake)} is below what a headline needs")
-        if value.infinite_n is None and value.kind == "frechet":
-            said.append(f"at infinite n: {value.infinite_n_source}")
-        if value.kind == "frechet" and value.floor and value.floor > 0 and value.value < MIN_FLOORS * value.floor:
+    for found in score.distances:
+        kind, extractor = read_name(found.name) or (None, "")
+        assert kind is not None and found.protocol is not None
+        said = [f"floor {found.floor_source}"]
+        if found.low is None:
+            said.append(f"interval {found.interval}")
+        if "@" in found.name:
+            said.append(f"n = {score.n} is below what a headline needs")
+        if kind.infinite_n is not None and extractor != FRAME.name and score.n < (needed := kind.infinite_n_clips(found.protocol["dim"])):
+            said.append(f"at infinite n: none below {needed} clips, for {found.protocol['dim']} features")
+        if kind.bias != "none" and found.floor and found.floor > 0 and found.value < MIN_FLOORS * found.floor:
             said.append(f"below {MIN_FLOORS} floors: mostly the bias of a small n")
         for remark in said:
-            remarks.setdefault(remark, []).append(f"`{value.name}`")
+            remarks.setdefault(remark, []).append(f"`{found.name}`")
     return [f"{', '.join(names)}: {markdown(remark)}" for remark, names in remarks.items()]
 
 
 def _shares(score: Score) -> str:
-    if not score.shares:
-        return ""
-    return "## Diversity\n\n" + table(["share", "value"], [[f"`{share.name}`", f"{100 * share.value:.1f} %"] for share in score.shares])
+    shares = [found for found in score.measurements if "num_neighbours" in (found.protocol or {})]
+    rows = [[f"`{share.name}`", f"{100 * share.value:.1f} %"] for share in shares]
+    return "## Diversity\n\n" + markdown_table(["share", "value"], rows) if rows else ""
+
+
+def _pixels(score: Score) -> str:
+    """Of measures of pixels, with the floor where there are real clips to spare."""
+    found = [measurement for measurement in score.measurements if "measure" in (measurement.protocol or {})]
+    floors = {measurement.name: number(measurement.value) for measurement in found if measurement.subject == REAL}
+    rows = [
+        [f"`{measurement.name}`", _with_interval(measurement), floors.get(measurement.name, DASH)]
+        for measurement in found
+        if measurement.subject == GENERATED
+    ]
+    return "## By pixels\n\n" + markdown_table(["measure", "value [95 %]", "real clips"], rows) if rows else ""
 
 
 def _groups(score: Score, by: str) -> str:
@@ -130,7 +144,7 @@ def _groups(score: Score, by: str) -> str:
     if enough:
         stems = [name.partition("@")[0] for name in enough[0].values]
         rows = [[markdown(group.name), str(group.n), *(number(value) for value in group.values.values())] for group in enough]
-        parts.append(table([by, "n of each", *(f"`{stem}@n`" for stem in stems)], rows))
+        parts.append(markdown_table([by, "n of each", *(f"`{stem}@n`" for stem in stems)], rows))
     if few:
         named = ", ".join(f"{markdown(group.name)} ({_counts(group)})" for group in few[:MAX_LISTED])
         more = f" and {len(few) - MAX_LISTED} more" if len(few) > MAX_LISTED else ""
@@ -144,8 +158,11 @@ def _counts(group: ScoredGroup) -> str:
 
 def _published(value: PublishedValue) -> str:
     """Another tool's value, the canonical one, and why they differ."""
-    shown = "its matrix root fails on these features" if value.value is None else number(value.value, 4)
-    rows = [[f"`{value.name}`", shown], ["the same with an exact matrix root", number(value.exact_root, 4)]]
+    found = value.measurement
+    rows = [
+        [f"`{found.name}`", found.invalid or number(found.value, 4)],
+        ["the same with an exact matrix root", number(value.exact_root, 4)],
+    ]
     if value.canonical_name and value.canonical_value is not None:
         rows.append([f"`{value.canonical_name}`, canonical", number(value.canonical_value, 4)])
     counts = []
@@ -153,8 +170,8 @@ def _published(value: PublishedValue) -> str:
         counts.append(f"{num} {what} clips" + (f", {distinct} of them different" if distinct != num else ""))
     skipped = f"; {len(value.skipped)} items left out" if value.skipped else ""
     choices = "\n".join(f"- {markdown(name)}: {markdown(choice)}" for name, choice in value.choices.items())
-    values = table(["value", "Fréchet distance"], rows)
-    return f"## As {value.protocol} measures it\n\n{values}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
+    values = markdown_table(["value", "Fréchet distance"], rows)
+    return f"## As {value.tool} measures it\n\n{values}\n\n{'; '.join(counts)}{skipped}.\n\n{choices}"
 
 
 def _left_out(argument: str, side: ScoredSet) -> str:
@@ -168,24 +185,22 @@ def _left_out(argument: str, side: ScoredSet) -> str:
 
 def _protocols(score: Score) -> str:
     """Every protocol, folded."""
-    blocks = {value.fingerprint: value.protocol for value in score.distances}
-    names = {mark: ", ".join(value.name for value in score.distances if value.fingerprint == mark) for mark in blocks}
-    for value in score.published:
-        blocks[value.fingerprint], names[value.fingerprint] = value.block, value.name
-    folded = [f"{names[mark]}: {mark}\n{json.dumps(block.model_dump(mode='json'), indent=1)}" for mark, block in blocks.items()]
+    every = [*score.measurements, *(value.measurement for value in score.published)]
+    blocks = {found.protocol_fingerprint: found.protocol for found in every}
+    names = {mark: ", ".join(dict.fromkeys(found.name for found in every if found.protocol_fingerprint == mark)) for mark in blocks}
+    folded = [f"{names[mark]}: {mark}\n{json.dumps(block, indent=1)}" for mark, block in blocks.items()]
     inside = "\n\n".join(folded)
     return f"<details><summary>Protocols</summary>\n\n```\n{inside}\n```\n\n</details>"
 
 
 def comparison(first: Score, second: Score) -> str:
     """Distances of two scores side by side. Refusal, with what differs, where a distance of both has two protocols."""
-    theirs = {(value.kind, value.extractor): value for value in second.distances}
-    both = [(value, theirs[value.kind, value.extractor]) for value in first.distances if (value.kind, value.extractor) in theirs]
+    theirs = {found.name.partition("@")[0]: found for found in second.distances}
+    both = [(found, other) for found in first.distances if (other := theirs.get(found.name.partition("@")[0])) is not None]
     if not both:
         raise Refusal("the two scores have no distance in common; score both with the same --extractor")
     rows = []
     for ours, other in both:
-        compare_or_raise(ours.protocol, other.protocol)
-        cells = [f"{number(value.value)}{_interval(value.low, value.high)}" for value in (ours, other)]
-        rows.append([f"`{ours.name}`", *cells, number(ours.value - other.value)])
-    return table(["distance", markdown(first.generated.path), markdown(second.generated.path), "difference"], rows) + "\n"
+        compare_or_raise(ours.protocol or {}, other.protocol or {})
+        rows.append([f"`{ours.name}`", _with_interval(ours), _with_interval(other), number(ours.value - other.value)])
+    return markdown_table(["distance", markdown(first.generated.path), markdown(second.generated.path), "difference"], rows) + "\n"

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from bench.commands.score.collection import Collection
-from bench.commands.score.record import ClipsProtocol
 from bench.commands.score.set_cache import cached_set
 from bench.commands.score.windows import ReadSet, Rule, SeededCut
-from bench.data.files import sha256_texts
 from bench.data.progress import Progress
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.table import Extractor
+from bench.metrics.protocol import ProtocolBlock
+from bench.metrics.quality import protocol_block
 from bench.shapes import Refusal
 
 
@@ -94,28 +94,20 @@ def check_count(argument: str, collection: Collection, clips: ReadSet, asked: in
 
 def block(
     extractor: Extractor, clips: dict[str, Any], sampling: str, stride: int, real: ReadSet, generated: ReadSet, n_real: int, n_fake: int
-) -> ClipsProtocol:
+) -> ProtocolBlock:
     """Everything beside the generated clips that changes a distance."""
-    manifest, shape = extractor.manifest, real.frames.shape
     rates = rates_of(real) or rates_of(generated)
-    return ClipsProtocol(
-        extractor=extractor.name,
-        weights_sha256=manifest.weights_sha256,
-        dim=extractor.dim,
+    return protocol_block(
+        extractor.manifest,
+        extractor.device,
         n_real=n_real,
         n_fake=n_fake,
-        num_frames=shape[1],
+        shape=real.frames.shape[1:4],
         frame_stride=stride,
         fps=rates[0] / stride if rates else None,
-        height=shape[2],
-        width=shape[3],
-        resize=manifest.resize,
         split="as given",
+        clip_list=real.clip_list(n_real),
         sampling=sampling,
-        clip_list_sha256=sha256_texts([real.digest, *(real.names[row] for row in real.rows[:n_real])]),
-        device=device_name(extractor.device),
-        dtype="float32",
-        versions={"torch": torch.__version__},
         clips=clips,
     )
 
@@ -137,8 +129,3 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise Refusal(f"--device {name}: {torch.cuda.device_count()} CUDA devices are seen here; use --device cpu")
     return device
-
-
-def device_name(device: torch.device) -> str:
-    """As in a protocol block: "cpu" or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
-from bench.metrics.protocol import ProtocolBlock
+from bench.metrics.protocol import read_name
 from bench.records.environment import Environment
+from bench.records.record import Measurement
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "score.json"
+GENERATED = "generated"  # the subject of its measurements
 
 
 class Omitted(Frozen):
@@ -39,43 +42,6 @@ class ScoredSet(Frozen):
     digest: str  # identity of the clips
 
 
-class ClipsProtocol(ProtocolBlock):
-    """A protocol block of clips from anywhere, and how they were cut."""
-
-    fps: Annotated[float, Field(gt=0)] | None  # type: ignore[assignment]  # None where no file says it
-    clips: dict[str, Any]  # the rule
-
-
-class Distance(Frozen):
-    """One distance between the sets, over the features of one extractor; lower is better."""
-
-    name: str  # "fvd@64"
-    kind: Literal["frechet", "kernel"]
-    extractor: str
-    value: float
-    low: float | None  # 95 % interval; None below the n it needs
-    high: float | None
-    interval: str  # how it was found, or why there is none
-    floor: float | None  # the same distance of real clips to real clips
-    floor_source: str  # how it was found, or why there is none
-    infinite_n: float | None  # extrapolated to infinitely many clips
-    infinite_n_low: float | None
-    infinite_n_high: float | None
-    infinite_n_source: str
-    protocol: ClipsProtocol
-    fingerprint: str
-
-
-class Share(Frozen):
-    """Precision, recall, density or coverage over the features of one extractor; higher is better."""
-
-    name: str  # "precision_i3d@64"
-    extractor: str
-    value: float
-    protocol: ClipsProtocol
-    fingerprint: str
-
-
 class ScoredGroup(Frozen):
     """Clips of one class, or that came in one shape, compared by themselves."""
 
@@ -90,9 +56,8 @@ class ScoredGroup(Frozen):
 class PublishedValue(Frozen):
     """A value measured as another tool measures it."""
 
-    protocol: str  # "stylegan-v"
-    name: str  # "fd_i3d_eps1e-5@64 (cd-fvd protocol)"
-    value: float | None  # None where the tool's matrix root fails
+    tool: str  # whose protocol: "stylegan-v"
+    measurement: Measurement  # "fd_i3d_eps1e-5@64 (cd-fvd protocol)"; NaN and invalid where the tool's matrix root fails
     exact_root: float  # the same with an exact matrix root
     n_real: int  # clips counted
     n_fake: int
@@ -100,8 +65,6 @@ class PublishedValue(Frozen):
     distinct_fake: int
     choices: dict[str, str]  # what the tool does, and where it says so
     skipped: list[Omitted]
-    block: ClipsProtocol
-    fingerprint: str
     canonical_name: str | None  # this suite's value on the same folders
     canonical_value: float | None
 
@@ -117,22 +80,30 @@ class Score(Frozen):
     height: int
     width: int
     rule: dict[str, Any]  # how clips are cut
-    distances: list[Distance]
-    shares: list[Share] = Field(default_factory=list)
+    measurements: list[Measurement]  # of GENERATED; of `real`, where a measure of pixels has a floor
     groups: list[ScoredGroup] = Field(default_factory=list)
     published: list[PublishedValue] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     environment: Environment
     commit: str
 
+    @property
+    def distances(self) -> list[Measurement]:
+        """Those between the sets, without what is derived from them."""
+        return [found for found in self.measurements if read_name(found.name)]
+
 
 def read_score(path: Path) -> Score:
     """The score in a file, or in `score.json` of a folder. StoreError for anything else."""
     file = path / FILE if path.is_dir() else path
     try:
-        return Score.model_validate_json(file.read_text(encoding="utf-8"))
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        version = fields.get("schema_version") if isinstance(fields, dict) else None
+        if version is not None and version != SCHEMA_VERSION:
+            raise StoreError(f"{file} has schema version {version}, this suite reads {SCHEMA_VERSION}; score the clips again with --out")
+        return Score.model_validate(fields)
     except FileNotFoundError as error:
         raise StoreError(f"no score in {path}; `python -m bench score REAL GENERATED --out {path}` makes one") from error
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         what = f"{error.error_count()} fields are not as they should be" if isinstance(error, ValidationError) else str(error)
         raise StoreError(f"{file} is not a score ({what}); score the clips again with --out") from error

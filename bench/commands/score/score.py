@@ -6,28 +6,35 @@ found = score(Path("real_videos"), Path("generated_videos"))
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench.backbone import did_you_mean
 from bench.commands.score import published
 from bench.commands.score.collection import Collection, find_collection, natural
-from bench.commands.score.measured import Measured
-from bench.commands.score.pair import ClipSets, Progress, SetReader, block, device_name, find_device, rates_of, read_pair
-from bench.commands.score.record import Distance, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet
+from bench.commands.score.pair import ClipSets, SetReader, block, find_device, rates_of, read_pair
+from bench.commands.score.record import GENERATED, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet
 from bench.commands.score.windows import STARTS, ReadSet, SeededCut, Start
+from bench.data.frozen import content_hash
+from bench.data.progress import Progress
+from bench.meters.process import device_name
+from bench.metrics.distances.table import FRECHET
 from bench.metrics.extractors.custom import is_file_name
-from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
-from bench.metrics.pixels import frame_quality
-from bench.metrics.protocol import CANONICAL_EXTRACTOR
+from bench.metrics.pixels.table import PixelSets, pixel_measures
+from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
+from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements
 from bench.metrics.weights import table as weights
 from bench.records.environment import commit, read_environment
+from bench.records.record import REAL, Measurement
 from bench.shapes import Refusal
 
 DEFAULT_EXTRACTORS = ("i3d", "motion")
@@ -87,11 +94,11 @@ def score(
     # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
     networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
     tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
-    measured = [measure(pair, network, rule, reader) for network in networks]
-    if frame_quality.FRAME.weights_sha256 in {found.block.weights_sha256 for found in measured}:
-        measured.append(measure_frames(pair, rule, reader, where))  # the frame encoder is a part of that network
-    distances = [found.distance(kind) for found in measured for kind in found.statistics]
-    canonical = next((value for value in distances if (value.extractor, value.kind) == (CANONICAL_EXTRACTOR, "frechet")), None)
+    sets = [features_of(pair, network, rule, reader) for network in networks]
+    if FRAME.weights_sha256 in {found.block.weights_sha256 for found in sets}:
+        sets.append(frame_features(pair, rule, reader, where))  # the frame encoder is a part of that network
+    measured = [measurement for each in sets for measurement in feature_measurements(each)] + by_pixels(pair, rule)
+    canonical = next((found for found in measured if read_name(found.name) == (FRECHET, CANONICAL_EXTRACTOR)), None)
     clips = pair.real.frames.shape
     return Score(
         real=side(collections[0], pair.real, pair.n),
@@ -101,9 +108,8 @@ def score(
         height=clips[2],
         width=clips[3],
         rule=rule.describe(),
-        distances=distances,
-        shares=[share for found in measured for share in found.shares()],
-        groups=groups(pair, measured),
+        measurements=measured,
+        groups=groups(pair, sets),
         published=[
             published_value(tool, network, collections, rule, num_clips, reader, canonical)
             for tool, network in zip(tools, tool_networks, strict=True)
@@ -129,38 +135,51 @@ def check_extractor(name: str, num_frames: int) -> None:
         weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 
 
-def measure(pair: ClipSets, extractor: Extractor, rule: SeededCut, reader: SetReader) -> Measured:
+def features_of(pair: ClipSets, extractor: Extractor, rule: SeededCut, reader: SetReader) -> FeatureSets:
     """Features of the pair's clips by one extractor, and what they were made under."""
     real = reader.features(extractor, pair.real, "real clips")
+    generated = reader.features(extractor, pair.generated, "generated clips")
     sampling = f"{rule.start} start, seed {rule.seed}"
-    return Measured(
-        real=real[: pair.n],
-        spare=real[pair.n :],
-        generated=reader.features(extractor, pair.generated, "generated clips")[: pair.n],
-        block=block(extractor, rule.describe(), sampling, rule.stride, pair.real, pair.generated, pair.n, pair.n),
-    )
+    made = block(extractor, rule.describe(), sampling, rule.stride, pair.real, pair.generated, pair.n, pair.n)
+    return FeatureSets(real=real[: pair.n], spare=real[pair.n :], subjects={GENERATED: generated[: pair.n]}, block=made)
 
 
-def measure_frames(pair: ClipSets, rule: SeededCut, reader: SetReader, device: torch.device) -> Measured:
+def frame_features(pair: ClipSets, rule: SeededCut, reader: SetReader, device: torch.device) -> FeatureSets:
     """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
-    clips, dim = pair.real.frames.shape, frame_quality.FRAME.dim
+    num_frames = pair.real.frames.shape[1]
     network = load_motion(device)
     every = Extractor(
-        manifest=replace(frame_quality.FRAME, dim=clips[1] * dim),
+        manifest=replace(FRAME, dim=num_frames * FRAME.dim),
         device=device,
         batch_size=16,
         features=lambda frames: network.frame_features(frames).reshape(len(frames), -1),
     )
-    found = measure(pair, every, rule, reader)
-    return Measured(
-        **{name: getattr(found, name).reshape(-1, clips[1], dim) for name in ("real", "spare", "generated")},
-        block=found.block.model_copy(update={"dim": dim}),
-        statistics={"frechet": frame_quality.frame_distance},
-        per_clip=False,
+    found = features_of(pair, every, rule, reader)
+
+    def apart(features: np.ndarray) -> np.ndarray:
+        return features.reshape(-1, num_frames, FRAME.dim)
+
+    return FeatureSets(
+        real=apart(found.real),
+        spare=None if found.spare is None else apart(found.spare),
+        subjects={subject: apart(features) for subject, features in found.subjects.items()},
+        block=found.block.model_copy(update={"dim": FRAME.dim}),
     )
 
 
-def groups(pair: ClipSets, measured: Sequence[Measured]) -> list[ScoredGroup]:
+def by_pixels(pair: ClipSets, rule: SeededCut) -> list[Measurement]:
+    """What the pair's clips show as they are, and spare real ones where there are as many."""
+    source = content_hash([pair.real.clip_list(pair.n), rule.describe()])
+    facts = PixelSets(clips={}, test=pair.real.frames, source=source)
+    if not any(measure.applies(facts) for measure in pixel_measures()):
+        return []  # cached frames need not be read
+    real = pair.real.frames  # each counts once, as `SeededCut` takes none twice
+    clips = {GENERATED: pair.generated.frames[: pair.n]}
+    clips |= {REAL: real[pair.n : 2 * pair.n]} if len(real) >= 2 * pair.n else {}
+    return pixel_measurements(replace(facts, clips=clips, test=real[: pair.n]))
+
+
+def groups(pair: ClipSets, measured: Sequence[FeatureSets]) -> list[ScoredGroup]:
     """Distances of each class that both sets have, and of each shape that clips came in, where there is more than one."""
     found = []
     for by in ("class", "shape"):
@@ -178,9 +197,9 @@ def groups(pair: ClipSets, measured: Sequence[Measured]) -> list[ScoredGroup]:
             values = {}
             if n >= MIN_GROUP_CLIPS:
                 for over in measured:
-                    for kind, statistic in over.statistics.items():
+                    for kind, statistic in over.kinds.items():
                         title = over.block.model_copy(update={"n_real": n, "n_fake": n}).name(kind)
-                        values[title] = statistic(over.real[rows[0]], over.generated[rows[1]])
+                        values[title] = statistic(over.real[rows[0]], over.subjects[GENERATED][rows[1]])
             found.append(
                 ScoredGroup(
                     by=by, name=str(name), num_real=counts[0][name], num_generated=counts[1][name], n=n if values else 0, values=values
@@ -221,7 +240,7 @@ def published_value(
     rule: SeededCut,
     num_clips: int | None,
     reader: SetReader,
-    canonical: Distance | None,
+    canonical: Measurement | None,
 ) -> PublishedValue:
     """The value as the tool measures it, on the same folders."""
     sets, cuts = [], {}
@@ -237,11 +256,18 @@ def published_value(
     made = block(network, cuts, f"as {tool.name}", rule.stride, real, fake, len(real), len(fake)).model_copy(
         update={"covariance": "n", "root": "sqrtm"}
     )
-    name = made.model_copy(update={"n_real": distinct[0], "n_fake": distinct[1]}).name("frechet")
+    name = made.model_copy(update={"n_real": distinct[0], "n_fake": distinct[1]}).name(FRECHET.key)
     return PublishedValue(
-        protocol=tool.name,
-        name=f"{name} ({tool.name} protocol)",
-        value=value,
+        tool=tool.name,
+        measurement=Measurement(
+            name=f"{name} ({tool.name} protocol)",
+            subject=GENERATED,
+            value=math.nan if value is None else value,
+            unit=FRECHET.unit,
+            better="lower",
+            protocol=made.describe(),
+            invalid="its matrix root fails on these features" if value is None else None,
+        ),
         exact_root=exact,
         n_real=len(real),
         n_fake=len(fake),
@@ -249,8 +275,6 @@ def published_value(
         distinct_fake=distinct[1],
         choices=tool.choices,
         skipped=[*omitted(real), *omitted(fake)],
-        block=made,
-        fingerprint=made.fingerprint(),
         canonical_name=canonical.name if canonical else None,
         canonical_value=canonical.value if canonical else None,
     )

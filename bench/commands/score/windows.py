@@ -123,6 +123,10 @@ class ReadSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def clip_list(self, num: int) -> list[str]:
+        """What identifies the first `num` clips, in order."""
+        return [self.digest, *(self.names[row] for row in self.rows[:num])]
+
 
 def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, folder: Path) -> ReadSet:
     """The first `limit` clips (None: all) that `rule` takes from `collection`; frames lie in a file in `folder` without a name.

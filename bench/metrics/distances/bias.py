@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
 from bench.metrics.distances.frechet import Features, FrechetSubsets, check_features, frechet_distance
-from bench.metrics.distances.interval import CONFIDENCE, NUM_GROUPS, group_of_each, jackknife_variance
+from bench.metrics.distances.interval import NUM_GROUPS, group_of_each, half_width, jackknife_variance
 from bench.shapes import Refusal
 
 NUM_SIZES = 8
@@ -79,7 +78,7 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: 
     groups = [group_of_each(len(features), NUM_GROUPS) for features in (real, fake)]
     variance = jackknife_variance(lambda keep: subsets(keep[groups[0]], keep[groups[1]]), NUM_GROUPS)
     variance += float((np.square(weights[0]) * values.var(axis=1, ddof=1)).sum()) / draws
-    margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, NUM_GROUPS - 1)) * math.sqrt(variance)
+    margin = half_width(math.sqrt(variance), NUM_GROUPS)
     return InfiniteN(
         value=value,
         slope=slope,

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
 from bench.metrics.distances.frechet import MIN_CLIPS, Features, FrechetSubsets, frechet_distance
 from bench.metrics.distances.kernel import KernelGroups, kernel_distance
@@ -97,8 +96,15 @@ def by_group(statistic: Statistic, a: Features, b: Features, group_a: np.ndarray
 def interval_of(estimate: float, value: ByGroup, groups: int) -> Interval:
     """estimate +- t x the root of `jackknife_variance`."""
     standard_error = math.sqrt(jackknife_variance(value, groups))
-    margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1)) * standard_error
+    margin = half_width(standard_error, groups)
     return Interval(estimate=estimate, low=estimate - margin, high=estimate + margin, standard_error=standard_error)
+
+
+def half_width(standard_error: float, groups: int) -> float:
+    """t x the standard error, t with groups - 1 degrees of freedom."""
+    from scipy.stats import t  # takes a second to import, and whoever only names distances needs none of it
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, groups - 1)) * standard_error
 
 
 def jackknife_variance(value: ByGroup, groups: int) -> float:

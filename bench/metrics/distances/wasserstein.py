@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 from bench.shapes import Refusal
 
@@ -17,6 +16,8 @@ def mean_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     sets of one distribution, by about a quantity's spread over the root of n: read it beside real against real.
     `bench.metrics.distances.interval.jackknife(mean_wasserstein, a, b)` is its interval.
     """
+    from scipy.stats import wasserstein_distance  # takes a second to import, and whoever only names measures needs none of it
+
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise Refusal(f"the sets have shapes {a.shape} and {b.shape}, expected (n, D) and (m, D): the same quantities of each clip")
     a, b = (rows[~np.isnan(rows).any(axis=1)] for rows in (a, b))

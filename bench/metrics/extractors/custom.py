@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
-from bench.metrics.extractors.manifest import I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
+from bench.metrics.extractors.manifest import FRAME, I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
 from bench.metrics.extractors.resize import RESIZES
+from bench.metrics.protocol import DERIVED, reserved_word
 from bench.metrics.weights.cache import WeightsError
 from bench.shapes import Refusal
 
@@ -123,7 +124,7 @@ def parse_manifest(fields: Any, what: str) -> Manifest:
 
 def check_own(manifest: Manifest, what: str) -> None:
     """Refusal for a manifest that an extractor of one's own may not have."""
-    if manifest.name in MANIFESTS or any(word in manifest.name.lower() for word in ("fvd", "kvd")):
+    if manifest.name in (*MANIFESTS, FRAME.name) or manifest.name.endswith(DERIVED) or reserved_word(manifest.name):
         raise Refusal(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
     if not manifest.weights_sha256:
         raise Refusal(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")

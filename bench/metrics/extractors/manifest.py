@@ -113,6 +113,9 @@ MOTION = Manifest(
     golden=_MOTION["golden"],
 )
 
+# The same weights, a part of them: what the encoder of frames says of one frame, knowing no other.
+FRAME = replace(MOTION, name="frame", dim=48, min_frames=1)
+
 # Extractors that need nothing but this package and `weights get`, by name.
 _ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, FRAME_MEAN, MOTION, VIDEOMAE, VJEPA)
 MANIFESTS: dict[str, Manifest] = {manifest.name: manifest for manifest in _ALL}

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.metrics.extractors.i3d import exact_float32
-from bench.metrics.extractors.manifest import MOTION
+from bench.metrics.extractors.manifest import FRAME, MOTION
 from bench.shapes import Refusal, check_shape
 
 WEIGHTS = Path(__file__).with_name("motion.safetensors")
 SIZE = 32  # height and width the network sees
-FRAME_DIM = 48  # Z, numbers a frame
+FRAME_DIM = FRAME.dim  # Z, numbers a frame
 HIDDEN = 64  # channels of the temporal head
 LEARNED = 32  # features that the training tasks shape
 GROUPS = 8  # of a frame's numbers, each with a mean step, a mean turn and a balance of its halves

@@ -8,15 +8,15 @@ Clips may differ in shape, and may be of one frame. No torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.data.ragged import Frames, clip_shapes
 from bench.metrics.pixels.foreground import components, contrast
+from bench.metrics.pixels.table import PixelMeasure, PixelSets, PixelValue
 from bench.shapes import Refusal, Shape, check_shape
 
 VERSION = 1  # bump with any change of a value
@@ -51,7 +51,7 @@ class Framing:
 
     @property
     def absent_rate(self) -> float:
-        """Share of clips without a subject in any frame, which `distance` leaves out; lower is better."""
+        """Share of clips without a subject in any frame, which no distance counts; lower is better."""
         return float(np.isnan(self.features[:, 0]).mean())
 
 
@@ -81,18 +81,6 @@ def truth(boxes: Sequence[np.ndarray] | np.ndarray, shapes: Sequence[Shape]) -> 
             raise Refusal("a true box is not finite; leave out what fills a short clip up")
         whole.append(bool(((box[:, :2] >= 0) & (box[:, 2:] <= (width, height))).all()))
     return _framing(boxes, whole, shapes)
-
-
-def distance(a: Framing, b: Framing) -> float:
-    """How far apart centres and extents are, in shares of the frame; lower is better. Both sets have the same shapes equally often."""
-    return mean_wasserstein(a.features, b.features)
-
-
-def box_error(seen: Framing, true: Framing) -> float:
-    """Mean absolute error of a side of a box, in pixels, over the frames with a subject: the instrument's own. Whole pixels alone: 0.25."""
-    errors = np.abs(np.concatenate(seen.boxes) - np.concatenate(true.boxes))  # (frames, 4)
-    present = ~np.isnan(errors).any(axis=1)
-    return float(errors[present].mean()) if present.any() else math.nan
 
 
 def _framing(boxes: Sequence[np.ndarray] | np.ndarray, whole: list[bool], shapes: Sequence[tuple[int, ...]]) -> Framing:
@@ -126,3 +114,37 @@ def _subjects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             boxes[frame] = columns.start, rows.start, columns.stop, rows.stop
             alone[frame] = len(own) == 1
     return boxes, alone
+
+
+def _values(frames: Frames) -> dict[str, float | np.ndarray]:
+    seen = measure(list(frames))
+    return {"subject_whole_rate": seen.whole_rate, "subject_absent_rate": seen.absent_rate, "framing_distance": seen.features}
+
+
+def _truth(sets: PixelSets) -> dict[str, np.ndarray]:
+    assert sets.boxes is not None
+    return {"framing_distance": truth(sets.boxes, clip_shapes(sets.test)).features}
+
+
+FRAMING = PixelMeasure(
+    name="framing",
+    version=VERSION,
+    values=(
+        PixelValue(
+            name="subject_whole_rate",
+            title="Clips whose subject is whole in every frame",
+            unit="share of clips",
+            better="higher",
+            axis=True,
+        ),
+        PixelValue(name="subject_absent_rate", title="Clips without a subject", unit="share of clips", better="lower"),
+        PixelValue(  # of real clips, by bench/run/measure/crop_control.py
+            name="crop_control_whole_rate", title="Crops whose subject is whole in every frame", unit="share of clips", better="none"
+        ),
+        PixelValue(name="framing_distance", title="Distance in where the subject is", unit="share of the frame", better="lower", axis=True),
+    ),
+    measure=_values,
+    settings=asdict(THRESHOLDS),
+    applies=lambda sets: sets.boxes is not None,
+    truth=_truth,
+)

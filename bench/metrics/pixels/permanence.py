@@ -5,11 +5,12 @@ walls keep the shape inside the frame, so in a true clip it is never hidden, cut
 and the autoencoder's reconstructions are the floors of this number.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from bench.metrics.pixels.foreground import components, contrast
+from bench.metrics.pixels.table import PixelMeasure, PixelValue
 from bench.shapes import Refusal, check_shape
 
 
@@ -105,3 +106,29 @@ def _hue_deviation(colours: np.ndarray) -> np.ndarray:
     turns = np.exp(1j * sextant * np.pi / 3)  # (N, T)
     mean = np.angle(turns.mean(axis=1, keepdims=True))
     return np.degrees(np.abs(np.angle(turns * np.exp(-1j * mean)))).max(axis=1)
+
+
+def _values(frames: np.ndarray) -> dict[str, float]:
+    seen = measure(np.asarray(frames))
+    return {"one_object_rate": seen.one_object_rate, "steady_rate": seen.steady_rate}
+
+
+PERMANENCE = PixelMeasure(
+    name="permanence",
+    version=VERSION,
+    values=(
+        PixelValue(
+            name="one_object_rate",
+            title="Clips with exactly one object in every frame",
+            unit="share of clips",
+            better="higher",
+            axis=True,
+        ),
+        PixelValue(
+            name="steady_rate", title="Clips whose one object keeps colour and size", unit="share of clips", better="higher", axis=True
+        ),
+    ),
+    measure=_values,
+    settings=asdict(THRESHOLDS),
+    applies=lambda sets: sets.num_objects == 1 and not sets.mixed,
+)

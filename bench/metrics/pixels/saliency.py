@@ -9,12 +9,12 @@ squeezed, so clips compare best with clips of the same shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from bench.metrics.distances.wasserstein import mean_wasserstein
+from bench.metrics.pixels.table import PixelMeasure, PixelValue
 from bench.shapes import Refusal, check_shape
 
 VERSION = 1  # bump with any change of a value
@@ -41,22 +41,12 @@ class Saliency:
 
     features: np.ndarray  # (N, 5), the columns of FEATURES; NaN for a clip of one flat colour
 
-    @property
-    def flat_rate(self) -> float:
-        """Share of clips without any motion or contrast, which `distance` leaves out; lower is better."""
-        return float(np.isnan(self.features[:, 0]).mean())
-
 
 def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Saliency:
     """Clips, N of (T, H, W, 3) uint8, at least one -> Saliency."""
     if not len(clips):
         raise Refusal("saliency of 0 clips, expected at least one")
     return Saliency(features=np.array([_features(energy(clip)) for clip in clips]))
-
-
-def distance(a: Saliency, b: Saliency) -> float:
-    """How far apart two sets are in where their energy is; lower is better. Both sets have the same shapes equally often."""
-    return mean_wasserstein(a.features, b.features)
 
 
 def energy(clip: np.ndarray) -> np.ndarray:
@@ -98,3 +88,21 @@ def _moments(share: np.ndarray) -> tuple[float, float]:
     place = (np.arange(len(share)) + 0.5) / len(share)
     mean = float(share @ place)
     return mean, float(np.sqrt(share @ np.square(place - mean)))
+
+
+SALIENCY = PixelMeasure(
+    name="saliency",
+    version=VERSION,
+    values=(
+        PixelValue(
+            name="saliency_distance",
+            title="Distance in where motion and contrast are",
+            unit="share of the frame",
+            better="lower",
+            axis=True,
+        ),
+    ),
+    measure=lambda frames: {"saliency_distance": measure(list(frames)).features},
+    settings=asdict(SETTINGS),
+    applies=lambda sets: sets.mixed or sets.boxes is not None,  # of clips of one shape only where framing can be held against it
+)

@@ -94,7 +94,7 @@ def read(run: Run) -> ShapeMap | None:
 
 
 def _measure(cells: Sequence[GridPoint]) -> str | None:
-    """The first distance, in the order of `metrics.METRICS`, that has a floor to be divided by."""
+    """The first distance, in the order of `metrics.known()`, that has a floor to be divided by."""
     names = {m.name for cell in cells for m in cell.measurements if metrics.find(m.name).distance and _floors(cell, m.name) is not None}
     return min(names, key=lambda name: (metrics.rank(name), name), default=None)
 

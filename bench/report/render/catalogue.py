@@ -1,13 +1,20 @@
 """What each measurement is called in a report, where it stands, and in which unit a reader sees it.
 
-Records hold SI units and bytes; this is the only place that renders GiB or ms. Adding a metric is one line of METRICS;
-a measurement without one is shown under its own name in the group "other".
+Records hold SI units and bytes; this is the only place that renders GiB or ms. Distances and measures of pixels say their own titles;
+any other measurement is one line of `_DIVERSITY`, `_LOSS` or `_COSTS`, or is shown under its own name in the group "other".
 """
 
+import functools
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from bench.metrics.distances.table import DistanceKind, distances
+from bench.metrics.extractors.manifest import FRAME, MOTION
+from bench.metrics.pixels.table import PixelValue, pixel_measures
+from bench.metrics.protocol import EXCESS_RATIO, INFINITE
 
 # Written by name, because each looks like another character.
 TIMES, DASH, MINUS = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -47,32 +54,12 @@ class Metric:
     distance: bool = False  # between sets of clips: floors and n matter
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric(r"fd_motion", "Fréchet distance, motion", "quality", axis=True, distance=True),  # sees time; leads where it is measured
-    Metric(r"fvd", "FVD", "quality", axis=True, distance=True),
-    Metric(r"fd_frame", "Fréchet distance, single frames", "quality", axis=True, distance=True),
-    Metric(r"fd_(?!.*_(?:excess_ratio|infinite)$)(\w+)", "Fréchet distance, {0}", "quality", axis=True, distance=True),
-    Metric(r"fvd_infinite", "FVD at infinite n", "quality"),
-    Metric(r"fd_(\w+)_infinite", "Fréchet distance at infinite n, {0}", "quality"),
-    Metric(r"kd_motion", "Kernel distance, motion", "quality", axis=True, distance=True),
-    Metric(r"kvd", "KVD", "quality", axis=True, distance=True),
-    Metric(r"kd_(?!.*_(?:excess_ratio|infinite)$)(\w+)", "Kernel distance, {0}", "quality", axis=True, distance=True),
-    Metric(r"(fvd|kvd|fd_\w+|kd_\w+)_excess_ratio", "Improvement over untrained, {0}", "quality"),
-    Metric(r"val_loss", "Validation loss", "quality", axis=True),
-    Metric(r"one_object_rate", "Clips with exactly one object in every frame", "quality", "fraction", axis=True),
-    Metric(r"steady_rate", "Clips whose one object keeps colour and size", "quality", "fraction", axis=True),
-    Metric(r"subject_whole_rate", "Clips whose subject is whole in every frame", "quality", "fraction", axis=True),
-    Metric(r"subject_absent_rate", "Clips without a subject", "quality", "fraction"),
-    Metric(r"crop_control_whole_rate", "Crops whose subject is whole in every frame", "quality", "fraction"),
-    # Not `distance`: no features of theirs are kept to pair, and no name tells their n.
-    Metric(r"framing_distance", "Distance in where the subject is", "quality", axis=True),
-    Metric(r"saliency_distance", "Distance in where motion and contrast are", "quality", axis=True),
-    Metric(r"precision_(\w+)", "Precision, {0}", "quality"),
-    Metric(r"recall_(\w+)", "Recall, {0}", "quality"),
-    Metric(r"density_(\w+)", "Density, {0}", "quality"),
-    Metric(r"coverage_(\w+)", "Coverage, {0}", "quality"),
-    Metric(r"psnr_db", "PSNR of the autoencoder", "quality"),
-    Metric(r"ssim", "SSIM of the autoencoder", "quality"),
+_EXTRACTOR = r"([\w.-]+)"
+_LOSS = (Metric(r"val_loss", "Validation loss", "quality", axis=True),)
+_DIVERSITY = tuple(
+    Metric(rf"{name.lower()}_{_EXTRACTOR}", f"{name}, {{0}}", "quality") for name in ("Precision", "Recall", "Density", "Coverage")
+)
+_COSTS = (
     Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
     Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
     Metric(r"train_voxels_per_s", "Training rate, latent voxels", "speed", machine=True),
@@ -109,6 +96,38 @@ METRICS: tuple[Metric, ...] = (
     Metric(r"train_wall_time_s", "Training wall clock", "cost", "time", axis=True, machine=True),
 )
 
+
+@functools.cache
+def known() -> tuple[Metric, ...]:
+    """Every kind of measurement, in the order of the tables."""
+    kinds, measures = distances().values(), pixel_measures()
+    clips = [_pixels(value) for measure in measures if measure.versions_of is None for value in measure.values]
+    versions = [_pixels(value) for measure in measures if measure.versions_of is not None for value in measure.values]
+    names = "|".join(name for kind in kinds for name in (re.escape(kind.canonical), kind.prefix + _EXTRACTOR.strip("()")))
+    improvement = Metric(rf"({names}){EXCESS_RATIO}", "Improvement over untrained, {0}", "quality")
+    found = [*(metric for kind in kinds for metric in _distances(kind)), improvement]
+    return (*found, *_LOSS, *clips, *_DIVERSITY, *versions, *_COSTS)
+
+
+def _distances(kind: DistanceKind) -> Iterator[Metric]:
+    """Of one kind: over what sees time first, which leads where it is measured; then the canonical one, single frames, any other."""
+    plain = Metric("", f"{kind.title}, {{0}}", "quality", axis=True, distance=True)
+    canonical = replace(plain, pattern=kind.canonical, title=kind.canonical.upper())
+    yield replace(plain, pattern=f"{kind.prefix}({MOTION.name})")
+    yield canonical
+    if kind.over_frames:
+        yield replace(plain, pattern=kind.prefix + FRAME.name, title=f"{kind.title}, single frames")
+    yield replace(plain, pattern=rf"{kind.prefix}(?!.*(?:{EXCESS_RATIO}|{INFINITE})$){_EXTRACTOR}")
+    if kind.infinite_n is not None:
+        yield Metric(kind.canonical + INFINITE, f"{canonical.title} at infinite n", "quality")
+        yield Metric(kind.prefix + _EXTRACTOR + INFINITE, f"{kind.title} at infinite n, {{0}}", "quality")
+
+
+def _pixels(value: PixelValue) -> Metric:
+    """Not `distance`, even where it is one: no features of theirs are kept to pair, and no name tells their n."""
+    return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.is_share else "plain", axis=value.axis)
+
+
 # What a matrix matches its rivals by, and what a budget fixes -> the measurement that a verdict must not celebrate.
 MATCHED = {
     "params": "num_params",
@@ -131,7 +150,7 @@ BUDGETS = {
 def find(name: str) -> Metric:
     """The metric of a measurement's name, its title filled in; a generic one for an unknown name."""
     base, _, num_clips = name.partition("@")
-    for metric in METRICS:
+    for metric in known():
         if match := re.fullmatch(metric.pattern, base):
             title = metric.title.format(*match.groups())
             return replace(metric, title=f"{title}, n = {num_clips}" if num_clips else title)
@@ -141,7 +160,7 @@ def find(name: str) -> Metric:
 def rank(name: str) -> int:
     """Place of a measurement in the tables."""
     base = name.partition("@")[0]
-    return next((place for place, metric in enumerate(METRICS) if re.fullmatch(metric.pattern, base)), len(METRICS))
+    return next((place for place, metric in enumerate(known()) if re.fullmatch(metric.pattern, base)), len(known()))
 
 
 def num_clips(name: str) -> int | None:

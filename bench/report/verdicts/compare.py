@@ -67,7 +67,7 @@ class MeasureRow:
 
 
 def compare(run: Run) -> list[MeasureRow]:
-    """Every measurement in the records, in the order of `metrics.METRICS`, unknown ones last."""
+    """Every measurement in the records, in the order of `metrics.known()`, unknown ones last."""
     table = run.measurements
     rows = []
     for name in sorted(table["name"].unique(), key=lambda name: (metrics.rank(name), name)):

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 import safetensors
 import safetensors.numpy
 
 from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, split
-from bench.metrics.distances.table import DISTANCES
-from bench.metrics.protocol import ProtocolBlock, compare_or_raise
+from bench.metrics.distances.table import DistanceKind
+from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.protocol import compare_or_raise, read_name
 from bench.records.record import Measurement
 from bench.report.load import CellResult, Run
 from bench.report.verdicts.compare import MeasureRow
@@ -72,21 +72,19 @@ def num_differing(first: dict[str, Any], second: dict[str, Any]) -> int:
     return sum(first.get(key) != second.get(key) for key in first.keys() | second.keys())
 
 
-def kind_of(row: MeasureRow) -> str | None:
-    """Kind of a row's distance where clips have features of their own; None for anything else."""
-    if not row.metric.distance or row.name.startswith("fd_frame"):  # frames are not kept
-        return None
-    return "kernel" if row.name.startswith("k") else "frechet"
+def kind_of(row: MeasureRow) -> DistanceKind | None:
+    """A row's distance where clips have features of their own; None for anything else."""
+    kind, extractor = read_name(row.name) or (None, "")
+    return None if extractor == FRAME.name else kind  # those of frames are not kept
 
 
 class FeatureSide:
     """One cell's distance to the real clips; that of its clips without some groups is computed once, whatever it is subtracted from."""
 
-    def __init__(self, kind: str, features: dict[str, np.ndarray]):
+    def __init__(self, kind: DistanceKind, features: dict[str, np.ndarray]):
         self.real, fake = features["test"], features["trained"]
-        statistic = DISTANCES[kind]
-        self.estimate = statistic(self.real, fake)
-        self._value = by_group(statistic, self.real, fake, *split((self.real, fake), NUM_GROUPS))
+        self.estimate = kind.distance(self.real, fake)
+        self._value = by_group(kind.distance, self.real, fake, *split((self.real, fake), NUM_GROUPS))
         self._known: dict[bytes, float] = {}
 
     def value(self, keep: np.ndarray) -> float:
@@ -100,23 +98,23 @@ class FeatureSide:
 class Sides(dict[str, FeatureSide]):
     """The cells of one measurement, by name, each read once."""
 
-    def of(self, cell: CellResult, measurement: Measurement, kind: str) -> FeatureSide:
+    def of(self, cell: CellResult, measurement: Measurement, kind: DistanceKind) -> FeatureSide:
         """A cell's. Refusal, OSError, KeyError where it has no features to make one of."""
         if cell.name not in self:
             self[cell.name] = FeatureSide(kind, read(cell, measurement))
         return self[cell.name]
 
 
-def subtract(name: str, kind: str, one: CellResult, other: CellResult, sides: Sides) -> tuple[Interval | None, str]:
+def subtract(name: str, kind: DistanceKind, one: CellResult, other: CellResult, sides: Sides) -> tuple[Interval | None, str]:
     """Distance of one cell minus that of another with its interval (`interval.jackknife_difference`), or None and why."""
     measurements = [cell.record.measurement(name) if cell.record else None for cell in (one, other)]
     first, second = measurements
     if first is None or second is None:
         return None, "not measured for both"
     try:
-        compare_or_raise(*(ProtocolBlock.model_validate(measurement.protocol) for measurement in (first, second)))
+        compare_or_raise(first.protocol or {}, second.protocol or {})
         a, b = sides.of(one, first, kind), sides.of(other, second, kind)
-    except (Refusal, pydantic.ValidationError, OSError, KeyError, safetensors.SafetensorError) as error:
+    except (Refusal, OSError, KeyError, safetensors.SafetensorError) as error:
         return None, " ".join(str(error).split())
     if not np.array_equal(a.real, b.real):
         return None, "the features of the real clips are not the same"

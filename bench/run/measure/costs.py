@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.ragged import Ragged
 from bench.meters.clock import synchronize
@@ -71,7 +70,7 @@ def training_measurements(training: Training, subject: Costed, peaks: dict[str, 
             value=training.validation[-1]["loss"],
             unit="1",
             better="lower",
-            **protocol_fields(_loss_protocol(cell, subject.stages)),
+            protocol=loss_protocol(cell, subject.stages.clips.digest, len(subject.stages.val), subject.stages.autoencoder.key),
         ),
     ]
 
@@ -110,23 +109,18 @@ def autoencoder_measurements(stages: Stages, device: torch.device) -> list[Measu
     return found
 
 
-def _loss_protocol(cell: Cell, stages: Stages) -> dict[str, Any]:
+def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> dict[str, Any]:
     """Everything beside the backbone's weights that changes a validation loss."""
     return {
         "measure": "validation loss of the averaged weights",
         "objective": cell.objective.name,
         "timesteps": list(VALIDATION_TIMESTEPS),
-        "num_clips": len(stages.val),
-        "clips": stages.clips.digest,
-        "autoencoder": stages.autoencoder.key,
+        "num_clips": num_clips,
+        "clips": clips,
+        "autoencoder": autoencoder,
         "precision": cell.precision,
         "versions": {"torch": torch.__version__},
     }
-
-
-def protocol_fields(block: dict[str, Any]) -> dict[str, Any]:
-    """A measurement's two protocol fields."""
-    return {"protocol": block, "protocol_fingerprint": content_hash(block)[:16]}
 
 
 def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:

@@ -12,22 +12,23 @@ import numpy as np
 import torch
 
 from bench.backbone import check_latents
-from bench.data.files import sha256_texts
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.latents.latents import LatentSet
 from bench.data.progress import Progress
+from bench.data.ragged import Frames
 from bench.data.source import load_clips
-from bench.metrics.distances.table import DISTANCES
 from bench.metrics.extractors.features import cached_features
-from bench.metrics.pixels import frame_quality
+from bench.metrics.extractors.frames import FrameEncoder
+from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.pixels.table import PixelSets
+from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import GridPoint, Measurement
 from bench.run import stages as stages_of
-from bench.run.measure.composition import composition
-from bench.run.measure.quality import distances, protocol_block
+from bench.run.measure.costs import loss_protocol
+from bench.run.samples import sample_clips
 from bench.run.stages import Stages
 from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
-from bench.training.sampling import sample
 from bench.training.validation import mean_loss, validation_losses
 
 
@@ -72,37 +73,37 @@ def _measure(
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    samples = sample(
-        backbone,
-        shapes=[(stages.spec.latent_channels, *latent_shape)] * num,
-        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
-        null_label=stages.spec.num_labels,
-        objective=cell.objective,
-        sampler=cell.sampler,
-        seed=cell.seed,
-        first_clip=0,
-        device=device,
-        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
-        progress=lambda done, total, what: None,
-    )
-    generated = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
-    clips = {"trained": generated, "real": val}
-    manifest = stages.extractors[0].manifest
+    samples = sample_clips(cell, backbone, stages, labels, [latent_shape] * num, 0, device)
+    clips: dict[str, Frames] = {"trained": autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents), "real": val}
+    manifest = stages.extractors[0].manifest  # the first that the matrix names judges the grid
     sets = {**clips, "test": test}
-    clip_list = sha256_texts([real.digest, *real.splits["test"].clip_ids])
     if manifest.min_frames <= shape[0] <= (manifest.max_frames or shape[0]):
         folder = stages_of.feature_folder(results)
         features = {name: cached_features(stages.extractors[0], frames, None, folder) for name, frames in sets.items()}
-        block = protocol_block(cell, real.fps, manifest, device, num, shape=shape, clip_list=clip_list)
-        found = [m for kind, distance in DISTANCES.items() for m in distances(block.name(kind), distance, features, block)]
     else:  # too short for it: single frames
-        encoder = frame_quality.FrameEncoder(device)
+        encoder, manifest = FrameEncoder(device), FRAME
         features = {name: encoder.features(frames) for name, frames in sets.items()}
-        block = protocol_block(cell, real.fps, frame_quality.FRAME, device, num, shape=shape, clip_list=clip_list)
-        found = distances(block.name("frechet"), frame_quality.frame_distance, features, block)
+    block = protocol_block(
+        manifest,
+        device,
+        n_real=num,
+        n_fake=num,
+        shape=shape,
+        frame_stride=getattr(cell.data, "frame_stride", 1),
+        fps=real.fps,
+        split="test",
+        clip_list=[real.digest, *real.splits["test"].clip_ids],
+        sampling="given",
+    )
+    found = feature_measurements(FeatureSets(real=features.pop("test"), subjects=features, block=block))
     boxes = stages_of.subject_boxes(real, "test")
-    found += composition(clips, test, None if boxes is None else list(boxes), real.digest)
+    pixels = PixelSets(clips=clips, test=test, source=real.digest, mixed=True, boxes=None if boxes is None else list(boxes))
     latents = autoencoders.encode_clips(stages.autoencoder.autoencoder, test).numpy()
     held_out = LatentSet(latents=latents, labels=labels if stages.spec.num_labels else None, null_label=stages.spec.num_labels)
     loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
-    return [*found, Measurement(name="val_loss", value=loss, unit="1", better="lower")]
+    protocol = loss_protocol(cell, real.digest, num, stages.autoencoder.key) | {"shape": list(shape), "split": "test"}
+    return [
+        *found,
+        *pixel_measurements(pixels),
+        Measurement(name="val_loss", value=loss, unit="1", better="lower", protocol=protocol),
+    ]
