@@ -1,7 +1,6 @@
 """What a folder or an array holds, what is said of what cannot be read, and which frames become clips."""
 
-import contextlib
-import types
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural, upright_size
+from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural
 from bench.commands.score.set_cache import LateFrames, cached_set
 from bench.commands.score.windows import ReadSet, Rule, SeededCut, cover, read_set
+from bench.data.media.images import ORIENTATION
 from bench.data.media.video import read_frames
 from tests.test_data_video import counting_frames, moving_bar, write_video
 
@@ -254,12 +254,22 @@ def test_cover_is_what_video_files_are_read_with(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.stack([cover(frame, *size) for frame in frames]), read_frames(path, 0, 2, 1, *size))
 
 
-def test_a_video_that_is_stored_turned_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_video(tmp_path / "set" / "a.mkv", noise(3, 16, 24, 3))
-    frame = types.SimpleNamespace(width=24, height=16, rotation=-90)
-    stream = types.SimpleNamespace(streams=types.SimpleNamespace(video=[0]), decode=lambda stream: iter([frame]))
-    monkeypatch.setattr("bench.commands.score.collection.av.open", lambda *_, **__: contextlib.nullcontext(stream))
-    assert upright_size(path) == (24, 16)
+def test_frames_that_are_stored_turned_are_upright_and_of_any_kind_of_image(tmp_path: Path) -> None:
+    frames, folder = noise(3, 16, 24, 3), tmp_path / "set" / "clip"
+    folder.mkdir(parents=True)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6  # shown turned clockwise
+    Image.fromarray(np.rot90(frames[0])).save(folder / "0.png", exif=turned)
+    Image.fromarray(frames[1]).save(folder / "1.tif")
+    Image.fromarray(frames[2]).save(folder / "2.ppm")
+    clips = read(tmp_path / "set", SeededCut(num_frames=3))
+    np.testing.assert_array_equal(clips.frames[0], frames)
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "a.npy", noise(5, 8, 8, 3))
+    os.mkfifo(tmp_path / "set" / "b.mp4")
+    assert reasons(read(tmp_path / "set", SeededCut(num_frames=5))) == {"b.mp4": "is no regular file"}
 
 
 class Repeated:

@@ -14,22 +14,21 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-import av
 import numpy as np
-from PIL import Image
 
 from bench.commands.score.arrays import ARRAYS, check_clips, load_array
 from bench.data.clips import Skipped
-from bench.data.media.video import EXTENSIONS, count_frames, iter_frames, probe
-from bench.data.sources.folder import file_hash
+from bench.data.media import images
+from bench.data.media.inventory import decoded, file_hash, is_image, probed
+from bench.data.media.video import EXTENSIONS, iter_frames
 from bench.shapes import Refusal
 
-READER_VERSION = 1  # bump when the same files give other frames
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+READER_VERSION = 2  # bump when the same files give other frames
 COUNTED_EXACTLY = (".avi", ".mpg", ".webm")  # their packets are not always frames, so they are decoded to be counted
 
+FrameT = TypeVar("FrameT")
 FrameReader = Callable[[Sequence[int]], np.ndarray]  # increasing frame indices (T) -> frames (T, H, W, 3) uint8, as stored
 
 
@@ -110,8 +109,8 @@ def _folder(root: Path) -> Collection:
             "move all of them into subfolders, or none"
         )
     items = sorted(loose or classed, key=lambda item: natural(item.name))
-    if not items and (images := _images(root)):
-        raise Refusal(f"{root} holds images ({images[0].name}); frames of a clip belong into a folder of their own inside it")
+    if not items and (loose_images := _images(root)):
+        raise Refusal(f"{root} holds images ({loose_images[0].name}); frames of a clip belong into a folder of their own inside it")
     if not items:
         why = f"; {len(skipped)} looked at, the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
         raise Refusal(f"nothing to read in {root}: looked for {', '.join((*EXTENSIONS, *ARRAYS))} and folders of images{why}")
@@ -126,14 +125,16 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Collect
     for path in _visible(folder):
         name, suffix = _name(path, root), path.suffix.lower()
         if path.is_dir():
-            images = tuple(sorted(_images(path), key=lambda image: natural(image.name)))
-            if images:
+            frames = tuple(_images(path))
+            if frames:
                 items.append(
-                    CollectionItem(name=name, kind="frames", label=label, files=images, open=functools.partial(_open_images, images))
+                    CollectionItem(name=name, kind="frames", label=label, files=frames, open=functools.partial(_open_images, frames))
                 )
-                skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in images]
+                skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in frames]
             else:
                 folders.append(path)
+        elif not path.is_file():
+            skipped.append(Skipped(name, "is no regular file"))
         elif suffix in EXTENSIONS:
             items.append(CollectionItem(name=name, kind="video", label=label, files=(path,), open=functools.partial(_open_video, path)))
         elif suffix in ARRAYS:
@@ -142,7 +143,7 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Collect
             except Refusal as error:
                 skipped.append(Skipped(name, str(error)))
         else:
-            skipped.append(Skipped(name, "is a single image" if suffix in IMAGES else "is no clip by its extension"))
+            skipped.append(Skipped(name, "is a single image" if is_image(path) else "is no clip by its extension"))
     return items, skipped, folders
 
 
@@ -151,7 +152,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in IMAGES and path.is_file()]
+    return [path for path in _visible(folder) if is_image(path) and path.is_file()]
 
 
 def _name(path: Path, root: Path) -> str:
@@ -159,60 +160,36 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _open_video(path: Path) -> Opened:
-    info = probe(path)
-    num_frames = count_frames(path) if path.suffix.lower() in COUNTED_EXACTLY else info.num_frames
-    height, width = upright_size(path)
+    media = decoded(path) if path.suffix.lower() in COUNTED_EXACTLY else probed(path)
 
     def read(indices: Sequence[int]) -> np.ndarray:
-        return np.stack([frame for _, frame in iter_frames(path, indices, height, width)])
+        return np.stack([frame for _, frame in iter_frames(path, indices, media.height, media.width)])
 
-    return Opened(num_frames=num_frames, height=height, width=width, fps=info.fps, read=read)
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of the first frame, turned by the file's rotation: only a decoded frame says it."""
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            frame = next(container.decode(container.streams.video[0]), None)
-    except (av.error.FFmpegError, OSError) as error:
-        raise Refusal(f"cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
-    if frame is None:
-        raise Refusal("has no frames")
-    return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
+    return Opened(num_frames=media.num_frames, height=media.height, width=media.width, fps=media.fps, read=read)
 
 
 def _open_images(paths: tuple[Path, ...]) -> Opened:
-    width, height = _image_size(paths[0])
+    height, width = _of_frame(paths[0], images.image_size)
 
     def read(indices: Sequence[int]) -> np.ndarray:
-        frames = [_image(paths[index]) for index in indices]
-        for index, frame in zip(indices, frames, strict=True):
+        frames = []
+        for path in (paths[index] for index in indices):
+            frame = _of_frame(path, images.read_whole)
             if frame.shape != (height, width, 3):
-                raise Refusal(
-                    f"has frames of two sizes: {paths[index].name} is {frame.shape[0]}x{frame.shape[1]}, the first {height}x{width}"
-                )
+                size = f"{frame.shape[0]}x{frame.shape[1]}"
+                raise Refusal(f"has frames of two sizes: {path.name} is {size}, the first {height}x{width}")
+            frames.append(frame)
         return np.stack(frames)
 
     return Opened(num_frames=len(paths), height=height, width=width, fps=None, read=read)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
+def _of_frame(path: Path, look: Callable[[Path], FrameT]) -> FrameT:
+    """What `look` finds in one of a clip's images. Refusal(reason) with the image's name."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError) as error:
-        raise Refusal(f"has a frame that cannot be read: {path.name}") from error
-
-
-def _image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8; a grey or palette image becomes RGB, transparency is dropped."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise Refusal(f"has a frame of more than 8 bits a channel ({path.name}, mode {image.mode}); save it as 8-bit RGB")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise Refusal(f"has a frame that cannot be read: {path.name}") from error
+        return look(path)
+    except Refusal as error:
+        raise Refusal(f"has a frame, {path.name}, that {error}") from error
 
 
 def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...]) -> list[CollectionItem]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from bench.data.media.video import FitMode, window
 from bench.shapes import Refusal
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on are quarter turns
 
 
@@ -37,7 +37,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path, height: int, width: int, fit: FitMode = "cover") -> np.ndarray:
     """The image as (H, W, 3) uint8, scaled as a frame of a video is. Refusal(reason) where it cannot be decoded."""
+    upright = _upright(path)
+    box = window(upright.height, upright.width, height, width, fit)
+    return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def read_whole(path: Path) -> np.ndarray:
+    """The image as (H, W, 3) uint8, at its own size. Refusal(reason) where it cannot be decoded."""
+    return np.asarray(_upright(path))
+
+
+def _upright(path: Path) -> Image.Image:
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        box = window(upright.height, upright.width, height, width, fit)
-        return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC, box=box))
+        return ImageOps.exif_transpose(image).convert("RGB")
