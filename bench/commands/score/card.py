@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.data.files import write_text
 from bench.metrics.battery import judgements
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, ReportCard
@@ -46,12 +46,6 @@ def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> N
         picture.savefig(folder / "card.png", dpi=110, metadata={"Software": None})
         picture.set_layout_engine("none")  # it is laid out
         picture.savefig(folder / "card.svg", metadata={"Date": None, "Creator": None})
-
-
-def write_text(file: Path, text: str) -> None:
-    temp = file.with_suffix(f".{os.getpid()}.tmp")
-    temp.write_text(text, encoding="utf-8")
-    temp.replace(file)
 
 
 def read(file: Path) -> ReportCard:
