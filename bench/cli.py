@@ -23,6 +23,7 @@ MatrixName = Annotated[str, typer.Argument(metavar="MATRIX", help="Name of a shi
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example budget.seconds=60.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records and caches.")]
 Size = Annotated[str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")]
+NumFrames = Annotated[int, typer.Option(help="Frames of a clip.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 RESULTS = Path("results")
 
@@ -114,7 +115,7 @@ def score(
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", "-n", help="Clips of each set; by default as many as the smaller one has.")
     ] = None,
-    num_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    num_frames: NumFrames = 16,
     stride: Annotated[int, typer.Option(help="Frames of a video from one frame of a clip to the next.")] = 1,
     start: Annotated[
         str, typer.Option(help="Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit).")
@@ -156,9 +157,8 @@ def score(
             cache=cache,
             progress=progress,
         )
-    if out is not None:
-        for path in page.write(found, out):
-            typer.echo(path)
+    for path in page.write(found, out) if out is not None else []:
+        typer.echo(path)
     if out is None or as_json:
         typer.echo(page.to_json(found) if as_json else page.to_markdown(found), nl=False)
 
@@ -183,9 +183,9 @@ def battery(
         typer.Argument(metavar="[CLIPS]", help="Real clips in any form that `score` reads, 64 or more. By default moving shapes are made."),
     ] = None,
     num_clips: Annotated[
-        int | None, typer.Option("--num-clips", "-n", min=2, help="Clips of each of the two sets; of CLIPS by default half of them.")
+        int | None, typer.Option("--num-clips", "-n", min=2, help="Clips of each of the two sets; by default 256, or half of CLIPS.")
     ] = None,
-    num_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    num_frames: NumFrames = 16,
     size: Size = None,
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the report card; reports/battery/EXTRACTOR by default.")] = None,
@@ -198,18 +198,10 @@ def battery(
     folder = out or Path("reports") / "battery" / extractor
     with Reporter("battery").live() as progress:
         passed, verdict = run_battery(
-            extractor,
-            clips,
-            folder,
-            num_clips=num_clips,
-            num_frames=num_frames,
-            size=parse_size(size),
-            device=device,
-            progress=progress,
+            extractor, clips, folder, num_clips=num_clips, num_frames=num_frames, size=parse_size(size), device=device, progress=progress
         )
     typer.echo(f"{verdict}; card in {folder}")
-    if not passed:
-        raise typer.Exit(EXIT_CELL_FAILED)
+    raise typer.Exit(0 if passed else EXIT_CELL_FAILED)
 
 
 @app.command()
