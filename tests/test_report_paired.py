@@ -1,5 +1,6 @@
 """The difference of two contenders' distances: the same real clips, refused where they are not the same."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from report_factory import record, write_run
 from safetensors.numpy import save_file
 
 from bench.metrics.distances.frechet import frechet_distance
+from bench.metrics.distances.table import FRECHET, KERNEL
 from bench.metrics.protocol import ProtocolBlock
 from bench.records.record import Measurement
 from bench.report.load import load_run
@@ -106,3 +108,9 @@ def test_lost_features_are_said(tmp_path: Path) -> None:
     run = load_run(folder)
     table = tables.paired_table(run, compare.compare(run))
     assert table.rows[0][-1] == pair.reason
+
+
+def test_a_row_is_paired_by_the_distance_of_its_name(tmp_path: Path) -> None:
+    (row,) = compare.compare(load_run(run_of(tmp_path, {UNET: 2.0, DIT: 0.0}, SAME, SHARED)))
+    names = {"fvd@64": FRECHET, "fd_motion@64": FRECHET, "kvd": KERNEL, "kd_random3d@64": KERNEL, "fd_frame@64": None, "val_loss": None}
+    assert {name: paired.kind_of(replace(row, name=name)) for name in names} == names
