@@ -15,7 +15,6 @@ LIBRARY_ERRORS = {
     "bench/backbone.py": 2,  # the contract of plug-ins
     "bench/commands/audit/subject.py": 1,
     "bench/commands/score/arrays.py": 1,
-    "bench/commands/score/collection.py": 1,
     "bench/commands/score/published.py": 1,
     "bench/commands/score/set_cache.py": 1,
     "bench/data/latents/autoencoder.py": 1,
