@@ -276,18 +276,18 @@ def tuples(value: Any) -> Any:
 
 def import_plugin(name: str) -> ModuleType:
     """The module of a backbone's name: what is registered under it, or else an importable module of that name."""
-    return importlib.import_module(_registered().get(name, name))
+    return importlib.import_module(registered(ENTRY_POINT_GROUP).get(name, name))
 
 
 def known_modules() -> list[str]:
     """Modules registered under the entry-point group, those of this project among them. Any other module on the path works too."""
-    return sorted(_registered())
+    return sorted(registered(ENTRY_POINT_GROUP))
 
 
 @functools.cache
-def _registered() -> dict[str, str]:
-    """Name -> module. Read once: it looks through every installed distribution."""
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+def registered(group: str) -> dict[str, str]:
+    """Name -> module, or "module:OBJECT", of an entry-point group. Read once: it looks through every installed distribution."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
 
 
 def _flow(changes: dict[str, Any]) -> str:

@@ -288,7 +288,7 @@ def audit(
     ] = None,
     voxel_budget: Annotated[int | None, typer.Option(min=1, help="Of a folder: most latent voxels (T x H x W) in a batch.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="Of a folder: whose steps to count, as dit:DiT-S/2; repeat it.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Of a folder: crop, bucket, pack or pad; repeat it. By default all.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Of a folder: a batching policy, as pack; repeat it. By default all.")] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of a folder: pixels of a side per latent voxel. By default 8.")] = None,
     multiple: Annotated[
         int | None,

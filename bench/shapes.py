@@ -51,6 +51,11 @@ def parse_shape(text: str, name: str) -> Shape:
     return (frames, height, width)
 
 
+def shape_text(shape: Shape) -> str:
+    """(10, 24, 48) -> '10x24x48': frames x height x width."""
+    return "x".join(map(str, shape))
+
+
 def num_voxels(latent_shape: Shape) -> int:
     """Latent voxels T x H x W: the unit in which rates and budgets compare backbones, since tokens differ."""
     frames, height, width = latent_shape

@@ -333,20 +333,20 @@ def test_the_json_keeps_its_fields() -> None:
             "schema_version", "spec", "subject",
         ],
         "ClipsFound": ["area", "aspect", "fps", "lost", "notes", "num_clips", "num_frames", "num_pixels", "shapes", "skipped"],
-        "Cost": [
-            "backbone", "forward_flops", "least_step_time_s", "least_time_per_used_voxel_s", "num_tokens", "policy", "refused",
-        ],
         "LatentSpec": ["latent_channels", "num_labels", "spatial_stride", "temporal_stride"],
         "Ledger": [
-            "voxels_per_item", "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
-            "steps_per_epoch", "subject_kept", "subject_whole",
+            "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
+            "steps_per_epoch", "subject_kept", "subject_whole", "voxels_per_item",
         ],
         "NotUsed": ["kind", "name", "reason"],
         "Pixels": ["cropped", "frames", "large", "remainder", "scaled", "short", "small", "used"],
         "PolicyAudit": ["batching", "items", "ledger", "lost_clips", "name", "refused"],
-        "Range": ["least", "median", "most"],
         "Room": ["clips", "padding", "unfilled"],
         "ShapeCount": ["num", "shape"],
+        "SizeRange": ["least", "median", "most"],
+        "StepCost": [
+            "backbone", "forward_flops", "least_step_time_s", "least_time_per_used_voxel_s", "num_tokens", "policy", "refused",
+        ],
     }  # fmt: skip
 
 
@@ -372,7 +372,7 @@ def test_the_json_keeps_its_fields() -> None:
         ),
         (
             ["{videos}", "--voxel-budget", "64", "--shape", "4x16x16", "--policy", "packed"],
-            "unknown policy 'packed' (did you mean 'pack'?)",
+            "unknown batching policy 'packed' (did you mean 'pack'?)",
         ),
         (
             ["{videos}", "--voxel-budget", "64", "--shape", "4x16x16", "--backbone", "audit_plugin:Cell"],

@@ -25,9 +25,9 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setitem(sys.modules, "tests_plugin", module)
     point = importlib.metadata.EntryPoint("fancy", "tests_plugin", bench.backbone.ENTRY_POINT_GROUP)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
-    bench.backbone._registered.cache_clear()
+    bench.backbone.registered.cache_clear()
     yield module
-    bench.backbone._registered.cache_clear()
+    bench.backbone.registered.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 import bench.study.cell
 from bench.data.frozen import content_hash, flatten
-from bench.study.cell import Budget, Cell, differences
+from bench.study.budget import Budget
+from bench.study.cell import Cell, differences
 from tests.tiny import cell_fields, tiny_cell
 
 

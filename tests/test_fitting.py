@@ -4,12 +4,18 @@ import math
 
 import pytest
 
-from bench.data.policy.fitting import MAX_BUCKETS, Fitted, Item, Rules, fit, kept_share, native_shape
+from bench.data.policy.bucket import MAX_BUCKETS
+from bench.data.policy.contract import Item, Rules
+from bench.data.policy.covering import kept_share
+from bench.data.policy.fitting import Fitted, fit
+from bench.data.policy.own_shapes import native_shape
+from bench.data.policy.table import POLICIES
 from bench.shapes import Shape
 
 
 def rules(policy: str, **changes: object) -> Rules:
-    return Rules(**{"policy": policy, "one_shape": (4, 16, 16), "multiple": 8, "max_pixels": 4 * 32 * 32, **changes})  # type: ignore[arg-type]
+    given = {"fit": POLICIES.find(policy).fit, "nothing": f"{policy} leaves no clip to train on"}
+    return Rules(**{**given, "one_shape": (4, 16, 16), "multiple": 8, "max_pixels": 4 * 32 * 32, **changes})  # type: ignore[arg-type]
 
 
 def test_crop_covers_centres_and_windows() -> None:

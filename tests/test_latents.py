@@ -11,9 +11,12 @@ from bench.commands.score.windows import cover
 from bench.data.latents.autoencoder import Stage, decode_clips, encode_clips, prepare
 from bench.data.latents.config import TrainedAutoencoder
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
-from bench.data.policy.fitting import Fitted, Item, Rules, fit
+from bench.data.policy.contract import Item, Rules
+from bench.data.policy.fitting import Fitted, fit
+from bench.data.policy.table import POLICIES
 from bench.data.ragged import Ragged
 from bench.data.source import Clips, load_clips, load_config
+from bench.shapes import Shape
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")
@@ -41,8 +44,8 @@ def stage(mixed: Clips, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return prepare(CONFIG, mixed, tmp_path_factory.mktemp("stage"), CPU, quiet)
 
 
-def rules(policy: str) -> Rules:
-    return Rules(policy=policy, one_shape=(4, 16, 16), multiple=8, max_pixels=10**9)
+def rules(policy: str, one_shape: Shape = (4, 16, 16)) -> Rules:
+    return Rules(fit=POLICIES.find(policy).fit, nothing="", one_shape=one_shape, multiple=8, max_pixels=10**9)
 
 
 def test_latents_have_unit_variance_and_decode(clips: Clips, tmp_path: Path) -> None:
@@ -83,11 +86,11 @@ def test_pixels_of_an_item() -> None:
     frames = clip[None]
     native = item_pixels(frames, Item(0, 0, (2, 2, 34, 18), (5, 16, 32)))
     assert np.array_equal(native, clip[:, 2:18, 2:34])  # a window as it is, not scaled
-    (first, *_), (scaled,) = (fit([(5, 20, 36)], Rules(policy="crop", one_shape=shape, multiple=8, max_pixels=10**9)).items
+    (first, *_), (scaled,) = (fit([(5, 20, 36)], rules("crop", shape)).items
                               for shape in ((2, 16, 16), (5, 8, 16)))  # fmt: skip
     assert np.array_equal(item_pixels(frames, first), np.stack([cover(frame, 16, 16) for frame in clip[:2]]))
     assert item_pixels(frames, scaled).shape == (5, 8, 16, 3)
-    second = fit([(5, 20, 36)], Rules(policy="crop", one_shape=(2, 16, 16), multiple=8, max_pixels=10**9)).items[1]
+    second = fit([(5, 20, 36)], rules("crop", (2, 16, 16))).items[1]
     assert np.array_equal(item_pixels(frames, second), np.stack([cover(frame, 16, 16) for frame in clip[2:4]]))
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from bench.data.policy.config import Batching
-from bench.data.policy.fitting import Rules, fit
+from bench.data.policy.contract import Rules
+from bench.data.policy.fitting import fit
 from bench.data.policy.ledger import Ledger, ledger
+from bench.data.policy.table import POLICIES
 from bench.shapes import LatentSpec, Shape
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=0)
@@ -14,7 +16,9 @@ SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_la
 def account(shapes: list[Shape], boxes: np.ndarray | None = None, one_shape: Shape = (4, 16, 16), **batching: object) -> Ledger:
     options = Batching.model_validate(batching)
     pixels = 10**9 if options.voxel_budget is None else options.voxel_budget * 16
-    rules = Rules(policy=options.policy, one_shape=one_shape, multiple=8, max_pixels=pixels, buckets=options.buckets)
+    rules = Rules(
+        fit=POLICIES.find(options.policy).fit, nothing="", one_shape=one_shape, multiple=8, max_pixels=pixels, buckets=options.buckets
+    )
     return ledger(shapes, fit(shapes, rules), options, SPEC, seed=0, boxes=boxes)
 
 

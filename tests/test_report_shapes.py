@@ -271,7 +271,7 @@ def test_measurements_of_composition_and_their_directions() -> None:
         found = metrics.find(name)
         assert (found.group, found.axis, found.distance) == ("quality", True, False), name
     assert metrics.find("subject_whole_rate").scale == "fraction"
-    assert metrics.find(metrics.BUDGETS["latent_voxels"]).title == "Latent voxels of the clips drawn in training"
+    assert metrics.find("train_latent_voxels").title == "Latent voxels of the clips drawn in training"
 
 
 def test_latent_voxels_of_the_budget_are_no_axis_to_win(tmp_path: Path) -> None:

@@ -20,11 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.data.policy.fitting import shape_text
 from bench.meters.flops import flops_of
 from bench.perf.mix import num_tokens, packs
 from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
-from bench.shapes import Shape
+from bench.shapes import Shape, shape_text
 
 # fmt: off
 SIZES = {

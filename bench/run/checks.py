@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.backbone import check_latents, did_you_mean, find_factory
+from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
@@ -53,5 +54,7 @@ def check_cell(named: NamedCell) -> None:
 
 def check_policy(cell: Cell, backbone: Any) -> None:
     """Refusal for a batching policy that a backbone, or its factory as far as that says, cannot do."""
-    if cell.batching.policy == "pack" and not getattr(backbone, "ragged", True):
-        raise Refusal(f"batching.policy 'pack' mixes shapes in a batch, {cell.backbone!r} takes one at a time; use 'bucket' or 'pad'")
+    policy = POLICIES.find(cell.batching.policy)
+    if policy.needs_ragged and not getattr(backbone, "ragged", True):
+        use = " or ".join(map(repr, UNIFORM))
+        raise Refusal(f"batching.policy {policy.name!r} mixes shapes in a batch, {cell.backbone!r} takes one at a time; use {use}")

@@ -14,7 +14,6 @@ from torch import nn
 from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
 from bench.data.latents import autoencoder as autoencoders
-from bench.data.policy.fitting import shape_text
 from bench.data.progress import Reporter
 from bench.data.ragged import clip_shapes
 from bench.data.seeds import stream_seed
@@ -23,7 +22,7 @@ from bench.records.artefacts import WEIGHTS, save_frames
 from bench.run import stages as stages_of
 from bench.run.job import Job
 from bench.run.stages import Stages
-from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
+from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
 from bench.training.sampling import Samples, sample
 

@@ -14,6 +14,7 @@ from bench.data.latents.config import Autoencoder
 from bench.data.policy.config import Batching
 from bench.data.source import SourceConfig, load_config
 from bench.shapes import Refusal, Shape
+from bench.study.budget import Budget
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
 PROTOCOL_VERSION = 3
@@ -38,33 +39,6 @@ class Optimizer(Frozen):
     schedule: Literal["constant", "linear"] = "constant"  # after the warm-up; linear falls to 0 as the budget is used
     grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
     ema_decay: float = Field(0.999, ge=0, lt=1)
-
-
-class Budget(Frozen):
-    """When training ends: exactly one axis, equal for all rivals."""
-
-    steps: int | None = Field(None, ge=1)  # optimiser steps
-    samples: int | None = Field(None, ge=1)  # clips drawn
-    latent_voxels: int | None = Field(None, ge=1)  # T x H x W of every drawn clip, padding not counted
-    train_flops: float | None = Field(None, gt=0)  # 3 x forward FLOPs of every drawn clip, padding counted
-    seconds: float | None = Field(None, gt=0)  # wall clock of the training loop, warm-up steps included
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            raise Refusal(f"budget needs exactly one of {', '.join(type(self).model_fields)}, got {', '.join(given) or 'none'}")
-        return self
-
-    @property
-    def axis(self) -> str:
-        """Name of the one axis that is set."""
-        return next(name for name, value in self if value is not None)
-
-    @property
-    def amount(self) -> float:
-        """How much of it."""
-        return getattr(self, self.axis)
 
 
 # Which solvers walk which noise path: each is a diffusers scheduler (bench/training/sampling.py).

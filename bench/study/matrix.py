@@ -22,7 +22,7 @@ from bench.shapes import Refusal
 from bench.study.cell import Cell
 
 MATRICES = Path(__file__).parent / "matrices"
-RENAMED = {"cell_budget": "voxel_budget", "latent_cells": "latent_voxels"}  # fields of older matrices -> their names now
+RENAMED = {"cell_budget": "voxel_budget"}  # fields of older matrices -> their names now
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 
 
@@ -244,7 +244,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise MatrixError(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
     if key in axes:
         axes[key] = value if isinstance(value, list) else [value]
-    elif head == "budget":  # a budget has one axis: setting another replaces it
+    elif key.startswith("budget."):  # a budget has one axis: setting another replaces it
         tree.setdefault("defaults", {})["budget"] = {key.partition(".")[2]: value}
     else:
         _set(tree.setdefault("defaults", {}), key, value)

@@ -18,7 +18,8 @@ from bench.data.seeds import stream_seed
 from bench.meters.storage import optimizer_state
 from bench.records.record import Canary
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
-from bench.study.cell import Budget, Cell
+from bench.study.budget import Budget
+from bench.study.cell import Cell
 from bench.training.objective import draw_noise
 from bench.training.trainer import Interrupted, Trainer
 

@@ -1,4 +1,4 @@
-"""From the integers of a batch to what a step is given: noised latents, targets, timesteps, labels.
+"""The draws of a training set: the integers of a batch made into what a step is given, noised latents, targets, timesteps, labels.
 
 What a draw's noise, timestep, dropped label and dropped tokens are depends on the run's seed and its draw index alone.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch, BatchStream
 from bench.data.policy.config import TokenDropping
+from bench.data.policy.table import POLICIES
 from bench.data.seeds import stream_seed
 from bench.shapes import Refusal, Shape, bounding_shape, num_voxels
 from bench.study.cell import Cell
@@ -26,7 +27,7 @@ from bench.training.objective import PATHS, differences, draw_noise, draw_unifor
 class Drawn:
     """What an optimiser step is given; on the device."""
 
-    latents: list[Tensor]  # B noised (C, T_i, H_i, W_i); under `pad` all of one shape, zeros beyond the clip
+    latents: list[Tensor]  # B noised (C, T_i, H_i, W_i); where the policy pads, all of one shape, zeros beyond the clip
     targets: list[Tensor]  # B of (C, T_i, H_i, W_i), never padded
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)
@@ -72,6 +73,7 @@ class Drawer:
     def __init__(self, cell: Cell, data: LatentSet, backbone: Any, device: torch.device):
         self.cell, self.data, self.device = cell, data, device
         self.path = PATHS[cell.objective.name]
+        self.pads = POLICIES.find(cell.batching.policy).pads
         dropping = cell.batching.token_dropping
         self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None
         kept_voxels = self.kept_tokens.num_voxels if self.kept_tokens is not None else None
@@ -99,7 +101,7 @@ class Drawer:
             voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
             on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(voxels, clips, strict=True)])
             mask, num_values = to_device(on_host, self.device), int(on_host.sum())
-        if self.cell.batching.policy == "pad":
+        if self.pads:
             mixed = pad(mixed)
         return Drawn(
             latents=mixed,
@@ -112,14 +114,17 @@ class Drawer:
         )
 
 
+def check_dropping(name: str, backbone: Any) -> None:
+    """Refusal where a backbone of a name cannot drop tokens."""
+    if not hasattr(backbone, "kept_voxels"):
+        raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {name} cannot; remove it")
+
+
 class _Dropping:
     """How many tokens of each item stay, and which."""
 
     def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
-        if not hasattr(backbone, "kept_voxels"):
-            raise Refusal(
-                f"batching.token_dropping needs a backbone that predicts a part of its tokens, {type(backbone).__name__} cannot; remove it"
-            )
+        check_dropping(type(backbone).__name__, backbone)
         self.config, self.shapes, self.backbone = config, shapes, backbone
         self.num_tokens = [backbone.num_tokens(shape) for shape in shapes]
         self.most = max(self.num_tokens)

@@ -30,6 +30,7 @@ from bench.meters.storage import StorageMeter, optimizer_state
 from bench.meters.warmup import num_warmup_steps
 from bench.records.record import Training
 from bench.shapes import Refusal, Shape
+from bench.study.budget import Spent
 from bench.study.cell import Cell
 from bench.training.draws import Drawer, Drawn
 from bench.training.validation import mean_loss, validation_losses
@@ -75,6 +76,17 @@ class State:
     commits: list[str] = field(default_factory=list)  # every one that worked on the run
     machines: list[str] = field(default_factory=list)  # device, threads and torch of every process that did
     peaks: dict[str, int] = field(default_factory=dict)  # highest memory of every process that did, in bytes
+
+    @property
+    def spent(self) -> Spent:
+        """What the budget's axes count."""
+        return Spent(
+            steps=self.step,
+            samples=self.num_samples,
+            latent_voxels=self.num_voxels,
+            forward_flops=self.forward_flops,
+            seconds=self.wall_time_s,
+        )
 
 
 class Trainer:
@@ -307,15 +319,7 @@ class Trainer:
 
     def _fraction(self) -> float:
         """Part of the budget that is used."""
-        budget, state = self.cell.budget, self.state
-        used = {
-            "steps": state.step,
-            "samples": state.num_samples,
-            "latent_voxels": state.num_voxels,
-            "train_flops": 3 * state.forward_flops,
-            "seconds": state.wall_time_s,
-        }
-        return used[budget.axis] / budget.amount
+        return self.cell.budget.fraction(self.state.spent)
 
     def _add_curve_point(self) -> None:
         num_clips = min(CURVE_CLIPS, len(self.val))
@@ -338,10 +342,9 @@ class Trainer:
             raise Diverged(f"loss {recent:.3g} at step {len(losses)} is over {EXPLODED:g} times the first step's {losses[0]:.3g}")
 
     def _show(self) -> None:
-        state, budget = self.state, self.cell.budget
+        state, total = self.state, self.cell.budget.parts
         recent = state.step_time_s[-20:]
         rate = sum(work[0] for work in state.step_work[-len(recent) :]) / sum(recent)
         left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
         what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
-        total = {"steps": budget.steps, "samples": budget.samples, "latent_voxels": budget.latent_voxels}.get(budget.axis) or 1000
         self.progress(min(int(self._fraction() * total), total), total, what)

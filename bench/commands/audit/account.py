@@ -12,7 +12,8 @@ from bench.data.policy.batches import BatchStream
 from bench.data.policy.config import Batching
 from bench.data.policy.fitting import fit, training_rules
 from bench.data.policy.ledger import EPOCHS, ledger
-from bench.shapes import LatentSpec, Refusal, Shape, bounding_shape
+from bench.data.policy.table import POLICIES
+from bench.shapes import LatentSpec, Refusal, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Account:
 
     policy: PolicyAudit
     latent_shapes: tuple[Shape, ...]  # (T, H, W) of each item; () where the policy is refused
-    batches: tuple[tuple[Shape, ...], ...]  # latent (T, H, W) of each clip of each batch as a backbone gets it, padded under `pad`
+    batches: tuple[tuple[Shape, ...], ...]  # latent (T, H, W) of each clip of each batch as a backbone gets it, padding included
 
 
 def accounts(subject: Audited) -> list[Account]:
@@ -64,12 +65,12 @@ def _batches(shapes: Sequence[Shape], batching: Batching, seed: int) -> list[tup
     """Shapes in each batch of the epochs that the ledger counts."""
     if batching.batch_size is not None:  # of one shape, so that one batch is like another
         return [tuple(shapes[:1]) * batching.batch_size]
-    stream = BatchStream(shapes, batching, seed)
+    stream, policy = BatchStream(shapes, batching, seed), POLICIES.find(batching.policy)
     found = []
     for epoch in range(EPOCHS):
         for members in stream.epoch(epoch):
             own = tuple(shapes[item] for item in members)
-            found.append((bounding_shape(own),) * len(own) if batching.policy == "pad" else own)
+            found.append(policy.given(own))
     return found
 
 

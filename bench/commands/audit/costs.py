@@ -11,6 +11,7 @@ from bench.commands.audit.account import Account, pixels_per_voxel, spread
 from bench.commands.audit.many import at_all
 from bench.commands.audit.result import StepCost
 from bench.commands.audit.subject import Audited
+from bench.data.policy.table import POLICIES, UNIFORM
 from bench.data.source import Progress
 from bench.meters.flops import flops_of
 from bench.shapes import LatentSpec, Refusal, Shape
@@ -82,8 +83,8 @@ def _used_voxels(account: Account, num_pixels: int, per_voxel: int) -> float:
 def _refusal(backbone: Any, name: str, subject: Audited, account: Account) -> str | None:
     """Why a backbone cannot do a policy, or None where it can."""
     batching = account.policy.batching
-    if batching.policy == "pack" and not backbone.ragged:
-        return f"{name} takes one shape at a time; use bucket or pad"
+    if POLICIES.find(batching.policy).needs_ragged and not backbone.ragged:
+        return f"{name} takes one shape at a time; use {' or '.join(UNIFORM)}"
     try:
         for shape in sorted({shape for batch in account.batches for shape in batch} | set(account.latent_shapes)):
             check_latents(backbone, shape)

@@ -11,8 +11,8 @@ import numpy as np
 from bench.backbone import canonical_name, check_latents, did_you_mean, find_factory
 from bench.data.frozen import flatten
 from bench.data.latents.config import Autoencoder
-from bench.data.policy.batches import PLANNERS
 from bench.data.policy.config import Batching
+from bench.data.policy.table import POLICIES
 from bench.data.source import Progress, SourceConfig, Survey, find_source, load_config, survey_clips
 from bench.run.checks import latent_spec
 from bench.shapes import LatentSpec, Refusal, Shape, nearest_multiples, num_voxels, parse_shape
@@ -21,7 +21,6 @@ from bench.study.matrix import Study, shipped
 
 STRIDE, CHANNELS = 8, 4  # of the usual autoencoder of images
 PATCHES = (2, 4, 8, 16)  # latent voxels of a side that backbones may need multiples of
-POLICIES = tuple(PLANNERS)
 # What a matrix calls them, and the command that has no matrix: in what is said of losses.
 OPTIONS = {"batching.voxel_budget": "--voxel-budget", "data.num_frames": "the frames of --shape", "batching.side_multiple": "--multiple"}
 
@@ -89,16 +88,13 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
         missing = "--shape, as 16x64x64" if options.shape is None else "--voxel-budget, as 8192"
         raise Refusal(f"the audit of a folder needs {missing}; only a matrix says it itself")
     shape = parse_shape(options.shape, "--shape")
-    policies = tuple(dict.fromkeys(options.policies)) or POLICIES
-    for policy in policies:
-        if policy not in PLANNERS:
-            raise Refusal(f"unknown policy {policy!r}{did_you_mean(policy, list(POLICIES))}; use one of {', '.join(POLICIES)}")
+    policies = [POLICIES.find(name) for name in dict.fromkeys(options.policies or POLICIES.names())]
     backbones = tuple(dict.fromkeys(canonical_name(name) for name in options.backbones))
     stride = options.stride or STRIDE
     multiple = options.multiple or stride * _patch([find_factory(name) for name in backbones], shape[0])
     if multiple % stride:
         raise Refusal(f"--multiple {multiple} is not a multiple of --stride {stride}; {nearest_multiples(multiple, stride)}")
-    if "crop" in policies:
+    if any(policy.one_shape for policy in policies):
         _check_crop(shape, options.voxel_budget, stride, multiple)
     # The fewest clips held out that the source allows, and no gaps between splits: together they are all that the files hold.
     data = load_config(
@@ -129,8 +125,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
         clip_ids=tuple(name for split in survey.clip_ids.values() for name in split),
         boxes=None,
         variants={
-            policy: Batching.model_validate({"policy": policy, "voxel_budget": options.voxel_budget, "side_multiple": multiple})
-            for policy in policies
+            policy.name: Batching(policy=policy.name, voxel_budget=options.voxel_budget, side_multiple=multiple) for policy in policies
         },
         backbones=backbones,
         spec=LatentSpec(latent_channels=CHANNELS, spatial_stride=stride, temporal_stride=1, num_labels=num_labels),

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from bench.backbone import short_name
 from bench.commands.audit.result import AuditResult, ShapeCount, SizeRange, StepCost
-from bench.data.policy.fitting import shape_text
 from bench.data.policy.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
 from bench.report.render.catalogue import DASH, TIMES, number
 from bench.report.render.export import markdown, to_markdown
 from bench.report.render.table import Table
+from bench.shapes import shape_text
 
 MOST_LISTED = 5  # names of a kind; the JSON has all
 VOXELS = 1000  # latent voxels whose cost is shown

@@ -11,7 +11,8 @@ from bench.data.clips import reserve
 from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import PIXELS_AT_ONCE, Progress, Stage, encode_clips
-from bench.data.policy.fitting import Fitted, Item
+from bench.data.policy.contract import Item
+from bench.data.policy.fitting import Fitted
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.shapes import Shape
 

@@ -2,9 +2,10 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.data.frozen import Frozen
+from bench.data.policy.table import POLICIES
 from bench.shapes import Refusal, Shape
 
 
@@ -33,21 +34,27 @@ class Batching(Frozen):
     one. `pad`: own shapes too, filled up with zeros to the largest of the batch, which the loss leaves out.
     """
 
-    policy: Literal["crop", "bucket", "pack", "pad"] = "crop"
+    policy: str = "crop"  # a name of POLICIES (table.py), or one that another distribution registers
     batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
     voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
     side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
-    token_dropping: TokenDropping | None = None
+    token_dropping: TokenDropping | None = None  # of `pack`
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return POLICIES.find(name).name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        policy = POLICIES.find(self.policy)
         if (self.batch_size is None) == (self.voxel_budget is None):
             raise Refusal("batching needs exactly one of batch_size, for data of one shape, and voxel_budget, in latent voxels")
-        if self.policy != "crop" and self.voxel_budget is None:
+        if not policy.one_shape and self.voxel_budget is None:
             raise Refusal(f"batching.policy {self.policy!r} fills batches by latent voxels; give voxel_budget in place of batch_size")
-        if self.buckets and self.policy != "bucket":
-            raise Refusal(f"batching.buckets belong to policy 'bucket', got policy {self.policy!r}; remove them")
-        if self.token_dropping is not None and self.policy != "pack":
-            raise Refusal(f"token_dropping needs policy 'pack', got {self.policy!r}; remove it")
+        if self.buckets and not policy.takes_buckets:
+            raise Refusal(f"batching.policy {self.policy!r} takes no buckets; remove them")
+        if self.token_dropping is not None and not policy.drops_tokens:
+            raise Refusal(f"batching.policy {self.policy!r} takes no token_dropping; remove it")
         return self

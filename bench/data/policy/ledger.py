@@ -15,8 +15,10 @@ import numpy as np
 
 from bench.data.policy.batches import BatchStream, clips_per_batch
 from bench.data.policy.config import Batching
-from bench.data.policy.fitting import Box, Fitted, Item, shape_text
-from bench.shapes import LatentSpec, Shape, bounding_shape, num_voxels
+from bench.data.policy.contract import Box, Item
+from bench.data.policy.fitting import Fitted
+from bench.data.policy.table import POLICIES
+from bench.shapes import LatentSpec, Shape, num_voxels, shape_text
 
 EPOCHS = 4
 INSIDE = 1e-6  # pixels that a box may stick out of a window by rounding
@@ -138,7 +140,7 @@ def _drawn(shapes: Sequence[Shape], batching: Batching, seed: int) -> tuple[list
     if batching.batch_size is not None:  # batches run on over the ends of epochs: nothing waits, nothing is padded
         return [1.0] * len(shapes), Room(clips=1.0, padding=0.0, unfilled=0.0), len(shapes) / batching.batch_size
     assert batching.voxel_budget is not None
-    stream = BatchStream(shapes, batching, seed)
+    stream, policy = BatchStream(shapes, batching, seed), POLICIES.find(batching.policy)
     times = np.zeros(len(shapes))
     clips = padding = batches = 0
     for epoch in range(EPOCHS):
@@ -147,7 +149,7 @@ def _drawn(shapes: Sequence[Shape], batching: Batching, seed: int) -> tuple[list
             own = [shapes[item] for item in members]
             voxels = sum(map(num_voxels, own))
             clips += voxels
-            padding += len(own) * num_voxels(bounding_shape(own)) - voxels if batching.policy == "pad" else 0
+            padding += sum(map(num_voxels, policy.given(own))) - voxels
             batches += 1
     budget = batches * batching.voxel_budget
     room = Room(clips=clips / budget, padding=padding / budget, unfilled=(budget - clips - padding) / budget)
@@ -186,7 +188,7 @@ def _lost_clips(fitted: Fitted, names: Sequence[str] | None) -> list[str]:
 
 def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape, tuple[int, int]]:
     """Shapes of items, in pixels, that never fill a batch of one shape -> how many items have it, and how many a batch takes."""
-    if batching.voxel_budget is None or batching.policy not in ("crop", "bucket"):
+    if batching.voxel_budget is None or not POLICIES.find(batching.policy).full_batches:
         return {}
     counts = Counter(item.shape for item in fitted.items)
     needed = {shape: clips_per_batch(spec.latent_shape(shape), batching) for shape in fitted.shapes}

@@ -128,7 +128,7 @@ def _pixels(value: PixelValue) -> Metric:
     return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.is_share else "plain", axis=value.axis)
 
 
-# What a matrix matches its rivals by, and what a budget fixes -> the measurement that a verdict must not celebrate.
+# What a matrix matches its rivals by -> the measurement that a verdict must not celebrate. What a budget fixes: bench/study/budget.py.
 MATCHED = {
     "params": "num_params",
     "num_params": "num_params",
@@ -137,13 +137,6 @@ MATCHED = {
     "step_time": "step_time_s",
     "peak_memory": "peak_storage_bytes",
     "wall_clock": "train_wall_time_s",
-}
-BUDGETS = {
-    "steps": "train_steps",
-    "samples": "train_samples",
-    "latent_voxels": "train_latent_voxels",
-    "train_flops": "train_flops",
-    "seconds": "train_wall_time_s",
 }
 
 

@@ -12,6 +12,7 @@ from bench.report.verdicts import claim_shapes, compare
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
+from bench.study.budget import BUDGETS
 
 QUESTIONS = {
     "backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?",
@@ -78,17 +79,13 @@ def _clips_text(data: dict[str, Any], batching: dict[str, Any]) -> str:
 
 def budget_text(axis: str, amount: float) -> str:
     """A budget as a reader says it."""
-    metric = metrics.find(metrics.BUDGETS.get(axis, axis))
-    if metric.scale == "flops":
-        divisor, unit = metrics.scale_of(metric, amount, "")
-        return f"{metrics.number(amount / divisor)} training {unit}"
-    words = {
-        "steps": "training steps",
-        "samples": "training clips",
-        "latent_voxels": "latent voxels of training clips",
-        "seconds": "seconds of training",
-    }
-    return f"{metrics.count(amount)} {words.get(axis, axis)}"
+    if axis not in BUDGETS.names():
+        return f"{metrics.count(amount)} {axis}"
+    known = BUDGETS.find(axis)
+    if not known.prefixed:
+        return f"{metrics.count(amount)} {known.words}"
+    divisor, unit = metrics.scale_of(metrics.find(known.measurement or axis), amount, "")
+    return f"{metrics.number(amount / divisor)} {known.words} {unit}"
 
 
 def machine_text(environment: Any) -> str:
@@ -127,13 +124,13 @@ def _quality(rows: Sequence[MeasureRow], judged: Sequence[MeasureRow]) -> tuple[
     """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
     leading = compare.leading(rows)
     first = leading[0] if leading else None
-    headline = "Quality: not measured"
+    headline, carried = "Quality: not measured", False
     if first is not None and first.verdict is not None:
-        headline = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
+        headline, carried = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
     sentences = [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
     if text := _group([row for row in judged if row.metric.group == "quality" and row not in leading]):
         sentences.append(("Other quality measures" if first is not None else metrics.GROUPS["quality"], text))
-    return headline, headline.endswith(" leads"), sentences
+    return headline, carried, sentences
 
 
 def _seed_counts(run: Run) -> list[int]:
@@ -145,13 +142,13 @@ def _seeds_text(run: Run) -> str:
     return f"{least} to {most} seeds" if least != most else f"{most} seed{'s' if most != 1 else ''}"
 
 
-def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> str:
-    """On the primary distance, unless another quality measure carries another leader."""
+def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> tuple[str, bool]:
+    """On the primary distance, unless another quality measure carries another leader; and whether it names a leader."""
     if verdict.carried and any(other.carried and other.leader != verdict.leader for other in quality):
-        return "Quality: split, the measures disagree"
+        return "Quality: split, the measures disagree", False
     if verdict.carried:
-        return f"Quality: {verdict.leader} leads"
-    return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}"
+        return f"Quality: {verdict.leader} leads", True
+    return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}", False
 
 
 def _distance(row: MeasureRow, verdict: Verdict) -> str:
@@ -183,7 +180,9 @@ def _group(rows: Sequence[MeasureRow]) -> str:
     parts = [f"{name} leads on {' and '.join(_list(what))}" for name, what in leads.items()]
     parts += [f"inconclusive, with {name} ahead, on {' and '.join(_list(what))}" for name, what in ahead.items()]
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text and text.startswith("inconclusive") else f"{text}." if text else ""
+    if not text:
+        return ""
+    return f"{text}." if leads else f"{text[0].upper()}{text[1:]}."  # a name keeps its letters
 
 
 def _phrase(row: MeasureRow, verdict: Verdict) -> str:

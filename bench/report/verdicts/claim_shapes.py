@@ -8,6 +8,7 @@ verdict but that. What packs and padding do beside that is told, not judged.
 
 from collections.abc import Sequence
 
+from bench.data.policy.table import POLICIES
 from bench.report.grid import envelope
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
@@ -52,22 +53,33 @@ def verdict(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], g
             text = f"{title}: {_effect_text(block, 'pipeline')}; {_effect_text(block, 'interaction')}"
             sentences.append((block.design.pipeline.capitalize(), f"{text} ({policies})."))
     shown = [row for row in rows if row.name in (primary.name, COMPOSITION[0]) and row.subject == primary.subject]
-    return headline, carried, [*sentences, *_packs(run, shown), *_facts(run, grid)]
+    return headline, carried, [*sentences, *_contrasts(run, shown), *_facts(run, grid)]
 
 
-def _packs(run: Run, rows: Sequence[MeasureRow]) -> Sentences:
-    """What packs do that buckets do not, of each backbone that was run under both."""
-    contenders, texts = factorial.by_policy(run), []
-    for backbone in dict.fromkeys(backbone for backbone, _ in contenders):
-        if not {(backbone, "bucket"), (backbone, "pack")} <= contenders.keys():
+def _contrasts(run: Run, rows: Sequence[MeasureRow]) -> Sentences:
+    """What one policy does that another does not, packs and buckets of ours, of each backbone that was run under both."""
+    contenders = factorial.by_policy(run)
+    known = {policy.name: policy for policy in POLICIES.among(policy for _, policy in contenders)}
+    sentences = []
+    for policy in known.values():
+        if policy.against not in known:
             continue
-        pair = contenders[backbone, "bucket"], contenders[backbone, "pack"]
-        for row in rows:
-            if effect := factorial.contrast(run, row, pair, ("buckets", "packs")):
-                difference = f"{pair[1]} {metrics.MINUS} {pair[0]}"
-                favour = f"{effect.favours} better" if effect.favours else "none better"
-                texts.append(f"{metrics.find(row.name).title}: {difference} {_value_text(row, effect)}, {favour}, {_state_text(effect)}")
-    return [("Packs against buckets", f"{'; '.join(texts)}.")] if texts else []
+        other, texts = known[policy.against], []
+        for backbone in dict.fromkeys(backbone for backbone, _ in contenders):
+            pair = contenders.get((backbone, other.name)), contenders.get((backbone, policy.name))
+            texts += [_contrast(run, row, (pair[0], pair[1]), (other.word, policy.word)) for row in rows if pair[0] and pair[1]]
+        if found := "; ".join(filter(None, texts)):
+            sentences.append((f"{policy.word.capitalize()} against {other.word}", f"{found}."))
+    return sentences
+
+
+def _contrast(run: Run, row: MeasureRow, pair: tuple[str, str], words: tuple[str, str]) -> str:
+    effect = factorial.contrast(run, row, pair, words)
+    if effect is None:
+        return ""
+    favour = f"{effect.favours} better" if effect.favours else "none better"
+    difference = f"{pair[1]} {metrics.MINUS} {pair[0]} {_value_text(row, effect)}"
+    return f"{metrics.find(row.name).title}: {difference}, {favour}, {_state_text(effect)}"
 
 
 def _headline(main: DesignRow, all_of_it: Sequence[DesignRow]) -> tuple[str, bool]:
@@ -92,7 +104,7 @@ def _headline(main: DesignRow, all_of_it: Sequence[DesignRow]) -> tuple[str, boo
 def _state(effects: Sequence[Effect | None]) -> str:
     """What the pipeline's effects on the measures of one part say of crops; those that are carried agree."""
     favoured = next((effect.favours for effect in effects if effect and effect.carried), None)
-    return {None: "inconclusive", "crops": "not supported"}.get(favoured, "supported")
+    return {None: "inconclusive", factorial.CROP.word: "not supported"}.get(favoured, "supported")
 
 
 def _effect_text(block: DesignRow, kind: str, brief: bool = False) -> str:

@@ -13,6 +13,7 @@ from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import stats
 from bench.report.verdicts.stats import SeedInterval, Verdict
+from bench.study.budget import BUDGETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,7 @@ def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
 def fixed_by_budget(run: Run, name: str) -> bool:
     """Whether a measurement is what the budget of the cells sets."""
     axes = {key for cell in run.cells for key, value in (cell.config.get("budget") or {}).items() if value is not None}
-    return name in {metrics.BUDGETS.get(axis) for axis in axes}
+    return name in {axis.measurement for axis in BUDGETS.among(axes)}
 
 
 def _distrust(run: Run, verdict: Verdict) -> Verdict:
@@ -274,7 +275,7 @@ class Mismatch:
         return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
 
 
-MATCHABLE = (*dict.fromkeys(metrics.MATCHED.values()), "train_steps", "train_samples", "train_latent_voxels", "train_flops")
+MATCHABLE = {*metrics.MATCHED.values(), *(axis.measurement for axis in BUDGETS.own.values())}
 
 
 def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[Mismatch]:

@@ -11,13 +11,14 @@ batches of the other, and then whatever padding costs is in all three effects.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from bench.backbone import short_name
+from bench.data.policy.table import POLICIES
 from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
@@ -25,9 +26,7 @@ from bench.report.verdicts import compare, stats
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS
 
-CROP = "crop"
-OWN = ("pack", "pad")  # own shapes, as the backbone can: the first that it is run with
-PIPELINES = {"buckets": ("bucket",), "own shapes": OWN}  # what stands against crops -> policies
+CROP = next(policy for policy in POLICIES.own.values() if policy.baseline)
 EFFECTS = ("backbone", "pipeline", "interaction")
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # two effects are called equal where one is less than this many times the other, and one alone above
 
@@ -36,7 +35,7 @@ MIN_RATIO, MAX_RATIO = 1.05, 100.0  # two effects are called equal where one is 
 class Design:
     """Which four contenders make a 2 x 2."""
 
-    pipeline: str  # key of PIPELINES
+    pipeline: str  # family of the policies that stand against crops
     backbones: tuple[str, str]  # as a reader knows them
     cells: tuple[tuple[str, str], tuple[str, str]]  # contenders of each backbone: under crop, under the other policy
 
@@ -51,7 +50,7 @@ class Design:
         first, second = self.backbones
         return {
             "backbone": f"{second} {metrics.MINUS} {first}",
-            "pipeline": f"{self.pipeline} {metrics.MINUS} crops",
+            "pipeline": f"{self.pipeline} {metrics.MINUS} {CROP.word}",
             "interaction": f"change of {second} {metrics.MINUS} change of {first}",
         }
 
@@ -103,14 +102,21 @@ def designs(run: Run) -> list[Design]:
         return []
     short = [short_name(name) for name in backbones]
     found = []
-    for pipeline, policies in PIPELINES.items():
-        others = [next((policy for policy in policies if (backbone, policy) in contenders), None) for backbone in backbones]
-        if all(policy and (backbone, CROP) in contenders for backbone, policy in zip(backbones, others, strict=True)):
-            cells = [
-                (contenders[backbone, CROP], contenders[backbone, str(policy)]) for backbone, policy in zip(backbones, others, strict=True)
-            ]
+    for pipeline, policies in families(contenders).items():
+        others = [next((policy for policy in policies if (backbone, policy) in contenders), "") for backbone in backbones]
+        if all(others) and all((backbone, CROP.name) in contenders for backbone in backbones):
+            cells = [(contenders[backbone, CROP.name], contenders[backbone, own]) for backbone, own in zip(backbones, others, strict=True)]
             names = short if len(set(short)) == 2 else backbones
             found.append(Design(pipeline=pipeline, backbones=(names[0], names[1]), cells=(cells[0], cells[1])))
+    return found
+
+
+def families(contenders: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """What stands against crops among (backbone, policy) -> its policies, of which a backbone's first counts."""
+    found: dict[str, list[str]] = {}
+    for policy in POLICIES.among(policy for _, policy in contenders):
+        if not policy.baseline:
+            found.setdefault(policy.family, []).append(policy.name)
     return found
 
 
@@ -138,7 +144,7 @@ def _block(run: Run, row: MeasureRow, design: Design) -> DesignRow:
     tables = {seed: tuple(tuple(values[name][seed] for name in pair) for pair in design.cells) for seed in seeds}
     by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
     refused = _refused(run, row, design.contenders)
-    names = {kind: ("crops", design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
+    names = {kind: (CROP.word, design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
     means = [[statistics.fmean(tables[seed][b][p] for seed in seeds) for p in (0, 1)] for b in (0, 1)]
     return DesignRow(
         row=row,
@@ -273,10 +279,8 @@ def favour_text(block: DesignRow, effect: Effect) -> str:
 def tables(found: Sequence[DesignRow]) -> list[Table]:
     """One table a design: effects side by side, one line a measurement."""
     made = []
-    for pipeline in PIPELINES:
+    for pipeline in dict.fromkeys(block.design.pipeline for block in found):
         members = [block for block in found if block.design.pipeline == pipeline]
-        if not members:
-            continue
         titles = members[0].design.titles
         lines, data = [], []
         for block in members:
@@ -292,7 +296,7 @@ def tables(found: Sequence[DesignRow]) -> list[Table]:
         made.append(
             Table(
                 name=f"factorial-{pipeline.replace(' ', '-')}",
-                caption=f"Backbone and data pipeline, {pipeline} against crops: {', '.join(members[0].design.contenders)}",
+                caption=f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}",
                 header=header,
                 rows=tuple(lines),
                 data=pd.DataFrame(data),

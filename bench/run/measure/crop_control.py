@@ -1,12 +1,10 @@
 """The control of what framing measures: real clips, cropped to the one shape, in truth and seen through the autoencoder."""
 
-import sys
-
 import numpy as np
 
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.data.latents.latents import item_pixels
-from bench.data.policy.fitting import Rules, fit
+from bench.data.policy.fitting import cropping_rules, fit
 from bench.data.policy.ledger import wholly_inside
 from bench.data.ragged import Frames, clip_shapes
 from bench.metrics.pixels.framing import FRAMING, measure
@@ -20,8 +18,7 @@ def crop_control(cell: Cell, autoencoder: FrameAutoencoder, frames: Frames, boxe
     One that never saw a cut subject paints the frame's outermost pixels dark and hides cuts, a model's too: then the second is higher.
     """
     one_shape = (cell.data.num_frames, cell.data.height, cell.data.width)
-    rules = Rules(policy="crop", one_shape=one_shape, multiple=1, max_pixels=sys.maxsize)
-    items = fit(clip_shapes(frames), rules).items
+    items = fit(clip_shapes(frames), cropping_rules(one_shape)).items
     crops = [item_pixels(frames, item) for item in items]
     latents = [encode_clips(autoencoder, crop[None])[0] for crop in crops]
     rates = {

@@ -1,0 +1,59 @@
+"""Named objects of one kind: the project's own, and those that other distributions register as entry points. Knows no torch."""
+
+import importlib
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
+
+from bench.backbone import did_you_mean, registered
+from bench.shapes import Refusal
+
+
+class Named(Protocol):
+    """What a registry holds."""
+
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=Named)
+
+
+class Registry(Generic[NamedT]):
+    """Objects by name: ours in their order, then by name those of an entry-point group (name -> "module:OBJECT").
+
+    One of another distribution is imported when it is first asked for, and never takes the place of one of ours.
+    """
+
+    def __init__(self, what: str, group: str, own: Iterable[NamedT]):
+        """`what`: what one is called in errors."""
+        self.what, self.group = what, group
+        self.own = {one.name: one for one in own}
+        self.kind = type(next(iter(self.own.values())))
+
+    def names(self) -> list[str]:
+        """All there are."""
+        return [*self.own, *sorted(registered(self.group).keys() - self.own.keys())]
+
+    def find(self, name: str) -> NamedT:
+        """The object of a name. Refusal naming the nearest known one, or what is wrong with the one that is registered."""
+        if name in self.own:
+            return self.own[name]
+        known = self.names()
+        if name not in known:
+            raise Refusal(f"unknown {self.what} {name!r}{did_you_mean(str(name), known)}; there are {', '.join(known)}")
+        where = registered(self.group)[name]
+        module_name, _, attribute = where.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute, None)
+        except ModuleNotFoundError as error:
+            raise Refusal(f"{self.what} {name!r} is registered as {where!r}, and there is no module {error.name!r}; install it") from error
+        if not isinstance(found, self.kind) or found.name != name:
+            raise Refusal(
+                f"{self.what} {name!r} is registered as {where!r}, which is no {self.kind.__name__} of that name; mend its entry point"
+            )
+        return found
+
+    def among(self, names: Iterable[str]) -> list[NamedT]:
+        """The objects of those names that are known, in our order."""
+        wanted = set(names)
+        return [self.find(name) for name in self.names() if name in wanted]
