@@ -136,6 +136,10 @@ def test_overrides_change_the_fingerprint_of_their_cells(tmp_path: Path) -> None
         (["autoencoder.widht=3"], "did you mean 'width'"),
         (["data.source=wrlds"], "did you mean 'worlds'"),
         (["axes.backbone=[]"], "no cells"),
+        (["data=worlds"], "data is 'worlds', not a mapping; write {source: worlds, ...}"),
+        (["match={a: 1}"], "unknown field 'match.a'"),
+        (["optimizer.learning_rate=.inf"], "optimizer.learning_rate: Input should be a finite number"),
+        (["data.num_train=1000000000000"], "num_train = 1000000000000: should be less than or equal to 10000000"),
         (["backbone=dit:DiT-XS/2{depth: 5}"], "in quotes"),
         (["backbone=['dit:DiT-XS/2{depth:5}']"], "with a space behind each colon"),
         (["backbone=[{depth: 5}]"], "has no name"),
@@ -149,6 +153,12 @@ def test_bad_overrides_name_the_thing_and_the_remedy(tmp_path: Path, overrides: 
     assert "\n" not in str(error.value)
 
 
+def test_too_many_cells_are_refused_before_any_is_made(tmp_path: Path) -> None:
+    axes = {f"optimizer.field{place}": list(range(100)) for place in range(8)}
+    with pytest.raises(MatrixError, match=r"20,000,000,000,000,000 cells, at most 10,000 can be"):
+        load_study(write(tmp_path, axes=axes))
+
+
 def test_unknown_matrix_field_and_name(tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match="did you mean 'seeds'"):
         load_study(write(tmp_path, seedz=[1]))
@@ -156,9 +166,10 @@ def test_unknown_matrix_field_and_name(tmp_path: Path) -> None:
         load_study("quik")
     with pytest.raises(MatrixError, match="no matrix file"):
         load_study(str(tmp_path / "absent.yaml"))
-    (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(MatrixError, match="not readable as YAML"):
-        load_study(str(tmp_path / "broken.yaml"))
+    for content in (b"a: [", "description: \u00e9".encode("latin-1"), b"a: " + b"[" * 3000 + b"]" * 3000):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(MatrixError, match="not readable as YAML"):
+            load_study(str(tmp_path / "broken.yaml"))
 
 
 def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:

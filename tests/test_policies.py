@@ -144,8 +144,8 @@ def test_a_budget_is_stored_as_its_one_axis(given: dict[str, Any], dumped: str) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("budget.steps=0", "budget.steps must be a whole number, 1 or more, got 0"),
-        ("budget.steps=2.5", "budget.steps must be a whole number, 1 or more, got 2.5"),
+        ("budget.steps=0", "budget.steps must be a whole number from 1 to 10^18, got 0"),
+        ("budget.steps=2.5", "budget.steps must be a whole number from 1 to 10^18, got 2.5"),
         ("budget.seconds=-1", "budget.seconds must be a number above 0, got -1"),
         ("budget.seconds=.inf", "budget.seconds must be a number above 0, got inf"),
         (

@@ -162,6 +162,8 @@ def load_config(mapping: Mapping[str, Any] | SourceConfig) -> SourceConfig:
     """Mapping with `source` and that source's fields -> its checked `Config`. Refusal, one line, for what is wrong."""
     if isinstance(mapping, SourceConfig):  # checked when it was built
         return mapping
+    if not isinstance(mapping, Mapping):
+        raise Refusal(f"data is {mapping!r}, not a mapping; write {{source: {'worlds' if mapping is None else mapping}, ...}}")
     if not isinstance(name := mapping.get("source"), str):
         raise Refusal(f"data has source={name!r}; name one of {', '.join(sources())}")
     config = find_source(name).Config

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from bench.data.frozen import Count, Frozen
+from bench.data.frozen import Frozen
 from bench.data.registry import Registry
 from bench.shapes import Refusal
 
+MOST = 10**18  # of what is counted in whole numbers
 FRACTIONS = 1000  # parts in which progress counts what has no whole numbers
 RENAMED = {"latent_cells": "latent_voxels"}  # axes of older matrices -> their names now
-_WHOLE: TypeAdapter[Any] = TypeAdapter(Count)
+_WHOLE: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1, le=MOST)])
 _ABOVE_ZERO: TypeAdapter[Any] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
 
@@ -43,7 +44,7 @@ class BudgetAxis:
         try:
             return (_WHOLE if self.whole else _ABOVE_ZERO).validate_python(amount)
         except ValidationError as error:
-            right = "a whole number, 1 or more" if self.whole else "a number above 0"
+            right = "a whole number from 1 to 10^18" if self.whole else "a number above 0"
             raise Refusal(f"budget.{self.name} must be {right}, got {amount!r}") from error
 
 

@@ -22,14 +22,14 @@ PROTOCOL_VERSION = 3
 MIN_FEATURES = 2  # a covariance needs two clips
 
 
-class Objective(Frozen):
+class Objective(Frozen, allow_inf_nan=False):
     """What is learnt. `rectified_flow` predicts velocity on the line from data to noise; `v_prediction` is Salimans & Ho (2202.00512)."""
 
     name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"
     label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
 
 
-class Optimizer(Frozen):
+class Optimizer(Frozen, allow_inf_nan=False):
     """AdamW with a linear warm-up, gradient clipping, and an average of the weights."""
 
     learning_rate: float = Field(1e-3, gt=0)
@@ -45,7 +45,7 @@ class Optimizer(Frozen):
 SOLVERS = {"rectified_flow": ("euler", "dpmsolver++"), "v_prediction": ("ddim", "dpmsolver++")}
 
 
-class Sampler(Frozen):
+class Sampler(Frozen, allow_inf_nan=False):
     """How noise becomes clips."""
 
     solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"
@@ -77,7 +77,7 @@ class Acceleration(Frozen):
     checkpointing: Literal["none", "blocks"] = "none"  # drop the activations inside a block and compute them again in backward
 
 
-class Cell(Frozen):
+class Cell(Frozen, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
     backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"

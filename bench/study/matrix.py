@@ -6,10 +6,12 @@ cells), `exclude` (cells to leave out, by the fields given), and `seeds`.
 
 import difflib
 import itertools
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,7 @@ from bench.study.cell import Cell
 MATRICES = Path(__file__).parent / "matrices"
 RENAMED = {"cell_budget": "voxel_budget"}  # fields of older matrices -> their names now
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
+MOST_CELLS = 10_000  # of a matrix, before `exclude`
 
 
 class MatrixError(Refusal):
@@ -92,7 +95,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     path = find_matrix(name)
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise MatrixError(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
         raise MatrixError(f"matrix {path}: expected a mapping with description, defaults and axes")
@@ -146,6 +149,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None) -> list[NamedCell]:
     """The cells of a matrix; `sized` gives a cell's backbone another size: its name."""
+    num_cells = (math.prod(map(len, matrix.axes.values())) + len(matrix.include)) * len(matrix.seeds)
+    if num_cells > MOST_CELLS:
+        raise MatrixError(f"matrix {name}: {num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
     points: list[dict[str, Any]] = [
         dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
     ]
@@ -177,8 +183,9 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None
     if not cells:
         raise MatrixError(f"matrix {name}: `exclude` leaves no cell")
     for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):
+        counts = Counter(keys)
         for named, key in zip(cells, keys, strict=True):
-            if keys.count(key) > 1:
+            if counts[key] > 1:
                 raise MatrixError(
                     f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds"
                 )
@@ -221,7 +228,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise MatrixError(f"override {override!r} is not key=value, for example budget.steps=100")
     try:
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise MatrixError(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
     value = parsed["value"]
     head = key.partition(".")[0]
@@ -283,6 +290,6 @@ def _has_kind(model: type[BaseModel], kind: int | str) -> bool:
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) is not None or isinstance(annotation, Union):  # type: ignore[arg-type]
+    if get_origin(annotation) is not None:
         return [model for argument in get_args(annotation) for model in _models(argument)]
     return []

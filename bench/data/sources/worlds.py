@@ -35,6 +35,7 @@ NUM_SIDES = {"square": 4, "triangle": 3}  # of the regular polygons among them
 RING_HOLE = 0.5  # inner over outer radius
 BACKGROUND = 16  # grey level
 STATE = ("x", "y", "vx", "vy", "angle", "angular_velocity", "radius", "hue", "shape", "mass")  # hue in turns; shape indexes SHAPES
+MOST_CLIPS = 10**7  # in one split: what is said of each is held in memory
 BATCH = 64  # clips rendered at once; bounds memory
 
 NonNegative = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
@@ -45,7 +46,7 @@ class Config(SourceConfig):
     """A world and how many clips of it."""
 
     source: Literal["worlds"] = "worlds"
-    num_train: Count  # clips in the training split
+    num_train: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the training split
     seed: Annotated[int, pydantic.Field(ge=0)] = 0  # of the worlds, not of a run: all runs share the data
     num_objects: Count = 1  # the first one gives the class
     radius: Range = (0.22, 0.28)  # of the disc around a shape, drawn uniformly; shorter sides of the frame
