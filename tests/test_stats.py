@@ -1,9 +1,12 @@
 """Intervals that cover, and verdicts that claim nothing the seeds do not carry."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
 
+from bench.report.verdicts import answer
 from bench.report.verdicts.stats import Verdict, distance_caveats, judge, mean_interval, welch
 
 
@@ -115,3 +118,21 @@ def test_caveats_of_a_distance() -> None:
     assert "below what a headline needs" in distance_caveats(100.0, 2.0, 64)[0]
     assert "2.0 floors" in distance_caveats(4.0, 2.0, None)[0]
     assert "no real-against-real floor" in distance_caveats(4.0, None, None)[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "leader", "others", "headline", "carried"),
+    [
+        ("leads", "a leads", [], "Quality: a leads leads", True),
+        ("exact", "a", ["a"], "Quality: a leads", True),
+        ("leads", "a", ["a", "b leads"], "Quality: split, the measures disagree", False),
+        ("inconclusive", "a leads", [], "Quality: inconclusive", False),
+        ("tie", None, [], "Quality: inconclusive", False),
+        ("not compared", "a", ["b"], "Quality: not compared", False),
+    ],
+)
+def test_whether_a_headline_is_carried_is_not_read_off_its_words(
+    outcome: Any, leader: str | None, others: list[str], headline: str, carried: bool
+) -> None:
+    quality = [Verdict(outcome="leads", reason="", leader=other) for other in others]
+    assert answer._headline(Verdict(outcome=outcome, reason="", leader=leader), quality) == (headline, carried)

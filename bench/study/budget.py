@@ -62,7 +62,7 @@ BUDGETS: Registry[BudgetAxis] = Registry(
         ),
         BudgetAxis(
             name="train_flops",
-            used=lambda spent: 3 * spent.forward_flops,
+            used=lambda spent: 3 * spent.forward_flops,  # a backward pass has twice those of its forward
             words="training",
             whole=False,
             prefixed=True,

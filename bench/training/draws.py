@@ -1,4 +1,4 @@
-"""The draws of a training set: the integers of a batch made into what a step is given, noised latents, targets, timesteps, labels.
+"""The draws of a training set: integers of a batch made into what a step is given, noised latents, targets, timesteps, labels.
 
 What a draw's noise, timestep, dropped label and dropped tokens are depends on the run's seed and its draw index alone.
 """
@@ -37,7 +37,7 @@ class Drawn:
 
     @property
     def shapes(self) -> list[Shape]:
-        """Latent (T, H, W) of each clip, without padding."""
+        """Latent (T, H, W) of each clip, padding not counted."""
         return [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in self.targets]
 
     def work(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
@@ -121,7 +121,7 @@ def check_dropping(name: str, backbone: Any) -> None:
 
 
 class _Dropping:
-    """How many tokens of each item stay, and which."""
+    """The tokens of each item that stay in a draw: how many, and which."""
 
     def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
         check_dropping(type(backbone).__name__, backbone)
@@ -144,7 +144,7 @@ class _Dropping:
         return torch.randperm(self.num_tokens[item], generator=generator)[: self.num_kept(item, epoch)].sort().values
 
     def mask(self, item: int, kept: Tensor) -> Tensor:
-        """(T, H, W) bool."""
+        """The latent voxels of those tokens, (T, H, W) bool."""
         return self.backbone.kept_voxels(self.shapes[item], kept)
 
 
@@ -157,18 +157,18 @@ RATES: dict[str, Callable[[TokenDropping, float, int], float]] = {
 
 
 def pad(clips: list[Tensor]) -> list[Tensor]:
-    """(C, T_i, H_i, W_i) each -> (C, T, H, W) each, the largest of every axis, zeros at the end."""
+    """Clips (C, T_i, H_i, W_i) filled up to (C, T, H, W), the largest of every axis, with zeros at the end."""
     frames, height, width = bounding_shape([(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips])
     return [F.pad(clip, (0, width - clip.shape[3], 0, height - clip.shape[2], 0, frames - clip.shape[1])) for clip in clips]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Without waiting for the device."""
+    """A tensor on the device, which is not waited for."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def clips_to_device(clips: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Clips of any shapes, in one copy."""
+    """Clips of any shapes on the device, in one copy."""
     if device.type == "cpu":
         return clips
     sizes = [math.prod(clip.shape) for clip in clips]

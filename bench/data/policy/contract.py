@@ -55,7 +55,7 @@ class BatchingPolicy:
     family: str  # what it is in the 2 x 2 tables of a report, alone or with others like it: "own shapes"
     fit: FitClips
     plan: PlanBatches
-    one_shape: bool = False  # items of videos have the one shape of the data, so that a batch may be counted in clips: `batch_size`
+    one_shape: bool = False  # items of videos have the one shape of the data: with `batch_size` in place of a budget, nothing is planned
     full_batches: bool = False  # a batch has one shape and waits until it is full: a rare shape may never be trained on
     pads: bool = False  # clips of a batch are filled up with zeros to the largest of them, which the loss leaves out
     needs_ragged: bool = False  # a batch mixes shapes, for backbones that take that
