@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench import cli
+from bench.backbone import registered
 from bench.commands.score.page import to_markdown
 from bench.commands.score.score import score
 from bench.data.progress import Reporter
@@ -25,7 +26,7 @@ from bench.run.measure.quality import Quality
 from bench.shapes import Refusal
 from tests.tiny import tiny_cell
 
-CACHES = (distances_table.distances, pixels_table.pixel_measures, catalogue.known)
+CACHES = (registered, distances_table.distances, pixels_table.pixel_measures, catalogue.known)
 ENTRY_POINTS = """\
 [unet_vs_dit.distances]
 shift = own_measures:SHIFT
@@ -115,8 +116,8 @@ def plugin_kind() -> distances_table.DistanceKind:
 @pytest.mark.parametrize(
     ("entry_points", "message"),
     [
-        ("[unet_vs_dit.distances]\nx = own_measures:NONE\n", r"'x' of unet_vs_dit.distances \(own_measures:NONE\) cannot be imported"),
-        ("[unet_vs_dit.distances]\nx = own_measures:BRIGHTNESS\n", "is a PixelMeasure, expected a DistanceKind"),
+        ("[unet_vs_dit.distances]\nx = own_measures:NONE\n", "distance 'x' is registered as 'own_measures:NONE', which is no DistanceKind"),
+        ("[unet_vs_dit.distances]\nx = own_measures:BRIGHTNESS\n", "which is no DistanceKind of that name; mend its entry point"),
         ("[unet_vs_dit.distances]\nx = own_measures:TAKEN\n", "distances 'frechet' and 'taken' share the name 'fd_'"),
     ],
 )

@@ -16,6 +16,7 @@ class Named(Protocol):
 
 
 NamedT = TypeVar("NamedT", bound=Named)
+ObjectT = TypeVar("ObjectT")
 
 
 class Registry(Generic[NamedT]):
@@ -41,19 +42,30 @@ class Registry(Generic[NamedT]):
         known = self.names()
         if name not in known:
             raise Refusal(f"unknown {self.what} {name!r}{did_you_mean(str(name), known)}; there are {', '.join(known)}")
-        where = registered(self.group)[name]
-        module_name, _, attribute = where.partition(":")
-        try:
-            found = getattr(importlib.import_module(module_name), attribute, None)
-        except ModuleNotFoundError as error:
-            raise Refusal(f"{self.what} {name!r} is registered as {where!r}, and there is no module {error.name!r}; install it") from error
-        if not isinstance(found, self.kind) or found.name != name:
-            raise Refusal(
-                f"{self.what} {name!r} is registered as {where!r}, which is no {self.kind.__name__} of that name; mend its entry point"
-            )
+        found = load_registered(self.what, self.group, name, self.kind)
+        if found.name != name:
+            raise _misfit(self.what, self.group, name, self.kind)
         return found
 
     def among(self, names: Iterable[str]) -> list[NamedT]:
         """The objects of those names that are known, in our order."""
         wanted = set(names)
         return [self.find(name) for name in self.names() if name in wanted]
+
+
+def load_registered(what: str, group: str, name: str, kind: type[ObjectT]) -> ObjectT:
+    """The object of an entry point. Refusal where its module is not there or it is something else."""
+    module_name, _, attribute = registered(group)[name].partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        where = registered(group)[name]
+        raise Refusal(f"{what} {name!r} is registered as {where!r}, and there is no module {error.name!r}; install it") from error
+    if not isinstance(found, kind):
+        raise _misfit(what, group, name, kind)
+    return found
+
+
+def _misfit(what: str, group: str, name: str, kind: type) -> Refusal:
+    where = registered(group)[name]
+    return Refusal(f"{what} {name!r} is registered as {where!r}, which is no {kind.__name__} of that name; mend its entry point")

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench.backbone import registered
 from bench.data.ragged import Frames
-from bench.metrics.plugins import registered_objects
+from bench.data.registry import load_registered
 from bench.shapes import Refusal
 
 ENTRY_POINT_GROUP = "unet_vs_dit.pixel_measures"
@@ -86,7 +87,8 @@ def pixel_measures() -> tuple[PixelMeasure, ...]:
     from bench.metrics.pixels.saliency import SALIENCY
 
     known = (PERMANENCE, FRAMING, SALIENCY, FRAME_QUALITY)
-    found = (*known, *registered_objects(ENTRY_POINT_GROUP, PixelMeasure).values())
+    outside = [load_registered("pixel measure", ENTRY_POINT_GROUP, name, PixelMeasure) for name in sorted(registered(ENTRY_POINT_GROUP))]
+    found = (*known, *outside)
     names: dict[str, str] = {}
     for measure in found:
         for value in measure.values:
