@@ -25,20 +25,20 @@ MIN_FEATURES = 2  # a covariance needs two clips
 class Objective(Frozen, allow_inf_nan=False):
     """What is learnt. `rectified_flow` predicts velocity on the line from data to noise; `v_prediction` is Salimans & Ho (2202.00512)."""
 
-    name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"
+    name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"  # noise path and target
     label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
 
 
 class Optimizer(Frozen, allow_inf_nan=False):
     """AdamW with a linear warm-up, gradient clipping, and an average of the weights."""
 
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    warmup_steps: int = Field(50, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)  # its peak; the same for all rivals unless it is an axis
+    weight_decay: float = Field(0.0, ge=0)  # decoupled, as AdamW has it
+    betas: tuple[float, float] = (0.9, 0.99)  # decay of the means of gradient and of its square
+    warmup_steps: int = Field(50, ge=0)  # over which the learning rate rises to its peak
     schedule: Literal["constant", "linear"] = "constant"  # after the warm-up; linear falls to 0 as the budget is used
     grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)  # a step, of the average of the weights, which is what is sampled and scored
 
 
 # Which solvers walk which noise path: each is a diffusers scheduler (bench/training/sampling.py).
@@ -48,7 +48,7 @@ SOLVERS = {"rectified_flow": ("euler", "dpmsolver++"), "v_prediction": ("ddim", 
 class Sampler(Frozen, allow_inf_nan=False):
     """How noise becomes clips."""
 
-    solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"
+    solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"  # ddim is for v_prediction, euler for rectified_flow
     num_steps: int = Field(25, ge=1)  # denoising steps a clip; guidance doubles the backbone calls
     guidance_scale: float = Field(1.0, ge=0)  # 1 = no guidance
     batch_size: int = Field(32, ge=1)  # clips denoised at once; their noise does not depend on it
@@ -89,12 +89,12 @@ class Cell(Frozen, allow_inf_nan=False):
     budget: Budget
     sampler: Sampler = Sampler()
     evaluation: Evaluation = Evaluation()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the backbone; bf16 by autocast, weights stay float32
     acceleration: Acceleration = Acceleration()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where it is there
     timeout_s: float = Field(7 * 24 * 3600, gt=0)  # wall clock after which the cell is stopped, resumably
     checkpoint_interval_s: float = Field(30.0, ge=0)  # at least; writing them never takes over a twentieth of the time
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)  # of weights, order, noise and samples; a matrix sets it by `seeds`
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -39,7 +39,7 @@ class Match(Frozen):
     With `to`, every other backbone is given the width and depth that match that one's cost; without, the sizes are as named and checked.
     """
 
-    by: Literal["params", "flops", "step_time", "peak_memory"]
+    by: Literal["params", "flops", "step_time", "peak_memory"]  # what is to be equal; the last two need `to`
     to: str | None = None  # a backbone of the matrix, in full or without its module
     tolerance: float = Field(0.05, gt=0)  # largest relative difference between rivals
 
@@ -53,14 +53,14 @@ class Match(Frozen):
 class Matrix(Frozen):
     """A study before it is expanded."""
 
-    description: str
+    description: str  # a sentence or two; the report opens with it
     claim: str | None = None  # id of the claim under test, as the report names it
-    defaults: dict[str, Any] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested
     axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
-    include: list[dict[str, Any]] = Field(default_factory=list)
-    exclude: list[dict[str, Any]] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
-    match: Match | None = None
+    include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over the defaults
+    exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
+    match: Match | None = None  # None: rivals may cost what they cost
 
 
 @dataclass(frozen=True, kw_only=True)

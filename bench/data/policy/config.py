@@ -16,7 +16,7 @@ class TokenDropping(Frozen):
     and less, in proportion to their tokens, of smaller ones.
     """
 
-    kind: Literal["constant", "decreasing", "per_resolution"]
+    kind: Literal["constant", "decreasing", "per_resolution"]  # which clips lose how much, as above
     rate: float = Field(gt=0, lt=1)  # share of a clip's tokens that is left out
     epochs: int | None = Field(None, ge=1)  # of `decreasing`
 
@@ -39,7 +39,7 @@ class Batching(Frozen):
     voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
     side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
-    token_dropping: TokenDropping | None = None  # of `pack`
+    token_dropping: TokenDropping | None = None  # of `pack`; None: all tokens are trained on
 
     @field_validator("policy")
     @classmethod

@@ -37,9 +37,9 @@ class SplitsOf(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
-    span: Count
-    num_val: Count
-    num_test: Count
+    span: Count  # frames of a file that one of them covers
+    num_val: Count  # of them, in the validation split
+    num_test: Count  # of them, in the test split
     images: bool  # whether image files were dealt out too
 
 

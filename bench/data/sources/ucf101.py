@@ -27,7 +27,7 @@ class Config(SourceConfig):
 
     source: Literal["ucf101"] = "ucf101"
     root: Path  # holds UCF-101 and ucfTrainTestlist; not part of the content's identity
-    fold: Literal[1, 2, 3] = 1
+    fold: Literal[1, 2, 3] = 1  # of the published splits into train and test
     classes: tuple[str, ...] = ()  # () = all 101
     frame_stride: Count = 1  # frames of a file from one frame of a clip to the next
 
