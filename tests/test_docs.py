@@ -6,7 +6,9 @@ import sys
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -216,6 +218,29 @@ def test_the_example_of_a_source_works(tmp_path: Path, monkeypatch: pytest.Monke
         split: ((3, 16, 24),) * num for split, num in (("train", 5), ("val", 2), ("test", 2))
     }
     assert all((clip[1] != clip[0]).any() for clip in clips.splits["train"].frames)
+
+
+@pytest.mark.parametrize(("page", "name", "text"), [one for one in examples(".py") if one[1] not in ("my_backbone.py", "my_data.py")])
+def test_examples_of_objects_are_what_their_entry_points_name(page: str, name: str, text: str) -> None:
+    names: dict[str, object] = {}
+    try:
+        exec(compile(text, name, "exec"), names)
+    except ImportError as error:
+        if not COMING:
+            raise
+        pytest.skip(str(error))
+    points = tomllib.loads("\n".join(fences(page, "toml")))["project"]["entry-points"]
+    objects = dict(value.split(":") for group in points.values() for value in group.values())
+    made = names[objects[name.removesuffix(".py")]]
+    first, second = np.random.default_rng(0).normal(size=(2, 8, 3))
+    if callable(distance := getattr(made, "distance", None)):
+        assert distance(first, first) == 0 < distance(first, second)
+    if callable(measure := getattr(made, "measure", None)):
+        assert measure(np.full((2, 3, 4, 5, 3), 7, dtype=np.uint8)) == {"brightness": 7.0}
+    if callable(plan := getattr(made, "plan", None)):
+        assert plan([0, 1, 2], [(1, 4, 8), (1, 8, 4), (1, 4, 8)], lambda item: 32, 64) == [[0, 2], [1]]
+    if callable(used := getattr(made, "used", None)):
+        assert used(SimpleNamespace(samples=500)) == 0.5
 
 
 def test_twenty_questions_are_answered_by_paths() -> None:
