@@ -97,7 +97,7 @@ def allowed(annotation: Any, metadata: list[Any] | tuple[()] = ()) -> str:
     bounds += [part for one in bounds if isinstance(one, FieldInfo) for part in one.metadata]
     if len(several := members(annotation)) > 1:
         return ", or ".join(allowed(member, bounds if member is not type(None) else []) for member in several)
-    words = [f"{word} {getattr(one, field):g}" for one in bounds for kind, (word, field) in BOUNDS.items() if isinstance(one, kind)]
+    words = [f"{word} {getattr(one, field)}" for one in bounds for kind, (word, field) in BOUNDS.items() if isinstance(one, kind)]
     words += [f"at least {one.min_length} of them" for one in bounds if isinstance(one, MinLen)]
     return ", ".join([_kind(annotation), *words])
 
