@@ -34,10 +34,6 @@ PAGES = [
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KEYS = set(re.findall(r"^\| `([\w.]+)` \|", TEXTS["docs/configuration.md"], re.MULTILINE))
-# The design names these and the code may not have them yet: what is missing of them passes. Empty it when all is there.
-COMING = {
-    "unet_vs_dit.policies", "unet_vs_dit.budgets",
-}  # fmt: skip
 pages = pytest.mark.parametrize("page", TEXTS)
 
 
@@ -84,7 +80,7 @@ def test_the_reference_has_every_key_of_a_cell(matrix: str) -> None:
 @pages
 def test_paths_exist(page: str) -> None:
     named = {span for span in spans(page) if re.match(r"(bench|baselines|dit|tests|docs|\.github)/[\w./-]*$", span)}
-    assert not sorted(path for path in named - COMING if not (ROOT / path).exists())
+    assert not sorted(path for path in named if not (ROOT / path).exists())
 
 
 @pages
@@ -131,8 +127,6 @@ def parse(words: list[str]) -> None:
     """Fails for a command that is not there, an option that it lacks or an argument that is missing. Runs nothing."""
     command = typer.main.get_command(app)
     while words and (inner := getattr(command, "commands", None)):
-        if words[0] in COMING - inner.keys():
-            return
         assert words[0] in inner, words
         command, words = inner[words[0]], words[1:]
     if words and words != ["--help"]:
@@ -153,7 +147,7 @@ def test_readme_names_every_command() -> None:
     rows = TEXTS["README.md"].partition("| command |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)", rows, re.MULTILINE))
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert commands <= named <= commands | COMING
+    assert named == commands
 
 
 def test_readme_is_skimmable() -> None:
@@ -222,12 +216,7 @@ def test_the_example_of_a_source_works(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("page", "name", "text"), [one for one in examples(".py") if one[1] not in ("my_backbone.py", "my_data.py")])
 def test_examples_of_objects_are_what_their_entry_points_name(page: str, name: str, text: str) -> None:
     names: dict[str, object] = {}
-    try:
-        exec(compile(text, name, "exec"), names)
-    except ImportError as error:
-        if not COMING:
-            raise
-        pytest.skip(str(error))
+    exec(compile(text, name, "exec"), names)
     points = tomllib.loads("\n".join(fences(page, "toml")))["project"]["entry-points"]
     objects = dict(value.split(":") for group in points.values() for value in group.values())
     made = names[objects[name.removesuffix(".py")]]
@@ -251,5 +240,5 @@ def test_twenty_questions_are_answered_by_paths() -> None:
 def test_entry_point_groups_are_read_somewhere() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "bench").rglob("*.py"))
     named = {group for text in TEXTS.values() for group in re.findall(r"unet_vs_dit\.[a-z_]+", text)}
-    assert not sorted(group for group in named - COMING if group not in source)
+    assert not sorted(group for group in named if group not in source)
     assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]) <= named

@@ -20,8 +20,10 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from bench.data.policy.table import POLICIES
 from bench.data.source import SourceConfig, find_source, sources
 from bench.shapes import Shape
+from bench.study.budget import BUDGETS, Budget
 from bench.study.cell import Cell
 from bench.study.matrix import Matrix
 
@@ -33,6 +35,8 @@ How a matrix is written, with examples: [writing-a-matrix.md](writing-a-matrix.m
 
 A key is written nested in YAML (`budget: {seconds: 60}`) and with dots on the command line and in `axes` (`budget.seconds=60`).
 """
+# Keys whose words are those of a table; of ours alone, since what other packages register differs from machine to machine.
+WORDS = {"batching.policy": " or ".join(f"`{name}`" for name in POLICIES.own) + ", or one that a package registers"}
 BOUNDS = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
 KINDS = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", Path: "path", type(None): "`null`"}
 
@@ -53,9 +57,12 @@ def sections(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
             continue  # said in the section of all sources, or in the title
         found = [each for annotation in members(field.annotation) for each in models(plain(annotation)[0])]
         if not found or not (field.is_required() or field.get_default(call_default_factory=True)):
-            words = "mapping, or `null`" if found else allowed(field.annotation, field.metadata)
+            words = "mapping, or `null`" if found else WORDS.get(prefix + name) or allowed(field.annotation, field.metadata)
             rows.append(f"| `{prefix}{name}` | {words} | {default(field)} | {meanings.get(name, '')} |")
         inner += [(member, f"{prefix}{name}.", f"`{prefix}{name}`{kind}") for member, kind in found]
+    if model is Budget:
+        amounts = {True: "integer, at least 1", False: "number, above 0"}
+        rows = [f"| `{prefix}{axis.name}` | {amounts[axis.whole]} | none | {axis.meaning} |" for axis in BUDGETS.own.values()]
     table = ["", "| key | allowed | default | meaning |", "|---|---|---|---|", *rows] if rows else []
     yield "\n".join([f"## {title}", "", " ".join(inspect.cleandoc(model.__doc__ or "").split()), *table, ""])
     for member, path, heading in inner:

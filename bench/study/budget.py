@@ -35,6 +35,7 @@ class BudgetAxis:
     name: str  # as a matrix writes it
     used: Callable[[Spent], float]  # how much of it a run has used; must mean the same for all rivals
     words: str  # what is said behind an amount: "training steps"
+    meaning: str = ""  # what is counted, for the configuration reference
     whole: bool = True  # amounts are whole numbers from 1 on, and progress counts them; else numbers above 0
     prefixed: bool = False  # an amount is said with a prefix of the measurement's unit, behind the words: "1.20 training PFLOP"
     measurement: str | None = None  # of a record, which such a budget fixes: nobody can win it
@@ -52,24 +53,35 @@ BUDGETS: Registry[BudgetAxis] = Registry(
     "budget axis",
     "unet_vs_dit.budgets",
     (
-        BudgetAxis(name="steps", used=lambda spent: spent.steps, words="training steps", measurement="train_steps"),
-        BudgetAxis(name="samples", used=lambda spent: spent.samples, words="training clips", measurement="train_samples"),
+        BudgetAxis(
+            name="steps", used=lambda spent: spent.steps, words="training steps", meaning="optimiser steps", measurement="train_steps"
+        ),
+        BudgetAxis(
+            name="samples", used=lambda spent: spent.samples, words="training clips", meaning="clips drawn", measurement="train_samples"
+        ),
         BudgetAxis(
             name="latent_voxels",
             used=lambda spent: spent.latent_voxels,
             words="latent voxels of training clips",
+            meaning="T x H x W of every drawn clip, padding not counted",
             measurement="train_latent_voxels",
         ),
         BudgetAxis(
             name="train_flops",
             used=lambda spent: 3 * spent.forward_flops,  # a backward pass has twice those of its forward
             words="training",
+            meaning="3 x forward FLOPs of every drawn clip, padding counted",
             whole=False,
             prefixed=True,
             measurement="train_flops",
         ),
         BudgetAxis(
-            name="seconds", used=lambda spent: spent.seconds, words="seconds of training", whole=False, measurement="train_wall_time_s"
+            name="seconds",
+            used=lambda spent: spent.seconds,
+            words="seconds of training",
+            meaning="wall clock of the training loop, warm-up steps included",
+            whole=False,
+            measurement="train_wall_time_s",
         ),
     ),
 )
