@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs
 from bench.backbone import check_inputs
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec, Refusal, Shape
 
 if TYPE_CHECKING:
     from baselines.diffusers_zoo import ZooConfig
@@ -65,7 +65,7 @@ class DiffusersBackbone(nn.Module):
         except REFUSALS as error:
             if not clips.is_meta:  # there only shapes are calculated with, and it is the first call that a run makes
                 raise
-            raise ValueError(f"{self.config.name} with {self.config.changes} cannot take latents {tuple(clips.shape)}: {error}") from error
+            raise Refusal(f"{self.config.name} with {self.config.changes} cannot take latents {tuple(clips.shape)}: {error}") from error
 
     def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens of text, (B, 2, context width), and the vector added to time, (B, pooled width) or None; labels (B,) or None."""

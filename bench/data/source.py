@@ -118,15 +118,15 @@ class Source(Protocol):
 
 def find_source(name: str) -> Source:
     """The source module `bench.data.sources.<name>`, or the plug-in module `name`. Refusal for anything else."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _unknown(name)
     own = f"bench.data.sources.{name}"
-    module_name = own if name.isidentifier() and importlib.util.find_spec(own) else name
+    module_name = own if "." not in name and importlib.util.find_spec(own) else name
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name != name and not name.startswith(f"{error.name}."):
             raise Refusal(f"source {name!r} needs the module {error.name!r}, which is not installed") from error
-        raise _unknown(name) from error
-    except (ValueError, TypeError) as error:  # "", ".relative"
         raise _unknown(name) from error
     if not _is_source(module):
         raise _unknown(name)
@@ -193,6 +193,12 @@ def _one_line(error: pydantic.ValidationError, config: type[SourceConfig]) -> st
 def digest_of(*parts: Any) -> str:
     """32 hex digits that identify plain data (numbers, strings, lists, mappings), independent of key order."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def source_labels(config: SourceConfig) -> tuple[str, ...]:
+    """Class names of the clips of `config`; () = no classes."""
+    with refusing():
+        return find_source(config.source).labels(config)
 
 
 def clips_digest(config: SourceConfig) -> str:

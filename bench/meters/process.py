@@ -13,14 +13,8 @@ from bench.study.cell import Cell
 
 # Parameters of mallopt (malloc.h).
 M_TRIM_THRESHOLD = -1
-
-
 M_MMAP_THRESHOLD = -3
-
-
 KEPT_BYTES = 2**30
-
-
 MOST_BEFORE_2_35 = 2**25  # glibc before 2.35 refuses a larger threshold for mmap
 
 

@@ -1,6 +1,6 @@
 """Clips as NaViT takes them (2307.06304, section 3.1): any size, aspect and duration, small ones more often. Knows no torch.
 
-Shapes are latents (T, H, W), one token per 2x2 cells of a frame.
+Shapes are latents (T, H, W), one token per 2x2 voxels of a frame.
 """
 
 import math

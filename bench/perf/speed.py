@@ -16,6 +16,7 @@ import typer
 
 from bench.report.render.catalogue import DASH
 from bench.report.render.markdown import markdown_table
+from bench.shapes import Refusal
 
 TITLES = {
     "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",
@@ -42,17 +43,20 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
     commits: dict[str, str] = {}  # of each table
     machines = []
     for path in paths:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise Refusal(f"{path} is no JSON of benchmarks ({error}); write it with `tox -e speed`") from error
         rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in _rows(benchmark["extra_info"])]
         if not rows:
-            raise ValueError(f"{path} has no rows for a table; write it with `tox -e speed`")
+            raise Refusal(f"{path} has no rows for a table; write it with `tox -e speed`")
         names = {row["table"] for row in rows}
         tables |= {name: [row for row in rows if row["table"] == name] for name in names}
         commits |= dict.fromkeys(names, content["commit_info"]["id"][:9])
         processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
         machines.append(f"{_first(content, 'gpu') or processor}, torch {_first(content, 'torch') or 'unknown'}")
         if machines[-1] != machines[0]:
-            raise ValueError(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")
+            raise Refusal(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")
     out.mkdir(parents=True, exist_ok=True)
     lines = [
         "# The backbones' steps",
@@ -118,7 +122,7 @@ def main(paths: list[Path], out: Annotated[Path, typer.Option(help="Folder of th
     try:
         for written in write(paths, out):
             typer.echo(written)
-    except (ValueError, OSError) as error:
+    except (Refusal, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -1,6 +1,6 @@
 """What the performance suite times: a name, what decides its step, and how it is opened. Knows no torch.
 
-pytest-benchmark (`test_suite.py`) and the gate (`bench/check/`) run the same benchmarks. Two revisions are compared on those whose
+pytest-benchmark (`test_suite.py`) and the gate (`bench/perf/gate/`) run the same benchmarks. Two revisions are compared on those whose
 definition is equal in both; raise `version` in a definition when its step starts to do something else.
 """
 

@@ -24,7 +24,7 @@ CASES = {
 STEPPER = """
 import json, sys, time
 import torch
-from bench.meters.allocator import keep_freed_memory
+from bench.meters.process import keep_freed_memory
 from bench.backbone import load_backbone
 from bench.meters.memory import PhaseMemory
 from bench.training.step import Point, make_batch

@@ -10,13 +10,8 @@ from bench.study.cell import PROTOCOL_VERSION
 
 SCHEMA_VERSION = 2
 
-
 Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
-
-
 FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
-
-
 REAL = "real"  # the subject whose clips are real too: its distance to the real clips is the floor of all others
 
 

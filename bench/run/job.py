@@ -13,15 +13,9 @@ from bench.data.frozen import Frozen
 from bench.shapes import Shape
 
 EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
-
-
 EXIT_STOPPED = 130  # asked to stop; what was done is kept
-
-
 TRACEBACK = "UNET_VS_DIT_TRACEBACK"  # set in the environment: what a line says is also shown with its traceback
 GRACE_S = 60.0  # after SIGTERM, before SIGKILL
-
-
 # Threads that wait for each other by spinning: beside one other busy process on two cores a U-Net's step took 80 times as long.
 CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 

@@ -13,7 +13,7 @@ from bench.data.frozen import flatten
 from bench.data.latents.config import Autoencoder
 from bench.data.policy.config import Batching
 from bench.data.policy.table import POLICIES
-from bench.data.source import Progress, SourceConfig, Survey, find_source, load_config, survey_clips
+from bench.data.source import Progress, SourceConfig, Survey, load_config, source_labels, survey_clips
 from bench.run.checks import latent_spec
 from bench.shapes import LatentSpec, Refusal, Shape, nearest_multiples, num_voxels, parse_shape
 from bench.study.cell import Cell
@@ -23,8 +23,6 @@ STRIDE, CHANNELS = 8, 4  # of the usual autoencoder of images
 PATCHES = (2, 4, 8, 16)  # latent voxels of a side that backbones may need multiples of
 # What a matrix calls them, and the command that has no matrix: in what is said of losses.
 OPTIONS = {"batching.voxel_budget": "--voxel-budget", "data.num_frames": "the frames of --shape", "batching.side_multiple": "--multiple"}
-
-
 FLAGS = {
     "voxel_budget": "voxel-budget",
     "backbones": "backbone",
@@ -103,7 +101,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
             **{"source": "folder", "path": path, "native": True, "num_val": 1, "num_test": 1, "split_by": "time", "gap_s": 0.0},
         }
     )
-    num_labels = len(find_source(data.source).labels(data))
+    num_labels = len(source_labels(data))
     try:
         survey = survey_clips(data, cache, progress)
     except Refusal as error:
@@ -168,7 +166,7 @@ def of_matrix(study: Study, options: FolderOptions, cache: Path, progress: Progr
         if len({repr(getattr(cell, name)) for cell in cells}) > 1:
             raise Refusal(f"matrix {study.name} has several values of {name!r}, an audit is of one; give it by {name}=...")
     first = cells[0]
-    num_labels = len(find_source(first.data.source).labels(first.data))
+    num_labels = len(source_labels(first.data))
     spec = latent_spec(first, num_labels) or pretrained_spec(first.autoencoder, num_labels)
     survey = survey_clips(first.data, cache, progress)
     boxes = survey.boxes["train"] if survey.boxes else None  # (N, T, objects, 4)

@@ -25,6 +25,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from bench.backbone import refusing
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import FRAME, I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
@@ -64,6 +65,8 @@ def load_torchscript(file: Path, device: torch.device) -> tuple[Manifest, Callab
 def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:
     """(manifest, frames -> features) of "module:factory": `factory()` gives a torch module, `factory.manifest` its manifest."""
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise Refusal(f"extractor {name!r}: {module_name!r} is no name of a module; write module:factory")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -76,7 +79,8 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
         raise Refusal(f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest")
     manifest = claimed if isinstance(claimed, Manifest) else parse_manifest(claimed, f"manifest of {name!r}")
     check_own(manifest, name)
-    network = factory()
+    with refusing():
+        network = factory()
     if not isinstance(network, nn.Module):
         raise Refusal(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
     if (digest := hash_module(network)) != manifest.weights_sha256:

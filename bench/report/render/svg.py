@@ -1,4 +1,4 @@
-"""One look for pictures that stand alone as SVG files; those of reports take their colours from the page instead (bench/report/canvas)."""
+"""One look for pictures that stand alone as SVG files; those of reports take their colours from the page instead (render/canvas)."""
 
 import io
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.backbone import canonical_name, find_factory, load_backbone, split_name, tuples
+from bench.backbone import canonical_name, find_factory, load_backbone, refusing, split_name, tuples
 from bench.data.files import write_text
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
@@ -97,7 +97,8 @@ class Search:
         """Name of the backbone at that size, None where there is no such depth."""
         plain, changes = split_name(self.cell.backbone)
         try:
-            sizes = self.factory.scaled(width, deeper, skew)
+            with refusing():
+                sizes = self.factory.scaled(width, deeper, skew)
             others = {field: value for field, value in sizes.items() if tuples(value) != getattr(self.factory, field)}
             name = canonical_name({"name": plain, **changes, **others})
             find_factory(name)

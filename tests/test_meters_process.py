@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench.meters import allocator
+from bench.meters import process
 
 TURNS, BLOCK_BYTES = 20, 40 << 20
 SCRIPT = f"""
 import resource, sys
-from bench.meters.allocator import keep_freed_memory
+from bench.meters.process import keep_freed_memory
 done = sys.argv[1] == "nothing" or keep_freed_memory()
 block = b"x" * {BLOCK_BYTES}
 del block
@@ -47,14 +47,14 @@ def test_a_smaller_threshold_where_the_library_takes_no_large_one(monkeypatch: p
     class Old:
         @staticmethod
         def mallopt(parameter: int, value: int) -> int:
-            if parameter == allocator.M_MMAP_THRESHOLD and value > 2**25:
+            if parameter == process.M_MMAP_THRESHOLD and value > 2**25:
                 return 0
             taken[parameter] = value
             return 1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Old)
-    assert allocator.keep_freed_memory()
-    assert taken == {allocator.M_MMAP_THRESHOLD: 2**25, allocator.M_TRIM_THRESHOLD: 2**30}
+    assert process.keep_freed_memory()
+    assert taken == {process.M_MMAP_THRESHOLD: 2**25, process.M_TRIM_THRESHOLD: 2**30}
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
@@ -63,7 +63,7 @@ def test_nothing_is_done_without_such_a_call(monkeypatch: pytest.MonkeyPatch, er
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert not allocator.keep_freed_memory()
+    assert not process.keep_freed_memory()
 
 
 class Kept(Exception):
@@ -79,7 +79,7 @@ def test_every_process_that_times_steps_keeps_its_memory(monkeypatch: pytest.Mon
     def kept() -> bool:
         raise Kept
 
-    monkeypatch.setattr(allocator, "keep_freed_memory", kept)
+    monkeypatch.setattr(process, "keep_freed_memory", kept)
     monkeypatch.setattr(command, "keep_freed_memory", kept)
     nothing: Any = None
     with pytest.raises(Kept):
