@@ -210,7 +210,7 @@ def test_this_suite_catches_a_planted_slow_down_and_a_planted_leak(tmp_path: Pat
     for package in ("bench", "dit", "baselines"):
         shutil.copytree(ROOT / package, project.root / package, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     project.commit({})
-    source = project.root / "bench" / "diffusion.py"
+    source = project.root / "bench" / "training" / "objective.py"
     honest = source.read_text()
     slow = honest.replace("    return torch.randn(shape", "    sum(range(3000))\n    return torch.randn(shape")
     leak = honest.replace(
