@@ -1,10 +1,11 @@
 """Files that a reader sees whole or not at all, and what they are told apart by."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,20 +17,80 @@ class StoreError(Refusal):
     """A results folder that cannot be written or a record that cannot be read; one line for the user."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or the old one: temporary name, fsync, rename."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+FREE = "free space or choose another folder with --results"
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that nobody else has: hidden, random, ending in .tmp, so that what a killed process leaves can be told."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, remedy: str = FREE) -> Iterator[Path]:
+    """A temporary file to write, which takes the name `path` once its block is through and it is on disk: all of it, or the old one.
+
+    StoreError, ending in `remedy`, where it cannot be written. Nothing is left of a file whose block raised.
+    """
+    temp = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temp
+        _sync(temp)
         temp.replace(path)
     except OSError as error:
+        if error.errno is None:  # it is of the block and says itself what is wrong
+            raise
+        raise StoreError(f"cannot write {path}: {error.strerror}; {remedy}") from error
+    finally:
         with contextlib.suppress(OSError):
             temp.unlink()
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder with --results") from error
+
+
+@contextlib.contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen.
+
+    Of two processes that make the same one, the first wins. OSError where it cannot be made.
+    """
+    temp = temporary(folder)
+    temp.mkdir(parents=True)
+    try:
+        yield temp
+        for path in temp.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        try:
+            temp.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)  # gone already where it was renamed
+
+
+def remove_folder(folder: Path) -> None:
+    """Takes `folder` away in one step, so that nobody reads half of it."""
+    aside = temporary(folder)
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_bytes(path: Path, content: bytes, remedy: str = FREE) -> None:
+    """As `replacing` does."""
+    with replacing(path, remedy) as temp:
+        temp.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `replacing` does, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def _sync(path: Path) -> None:
+    """Wait until the content of a file is on disk: a rename may otherwise outlive it."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def now() -> str:
@@ -43,16 +104,3 @@ def sha256_texts(texts: Iterable[str]) -> str:
     for text in texts:
         digest.update(text.encode() + b"\n")
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temp
-        with contextlib.suppress(OSError):  # another process was first with the same content
-            temp.rename(folder)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)

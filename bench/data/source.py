@@ -17,9 +17,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import os
 import pkgutil
-import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -33,6 +31,7 @@ import pydantic
 import bench.data.sources
 from bench.backbone import did_you_mean, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
+from bench.data.files import fresh_folder, remove_folder
 from bench.data.frozen import Count
 from bench.data.progress import Progress
 from bench.shapes import Refusal, Shape
@@ -220,7 +219,7 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = No
             return read_clips(folder, digest)
         except (Refusal, OSError) as error:
             warnings.warn(f"cached clips are damaged and are built again: {error}", stacklevel=2)
-            _remove(folder)
+            remove_folder(folder)
     _build(config, folder, digest, progress or (lambda done, total, what: None))
     return read_clips(folder, digest)
 
@@ -245,23 +244,16 @@ def survey_clips(config: SourceConfig, cache: Path, progress: Progress | None = 
 
 
 def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) -> None:
-    temp = _temporary(folder)
-    temp.mkdir(parents=True)
-    try:
-        with refusing():
-            find_source(config.source).write(config, temp, progress)
-        clips = read_clips(temp, digest)
-        _check_written(config, clips)
-        temp.rename(folder)
-    except OSError as error:
-        if folder.is_dir() and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return  # another build of the same content was first
-        if error.errno == errno.ENOSPC and "bytes needed" not in str(error):
-            needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
-            raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
-        raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)  # gone already when it was renamed
+    with fresh_folder(folder) as temp:
+        try:
+            with refusing():
+                find_source(config.source).write(config, temp, progress)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and "bytes needed" not in str(error):
+                needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
+                raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
+            raise
+        _check_written(config, read_clips(temp, digest))
 
 
 def _check_written(config: SourceConfig, clips: Clips) -> None:
@@ -279,17 +271,3 @@ def _check_written(config: SourceConfig, clips: Clips) -> None:
     clip_ids = [clip_id for clip_set in clips.splits.values() for clip_id in clip_set.clip_ids]
     if len(set(clip_ids)) != len(clip_ids):
         raise Refusal(f"source {config.source!r} gave {len(clip_ids) - len(set(clip_ids))} clips the name of another; names are unique")
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-
-
-def _remove(folder: Path) -> None:
-    """Takes `folder` away in one step, so that nobody reads half of it."""
-    aside = _temporary(folder)
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return  # another process was first
-    shutil.rmtree(aside, ignore_errors=True)

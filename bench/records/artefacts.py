@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.data.files import replacing
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.shapes import bounding_shape
 
@@ -22,12 +21,13 @@ GREY = 128  # around clips that are smaller than others
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-    """A compressed .npz. OSError where it cannot be written."""
-    _atomically(path, ".npz", lambda temp: np.savez_compressed(temp, **arrays))
+    """A compressed .npz. StoreError where it cannot be written."""
+    with replacing(path) as temp, temp.open("wb") as file:  # to a name numpy would add .npz
+        np.savez_compressed(file, **arrays)
 
 
 def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
-    """Clips as `frames` (N, T, H, W, 3); of many shapes as `frames`, one behind the other, and `shapes` (N, 4). OSError as above."""
+    """Clips as `frames` (N, T, H, W, 3); of many shapes as `frames`, one behind the other, and `shapes` (N, 4). StoreError as above."""
     if isinstance(frames, Ragged):
         save_arrays(path, frames=frames.flat, shapes=np.array(frames.shapes), **arrays)
     else:
@@ -55,18 +55,10 @@ def framed(frames: Frames) -> np.ndarray:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file. OSError where it cannot be written."""
+    """A safetensors file. StoreError where it cannot be written."""
     from safetensors.torch import save_file
 
     # Clones: safetensors refuses tensors that share storage, such as views of one buffer.
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _atomically(path, "", lambda temp: save_file(content, temp))
-
-
-def _atomically(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")  # numpy adds .npz to a name without it
-    try:
-        write(temp)
-        temp.replace(path)
-    finally:
-        temp.unlink(missing_ok=True)
+    with replacing(path) as temp:
+        save_file(content, temp)

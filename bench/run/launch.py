@@ -5,6 +5,7 @@ Knows no torch. A job is a file; the process that reads it is bench/run/worker.p
 
 import contextlib
 import fcntl
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
 
 RUN_SCHEMA_VERSION = 1
+ABANDONED_S = 7 * 24 * 3600.0  # what nobody has touched for so long in the cache, its process is not alive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def run_study(
     with _only_one(results / study.name) as lock:
         started_at = now()
         folders = {named.name: cell_folder(results, study.name, named.name, named.cell) for named in study.cells}
-        _remove_leftovers(results / study.name)
+        _remove_leftovers(results / study.name, results / "cache")
         records = {named.name: _latest_final(folders[named.name], named.cell) for named in study.cells}
         waiting = [named for named in study.cells if records[named.name] is None]
         done = len(study.cells) - len(waiting)
@@ -153,10 +155,14 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
     return record if known is None or known == clips_digest(cell.data) else None
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of processes that were killed; whoever holds the lock is alone here."""
-    for path in [*folder.glob(".job.*.json"), *folder.glob("*/.*.tmp*")]:
+def _remove_leftovers(folder: Path, cache: Path) -> None:
+    """Temporary files of processes that were killed: this run's, as who holds the lock is alone in `folder`, and old ones in `cache`."""
+    for path in [*folder.glob(".job.*.json"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         path.unlink(missing_ok=True)
+    for path in [*cache.glob("*/.*.tmp")]:  # others may be writing there
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _dump(named: NamedCell) -> dict[str, Any]:

@@ -6,7 +6,6 @@ What the k-th drawn clip is, its noise, its timestep and whether its label is dr
 import dataclasses
 import functools
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from bench.data.files import replacing
 from bench.data.latents.latents import LatentSet
 from bench.data.progress import Progress
 from bench.data.seeds import stream_seed
@@ -270,7 +270,7 @@ class Trainer:
         return self.accelerator.unwrap_model(self.backbone, keep_fp32_wrapper=False).eval()
 
     def save(self) -> None:
-        """Write the checkpoint: all or nothing. OSError where the disk is full."""
+        """Write the checkpoint: all or nothing. StoreError where the disk is full."""
         self._read()
         peaks = self.memory.peaks()
         self.state.peaks = {name: max(peaks[name], self.state.peaks.get(name, 0)) for name in peaks}
@@ -282,15 +282,8 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
-        temp = self.checkpoint.with_name(f".{self.checkpoint.name}.{os.getpid()}.tmp")
-        try:
-            with temp.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temp.replace(self.checkpoint)
-        finally:
-            temp.unlink(missing_ok=True)
+        with replacing(self.checkpoint) as temp, temp.open("wb") as file:
+            torch.save(content, file)
 
     def _resume(self) -> None:
         if not self.checkpoint.is_file():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
+from bench.data.files import write_bytes
 from bench.data.progress import Counted
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.metrics.extractors.manifest import Manifest
@@ -109,10 +109,7 @@ def cached_features(
             warnings.warn(f"cached features {file} are unusable and will be computed again: {error}", stacklevel=2)
     features = extract(extractor, frames, progress)
     metadata = identity | {"sha256": hashlib.sha256(features.tobytes()).hexdigest()}
-    cache.mkdir(parents=True, exist_ok=True)
-    temp = file.with_suffix(f".{os.getpid()}.tmp")
-    temp.write_bytes(safetensors.numpy.save({"features": features}, metadata=metadata))
-    temp.replace(file)
+    write_bytes(file, safetensors.numpy.save({"features": features}, metadata=metadata), "free space or choose another cache folder")
     return features
 
 

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.data.files import write_bytes, write_text
 from bench.data.progress import Reporter
 from bench.data.seeds import stream_seed
 from bench.data.sources.worlds import BACKGROUND, STATE, Config, render, simulate
@@ -310,10 +310,8 @@ def write(network: Motion, validation: dict[str, float], settings: MotionTrainin
         "torch": torch.__version__,
         "validation": {name: round(value, 4) for name, value in validation.items()},
     }
-    for file, data in ((path, content), (path.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())):
-        temp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temp.write_bytes(data)
-        temp.replace(file)
+    write_bytes(path, content)
+    write_text(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from bench.data.files import write_bytes
+
+MOVE = "set UNET_VS_DIT_CACHE to a folder you own"  # what helps where weights cannot be written
 
 
 class WeightsError(FileNotFoundError):
@@ -61,34 +63,11 @@ def read_manifest(file: Path, remedy: str) -> FileManifest:
 
 
 def write_manifest(file: Path, manifest: FileManifest) -> None:
-    write_atomically(manifest_path(file), json.dumps(asdict(manifest), indent=2).encode())
+    """Puts it beside `file`. StoreError where it cannot be written."""
+    write_bytes(manifest_path(file), json.dumps(asdict(manifest), indent=2).encode(), MOVE)
 
 
 def sha256_file(file: Path) -> str:
     """Of a file of any size, a chunk in memory at a time."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Makes the folder of `file`; a failure to write there is a WeightsError that says what helps."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(
-            f"cannot write weights to {file.parent} ({error.strerror}); set UNET_VS_DIT_CACHE to a folder you own"
-        ) from error
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Whole or not at all, also when two processes write the same file."""
-    temp = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temp.write_bytes(content)
-        temp.replace(file)
-    finally:
-        temp.unlink(missing_ok=True)

@@ -7,15 +7,16 @@ fetched (or first found, placed by hand), and from then on a file with another h
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from bench.data.files import replacing
 from bench.data.progress import Say
 from bench.metrics.weights.cache import (
+    MOVE,
     FileManifest,
     WeightsError,
     folder,
@@ -23,7 +24,6 @@ from bench.metrics.weights.cache import (
     read_manifest,
     sha256_file,
     write_manifest,
-    writing,
 )
 
 CHUNK_BYTES = 1 << 20
@@ -135,17 +135,12 @@ def download(name: str, file: HubFile, license: str, progress: Say) -> None:
     """Streams the file to a temporary name beside its own, checks size and hash, and renames it. Nothing is left of a failed one."""
     progress(f"{name}: fetching {file.url}")
     expected = file.sha256 or recorded(file)
-    temp = file.path.with_name(f".{file.file_name}.{os.getpid()}.part")
-    with writing(file.path):
-        try:
-            digest, num_bytes = stream(name, file, temp, progress)
-            if expected and digest != expected:
-                what = "expected" if file.sha256 else "at first use it had"
-                raise WeightsError(f"{file.url} gave another file: {num_bytes} bytes, sha256 {digest}, {what} {expected}")
-            temp.replace(file.path)
-        finally:
-            temp.unlink(missing_ok=True)
-        record(name, file, license, file.url, digest, num_bytes)
+    with replacing(file.path, MOVE) as temp:
+        digest, num_bytes = stream(name, file, temp, progress)
+        if expected and digest != expected:
+            what = "expected" if file.sha256 else "at first use it had"
+            raise WeightsError(f"{file.url} gave another file: {num_bytes} bytes, sha256 {digest}, {what} {expected}")
+    record(name, file, license, file.url, digest, num_bytes)
     if not expected:
         progress(f"{name}: no hash is published for {file.file_name}; recorded sha256 {digest}, other files are refused from now on")
 
@@ -177,5 +172,4 @@ def stream(name: str, file: HubFile, target: Path, progress: Say) -> tuple[str, 
 def record(name: str, file: HubFile, license: str, source: str, digest: str, num_bytes: int) -> None:
     """Writes what stands beside the file."""
     manifest = FileManifest(name=name, source=source, source_sha256=digest, sha256=digest, num_bytes=num_bytes, license=license)
-    with writing(file.path):
-        write_manifest(file.path, manifest)
+    write_manifest(file.path, manifest)

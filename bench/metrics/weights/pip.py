@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.files import write_bytes
 from bench.data.progress import Say
 from bench.metrics.weights.cache import (
+    MOVE,
     FileManifest,
     WeightsError,
     folder,
     read_manifest,
-    write_atomically,
     write_manifest,
-    writing,
 )
 from bench.metrics.weights.unpickle import unpickle_arrays
 
@@ -98,9 +98,8 @@ class PipSource:
             license=self.license,
         )
         (file,) = self.paths(name)
-        with writing(file):
-            write_atomically(file, content)
-            write_manifest(file, manifest)
+        write_bytes(file, content, MOVE)
+        write_manifest(file, manifest)
 
 
 # Imported by pip in place of setuptools, so that metadata costs no foreign code, no build dependency and no network.

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from bench.data.files import write_bytes
 from bench.report.grid import shape_map
 from bench.report.load import Run
 from bench.report.page import figures, sheets, tables
@@ -184,6 +185,5 @@ def _slug(text: str) -> str:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    write_bytes(path, content if isinstance(content, bytes) else content.encode(), "free space or choose another folder with --out")
     return path

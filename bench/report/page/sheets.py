@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.data.files import write_bytes
 from bench.records.artefacts import load_frames
 from bench.report.grid.shape_map import shape_text
 from bench.report.load import Run, Sheet, load_sheet
@@ -124,7 +125,7 @@ def gallery(samples: Path, num_columns: int = 8, max_bytes: int = 2_000_000) -> 
         fps = float(arrays["fps"])
     rows = [clips[start : start + num_columns] for start in range(0, len(clips), num_columns)]
     path = samples.with_suffix(".webp")
-    path.write_bytes(_animation(rows, fps, max_bytes)[0])
+    write_bytes(path, _animation(rows, fps, max_bytes)[0])
     return path
 
 

@@ -1,0 +1,87 @@
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.data.files import StoreError, fresh_folder, replacing, write_text
+from bench.records.artefacts import save_arrays
+from bench.run.launch import ABANDONED_S, _remove_leftovers
+
+
+def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "weights.bin"
+    with replacing(path) as temp:
+        temp.write_bytes(b"first")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temp:
+        temp.write_bytes(b"half")
+        assert path.read_bytes() == b"first" and temp.parent == path.parent and temp.name.startswith(".") and temp.suffix == ".tmp"
+        _ = 1 / 0
+    assert [file.name for file in path.parent.iterdir()] == ["weights.bin"] and path.read_bytes() == b"first"
+
+
+def test_two_writers_of_one_file_never_share_a_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    with replacing(path) as one, replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # the last to be done
+
+
+def test_the_temporary_file_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (order.append("sync"), sync(number))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, target: (order.append("rename"), replace(path, target))[1])
+    write_text(tmp_path / "record.json", "{}")
+    assert order == ["sync", "rename"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    full = pytest.raises(StoreError, match=f"cannot write {tmp_path / 'a'}: No space left on device; buy a disk")
+    with full, replacing(tmp_path / "a", "buy a disk") as temp:
+        temp.write_text("half")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(FileNotFoundError, match="says itself"), replacing(tmp_path / "a"):
+        raise FileNotFoundError("an error of the block that says itself what is wrong")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_arrays(tmp_path / "clips.npz", frames=np.zeros(3))
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **arrays: [file.write(b"half"), 1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        save_arrays(tmp_path / "clips.npz", frames=np.ones(3))
+    assert [file.name for file in tmp_path.iterdir()] == ["clips.npz"]
+    assert np.load(tmp_path / "clips.npz")["frames"].tolist() == [0, 0, 0]
+
+
+def test_of_two_processes_that_make_one_folder_the_first_wins(tmp_path: Path) -> None:
+    with fresh_folder(tmp_path / "key") as slow:
+        (slow / "made").write_text("slow")
+        with fresh_folder(tmp_path / "key") as quick:
+            (quick / "made").write_text("quick")
+    assert [path.name for path in tmp_path.iterdir()] == ["key"] and (tmp_path / "key" / "made").read_text() == "quick"
+
+
+def test_what_killed_processes_leave_is_removed(tmp_path: Path) -> None:
+    run, cache = tmp_path / "tiny", tmp_path / "cache"
+    (cache / "clips").mkdir(parents=True)
+
+    def leave(path: Path) -> Path:
+        """What a process that is killed inside `replacing` leaves."""
+        with pytest.raises(OSError), replacing(path) as temp:
+            temp.write_text("half")
+            temp.rename(temp.with_suffix(".kept"))
+            raise OSError("killed")
+        return temp.with_suffix(".kept").rename(temp)
+
+    left = [leave(run / "run.json"), leave(run / "cell-1" / "checkpoint.pt"), leave(run / "cell-1" / "samples.npz")]
+    old, new = leave(cache / "clips" / "old"), leave(cache / "clips" / "new")
+    long_ago = time.time() - ABANDONED_S - 1
+    os.utime(old, (long_ago, long_ago))
+    (run / "cell-1" / "checkpoint.pt").write_text("whole")
+    _remove_leftovers(run, cache)
+    assert not any(path.exists() for path in (*left, old))
+    assert new.exists() and (run / "cell-1" / "checkpoint.pt").exists()
