@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.records import store
 from bench.records.environment import Environment
-from bench.records.record import Canary, GridPoint, Measurement, Record, Sampling, Training
+from bench.records.record import Canary, GridPoint, Measurement, Record, Sampling, Training, ValidationPoint
 from bench.study.cell import Cell
 
 PROTOCOL = {
@@ -134,7 +134,9 @@ def training(backbone: str, seed: int) -> Training:
         data_time_s=[0.01 * time] * num_steps,
         num_warmup_steps=5,
         validation=[
-            {"step": float(step), "wall_time_s": float(step * time), "loss": float(course[step - 1] * (1 + 0.01 * rng.standard_normal()))}
+            ValidationPoint(
+                step=step, wall_time_s=step * time, loss=float(course[step - 1] * (1 + 0.01 * rng.standard_normal())), num_clips=16
+            )
             for step in points
         ],
         validation_by_timestep={"0.0625": 0.9, "0.9375": 0.1},

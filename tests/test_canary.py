@@ -40,7 +40,7 @@ def test_a_checkpoint_that_forgets_is_caught(monkeypatch) -> None:  # type: igno
     save = Trainer.save
 
     def forgetful(self: Trainer) -> None:
-        for state in self.optimizer.state.values():
+        for state in self.train_step.optimizer.state.values():
             state["exp_avg"].zero_()
         save(self)
 

@@ -80,7 +80,7 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
     batch = make_batch(SPEC, StepPoint(batch_size=2, shape=(3, 4, 2)), "training", CPU)
     drawn = Drawn(**vars(batch), kept=None, mask=None, num_values=0)
     before = mine.mix.weight.detach().clone()
-    for state in stepper.optimizer.state.values():  # type: ignore[union-attr]
+    for state in stepper.train_step.optimizer.state.values():  # type: ignore[union-attr]
         state["step"].zero_()
     for _ in range(2):
         stepper.step("training", batch)
@@ -88,7 +88,7 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
     assert not torch.equal(mine.mix.weight, before)
     for ours, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(ours, other)
-    for ours, other in zip(stepper.ema.shadow_params, trainer.ema.shadow_params, strict=True):
+    for ours, other in zip(stepper.train_step.ema.shadow_params, trainer.train_step.ema.shadow_params, strict=True):
         assert torch.equal(ours, other)
 
 

@@ -23,7 +23,7 @@ LIBRARY_ERRORS = {
     "bench/metrics/weights/cache.py": 1,
     "bench/metrics/weights/unpickle.py": 1,
     "bench/report/load.py": 2,
-    "bench/training/trainer.py": 1,
+    "bench/training/checkpoint.py": 1,
 }
 
 

@@ -5,10 +5,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from bench.study.cell import SOLVERS, Objective, Sampler
+from bench.shapes import LatentSpec
+from bench.study.cell import SOLVERS, Sampler
 from bench.training.objective import PATHS, draw_noise
-from bench.training.sampling import SCHEDULERS, guided, sample
-from tests.tiny import Linear
+from bench.training.sampling import SCHEDULERS, SamplePlan, guided, sample
+from tests.tiny import SPEC, Linear, tiny_cell
+
+CPU = torch.device("cpu")
 
 
 class Oracle:
@@ -31,19 +34,10 @@ class Oracle:
 
 
 def run(backbone: object, objective: str = "rectified_flow", **changes: object) -> list[Tensor]:
-    options: dict[str, object] = {
-        "shapes": [(4, 2, 3, 4), (4, 1, 2, 2), (4, 3, 2, 2)],
-        "labels": [0, 1, 2],
-        "null_label": 3,
-        "objective": Objective(name=objective),  # type: ignore[arg-type]
-        "sampler": Sampler(num_steps=5, solver=SOLVERS[objective][0]),  # type: ignore[arg-type]
-        "seed": 0,
-        "first_clip": 0,
-        "device": torch.device("cpu"),
-        "autocast": None,
-        "progress": lambda done, total, what: None,
-    }
-    return sample(backbone, **{**options, **changes}).latents  # type: ignore[arg-type]
+    sampler = changes.pop("sampler", Sampler(num_steps=5, solver=SOLVERS[objective][0]))  # type: ignore[arg-type]
+    cell = tiny_cell(objective={"name": objective}, sampler=sampler, seed=changes.pop("seed", 0))
+    options: dict[str, object] = {"shapes": [(2, 3, 4), (1, 2, 2), (3, 2, 2)], "labels": [0, 1, 2], "spec": SPEC}
+    return sample(backbone, SamplePlan(cell=cell, **{**options, **changes}), CPU).latents  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("objective", "solver"), SCHEDULERS)
@@ -65,7 +59,7 @@ def test_clips_do_not_depend_on_batch_size_or_neighbours() -> None:
     whole = run(backbone)
     for clip, alone in zip(whole, run(backbone, sampler=Sampler(num_steps=5, batch_size=1)), strict=True):
         assert_close(clip, alone)
-    later = run(backbone, shapes=[(4, 1, 2, 2)], labels=[1], first_clip=1)
+    later = run(backbone, shapes=[(1, 2, 2)], labels=[1], first_clip=1)
     assert_close(later[0], whole[1])
     assert not torch.allclose(run(backbone, seed=1)[0], whole[0])
 
@@ -79,7 +73,7 @@ def test_a_backbone_of_one_shape_a_batch_gets_one_and_samples_the_same() -> None
             batches.append(len(latents))
             return super().forward(latents, timesteps, labels)
 
-    shapes, labels = [(4, 2, 3, 4), (4, 1, 2, 2), (4, 2, 3, 4), (4, 1, 2, 2), (4, 2, 3, 4)], [0, 1, 2, 0, 1]
+    shapes, labels = [(2, 3, 4), (1, 2, 2), (2, 3, 4), (1, 2, 2), (2, 3, 4)], [0, 1, 2, 0, 1]
     options = {"shapes": shapes, "labels": labels, "sampler": Sampler(num_steps=1, batch_size=2)}
     batches: list[int] = []
     torch.manual_seed(0)
@@ -88,7 +82,7 @@ def test_a_backbone_of_one_shape_a_batch_gets_one_and_samples_the_same() -> None
     alike = run(OneShape(), **options)
     assert batches == [2, 1, 2]
     for clip, other, shape in zip(mixed, alike, shapes, strict=True):
-        assert clip.shape == shape
+        assert clip.shape == (4, *shape)
         assert_close(clip, other)
 
 
@@ -98,7 +92,8 @@ def test_one_euler_step_by_hand() -> None:
             assert_close(timesteps, torch.ones(1))
             return [torch.full_like(latents[0], 2.0)]
 
-    clip = run(Constant("rectified_flow"), shapes=[(1, 1, 1, 2)], labels=[0], sampler=Sampler(num_steps=1))[0]
+    one = LatentSpec(latent_channels=1, spatial_stride=1, temporal_stride=1, num_labels=0)
+    clip = run(Constant("rectified_flow"), spec=one, shapes=[(1, 1, 2)], labels=[0], sampler=Sampler(num_steps=1))[0]
     assert_close(clip, draw_noise(0, "sample_noise", 0, (1, 1, 1, 2)) - 2.0)
 
 
@@ -113,6 +108,5 @@ def test_guidance_by_hand_and_its_cost() -> None:
     with pytest.raises(ValueError, match="needs classes"):
         guided(ByLabel(), latents, torch.ones(2), None, 3, 2.0)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    options = {"shapes": [(4, 1, 2, 2)], "labels": [0], "null_label": 3, "objective": Objective(), "seed": 0, "first_clip": 0}
-    rest = {"device": torch.device("cpu"), "autocast": None, "progress": lambda done, total, what: None}
-    assert sample(Linear(), sampler=Sampler(num_steps=5, guidance_scale=2.0), **options, **rest).num_evals == 10  # type: ignore[arg-type]
+    cell = tiny_cell(sampler={"num_steps": 5, "guidance_scale": 2.0})
+    assert sample(Linear(), SamplePlan(cell=cell, spec=SPEC, shapes=[(1, 2, 2)], labels=[0]), CPU).num_evals == 10

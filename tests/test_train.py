@@ -12,8 +12,10 @@ from torch.testing import assert_close
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch
 from bench.shapes import num_voxels
-from bench.training.trainer import CURVE_FRACTIONS, Diverged, Interrupted
-from tests.tiny import latent_set, linear_trainer, mixed_set, tiny_cell
+from bench.training.course import Diverged
+from bench.training.trainer import CURVE_FRACTIONS, Interrupted
+from bench.training.validation import validation_losses
+from tests.tiny import Linear, latent_set, linear_trainer, mixed_set, tiny_cell
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_it_learns(tmp_path: Path) -> None:
     )
     training = linear_trainer(cell, tmp_path).train()
     assert np.mean(training.loss[-20:]) < 0.85 * np.mean(training.loss[:5])
-    assert training.validation[-1]["loss"] < training.validation[0]["loss"]
+    assert training.validation[-1].loss < training.validation[0].loss
     assert (
         len(training.loss) == len(training.step_time_s) == len(training.data_time_s) == len(training.grad_norm) == training.num_steps == 150
     )
@@ -46,7 +48,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop_after: in
     assert again.loss == whole.loss
     assert again.grad_norm == whole.grad_norm
     assert again.validation_by_timestep == whole.validation_by_timestep
-    assert [point["loss"] for point in again.validation] == [point["loss"] for point in whole.validation]
+    assert [point.loss for point in again.validation] == [point.loss for point in whole.validation]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_divergence_is_detected_and_its_course_kept(tmp_path: Path) -> None:
     trainer = linear_trainer(tiny_cell(), tmp_path, train=broken)
     with pytest.raises(Diverged, match="step 1"):
         trainer.train()
-    assert len(trainer.course().loss) == 1
+    assert len(trainer.state.training().loss) == 1
     exploding = tiny_cell(budget={"steps": 200}, optimizer={"learning_rate": 30.0, "warmup_steps": 60})
     (tmp_path / "b").mkdir()
     with pytest.raises(Diverged, match="times the first"):
@@ -171,16 +173,16 @@ def test_divergence_is_detected_and_its_course_kept(tmp_path: Path) -> None:
 
 def test_averaged_weights_follow_the_warm_up_of_the_decay(tmp_path: Path) -> None:
     trainer = linear_trainer(tiny_cell(budget={"steps": 3}, optimizer={"ema_decay": 0.999}), tmp_path)
-    weights = [trainer.params[0].detach().clone()]
+    weights = [trainer.train_step.params[0].detach().clone()]
     for _ in range(3):
         trainer.update(trainer.draw(trainer.state.step))
         trainer.state.step += 1
-        weights.append(trainer.params[0].detach().clone())
+        weights.append(trainer.train_step.params[0].detach().clone())
     expected = weights[1]  # before step 1 the average is the weights themselves
     for step, weight in enumerate(weights[2:], start=1):
         decay = min(0.999, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
-    assert_close(trainer.ema.shadow_params[0], expected, atol=1e-6, rtol=1e-5)
+    assert_close(trainer.train_step.ema.shadow_params[0], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_storage_peak_is_exact_and_recorded(tmp_path: Path) -> None:
@@ -216,11 +218,19 @@ def test_bf16_trains_resumes_and_keeps_float32_weights(tmp_path: Path) -> None:
 def test_validation_uses_the_average_and_leaves_training_as_it_was(tmp_path: Path) -> None:
     trainer = linear_trainer(tiny_cell(), tmp_path)
     with torch.no_grad():
-        for average in trainer.ema.shadow_params:
+        for average in trainer.train_step.ema.shadow_params:
             average.zero_()
-    before = [weight.detach().clone() for weight in trainer.params]
+    before = [weight.detach().clone() for weight in trainer.train_step.params]
     of_average = trainer.validate(4)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.params, strict=True))
-    assert trainer.backbone.training
-    trainer.ema.shadow_params = [weight.detach().clone() for weight in trainer.params]
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.train_step.params, strict=True))
+    assert trainer.train_step.backbone.training
+    trainer.train_step.ema.shadow_params = [weight.detach().clone() for weight in trainer.train_step.params]
     assert trainer.validate(4) != of_average
+
+
+def test_validation_is_in_the_precision_of_the_cell(tmp_path: Path) -> None:
+    """Wherever it is asked for: in the run, and of any backbone at a shape of the grid."""
+    backbone, val = Linear(), latent_set(4)
+    losses = [validation_losses(backbone, val, 4, tiny_cell(precision=precision), torch.device("cpu")) for precision in ("fp32", "bf16")]
+    assert losses[0] != losses[1]
+    assert_close(list(losses[0].values()), list(losses[1].values()), rtol=0.05, atol=0)

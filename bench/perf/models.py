@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.backbone import load_backbone
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.data.latents.latents import LatentSet
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.flops import count_flops
-from bench.meters.storage import optimizer_state
 from bench.perf.workload import Workload
 from bench.run.checks import latent_spec
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.acceleration import accelerate
 from bench.training.objective import mean_square
-from bench.training.sampling import sample
+from bench.training.precision import HALF, autocast
+from bench.training.sampling import SamplePlan, sample
 from bench.training.trainer import Trainer
 
 NUM_LABELS = 4
@@ -44,11 +43,9 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     # Instance attributes shadow the methods: the trainer's code runs as it is.
     changes: list[tuple[Any, str, str]] = [
         (trainer, "draw", "data"),
-        (trainer.backbone, "forward", "forward"),
-        (trainer.accelerator, "backward", "backward"),
-        (trainer.accelerator, "clip_grad_norm_", "optimiser"),
-        (trainer.optimizer, "step", "optimiser"),
-        (trainer.ema, "step", "optimiser"),
+        (trainer.train_step.backbone, "forward", "forward"),
+        (trainer.train_step, "backward", "backward"),
+        (trainer.train_step, "update", "optimiser"),
     ]
     for owner, method, part in changes:
         setattr(owner, method, timers[part].timed(getattr(owner, method)))
@@ -61,7 +58,7 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     return Workload(
         step=step,
         device=device,
-        alive=lambda: (trainer.params, list(backbone.buffers()), optimizer_state(trainer.optimizer), trainer.ema.shadow_params),
+        alive=lambda: (trainer.train_step.params, list(backbone.buffers()), trainer.train_step.alive()),
         parts=timers,
         counts=lambda: _sizes(cell.backbone, spec, shape, backbone),
     )
@@ -76,23 +73,9 @@ def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
     backbone.forward = timer.timed(backbone.forward)
     num = cell.sampler.batch_size
 
-    def step() -> None:
-        sample(
-            backbone,
-            shapes=[(spec.latent_channels, *shape)] * num,
-            labels=[index % NUM_LABELS for index in range(num)],
-            null_label=NUM_LABELS,
-            objective=cell.objective,
-            sampler=cell.sampler,
-            seed=0,
-            first_clip=0,
-            device=device,
-            autocast=torch.bfloat16 if cell.precision == "bf16" else None,
-            progress=lambda done, total, what: None,
-        )
-
+    plan = SamplePlan(cell=cell, spec=spec, shapes=[shape] * num, labels=[index % NUM_LABELS for index in range(num)])
     return Workload(
-        step=step,
+        step=lambda: sample(backbone, plan, device),
         device=device,
         alive=lambda: (list(backbone.parameters()), list(backbone.buffers())),
         parts={"forward": timer},
@@ -111,15 +94,11 @@ def packed_step(definition: dict[str, Any], folder: Path) -> Workload:
     labels = (torch.arange(len(latents)) % NUM_LABELS).to(device)
     timers = {name: StepTimer(device) for name in ("forward", "backward")}
 
-    def loss() -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16"):
-            return mean_square(backbone(latents, times, labels), latents)
-
     def step() -> None:
-        with timers["forward"].step():
-            value = loss()
+        with timers["forward"].step(), autocast(device, HALF[cell.precision]):
+            loss = mean_square(backbone(latents, times, labels), latents)
         with timers["backward"].step():
-            value.backward()
+            loss.backward()
         backbone.zero_grad(set_to_none=True)
 
     return Workload(

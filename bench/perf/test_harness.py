@@ -36,13 +36,13 @@ def quick_trainer(backbone: str, folder: Path) -> Trainer:
 
 def bare_step(trainer: Trainer, drawn: Drawn) -> None:
     """The least a training step can be: forward, loss, backward, clip, optimiser, average."""
-    predictions = trainer.backbone(drawn.latents, drawn.timesteps, drawn.labels)
+    predictions = trainer.train_step.backbone(drawn.latents, drawn.timesteps, drawn.labels)
     loss = torch.stack([(p - t).square().mean() for p, t in zip(predictions, drawn.targets, strict=True)]).mean()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(trainer.params, 1.0)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.ema.step(trainer.params)
+    torch.nn.utils.clip_grad_norm_(trainer.train_step.params, 1.0)
+    trainer.train_step.optimizer.step()
+    trainer.train_step.optimizer.zero_grad(set_to_none=True)
+    trainer.train_step.ema.step(trainer.train_step.params)
 
 
 def unmetered_step(trainer: Trainer) -> None:

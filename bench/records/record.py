@@ -47,6 +47,16 @@ class Measurement(Frozen):
 # Counts of a step or of a batch of samples: latent voxels are those trained on, neither padding nor dropped tokens; FLOPs are forward
 # ones and count padding.
 WORK = ("clips", "frames", "latent_voxels", "tokens", "flops")
+Work = tuple[int, int, int, int, int]  # the fields of WORK
+
+
+class ValidationPoint(Frozen):
+    """The validation loss of the averaged weights at a point of the run."""
+
+    step: int
+    wall_time_s: float
+    loss: float
+    num_clips: int  # validation clips it is the mean of
 
 
 class Training(Frozen):
@@ -59,9 +69,9 @@ class Training(Frozen):
     step_time_s: list[float]  # measured around each step; on CUDA between events
     step_end_s: list[float] = Field(default_factory=list)  # wall clock of the loop when each step was handed to the device
     data_time_s: list[float]  # of that, fetching clips and drawing noise
-    step_work: list[tuple[int, int, int, int, int]] = Field(default_factory=list)  # what each step did: the fields of WORK
+    step_work: list[Work] = Field(default_factory=list)  # what each step did
     num_warmup_steps: int  # leading steps left out of the rates
-    validation: list[dict[str, float]]  # {"step", "wall_time_s", "loss"} at points of the run, EMA weights
+    validation: list[ValidationPoint]
     validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
     grad_norm: list[float]
     storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
@@ -78,7 +88,7 @@ class Sampling(Frozen):
     num_evals: int  # backbone calls a clip
     batch_time_s: list[float]
     batch_clips: list[int]
-    work: tuple[int, int, int, int, int] | None = None  # of one pass over all clips, without guidance: the fields of WORK
+    work: Work | None = None  # of one pass over all clips, without guidance
     warmup_time_s: float
 
 

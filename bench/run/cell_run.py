@@ -38,13 +38,15 @@ from bench.run.job import TRACEBACK, Job
 from bench.run.measure.costs import Costed, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
-from bench.run.samples import INPUTS, build_backbone, held_out_shapes, inputs_of, sample_clips, sampling_work
+from bench.run.samples import INPUTS, build_backbone, held_out_shapes, inputs_of, sampling_work
 from bench.run.stages import SHEET_CLIPS, Stages
 from bench.study.cell import Cell
 from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
-from bench.training.sampling import Samples, guided
-from bench.training.trainer import Diverged, Interrupted, Trainer
+from bench.training.course import Diverged
+from bench.training.precision import HALF, autocast
+from bench.training.sampling import SamplePlan, Samples, guided, sample
+from bench.training.trainer import Interrupted, Trainer
 
 
 class CellRun:
@@ -68,7 +70,7 @@ class CellRun:
             raise
         except Diverged as diverged:
             if self.trainer is not None:
-                self.outcome["training"] = self.trainer.course()
+                self.outcome["training"] = self.trainer.state.training()
             self._write("diverged", str(diverged))
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._write_oom(error)
@@ -147,7 +149,6 @@ class CellRun:
         outcome["measurements"] += training_measurements(training, subject, self.trainer.state.peaks, self.trainer.state.peak_storage_bytes)
         outcome["machines"] = self.trainer.state.machines
         backbone = self.trainer.averaged_backbone()
-        self.trainer.release()
         save_tensors(self.folder / WEIGHTS, backbone.state_dict())
         outcome["artefacts"]["weights"] = WEIGHTS
 
@@ -190,10 +191,11 @@ class CellRun:
     def _sample(self, backbone: nn.Module, stages: Stages) -> Samples:
         """One clip for each test clip's class, after a warm-up call that no rate counts."""
         labels, shapes = stages.labels, held_out_shapes(stages)
-        warm_up = self.cell.sampler.model_copy(update={"num_steps": 1})
         count = min(self.cell.sampler.batch_size, len(labels))
-        self.warmup_s = sum(sample_clips(self.cell, backbone, stages, labels[:count], shapes[:count], 0, self.device, warm_up).batch_time_s)
-        return sample_clips(self.cell, backbone, stages, labels, shapes, 0, self.device, progress=self.progress)
+        one_step = self.cell.model_copy(update={"sampler": self.cell.sampler.model_copy(update={"num_steps": 1})})
+        warm_up = SamplePlan(cell=one_step, spec=stages.spec, shapes=shapes[:count], labels=labels[:count])
+        self.warmup_s = sum(sample(backbone, warm_up, self.device).batch_time_s)
+        return sample(backbone, SamplePlan(cell=self.cell, spec=stages.spec, shapes=shapes, labels=labels), self.device, self.progress)
 
     def _keep(self, samples: Samples, stages: Stages, kind: str) -> Frames:
         """Decode samples to clips and keep them losslessly under `kind`."""
@@ -214,7 +216,10 @@ class CellRun:
             labels = torch.zeros(count, dtype=torch.long, device=self.device)
         latents = [torch.zeros((stages.spec.latent_channels, *largest), device=self.device) for _ in range(count)]
         times = torch.full((count,), 0.5, device=self.device)
-        with StorageMeter(list(backbone.parameters()), list(backbone.buffers()), latents) as meter, _autocast(cell, self.device):
+        with (
+            StorageMeter(list(backbone.parameters()), list(backbone.buffers()), latents) as meter,
+            autocast(self.device, HALF[cell.precision]),
+        ):
             guided(backbone, latents, times, labels, stages.spec.num_labels, cell.sampler.guidance_scale)
         return meter.peak_bytes
 
@@ -294,10 +299,6 @@ def describe_data(stages: Stages) -> dict[str, Any]:
         "lost": dict(clips.lost),
         "notes": list(clips.notes),
     }
-
-
-def _autocast(cell: Cell, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16")
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,14 +2,13 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
@@ -19,12 +18,13 @@ from bench.data.ragged import clip_shapes
 from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
 from bench.records.artefacts import WEIGHTS, save_frames
+from bench.records.record import Work
 from bench.run import stages as stages_of
 from bench.run.job import Job
 from bench.run.stages import Stages
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
-from bench.training.sampling import Samples, sample
+from bench.training.sampling import SamplePlan, Samples, sample
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
@@ -49,8 +49,8 @@ def sample_more(job: Job, progress: Reporter) -> None:
     shapes = [known[place] for place in places]
     if job.shape is not None:
         shapes = [latent_shape(job.shape, stages.spec, backbone)] * job.num_clips
-    first = cell.evaluation.num_samples
-    samples = sample_clips(cell, backbone.to(device).eval(), stages, labels, shapes, first, device, progress=progress)
+    plan = SamplePlan(cell=cell, spec=stages.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
+    samples = sample(backbone.to(device).eval(), plan, device, progress)
     frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(stages.clips.fps))
 
@@ -80,39 +80,12 @@ def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
         raise
 
 
-def sample_clips(
-    cell: Cell,
-    backbone: nn.Module,
-    stages: Stages,
-    labels: np.ndarray,
-    shapes: Sequence[Shape],
-    first_clip: int,
-    device: torch.device,
-    sampler: Any = None,
-    progress: Any = None,
-) -> Samples:
-    """Samples of a cell for `labels`, at latent `shapes`, clip indices from `first_clip`."""
-    return sample(
-        backbone,  # type: ignore[arg-type]
-        shapes=[(stages.spec.latent_channels, *shape) for shape in shapes],
-        labels=[int(label) for label in labels] if stages.spec.num_labels else None,
-        null_label=stages.spec.num_labels,
-        objective=cell.objective,
-        sampler=sampler or cell.sampler,
-        seed=cell.seed,
-        first_clip=first_clip,
-        device=device,
-        autocast=torch.bfloat16 if cell.precision == "bf16" else None,
-        progress=progress or (lambda done, total, what: None),
-    )
-
-
 def held_out_shapes(stages: Stages) -> list[Shape]:
     """Latent (T, H, W) of the clips to generate: those of the test clips they are compared with."""
     return [stages.spec.latent_shape(shape) for shape in clip_shapes(stages.held_out["test"])]
 
 
-def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
+def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> Work:
     """One pass over all samples in the fields of WORK."""
     shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in samples.latents]
     times = Counter(shapes)

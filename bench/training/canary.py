@@ -97,7 +97,8 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
 
 def _held(trainer: Trainer) -> list[torch.Tensor]:
     """Every tensor that training goes on from."""
-    return [*trainer.params, *optimizer_state(trainer.optimizer), *trainer.ema.shadow_params]
+    step = trainer.train_step
+    return [*step.params, *optimizer_state(step.optimizer), *step.ema.shadow_params]
 
 
 def _check(name: str, error: Callable[[], float], tolerance: float) -> Canary:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEuler
 from torch import Tensor
 
 from bench.backbone import Backbone
+from bench.data.progress import Progress
 from bench.meters.clock import synchronize
-from bench.shapes import Refusal
-from bench.study.cell import Objective, Sampler
+from bench.shapes import LatentSpec, Refusal, Shape
+from bench.study.cell import Cell
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
+from bench.training.precision import HALF, autocast
 
 
 def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
@@ -72,46 +75,47 @@ def guided(
     return [u + scale * (c - u) for c, u in zip(cond, uncond, strict=True)]
 
 
-@torch.inference_mode()
-def sample(
-    backbone: Backbone,
-    *,
-    shapes: Sequence[tuple[int, int, int, int]],
-    labels: Sequence[int] | None,
-    null_label: int,
-    objective: Objective,
-    sampler: Sampler,
-    seed: int,
-    first_clip: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    progress: Callable[[int, int, str], None],
-) -> Samples:
-    """Generate one clip for each of `shapes` (C, T, H, W), with class `labels[i]`.
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan:
+    """What is to be generated: one clip for each of `shapes`, of class `labels[i]`, as `cell` says: sampler, objective, seed."""
 
-    The noise of clip i is that of clip index first_clip + i, whatever the batch size, the device or the backbone. A backbone that
-    takes one shape a batch gets clips of one shape at a time.
+    cell: Cell
+    spec: LatentSpec
+    shapes: Sequence[Shape]  # latent (T, H, W) of each clip
+    labels: Sequence[int] | np.ndarray  # as many; of data without classes they are not looked at
+    first_clip: int = 0  # index of the first one: the noise of a clip is that of its index
+
+
+@torch.inference_mode()
+def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Progress = lambda done, total, what: None) -> Samples:
+    """Generate the clips of a plan.
+
+    The noise of a clip is that of its index, whatever the batch size, the device or the backbone. A backbone that takes one shape a
+    batch gets clips of one shape at a time.
     """
+    sampler, spec = plan.cell.sampler, plan.spec
     samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
-    samples.latents = [torch.empty(0)] * len(shapes)
+    samples.latents = [torch.empty(0)] * len(plan.shapes)
     done = 0
-    for batch in _batches(shapes, sampler.batch_size, ragged=backbone.ragged):
-        noise = [draw_noise(seed, "sample_noise", first_clip + index, shapes[index]).to(device) for index in batch]
-        batch_labels = None if labels is None else torch.tensor([labels[index] for index in batch], device=device)
+    for batch in _batches(plan.shapes, sampler.batch_size, ragged=backbone.ragged):
+        sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
+        draws = zip(batch, sizes, strict=True)
+        noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
+        labels = torch.tensor([int(plan.labels[index]) for index in batch], device=device) if spec.num_labels else None
         synchronize(device)
         start_s = time.perf_counter()
-        latents = _denoise(backbone, noise, batch_labels, null_label, objective, sampler, autocast)
+        latents = _denoise(backbone, noise, labels, spec.num_labels, plan.cell)
         synchronize(device)
         samples.batch_time_s.append(time.perf_counter() - start_s)
         samples.batch_clips.append(len(batch))
         for index, clip in zip(batch, latents, strict=True):
             samples.latents[index] = clip.float().cpu()
         done += len(batch)
-        progress(done, len(shapes), "sampling")
+        progress(done, len(plan.shapes), "sampling")
     return samples
 
 
-def _batches(shapes: Sequence[tuple[int, int, int, int]], size: int, *, ragged: bool) -> Iterator[list[int]]:
+def _batches(shapes: Sequence[Shape], size: int, *, ragged: bool) -> Iterator[list[int]]:
     """Clips that are denoised together: `size` of them, of one shape where the backbone needs that."""
     groups: dict[object, list[int]] = {}
     for index, shape in enumerate(shapes):
@@ -120,29 +124,22 @@ def _batches(shapes: Sequence[tuple[int, int, int, int]], size: int, *, ragged: 
         yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _denoise(
-    backbone: Backbone,
-    noise: list[Tensor],
-    labels: Tensor | None,
-    null_label: int,
-    objective: Objective,
-    sampler: Sampler,
-    autocast: torch.dtype | None,
-) -> list[Tensor]:
+def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:
     """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
-    scheduler = SCHEDULERS[objective.name, sampler.solver](sampler.num_steps)
+    objective, sampler = cell.objective.name, cell.sampler
+    scheduler = SCHEDULERS[objective, sampler.solver](sampler.num_steps)
     sizes = [clip.numel() for clip in noise]
     flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
     # Read on the host once: the same timesteps as in training, 1 = noise.
     times = (
         scheduler.sigmas.tolist()
-        if objective.name == "rectified_flow"
+        if objective == "rectified_flow"
         else [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
     )
     for step, timestep in enumerate(scheduler.timesteps):
         latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
         timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)
-        with torch.autocast(flat.device.type, dtype=autocast, enabled=autocast is not None):
+        with autocast(flat.device, HALF[cell.precision]):
             predictions = guided(backbone, latents, timesteps, labels, null_label, sampler.guidance_scale)
         prediction = torch.cat([clip.float().flatten() for clip in predictions])
         flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]

@@ -1,7 +1,7 @@
-"""One training step and one sampling step of a backbone, as a cell takes them, on real tensors and on fake ones alike."""
+"""The one optimiser step of the suite, and a stepper that takes it on constant latents, on real tensors and on fake ones alike."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Optimizer
 from bench.training.objective import mean_square
+from bench.training.precision import HALF, autocast
 
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
 PARTS = ("forward", "backward", "optimiser")
 OPTIONS = Optimizer()  # of a cell that says nothing else
 
@@ -48,25 +50,77 @@ def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.dev
     )
 
 
+class TrainStep:
+    """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights."""
+
+    def __init__(self, backbone: nn.Module, options: Optimizer, device: torch.device, half: torch.dtype | None):
+        """`backbone` is on `device`; autocast casts to `half`."""
+        self.backbone: Any = backbone
+        self.options, self.device, self.half = options, device, half
+        self.params = [weight for weight in backbone.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            backbone.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, foreach=True
+        )
+        # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
+        self.ema: Any = EMAModel(self.params, decay=options.ema_decay, foreach=True)
+
+    def __call__(self, loss_of: Callable[[Callable[..., list[Tensor]]], Tensor], step: int, used: float) -> tuple[Tensor, Tensor]:
+        """Step `step`, from 0, with a part `used` of the budget behind it; `loss_of` is given `predict`. Loss and gradient norm."""
+        loss = loss_of(self.predict)
+        self.backward(loss)
+        return loss.detach(), self.update(step, used)
+
+    def predict(self, *batch: Any, **more: Any) -> list[Tensor]:
+        """The backbone's predictions, in the run's precision."""
+        with autocast(self.device, self.half):
+            return self.backbone(*batch, **more)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of every weight."""
+        loss.backward()
+
+    def update(self, step: int, used: float) -> Tensor:
+        """What follows the backward pass; the norm of the gradient before it was clipped, still on the device."""
+        options = self.options
+        rate = options.learning_rate * min(1.0, (step + 1) / max(1, options.warmup_steps)) * SCHEDULES[options.schedule](used)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.params, options.grad_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.params)
+        return grad_norm
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in the place of the trained ones, in evaluation mode."""
+        self.ema.store(self.params)
+        self.ema.copy_to(self.params)
+        self.backbone.eval()
+        yield
+        self.backbone.train()
+        self.ema.restore(self.params)
+
+    def alive(self) -> dict[str, Any]:
+        """What training keeps beside the weights, by the kinds of a storage meter."""
+        return {"optimiser": optimizer_state(self.optimizer), "average": self.ema.shadow_params}
+
+
 class Stepper:
     """A backbone with what training keeps beside it, ready to step."""
 
     def __init__(self, backbone: nn.Module, device: torch.device, precision: str, *, trains: bool, half: torch.dtype = torch.bfloat16):
         self.backbone, self.device = backbone, device
-        self.half = half if precision == "bf16" else None  # what autocast casts to
+        self.half = half if HALF[precision] else None  # what autocast casts to
         self.params = [weight for weight in backbone.parameters() if weight.requires_grad]
         self.timers = {part: StepTimer(device) for part in PARTS}
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.ema: Any = None
+        self.train_step: TrainStep | None = None
         if trains:
-            self.optimizer = torch.optim.AdamW(
-                backbone.parameters(), lr=OPTIONS.learning_rate, betas=OPTIONS.betas, weight_decay=OPTIONS.weight_decay, foreach=True
-            )
-            self.ema = EMAModel(self.params, decay=OPTIONS.ema_decay, foreach=True)
+            self.train_step = TrainStep(backbone, OPTIONS, device, self.half)
             for weight in self.params:  # a step without gradients, so that the optimiser's state is in place
                 weight.grad = torch.zeros_like(weight)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.train_step.optimizer.step()
+            self.train_step.optimizer.zero_grad(set_to_none=True)
 
     def step(self, phase: str, batch: StepBatch) -> None:
         """One step of the phase."""
@@ -76,39 +130,33 @@ class Stepper:
             self.sample(batch)
 
     def backward(self, batch: StepBatch) -> Tensor:
-        """Forward and backward of a training step, as `bench.training.trainer.Trainer.update` takes them; the loss."""
+        """Forward and backward of a training step; the loss."""
+        assert self.train_step is not None
         with self.timers["forward"].step():
-            with _autocast(self.device, self.half):
-                predictions = self.backbone(batch.latents, batch.timesteps, batch.labels)
-            loss = mean_square(predictions, batch.targets)
-        with self.timers["backward"].step():
-            del predictions
-            # On this thread: where a fake device has no driver, torch has no thread for it.
-            with torch.autograd.set_multithreading_enabled(False):
-                loss.backward()
+            loss = mean_square(self.train_step.predict(batch.latents, batch.timesteps, batch.labels), batch.targets)
+        # On this thread: where a fake device has no driver, torch has no thread for it.
+        with self.timers["backward"].step(), torch.autograd.set_multithreading_enabled(False):
+            self.train_step.backward(loss)
         return loss.detach()
 
     def update(self, loss: Tensor) -> None:
-        """The rest of it: clipping, optimiser, weight average. `loss` is alive for as long as in the trainer."""
-        assert self.optimizer is not None
+        """The rest of it. `loss` is alive for as long as in the trainer."""
+        assert self.train_step is not None
         with self.timers["optimiser"].step():
-            torch.nn.utils.clip_grad_norm_(self.params, OPTIONS.grad_clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.ema.step(self.params)
+            self.train_step.update(OPTIONS.warmup_steps, 0.0)
 
     @torch.no_grad()
     def sample(self, batch: StepBatch) -> None:
         """One evaluation of a sampler without guidance; the solver's own arithmetic is left out."""
-        with _autocast(self.device, self.half):
+        with autocast(self.device, self.half):
             self.backbone(batch.latents, batch.timesteps, batch.labels)
 
     def meter(self, phase: str, batch: StepBatch, *more: Any) -> StorageMeter:
         """A storage meter that knows what is alive before the step, `more` among it."""
         kinds: dict[str, Any] = {"buffers": [list(self.backbone.buffers()), list(_tables(self.backbone))]}
         if phase == "training":
-            assert self.optimizer is not None
-            kinds |= {"optimiser": optimizer_state(self.optimizer), "average": self.ema.shadow_params}
+            assert self.train_step is not None
+            kinds |= self.train_step.alive()
         given = (batch.latents, batch.targets, batch.timesteps, batch.labels, more)
         return StorageMeter(*given, model=self.backbone, **kinds)
 
@@ -122,22 +170,3 @@ def _tables(backbone: nn.Module) -> Iterator[Tensor]:
     for module in backbone.modules():
         for value in vars(module).values():
             yield from (leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.grad_fn is None)
-
-
-@contextlib.contextmanager
-def _autocast(device: torch.device, half: torch.dtype | None) -> Iterator[None]:
-    """Autocast as a cell has it, or none. Where a fake CUDA device has no driver `torch.autocast` would switch itself off."""
-    kind = device.type
-    if half is None:
-        yield
-    elif kind == "cpu" or torch.cuda.is_available():
-        with torch.autocast(kind, dtype=half):
-            yield
-    else:
-        torch.set_autocast_enabled(kind, True)
-        torch.set_autocast_dtype(kind, half)
-        try:
-            yield
-        finally:
-            torch.set_autocast_enabled(kind, False)
-            torch.clear_autocast_cache()

@@ -13,6 +13,7 @@ from bench.data.ragged import by_shape
 from bench.study.cell import Cell
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
+from bench.training.precision import HALF, autocast
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell,
             timesteps = path.snap(torch.full((len(clips),), timestep))
             labels = None if val.labels is None else to_device(torch.tensor(val.labels[clips]), device)
             mixed, targets = noised(path, clips_to_device(latents, device), clips_to_device(noise, device), timesteps)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cell.precision == "bf16"):
+            with autocast(device, HALF[cell.precision]):
                 predictions = backbone(mixed, to_device(timesteps, device), labels)
             total += clip_losses(predictions, targets).double().sum()
         losses[timestep] = float(total) / num_clips

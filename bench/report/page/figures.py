@@ -56,7 +56,7 @@ def training_curves(run: Run) -> Drawing | None:
             training, look = cell.record.training, canvas.look(run, cell.contender)
             smooth = smoothed(training.loss)
             kept = np.unique(np.linspace(0, len(smooth) - 1, min(len(smooth), 300, max(40, MAX_POINTS // len(cells)))).astype(int))
-            points = [(point["step"], point["loss"], point["wall_time_s"]) for point in training.validation if math.isfinite(point["loss"])]
+            points = [(point.step, point.loss, point.wall_time_s) for point in training.validation if math.isfinite(point.loss)]
             step_axes, validation_axes = _course(cell, training)
             for axes, at, val_at in zip(panels, step_axes, validation_axes, strict=True):
                 if at is not None:
@@ -96,15 +96,15 @@ def _course(cell: CellResult, training: Training) -> tuple[list[Sequence[float] 
     """Of a run: its steps in steps, seconds and FLOPs (None where unknown), and its validation points in the same."""
     assert cell.record is not None
     num = len(training.loss)
-    points = [point for point in training.validation if math.isfinite(point["loss"])]
+    points = [point for point in training.validation if math.isfinite(point.loss)]
     steps = list(range(1, num + 1))
     ends = training.step_end_s or list(accumulate(training.step_time_s))
     seconds = ends if len(ends) == num else None
     total = cell.record.measurement("train_flops")
     flops = [step * total.value / num for step in steps] if total else None
-    at = [[point["step"] for point in points], [point["wall_time_s"] for point in points], []]
+    at = [[float(point.step) for point in points], [point.wall_time_s for point in points], []]
     if total:
-        at[2] = [point["step"] * total.value / num for point in points]
+        at[2] = [point.step * total.value / num for point in points]
     return [steps, seconds, flops], at
 
 

@@ -67,7 +67,7 @@ def training_measurements(training: Training, subject: Costed, peaks: dict[str, 
         Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
         Measurement(
             name="val_loss",
-            value=training.validation[-1]["loss"],
+            value=training.validation[-1].loss,
             unit="1",
             better="lower",
             protocol=loss_protocol(cell, subject.stages.clips.digest, len(subject.stages.val), subject.stages.autoencoder.key),

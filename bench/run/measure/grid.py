@@ -25,10 +25,10 @@ from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measu
 from bench.records.record import GridPoint, Measurement
 from bench.run import stages as stages_of
 from bench.run.measure.costs import loss_protocol
-from bench.run.samples import sample_clips
 from bench.run.stages import Stages
 from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
+from bench.training.sampling import SamplePlan, sample
 from bench.training.validation import mean_loss, validation_losses
 
 
@@ -73,7 +73,7 @@ def _measure(
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    samples = sample_clips(cell, backbone, stages, labels, [latent_shape] * num, 0, device)
+    samples = sample(backbone, SamplePlan(cell=cell, spec=stages.spec, shapes=[latent_shape] * num, labels=labels), device)
     clips: dict[str, Frames] = {"trained": autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents), "real": val}
     manifest = stages.extractors[0].manifest  # the first that the matrix names judges the grid
     sets = {**clips, "test": test}
