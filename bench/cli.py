@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bench.shapes import Refusal
+from bench.shapes import Refusal, lines_of
 
 app = typer.Typer(
     help="Should a video diffusion model be a U-Net or a DiT? Measures both on the same data under one protocol.",
@@ -35,18 +35,14 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
-    from bench.metrics.weights import table as weights
     from bench.report.render.console import summary
     from bench.run.launch import run_study
     from bench.run.match.resolve import resolve
 
     console = Console(highlight=False, soft_wrap=True)
-    matched = resolve(_checked_study(matrix, overrides), results, console.print)
+    matched = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
     study = matched.study
-    for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
-        weights.verify(extractor)  # raises where they are missing or damaged, with the command that gets them
-    proofs = {name: proof.model_dump(mode="json") for name, proof in matched.proofs.items()}
-    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
+    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), matched.proofs)
     console.print(summary([outcome.record for outcome in outcomes]))
     failures = [failure for outcome in outcomes for failure in outcome.failures()]
     for failure in failures:
@@ -330,11 +326,17 @@ def audit(
 
 @app.command()
 def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
-    """Check MATRIX without running it: print the resolved cells and what differs between rivals. Sizes to match are found now."""
+    """Check all of MATRIX that `run` checks, and train nothing: print the resolved cells and what differs between rivals.
+
+    Sizes to match are found now, and clips are made where they are not there yet.
+    """
     from bench.commands.listing import print_study
+    from bench.run.launch import check_study
     from bench.run.match.resolve import resolve
 
-    print_study(resolve(_checked_study(matrix, overrides), results, typer.echo).study)
+    study = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo).study
+    check_study(study, results)
+    print_study(study)
 
 
 @app.command(name="ls")
@@ -362,13 +364,15 @@ def weights_list() -> None:
         typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
 
 
-def _checked_study(name: str, overrides: list[str] | None):  # Study, whose module is imported late
-    from bench.run.checks import check_cell
+def _checked_study(name: str, overrides: list[str] | None, *, weights: bool = False):  # Study, whose module is imported late
+    """The study of a matrix, its cells checked as far as that needs neither torch nor data; `weights`: those of the extractors too."""
+    from bench.run.checks import check_cells, check_weights
     from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
-    for named in study.cells:
-        check_cell(named)
+    check_cells(study)
+    if weights:
+        check_weights(study)
     return study
 
 
@@ -391,10 +395,11 @@ def main() -> NoReturn:
     except (Refusal, OSError) as error:
         if os.environ.get(TRACEBACK):
             raise
-        _fail(" ".join(str(error).split()))
+        _fail(*lines_of(error))
     sys.exit(0)
 
 
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+def _fail(*messages: str) -> NoReturn:
+    for message in messages:
+        typer.echo(f"error: {message}", err=True)
     sys.exit(EXIT_BAD_INPUT)

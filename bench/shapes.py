@@ -15,6 +15,12 @@ class Refusal(ValueError):
     """What a user got wrong, in one line that names the thing, the value and what would be right. Any other exception is a bug."""
 
 
+def lines_of(error: Exception) -> list[str]:
+    """What an error says, each part in one line: a Refusal of several things has one argument for each."""
+    parts = error.args if isinstance(error, Refusal) and error.args else (error,)
+    return [" ".join(str(part).split()) for part in parts]
+
+
 Shape = tuple[int, int, int]  # (T, H, W), of a clip in pixels or of its latents, as the name says
 
 

@@ -80,7 +80,7 @@ def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
 def cell_folder(results: Path, name: str, matrix: str = "tiny") -> Path:
     """Folder of a cell of the newest run of a matrix."""
     run = read_run(results / matrix)
-    return results / matrix / next(cell["folder"] for cell in run["cells"] if cell["name"] == name)
+    return results / matrix / next(cell.folder for cell in run.cells if cell.name == name)
 
 
 def record_of(results: Path, name: str) -> Record:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.records import store
 from bench.records.environment import Environment
-from bench.records.record import Canary, GridPoint, Measurement, Record, Sampling, Training, ValidationPoint
+from bench.records.record import Canary, GridPoint, Measurement, Record, RunSnapshot, Sampling, Training, ValidationPoint
 from bench.study.cell import Cell
 
 PROTOCOL = {
@@ -175,17 +175,15 @@ def record(backbone: str, seed: int, *, spread: float = 0.03, **changes: Any) ->
         "ended_at": "2026-01-02T03:14:05+00:00",
         "environment": environment(),
         "commits": ["0123456789abcdef"],
-        "data": {"label_names": ["disc", "square", "triangle", "ring"]},
+        "data": {"digest": "0" * 32, "num_clips": {}, "label_names": ["disc", "square", "triangle", "ring"], "fps": 8.0},
         "training": training(backbone, seed),
         "sampling": Sampling(num_clips=64, num_evals=25, batch_time_s=[9.0, 9.1], batch_clips=[32, 32], warmup_time_s=1.0),
         "time_split_s": {
-            "data": 1.2 if "UNet" in backbone and not seed else 0.1,
-            "autoencoder": 36.0 if "UNet" in backbone and not seed else 0.2,
-            "encode": 4.0 if "UNet" in backbone and not seed else 0.1,
-            "train": 120.0,
-            "validate": 9.0,
-            "sample": 20.0 if "UNet" in backbone else 5.6,
-            "score": 31.0,
+            "training set": 41.2 if "UNet" in backbone and not seed else 0.4,
+            "canaries": 9.0,
+            "training": 120.0,
+            "sampling": 20.0 if "UNet" in backbone else 5.6,
+            "quality": 31.0,
         },
         "measurements": measurements(backbone, seed, spread),
         "canaries": [
@@ -240,10 +238,10 @@ def write_run(
         assert made is not None
         folder = f"{made.name}-{made.fingerprint[:8]}"
         store.write_record(results / matrix / folder, made)
-        backbone = str(made.cell["backbone"])
+        backbone = made.cell.backbone
         if sheets and made.status == "ok":
-            sheet(results / matrix / folder, made.cell["seed"], wobble=2 if "UNet" in backbone else 1)
-        cells.append(_listed(made.name, axes_of(made), made.cell["seed"], made.fingerprint, folder))
+            sheet(results / matrix / folder, made.cell.seed, wobble=2 if "UNet" in backbone else 1)
+        cells.append(_listed(made.name, axes_of(made), made.cell.seed, made.fingerprint, folder))
     for backbone, seed in not_run:
         fingerprint = cell(backbone, seed).fingerprint()
         name = f"{NAMES[backbone]}-seed{seed}"
@@ -259,7 +257,7 @@ def write_run(
         "command": "python -m bench run quick budget.seconds=120",
         "cells": cells,
     }
-    store.write_run(results, matrix, {**snapshot, **changes})
+    store.write_run(results, RunSnapshot.model_validate({**snapshot, **changes}))
     return results / matrix
 
 
@@ -269,8 +267,8 @@ def _listed(name: str, axes: dict[str, Any], seed: int, fingerprint: str, folder
 
 def axes_of(made: Record) -> dict[str, Any]:
     """Of a study of shapes, known by its batches of latent voxels, the policy too."""
-    backbone, batching = made.cell["backbone"], made.cell["batching"]
-    return {"backbone": backbone} | ({"batching.policy": batching["policy"]} if batching["voxel_budget"] else {})
+    backbone, batching = made.cell.backbone, made.cell.batching
+    return {"backbone": backbone} | ({"batching.policy": batching.policy} if batching.voxel_budget else {})
 
 
 def pair(num_seeds: int, **changes: Any) -> list[Record | None]:

@@ -8,7 +8,7 @@ import pytest
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.policy import read_policy
 from bench.perf.gate.quality import check_quality
-from bench.records.record import Measurement
+from bench.records.record import Measurement, RunSnapshot
 from bench.records.store import write_record, write_run
 from tests.report_factory import record
 
@@ -29,7 +29,7 @@ def run(folder: Path, values: dict[str, tuple[float, float | None]], *, seeds: t
         name = f"A-seed{seed}"
         write_record(folder / "m" / name, record("dit:DiT-XS/2", seed, name=name, measurements=measurements))
         cells.append({"name": name, "seed": seed, "folder": name, "axes": {}, "fingerprint": "f"})
-    write_run(folder, "m", {"schema_version": 1, "matrix": "m", "cells": cells})
+    write_run(folder, RunSnapshot.model_validate({"matrix": "m", "cells": cells}))
     return folder / "m"
 
 

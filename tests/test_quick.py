@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     results = tmp_path_factory.mktemp("quick")
     subprocess.run([sys.executable, "-m", "bench", "run", "quick", "--results", str(results)], check=True, cwd=ROOT, env={**os.environ})
-    found = [latest(results / "quick" / cell["folder"]) for cell in read_run(results / "quick")["cells"]]
+    found = [latest(results / "quick" / cell.folder) for cell in read_run(results / "quick").cells]
     return [record for record in found if record is not None]
 
 

@@ -56,7 +56,7 @@ def replaced(records: list[Record | None], backbone: str, policy: str, seed: int
     """The records with one of them changed."""
     return [
         made.model_copy(update=changes)
-        if made and (made.cell["backbone"], made.cell["batching"]["policy"], made.cell["seed"]) == (backbone, policy, seed)
+        if made and (made.cell.backbone, made.cell.batching.policy, made.cell.seed) == (backbone, policy, seed)
         else made
         for made in records
     ]
@@ -169,7 +169,7 @@ def test_no_seed_with_all_four(tmp_path: Path) -> None:
 
 def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
     records = study(VALUES)
-    made = next(made for made in records if made and made.cell["batching"]["policy"] == "pack")
+    made = next(made for made in records if made and made.cell.batching.policy == "pack")
     other = [m.model_copy(update={"protocol": {"measure": "another"}}) for m in made.measurements]
     buckets, first = blocks_of(write_run(tmp_path, replaced(records, DIT, "pack", 0, measurements=other)))
     assert {effect.outcome for effect in first.effects} == {"not compared"}
@@ -259,7 +259,9 @@ def test_lines_of_a_panel_join_the_means_from_crops_to_own_shapes(tmp_path: Path
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     records = [
-        made.model_copy(update={"cell": {**made.cell, "backbone": "x:<b>$_&"}}) if made and made.cell["backbone"] == UNET else made
+        made.model_copy(update={"cell": made.cell.model_copy(update={"backbone": "x:<b>$_&"})})
+        if made and made.cell.backbone == UNET
+        else made
         for made in study(few(1))
     ]
     for path in build([write_run(tmp_path, records, claim="shapes")], tmp_path / "out"):

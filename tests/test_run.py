@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,8 +95,8 @@ def test_cells_in_half_precision_with_blocks_recomputed(tmp_path: Path) -> None:
 
 def test_rivals_saw_the_same_data(finished: Path) -> None:
     first, second = record_of(finished, "UNet-XS-seed0"), record_of(finished, "DiT-XS_2-seed0")
-    assert first.data["digest"] == second.data["digest"]
-    assert first.autoencoder["key"] == second.autoencoder["key"]
+    assert first.data is not None and first.data == second.data
+    assert first.autoencoder is not None and second.autoencoder is not None and first.autoencoder.key == second.autoencoder.key
     for subject in ("real", "reconstruction"):
         values = [record.measurement("fd_random3d@4", subject) for record in (first, second)]
         assert values[0] is not None
@@ -124,10 +125,10 @@ def test_second_run_trains_nothing(finished: Path) -> None:
 
 
 def test_an_override_never_overwrites(finished: Path) -> None:
-    folders = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
+    folders = {cell.folder for cell in read_run(finished / "tiny").cells}
     done = here("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=dit:DiT-XS/2", "--results", finished)
     assert done.returncode == 0, done.stderr
-    after = {cell["folder"] for cell in read_run(finished / "tiny")["cells"]}
+    after = {cell.folder for cell in read_run(finished / "tiny").cells}
     assert not after & folders
     assert all((finished / "tiny" / folder / "attempt-1.json").is_file() for folder in folders)
     assert here("run", finished.parent / "tiny.yaml", "--results", finished).returncode == 0  # and back again, from the records
@@ -252,6 +253,9 @@ def test_out_of_memory_is_a_result_with_its_peak(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     record = record_of(tmp_path / "results", "Hungry-seed0")
     assert (record.status, record.reason) == ("oom", "no room for three clips")
+    assert record.data and record.ledger and record.autoencoder and record.backbone and record.canaries  # what was known by then
+    assert list(record.time_split_s) == ["training set", "backbone", "canaries", "untrained model", "training"]
+    assert record.artefacts == {"untrained": "untrained.npz"}
     peak = record.measurement("peak_rss_bytes")
     assert peak is not None
     assert peak.value > 1e8
@@ -312,3 +316,58 @@ def test_report_of_nothing(tmp_path: Path) -> None:
     done = here("report", "absent", "--results", tmp_path)
     assert done.returncode == 2
     assert "run MATRIX" in done.stderr
+
+
+def validated(tmp_path: Path, *overrides: str, **changes: Any) -> tuple[int, list[str]]:
+    """Exit status and error lines of `validate` on a tiny matrix."""
+    no_weights = {"UNET_VS_DIT_CACHE": str(tmp_path / "no-weights")}
+    done = here("validate", write_matrix(tmp_path, **changes), *overrides, "--results", tmp_path / "results", **no_weights)
+    assert not list((tmp_path / "results").rglob("attempt-*.json")) and not (tmp_path / "results" / "tiny" / "run.json").exists()
+    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error:")]
+
+
+def test_validate_checks_what_run_checks_and_trains_nothing(tmp_path: Path) -> None:
+    assert validated(tmp_path) == (0, [])
+    cache = tmp_path / "results" / "cache"
+    assert (cache / "clips").is_dir() and not (cache / "autoencoder").exists() and not (cache / "features").exists()
+
+
+def test_validate_says_of_every_cell_what_is_wrong(tmp_path: Path) -> None:
+    backbones = {"backbone": ["tests.unbuildable:Never", "dit:DiT-XS/2", "tests.unbuildable:NeverEither"]}
+    status, errors = validated(tmp_path, axes=backbones, match=None)
+    assert status == 2
+    assert errors == [
+        "error: validate: cell Never-seed0: Never has 0 layers; give it one",
+        "error: validate: cell NeverEither-seed0: NeverEither has 0 layers; give it one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["match.tolerance=1e-6"], "choose sizes that are nearer or raise match.tolerance"),
+        (["data={source: folder, path: no-videos, num_frames: 4, height: 16, width: 16, num_val: 4, num_test: 4}"], "no-videos"),
+        (["evaluation.extractors=[i3d]", "data.num_frames=16"], "python -m bench weights get i3d"),
+    ],
+)
+def test_validate_refuses_what_run_would(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    status, errors = validated(tmp_path, *overrides)
+    assert status == 2
+    assert errors and all(expected in line for line in errors)
+
+
+def test_weights_are_missed_before_anything_is_matched(tmp_path: Path) -> None:
+    changes = {"axes": {"backbone": ["baselines:UNet-XS{num_res_blocks: 2}", "dit:DiT-XS/2"]}, "match": {"by": "params", "to": "DiT-XS/2"}}
+    status, errors = validated(tmp_path, "evaluation.extractors=[i3d]", "data.num_frames=16", **changes)
+    assert (status, len(errors)) == (2, 1) and "weights get i3d" in errors[0]
+    assert not (tmp_path / "results").exists()
+
+
+def test_ls_lives_through_a_bad_run(tmp_path: Path) -> None:
+    for name, content in {"a[b]": "{", "list": "[]", "cells": '{"matrix": "m", "cells": [{"name": 1}]}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    done = here("ls", "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("a[b]", "list", "cells"):
+        assert str(tmp_path / name) in "".join(done.stdout.split())

@@ -63,12 +63,12 @@ def test_every_policy_trains_and_is_judged_alike(finished: Path) -> None:
 
 
 def test_the_ledger_says_what_each_policy_uses(finished: Path) -> None:
-    found = {policy: record.ledger for policy, record in records(finished).items()}
-    assert found["pack"]["pixels"]["used"] == found["pad"]["pixels"]["used"] == 1.0
-    assert found["crop"]["pixels"]["short"] > 0 and found["crop"]["pixels"]["cropped"] > 0
-    assert found["pad"]["room"]["padding"] > 0 and found["pack"]["room"]["padding"] == 0
-    assert found["crop"]["subject_whole"] < 1 == found["pack"]["subject_whole"]
-    assert "has 2 frames, crop needs 4" in found["crop"]["losses"][0]
+    found = {policy: record.ledger for policy, record in records(finished).items() if record.ledger}
+    assert found["pack"].pixels.used == found["pad"].pixels.used == 1.0
+    assert found["crop"].pixels.short > 0 and found["crop"].pixels.cropped > 0
+    assert found["pad"].room.padding > 0 and found["pack"].room.padding == 0
+    assert (found["crop"].subject_whole or 1) < 1 == found["pack"].subject_whole
+    assert "has 2 frames, crop needs 4" in found["crop"].losses[0]
 
 
 def test_the_grid_has_every_shape_or_a_reason(finished: Path) -> None:

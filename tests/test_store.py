@@ -66,6 +66,33 @@ def test_unreadable_records_say_so(tmp_path: Path, content: str) -> None:
         read_record(path)
 
 
+def test_a_record_of_the_version_before_is_refused_and_never_misread(tmp_path: Path) -> None:
+    path = tmp_path / "attempt-1.json"
+    old = json.loads(record().model_dump_json()) | {"schema_version": 1, "data": {}, "autoencoder": {}, "backbone": {}, "ledger": {}}
+    path.write_text(json.dumps(old))
+    with pytest.raises(StoreError) as caught:
+        read_record(path)
+    assert str(caught.value) == f"record {path} has schema version 1, this version reads 2; run the cell again"
+    path.write_text(json.dumps(old | {"schema_version": 2}))  # nor one that says that it is new
+    with pytest.raises(StoreError, match=r"data\.digest' is missing"):
+        read_record(path)
+
+
+def test_a_record_holds_its_cell_as_a_cell(tmp_path: Path) -> None:
+    again = read_record(write_record(tmp_path, record()))
+    assert again.cell == tiny_cell() and again.cell.fingerprint() == again.fingerprint
+
+
+def test_a_record_of_a_source_that_is_not_installed_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "attempt-1.json"
+    raw = json.loads(record().model_dump_json())
+    raw["cell"]["data"]["source"] = "their_data"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(StoreError, match=r"unknown source 'their_data'.*mend that") as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_folder_names_carry_the_fingerprint(tmp_path: Path) -> None:
     cell = tiny_cell()
     assert cell_folder(tmp_path, "m", "c", cell) == tmp_path / "m" / f"c-{cell.fingerprint()[:8]}"

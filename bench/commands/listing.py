@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.backbone import import_plugin, known_modules
@@ -72,12 +73,10 @@ def _description(name: str) -> str:
 def _run_line(folder: Path) -> tuple[str, str]:
     try:
         run = read_run(folder)
-        records = [latest(folder / cell["folder"]) for cell in run["cells"]]
+        records = [latest(folder / cell.folder) for cell in run.cells]
     except StoreError as error:
         return str(folder), str(error)
-    states = ", ".join(
-        f"{cell['name']}: {record.status if record else 'not run'}" for cell, record in zip(run["cells"], records, strict=True)
-    )
+    states = ", ".join(f"{cell.name}: {record.status if record else 'not run'}" for cell, record in zip(run.cells, records, strict=True))
     return str(folder), states
 
 
@@ -87,5 +86,5 @@ def _print_table(console: Console, title: str, rows: list[tuple[str, str]]) -> N
     table.add_column(no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # names may hold square brackets
     console.print(table)

@@ -40,3 +40,8 @@ def _peak_rss_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return psutil.Process().memory_info().rss
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ended, a device's or the host's: torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

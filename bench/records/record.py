@@ -4,9 +4,13 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field, model_validator
 
+from bench.data.clips import Skipped
 from bench.data.frozen import Frozen, content_hash
+from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
-from bench.study.cell import PROTOCOL_VERSION
+from bench.shapes import Shape
+from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.matrix import Match
 
 SCHEMA_VERSION = 2
 
@@ -95,7 +99,7 @@ class Sampling(Frozen):
 class GridPoint(Frozen):
     """What samples are worth at one shape, trained on or not."""
 
-    shape: tuple[int, int, int]  # (T, H, W) in pixels
+    shape: Shape  # in pixels
     place: Literal["trained", "in range", "out of range"]  # among the shapes of the training items
     reason: str | None = None  # why there are no measurements
     measurements: list[Measurement] = Field(default_factory=list)  # subjects: trained, and real for the floor
@@ -109,15 +113,82 @@ class Canary(Frozen):
     detail: str
 
 
+class DataFacts(Frozen):
+    """The clips of a cell."""
+
+    digest: str  # identity of their content
+    num_clips: dict[str, int]  # split -> clips
+    label_names: tuple[str, ...]
+    fps: float
+    skipped: tuple[Skipped, ...] = ()  # files that gave nothing
+    lost: dict[str, int] = Field(default_factory=dict)  # reason -> clips that are in no split
+    notes: tuple[str, ...] = ()  # how the clips were made
+
+
+class AutoencoderFacts(Frozen):
+    """The autoencoder of a cell, and what its making cost whoever made it."""
+
+    key: str  # identity, its weights included
+    class_name: str  # of diffusers
+    unshuffle: int  # pixels of a side that are made channels
+    shift: tuple[float, ...]  # of each latent channel
+    scale: tuple[float, ...]
+    num_params: int
+    seconds: float
+    train_loss: float | None  # None of a pretrained one
+
+
+class MatchProof(Frozen):
+    """How a backbone came to its size, and that it fits."""
+
+    by: str
+    to: str  # the backbone that is matched
+    asked: str  # the backbone as the matrix names it
+    found: str  # the same, sized
+    target: float  # what `to` costs: parameters, FLOPs, seconds or bytes
+    value: float  # what `found` costs
+    mismatch: float  # larger over smaller, less 1
+    tolerance: float
+    how: str  # counted, measured
+    tried: tuple[tuple[str, float], ...]  # candidates and what they cost, in order
+    raw: dict[str, list[float]]  # of a measured axis: backbone -> seconds of alternating steps
+
+
+class BackboneFacts(Frozen):
+    """The backbone of a cell, at the data's one shape."""
+
+    num_params: int
+    flops_per_clip: int  # forward
+    tokens_per_clip: int
+    peak_flop_per_s: float  # of a large matrix product on the device, in the cell's precision
+    latent_shape: tuple[int, int, int, int]  # (C, T, H, W)
+    match: MatchProof | None = None  # where it was sized to match another
+
+
+# What the process of a cell does, in this order.
+CellPhase = Literal[
+    "training set",
+    "backbone",
+    "canaries",
+    "untrained model",
+    "training",
+    "sampling",
+    "reference set",
+    "costs",
+    "quality",
+    "shape grid",
+]
+
+
 class Record(Frozen):
-    """Outcome of one attempt at a cell."""
+    """Outcome of one attempt at a cell. What an attempt did not get to is empty or None."""
 
     schema_version: int = SCHEMA_VERSION
     protocol_version: int = PROTOCOL_VERSION
     matrix: str
     name: str  # of the cell inside its matrix
     fingerprint: str
-    cell: dict[str, Any]
+    cell: Cell
     attempt: int
     status: Status
     reason: str | None = None
@@ -126,17 +197,15 @@ class Record(Frozen):
     environment: Environment
     commits: list[str] = Field(default_factory=list)  # every commit that worked on the cell, "+dirty" where edited
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that trained it
-    data: dict[str, Any] = Field(default_factory=dict)  # digest, counts, label names, fps, skipped files, lost clips
-    autoencoder: dict[str, Any] = Field(default_factory=dict)  # key, latent spec, psnr_db, seconds, parameters
-    backbone: dict[str, Any] = Field(default_factory=dict)  # num_params, flops_per_clip, tokens_per_clip, latent_shape
+    data: DataFacts | None = None
+    autoencoder: AutoencoderFacts | None = None
+    backbone: BackboneFacts | None = None
+    ledger: Ledger | None = None  # what the batching policy makes of the training clips
     training: Training | None = None
     sampling: Sampling | None = None
-    time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process
+    time_split_s: dict[CellPhase, float] = Field(default_factory=dict)  # seconds of the cell's process
     measurements: list[Measurement] = Field(default_factory=list)
     grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
-    ledger: dict[str, Any] = Field(
-        default_factory=dict
-    )  # what the batching policy makes of the training clips: bench/data/policy/ledger.py
     canaries: list[Canary] = Field(default_factory=list)
     artefacts: dict[str, str] = Field(default_factory=dict)  # what -> file name inside the cell's folder
 
@@ -151,3 +220,27 @@ class Memory(Frozen):
     num_bytes: int
     split: dict[str, int]  # weights, gradients, optimiser, average, activations, inputs, buffers
     by_module: dict[str, int]  # part of the backbone, largest first
+
+
+class RunCell(Frozen):
+    """A cell as the snapshot of a run lists it."""
+
+    name: str
+    axes: dict[str, Any] = Field(default_factory=dict)  # dotted field -> value
+    seed: int
+    fingerprint: str
+    folder: str  # inside the run's
+
+
+class RunSnapshot(Frozen):
+    """What the newest `run` of a matrix asked for, and the folders of its cells, in order."""
+
+    schema_version: Literal[1] = 1
+    matrix: str
+    description: str = ""
+    claim: str | None = None
+    match: Match | None = None
+    started_at: str = "unknown"
+    ended_at: str = "unknown"
+    command: str = ""
+    cells: tuple[RunCell, ...]

@@ -11,8 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data.files import StoreError, write_text
-from bench.records.record import SCHEMA_VERSION, Record
+from bench.records.record import SCHEMA_VERSION, Record, RunSnapshot
 from bench.study.cell import Cell
+from bench.study.matrix import explain
+
+RUN = "run.json"  # in a run's folder
 
 
 def cell_folder(results: Path, matrix: str, name: str, cell: Cell) -> Path:
@@ -21,15 +24,15 @@ def cell_folder(results: Path, matrix: str, name: str, cell: Cell) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """The record at `path`. StoreError for a file that is not one, or that a newer version wrote."""
+    """The record at `path`. StoreError for a file that is not one, that another version wrote, or whose data source is not installed."""
+    raw = _read_json(path, "remove it and run the cell again")
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise StoreError(f"record {path} has schema version {version!r}, this version reads {SCHEMA_VERSION}; run the cell again")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"record {path} has schema version {version!r}, this version reads {SCHEMA_VERSION}; run the cell again")
         return Record.model_validate(raw)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-        raise StoreError(f"record {path} cannot be read ({str(error).splitlines()[0]}); remove it and run the cell again") from error
+    except ValidationError as error:
+        raise StoreError(f"record {path} cannot be read ({explain(error, Record)}); mend that or run the cell again") from error
 
 
 def attempts(folder: Path) -> list[Record]:
@@ -59,26 +62,33 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def run_folders(results: Path) -> list[Path]:
     """Folders of `results` that hold a run, by name."""
-    return sorted(path.parent for path in results.glob("*/run.json"))
+    return sorted(path.parent for path in results.glob(f"*/{RUN}"))
 
 
-def write_run(results: Path, matrix: str, snapshot: dict[str, Any]) -> Path:
-    """`run.json`: what the newest `run` of a matrix asked for and the folders of its cells, in order."""
-    path = results / matrix / "run.json"
-    write_text(path, json.dumps(snapshot, indent=1) + "\n")
+def write_run(results: Path, snapshot: RunSnapshot) -> Path:
+    """`run.json` of a matrix."""
+    path = results / snapshot.matrix / RUN
+    write_text(path, snapshot.model_dump_json(indent=1) + "\n")
     return path
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> RunSnapshot:
     """The snapshot in a run's folder. StoreError where there is none."""
-    path = folder / "run.json"
+    path = folder / RUN
+    if not path.is_file():
+        raise StoreError(f"no run in {folder}: {path.name} is missing; start one with `python -m bench run MATRIX`")
     try:
-        snapshot = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(f"no run in {folder}: {path.name} is missing; start one with `python -m bench run MATRIX`") from error
-    except (OSError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); run the matrix again") from error
-    return snapshot
+        return RunSnapshot.model_validate(_read_json(path, "run the matrix again"))
+    except ValidationError as error:
+        raise StoreError(f"{path} is not a run's snapshot ({explain(error, RunSnapshot)}); run the matrix again") from error
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file. StoreError, ending in `remedy`, where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
 def _attempt_number(path: Path) -> int:

@@ -17,7 +17,7 @@ import pandas as pd
 from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
-from bench.records.record import Record
+from bench.records.record import Record, RunCell
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal, Shape, check_shape
 
@@ -45,7 +45,7 @@ class CellResult:
     @property
     def config(self) -> dict[str, Any]:
         """The cell as asked for; empty without a record."""
-        return self.record.cell if self.record else {}
+        return self.record.cell.model_dump(mode="json") if self.record else {}
 
     def artefact(self, what: str) -> Path | None:
         """File of an artefact inside the cell's folder, None where the record names none or one outside."""
@@ -118,49 +118,51 @@ class Run:
 def load_run(folder: Path) -> Run:
     """The run in `results/<matrix>/`. StoreError where there is no readable `run.json`."""
     snapshot = read_run(folder)
-    try:
-        entries = [_entry(folder, raw) for raw in snapshot["cells"]]
-        labels = contender_labels([entry["axes"] for entry in entries])
-        return Run(
-            matrix=str(snapshot["matrix"]),
-            description=str(snapshot.get("description") or ""),
-            claim=snapshot.get("claim"),
-            match=snapshot.get("match"),
-            started_at=str(snapshot.get("started_at") or "unknown"),
-            ended_at=str(snapshot.get("ended_at") or "unknown"),
-            command=str(snapshot.get("command") or ""),
-            cells=tuple(CellResult(contender=label, **entry) for label, entry in zip(labels, entries, strict=True)),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{folder / 'run.json'} is not a run's snapshot ({type(error).__name__}: {error}); run the matrix again"
-        ) from error
+    attempts = [_newest(folder, listed) for listed in snapshot.cells]
+    axes = [_axes(listed, record) for listed, (record, _, _) in zip(snapshot.cells, attempts, strict=True)]
+    return Run(
+        matrix=snapshot.matrix,
+        description=snapshot.description,
+        claim=snapshot.claim,
+        match=snapshot.match.model_dump() if snapshot.match else None,
+        started_at=snapshot.started_at,
+        ended_at=snapshot.ended_at,
+        command=snapshot.command,
+        cells=tuple(
+            CellResult(
+                name=listed.name,
+                contender=label,
+                axes=own,
+                seed=listed.seed,
+                fingerprint=listed.fingerprint,
+                folder=_folder(folder, listed),
+                record=record,
+                status=status,
+                reason=reason,
+            )
+            for label, own, listed, (record, status, reason) in zip(contender_labels(axes), axes, snapshot.cells, attempts, strict=True)
+        ),
+    )
 
 
-def _entry(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """A cell of the snapshot with its newest record."""
-    cell_folder = folder / Path(str(raw["folder"])).name
-    record: Record | None = None
-    status: str = "not run"
-    reason: str | None = "no attempt is stored"
+def _folder(folder: Path, listed: RunCell) -> Path:
+    """Of a cell; never outside the run's."""
+    return folder / Path(listed.folder).name
+
+
+def _newest(folder: Path, listed: RunCell) -> tuple[Record | None, str, str | None]:
+    """(newest record, status, reason) of a cell."""
     try:
-        if record := latest(cell_folder):
-            status, reason = record.status, record.reason
+        record = latest(_folder(folder, listed))
     except StoreError as error:
-        status, reason = "unreadable", str(error).replace(f"{folder}/", "")
-    axes = {key: value for key, value in raw["axes"].items() if key != "seed"}
-    if not axes:
-        axes = {"backbone": record.cell.get("backbone") if record else raw["name"]}
-    return {
-        "name": str(raw["name"]),
-        "axes": axes,
-        "seed": int(raw["seed"]),
-        "fingerprint": str(raw["fingerprint"]),
-        "folder": cell_folder,
-        "record": record,
-        "status": status,
-        "reason": reason,
-    }
+        return None, "unreadable", str(error).replace(f"{folder}/", "")
+    return (record, record.status, record.reason) if record else (None, "not run", "no attempt is stored")
+
+
+def _axes(listed: RunCell, record: Record | None) -> dict[str, Any]:
+    """Axes of a cell without the seed; of a matrix without any, its backbone."""
+    axes = {key: value for key, value in listed.axes.items() if key != "seed"}
+    return axes or {"backbone": record.cell.backbone if record else listed.name}
 
 
 def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
@@ -223,7 +225,7 @@ def load_sheet(cell: CellResult) -> Sheet | str:
                 untrained=_check_clips("untrained", arrays["untrained"]) if "untrained" in arrays else None,
                 labels_real=arrays["labels_real"],
                 labels_generated=arrays["labels_generated"],
-                label_names=tuple(map(str, cell.record.data.get("label_names", ()))) if cell.record else (),
+                label_names=cell.record.data.label_names if cell.record and cell.record.data else (),
                 fps=float(arrays["fps"]),
                 shapes=_own_shapes(cell, real.shape, generated.shape),
             )

@@ -5,9 +5,10 @@ from typing import Any
 from bench.backbone import check_latents, did_you_mean, find_factory
 from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.weights import table as weights
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import MatrixError, NamedCell
+from bench.study.matrix import MatrixError, NamedCell, Study
 
 
 def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
@@ -20,6 +21,24 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
         temporal_stride=1,
         num_labels=num_labels,
     )
+
+
+def check_cells(study: Study) -> None:
+    """MatrixError with a line for every cell that `check_cell` refuses."""
+    wrong = []
+    for named in study.cells:
+        try:
+            check_cell(named)
+        except MatrixError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise MatrixError(*wrong)
+
+
+def check_weights(study: Study) -> None:
+    """WeightsError, with the command that gets them, where weights of an extractor are missing or damaged."""
+    for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
+        weights.verify(extractor)
 
 
 def check_cell(named: NamedCell) -> None:

@@ -6,11 +6,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from bench.data.files import StoreError, write_text
 from bench.data.frozen import Frozen
+from bench.records.record import MatchProof
 from bench.shapes import Shape
+from bench.study.cell import Cell
+from bench.study.matrix import Match
 
 EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
 EXIT_STOPPED = 130  # asked to stop; what was done is kept
@@ -25,24 +30,66 @@ class JobCell(Frozen):
 
     name: str
     folder: str  # inside the results folder
-    cell: dict[str, Any]
-    match: dict[str, Any] | None = None  # how its backbone came to its size, where it was sized to match another
+    cell: Cell
+    match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
 
 
-class Job(Frozen):
-    """What one process has to do."""
+class PrepareJob(Frozen):
+    """Check cells and, unless they are only to be checked, make the stages they share."""
 
-    kind: Literal["match", "prepare", "cell", "sample"]
-    label: str  # in front of its progress
+    kind: Literal["prepare"] = "prepare"
+    label: str = "prepare"  # in front of its progress
     matrix: str
     results: Path
     cells: tuple[JobCell, ...]
-    rivals: tuple[tuple[str, str], ...] = ()
-    waiting: tuple[str, ...] = ()  # cells of a prepare job that are to run; the others are only compared with
-    match: dict[str, Any] | None = None
-    num_clips: int | None = None  # of a sample job
-    shape: Shape | None = None  # of its clips, (T, H, W) in pixels; None = as those that were scored
-    out: Path | None = None  # of a sample or a match job
+    waiting: tuple[str, ...]  # cells that are to run; the others are only compared with
+    rivals: tuple[tuple[str, str], ...]
+    match: Match | None
+    only_check: bool = False
+
+
+class CellJob(Frozen):
+    """Train, sample and measure one cell."""
+
+    kind: Literal["cell"] = "cell"
+    label: str
+    matrix: str
+    results: Path
+    cell: JobCell
+
+
+class SampleJob(Frozen):
+    """Make more clips from a finished cell."""
+
+    kind: Literal["sample"] = "sample"
+    label: str
+    matrix: str
+    results: Path
+    cell: JobCell
+    num_clips: int
+    shape: Shape | None  # of the clips, (T, H, W) in pixels; None = as those that were scored
+    out: Path
+
+
+class MatchJob(Frozen):
+    """Find the size of a cell's backbone that matches another's cost."""
+
+    kind: Literal["match"] = "match"
+    label: str = "match"
+    matrix: str
+    results: Path
+    cell: Cell
+    target: str  # the backbone that is matched
+    match: Match
+    out: Path  # of the proof
+
+
+Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob, Field(discriminator="kind")]  # what one process has to do
+
+
+def read_job(path: Path) -> Job:
+    """The job in a file."""
+    return TypeAdapter[Job](Job).validate_json(path.read_text())
 
 
 class Refused(Exception):
@@ -70,9 +117,7 @@ def status_of(job: Job, timeout_s: float | None, lock: int | None) -> int:
     path = job.results / job.matrix / f".job.{os.getpid()}.json"
     write_text(path, job.model_dump_json())
     command = [sys.executable, "-m", "bench.run.worker", str(path), str(os.getpid())]
-    # What a shell says to accelerate would change a run without a trace in its record.
-    inherited_env = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment = {**inherited_env, **CALM_THREADS}
+    environment = {**own_environment(), **CALM_THREADS}
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
     inherited = () if lock is None else (lock,)
@@ -88,6 +133,11 @@ def status_of(job: Job, timeout_s: float | None, lock: int | None) -> int:
             raise
     finally:
         path.unlink(missing_ok=True)
+
+
+def own_environment() -> dict[str, str]:
+    """The environment of a process that measures: what a shell says to accelerate would change a run without a trace in its record."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
 
 
 def how_it_ended(code: int) -> str:

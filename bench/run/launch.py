@@ -8,22 +8,21 @@ import fcntl
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.data.files import StoreError, now
+from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, Record
+from bench.records.record import FINAL, MatchProof, Record, RunCell, RunSnapshot
 from bench.records.store import cell_folder, latest, next_attempt, write_record, write_run
-from bench.run.job import Job, JobCell, Refused, how_it_ended, run_job
+from bench.run.job import CellJob, JobCell, PrepareJob, Refused, SampleJob, how_it_ended, run_job
 from bench.shapes import Shape
 from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
 
-RUN_SCHEMA_VERSION = 1
 ABANDONED_S = 7 * 24 * 3600.0  # what nobody has touched for so long in the cache, its process is not alive
 
 
@@ -41,9 +40,7 @@ class CellOutcome:
         return [f"{self.named.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.record.canaries if not canary.passed]
 
 
-def run_study(
-    study: Study, results: Path, say: Callable[[str], None], command: str, proofs: Mapping[str, dict[str, Any]] | None = None
-) -> list[CellOutcome]:
+def run_study(study: Study, results: Path, say: Say, command: str, proofs: Mapping[str, MatchProof] | None = None) -> list[CellOutcome]:
     """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept.
 
     `proofs`: cell's name -> how its backbone was sized, for its record.
@@ -57,40 +54,36 @@ def run_study(
         waiting = [named for named in study.cells if records[named.name] is None]
         done = len(study.cells) - len(waiting)
         say(f"{study.name}: {len(study.cells)} cells, {done} finished before, {len(waiting)} to run")
-        jobs = {
-            named.name: JobCell(
-                name=named.name,
-                folder=str(folders[named.name].relative_to(results)),
-                cell=_dump(named),
-                match=(proofs or {}).get(named.name),
-            )
-            for named in study.cells
-        }
-        write_run(results, study.name, _snapshot(study, folders, started_at, command))
+        write_run(results, _snapshot(study, folders, started_at, command))
         if waiting:
-            everyone = [job for named, job in zip(study.cells, jobs.values(), strict=True) if named in waiting or study.matrix.match]
-            run_job(_prepare_job(study, results, everyone, waiting), lock=lock)
+            run_job(_prepare_job(study, results, waiting), lock=lock)
         outcomes = []
         for named in study.cells:
             record = records[named.name]
             if record is None:
-                job = Job(kind="cell", label=named.name, matrix=study.name, results=results, cells=(jobs[named.name],))
+                cell = _job_cell(named, study, results, proofs)
+                job = CellJob(label=named.name, matrix=study.name, results=results, cell=cell)
                 outcomes.append(CellOutcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock)))
             else:
                 outcomes.append(CellOutcome(named=named, record=record))
-        write_run(results, study.name, _snapshot(study, folders, started_at, command))
+        write_run(results, _snapshot(study, folders, started_at, command))
         return outcomes
+
+
+def check_study(study: Study, results: Path) -> None:
+    """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
+    job = _prepare_job(study, results.resolve(), list(study.cells))
+    run_job(job.model_copy(update={"label": "validate", "only_check": True}))
 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
     """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
     cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results.resolve())), cell=record.cell)
-    job = Job(
-        kind="sample",
+    job = SampleJob(
         label=record.name,
         matrix=record.matrix,
         results=results.resolve(),
-        cells=(cell,),
+        cell=cell,
         num_clips=num_clips,
         shape=shape,
         out=out.resolve(),
@@ -98,7 +91,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, sha
     run_job(job)
 
 
-def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], None], lock: int) -> Record:
+def _run_cell(job: CellJob, named: NamedCell, folder: Path, say: Say, lock: int) -> Record:
     """The record of one attempt: the one its process wrote, or one that says how the process died."""
     attempt, started_at, start_s = next_attempt(folder), now(), time.monotonic()
     with contextlib.suppress(OSError):
@@ -118,7 +111,7 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
             matrix=job.matrix,
             name=named.name,
             fingerprint=named.cell.fingerprint(),
-            cell=_dump(named),
+            cell=named.cell,
             attempt=attempt,
             status=status,
             reason=reason,
@@ -132,17 +125,21 @@ def _run_cell(job: Job, named: NamedCell, folder: Path, say: Callable[[str], Non
     return record
 
 
-def _prepare_job(study: Study, results: Path, cells: list[JobCell], waiting: list[NamedCell]) -> Job:
-    names = {cell.name for cell in cells}
-    return Job(
-        kind="prepare",
-        label="prepare",
+def _job_cell(named: NamedCell, study: Study, results: Path, proofs: Mapping[str, MatchProof] | None = None) -> JobCell:
+    folder = cell_folder(results, study.name, named.name, named.cell).relative_to(results)
+    return JobCell(name=named.name, folder=str(folder), cell=named.cell, match=(proofs or {}).get(named.name))
+
+
+def _prepare_job(study: Study, results: Path, waiting: list[NamedCell]) -> PrepareJob:
+    cells = [named for named in study.cells if named in waiting or study.matrix.match]
+    names = {named.name for named in cells}
+    return PrepareJob(
         matrix=study.name,
         results=results,
-        cells=tuple(cells),
+        cells=tuple(_job_cell(named, study, results) for named in cells),
         waiting=tuple(named.name for named in waiting),
         rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in names and b.name in names),
-        match=study.matrix.match.model_dump() if study.matrix.match else None,
+        match=study.matrix.match,
     )
 
 
@@ -151,8 +148,7 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
     record = latest(folder)
     if record is None or record.status not in FINAL:
         return None
-    known = record.data.get("digest")
-    return record if known is None or known == clips_digest(cell.data) else None
+    return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
 
 
 def _remove_leftovers(folder: Path, cache: Path) -> None:
@@ -165,31 +161,27 @@ def _remove_leftovers(folder: Path, cache: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _dump(named: NamedCell) -> dict[str, Any]:
-    return named.cell.model_dump(mode="json")
-
-
-def _snapshot(study: Study, folders: dict[str, Path], started_at: str, command: str) -> dict[str, Any]:
-    return {
-        "schema_version": RUN_SCHEMA_VERSION,
-        "matrix": study.name,
-        "description": study.matrix.description,
-        "claim": study.matrix.claim,
-        "match": study.matrix.match.model_dump() if study.matrix.match else None,
-        "started_at": started_at,
-        "ended_at": now(),
-        "command": command,
-        "cells": [
-            {
-                "name": named.name,
-                "axes": named.axes,
-                "seed": named.cell.seed,
-                "fingerprint": named.cell.fingerprint(),
-                "folder": folders[named.name].name,
-            }
-            for named in study.cells
-        ],
-    }
+def _snapshot(study: Study, folders: dict[str, Path], started_at: str, command: str) -> RunSnapshot:
+    cells = (
+        RunCell(
+            name=named.name,
+            axes=named.axes,
+            seed=named.cell.seed,
+            fingerprint=named.cell.fingerprint(),
+            folder=folders[named.name].name,
+        )
+        for named in study.cells
+    )
+    return RunSnapshot(
+        matrix=study.name,
+        description=study.matrix.description,
+        claim=study.matrix.claim,
+        match=study.matrix.match,
+        started_at=started_at,
+        ended_at=now(),
+        command=command,
+        cells=tuple(cells),
+    )
 
 
 @contextlib.contextmanager

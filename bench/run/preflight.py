@@ -1,6 +1,7 @@
 """Before anything trains: every cell of a study is checked, and the stages that cells share are made."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from bench.backbone import check_latents, load_backbone
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.policy.fitting import fit, held_out_rules, training_rules
 from bench.data.progress import Reporter
-from bench.data.source import Clips
+from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.run import stages as stages_of
 from bench.run.checks import check_policy, latent_spec
-from bench.run.job import Job
-from bench.shapes import LatentSpec, Refusal, num_voxels
+from bench.run.job import PrepareJob
+from bench.run.stages import cache_folder, reference_set, training_set
+from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Match
 from bench.training.draws import check_dropping
@@ -24,38 +25,58 @@ from bench.training.draws import check_dropping
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
 
-def prepare(job: Job, progress: Reporter) -> None:
-    """Check all cells of a study, cheapest checks first, then make the stages they share. Refusal or OSError says what is wrong."""
-    cells = {named.name: Cell.model_validate(named.cell) for named in job.cells}
-    for cell in cells.values():
-        pick_device(cell)
-    sizes = {name: _check_cell(name, cell, job, progress) for name, cell in cells.items()}
-    if job.match is not None:
-        _check_match(job, sizes)
+@dataclass(frozen=True, kw_only=True)
+class CellSize:
+    """What is known of a cell before it trains."""
+
+    params: int
+    flops: int  # forward, of one clip of the data's one shape
+    cell_bytes: int  # on disk: checkpoint and samples
+    latent_bytes: int
+
+
+def prepare(job: PrepareJob, progress: Reporter) -> None:
+    """Check all cells of a study, cheapest checks first, then make the stages they share.
+
+    Refusal, with a line for every cell that something is wrong with, or OSError.
+    """
+    for named in job.cells:
+        pick_device(named.cell)
+    sizes, wrong = {}, []
+    for named in job.cells:
+        try:
+            sizes[named.name] = _check_cell(named.cell, job, progress)
+        except Refusal as error:
+            wrong += [f"cell {named.name}: {line}" for line in lines_of(error)]
+    if not wrong and job.match is not None:
+        wrong = _check_match(job, job.match, sizes)
+    if wrong:
+        raise Refusal(*wrong)
     _check_disk(job, sizes)
-    for cell in cells.values():
-        stages_of.prepare(cell, job.results, pick_device(cell), progress)
+    if job.only_check:
+        return
+    for named in job.cells:
+        device = pick_device(named.cell)
+        training = training_set(named.cell, job.results, device, progress)
+        reference_set(named.cell, training, job.results, device, progress)
 
 
-def _check_cell(name: str, cell: Cell, job: Job, progress: Reporter) -> dict[str, int]:
-    """Parameters, FLOPs and bytes on disk of a cell, once its data, its latent space and its backbone are known to go together."""
-    cache = stages_of.cache_folder(job.results)
-    clips = stages_of.load_clips(cell.data, cache, progress)
+def _check_cell(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
+    """The size of a cell, once its data, its latent space and its backbone are known to go together."""
+    clips = load_clips(cell.data, cache_folder(job.results), progress)
     if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
-        raise Refusal(f"cell {name}: sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
+        raise Refusal(f"sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
     spec = latent_space(cell, job.results, progress)
-    try:
-        with torch.device("meta"):
-            backbone: Any = load_backbone(cell.backbone, spec)
-        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
-        latent_bytes = _check_shapes(cell, clips, spec, backbone)
-    except Refusal as error:
-        raise Refusal(f"cell {name}: {error}") from error
+    with torch.device("meta"):
+        backbone: Any = load_backbone(cell.backbone, spec)
+    shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+    latent_bytes = _check_shapes(cell, clips, spec, backbone)
     params = num_params(backbone)
     clip_bytes = 3 * cell.data.num_frames * cell.data.height * cell.data.width
     # A checkpoint is written beside the old one before it takes its place; samples are those of the trained and the untrained model.
     cell_bytes = 4 * params * (2 * CHECKPOINT_COPIES - 1) + 2 * clip_bytes * cell.evaluation.num_samples
-    return {"params": params, "flops": count_flops(cell.backbone, spec, shape), "cell_bytes": cell_bytes, "latent_bytes": latent_bytes}
+    flops = count_flops(cell.backbone, spec, shape)
+    return CellSize(params=params, flops=flops, cell_bytes=cell_bytes, latent_bytes=latent_bytes)
 
 
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
@@ -72,32 +93,31 @@ def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> 
 
 def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     """The latent space of a cell: known of an autoencoder yet to be trained, read off a pretrained one."""
-    cache = stages_of.cache_folder(results)
-    clips = stages_of.load_clips(cell.data, cache, progress)
+    cache = cache_folder(results)
+    clips = load_clips(cell.data, cache, progress)
     spec = latent_spec(cell, len(clips.label_names))
     if spec is None:
         spec = autoencoders.prepare(cell.autoencoder, clips, cache, pick_device(cell), progress).autoencoder.spec(len(clips.label_names))
     return spec
 
 
-def _check_match(job: Job, sizes: dict[str, dict[str, int]]) -> None:
-    """Refusal where rivals are further apart than the matrix allows."""
-    match = Match.model_validate(job.match)
-    if match.to is not None:  # the sizes were found for it, and proved
-        return
-    for first, second in job.rivals:
-        a, b = sizes[first][match.by], sizes[second][match.by]
+def _check_match(job: PrepareJob, match: Match, sizes: dict[str, CellSize]) -> list[str]:
+    """A line for every pair of rivals that is further apart than the matrix allows."""
+    wrong = []
+    for first, second in job.rivals if match.to is None else ():  # sizes that were found for a match were proved
+        a, b = ({"params": size.params, "flops": size.flops}[match.by] for size in (sizes[first], sizes[second]))
         mismatch = max(a, b) / min(a, b) - 1
         if mismatch > match.tolerance:
-            raise Refusal(
+            wrong.append(
                 f"{first} has {a:,} {match.by} and {second} {b:,}: {mismatch:.1%} apart, match.tolerance is "
                 f"{match.tolerance:.1%}; choose sizes that are nearer or raise match.tolerance"
             )
+    return wrong
 
 
-def _check_disk(job: Job, sizes: dict[str, dict[str, int]]) -> None:
+def _check_disk(job: PrepareJob, sizes: dict[str, CellSize]) -> None:
     """OSError where the latents and the checkpoints and samples of the cells to run will not fit."""
-    needed_bytes = sum(sizes[name]["cell_bytes"] for name in job.waiting) + max(size["latent_bytes"] for size in sizes.values())
+    needed_bytes = sum(sizes[name].cell_bytes for name in job.waiting) + max(size.latent_bytes for size in sizes.values())
     free_bytes = shutil.disk_usage(job.results).free
     if needed_bytes > free_bytes:
         raise OSError(

@@ -14,14 +14,12 @@ from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
 from bench.data.latents import autoencoder as autoencoders
 from bench.data.progress import Reporter
-from bench.data.ragged import clip_shapes
 from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
 from bench.records.artefacts import WEIGHTS, save_frames
 from bench.records.record import Work
-from bench.run import stages as stages_of
-from bench.run.job import Job
-from bench.run.stages import Stages
+from bench.run.job import SampleJob
+from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
 from bench.training.sampling import SamplePlan, Samples, sample
@@ -29,30 +27,25 @@ from bench.training.sampling import SamplePlan, Samples, sample
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
 
-def sample_more(job: Job, progress: Reporter) -> None:
+def sample_more(job: SampleJob, progress: Reporter) -> None:
     """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
-    named = job.cells[0]
-    cell = Cell.model_validate(named.cell)
-    folder = job.results / named.folder
+    cell, folder = job.cell.cell, job.results / job.cell.folder
     if not (folder / WEIGHTS).is_file():
         raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)
-    stages = stages_of.prepare(cell, job.results, device, progress)
-    if (folder / INPUTS).read_text() != inputs_of(cell, stages):
+    training = training_set(cell, job.results, device, progress)
+    if (folder / INPUTS).read_text() != inputs_of(cell, training):
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
-    backbone = build_backbone(cell, stages)
+    backbone = build_backbone(cell, training)
     backbone.load_state_dict(load_file(folder / WEIGHTS))
-    if job.num_clips is None or job.out is None:
-        raise Refusal("a sample job needs num_clips and out")
-    places = np.arange(job.num_clips) % len(stages.labels)
-    labels, known = stages.labels[places], held_out_shapes(stages)
-    shapes = [known[place] for place in places]
+    places = np.arange(job.num_clips) % len(training.labels)
+    labels, shapes = training.labels[places], [training.shapes[place] for place in places]
     if job.shape is not None:
-        shapes = [latent_shape(job.shape, stages.spec, backbone)] * job.num_clips
-    plan = SamplePlan(cell=cell, spec=stages.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
+        shapes = [latent_shape(job.shape, training.spec, backbone)] * job.num_clips
+    plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
     samples = sample(backbone.to(device).eval(), plan, device, progress)
-    frames = autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents)
-    save_frames(job.out, frames, labels=labels, fps=np.float64(stages.clips.fps))
+    frames = autoencoders.decode_clips(training.autoencoder.autoencoder, samples.latents)
+    save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
 
 
 def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
@@ -80,11 +73,6 @@ def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
         raise
 
 
-def held_out_shapes(stages: Stages) -> list[Shape]:
-    """Latent (T, H, W) of the clips to generate: those of the test clips they are compared with."""
-    return [stages.spec.latent_shape(shape) for shape in clip_shapes(stages.held_out["test"])]
-
-
 def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> Work:
     """One pass over all samples in the fields of WORK."""
     shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in samples.latents]
@@ -97,13 +85,13 @@ def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], i
 INPUTS = "inputs.txt"  # in a cell's folder: identity of what it was trained on
 
 
-def inputs_of(cell: Cell, stages: Stages) -> str:
+def inputs_of(cell: Cell, training: TrainingSet) -> str:
     """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
-    return content_hash([cell.fingerprint(), stages.clips.digest, stages.autoencoder.key])
+    return content_hash([cell.fingerprint(), training.clips.digest, training.autoencoder.key])
 
 
-def build_backbone(cell: Cell, stages: Stages) -> Any:
+def build_backbone(cell: Cell, training: TrainingSet) -> Any:
     """The cell's backbone with the initial weights of its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(cell.seed, "weights", 0))
-        return load_backbone(cell.backbone, stages.spec)
+        return load_backbone(cell.backbone, training.spec)

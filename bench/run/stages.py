@@ -1,4 +1,4 @@
-"""What rivals share: clips, autoencoder, latents, and the features of real and reconstructed clips.
+"""What rivals share: the set they train on (clips, autoencoder, latents), and the one their samples are judged against (features).
 
 Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
 """
@@ -26,12 +26,8 @@ SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
-    """Everything a cell finds ready.
-
-    Held-out clips are seen at their own shapes under every batching policy, sides cut to the policy's multiple; those of data of one
-    shape as they are.
-    """
+class TrainingSet:
+    """What a cell is trained on."""
 
     clips: Clips
     autoencoder: autoencoders.Stage
@@ -40,8 +36,22 @@ class Stages:
     train: LatentSet  # the policy's items
     trained_shapes: tuple[Shape, ...]  # in pixels, most frequent first; without those that fill no batch
     val: LatentSet
+    labels: np.ndarray  # (n,) of the clips to generate: those of the first n test clips
+    shapes: list[Shape]  # latent (T, H, W) of each of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSet:
+    """What samples are judged against. Whoever trains needs none of it.
+
+    Held-out clips are seen at their own shapes under every batching policy, sides cut to the policy's multiple; those of data of one
+    shape as they are.
+    """
+
+    clips: Clips
+    autoencoder: autoencoders.Stage
+    spec: LatentSpec
     held_out: dict[str, Frames]  # "test", "val" -> the first n clips of the split
-    labels: np.ndarray  # (n,) of the test clips
     boxes: list[np.ndarray] | None  # (T, 4) of the one subject of each test clip, in its pixels; None where the source knows none
     extractors: tuple[Extractor, ...]
     # Extractor -> subject -> features (n, D). "test": the first n test clips, which every distance compares with. "real": the
@@ -60,13 +70,13 @@ def feature_folder(results: Path) -> Path:
     return cache_folder(results) / "features"
 
 
-def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress) -> Stages:
-    """Every stage of a cell, from the cache or made now."""
+def training_set(cell: Cell, results: Path, device: torch.device, progress: Progress) -> TrainingSet:
+    """Clips, autoencoder and latents of a cell, from the cache or made now."""
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
     stage = autoencoders.prepare(cell.autoencoder, clips, cache, device, progress)
     spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
-    fitted = {split: fit(clips.splits[split].shapes, held_out_rules(cell.data, cell.batching)) for split in ("val", "test")}
+    fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
     sets = {}
     for split in ("train", "val"):
@@ -74,12 +84,26 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
         labels = _labels(clips, split, fitted[split])
         sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
     num = cell.evaluation.num_samples
-    for split in ("val", "test"):
-        if len(fitted[split].items) < num:
-            lost = fitted[split].lost[0]
-            raise Refusal(f"{split} clip {lost.clip} {lost.reason}; {len(fitted[split].items)} are left of {num}")
+    return TrainingSet(
+        clips=clips,
+        autoencoder=stage,
+        spec=spec,
+        ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
+        train=sets["train"],
+        trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
+        val=sets["val"],
+        labels=_labels(clips, "test", fitted["test"])[:num],
+        shapes=[spec.latent_shape(item.shape) for item in fitted["test"].items[:num]],
+    )
+
+
+def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torch.device, progress: Progress) -> ReferenceSet:
+    """Held-out clips of a cell and their features, from the cache or made now."""
+    clips, stage, num = training.clips, training.autoencoder, cell.evaluation.num_samples
+    fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     held_out = {split: fitted_clips(clips.splits[split].frames, fitted[split], num) for split in ("val", "test")}
-    reconstructed = autoencoders.decode_clips(stage.autoencoder, [torch.from_numpy(np.array(clip)) for clip in sets["val"].latents[:num]])
+    latents = [torch.from_numpy(np.array(clip)) for clip in training.val.latents[:num]]
+    reconstructed = autoencoders.decode_clips(stage.autoencoder, latents)
     extractors = tuple(load_extractor(name, device) for name in cell.evaluation.extractors)
     features = {}
     for extractor in extractors:
@@ -94,21 +118,25 @@ def prepare(cell: Cell, results: Path, device: torch.device, progress: Progress)
             )
             for subject, frames in {"test": held_out["test"], "real": held_out["val"], "reconstruction": reconstructed}.items()
         }
-    return Stages(
+    return ReferenceSet(
         clips=clips,
         autoencoder=stage,
-        spec=spec,
-        ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
-        train=sets["train"],
-        trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
-        val=sets["val"],
+        spec=training.spec,
         held_out=held_out,
-        labels=_labels(clips, "test", fitted["test"])[:num],
         boxes=_item_boxes(clips, fitted["test"], num),
         extractors=extractors,
         features=features,
         reconstructed=reconstructed,
     )
+
+
+def _held_out(cell: Cell, clips: Clips, split: str) -> Fitted:
+    """Items of a held-out split. Refusal where there are fewer than are to be compared."""
+    fitted, num = fit(clips.splits[split].shapes, held_out_rules(cell.data, cell.batching)), cell.evaluation.num_samples
+    if len(fitted.items) < num:
+        lost = fitted.lost[0]
+        raise Refusal(f"{split} clip {lost.clip} {lost.reason}; {len(fitted.items)} are left of {num}")
+    return fitted
 
 
 def _labels(clips: Clips, split: str, fitted: Fitted) -> np.ndarray:

@@ -11,14 +11,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, Job
-from bench.shapes import Refusal
+from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PrepareJob, SampleJob, read_job
+from bench.shapes import Refusal, lines_of
 
 
 def main(job_path: str, parent: int) -> int:
     """Run a job for the process `parent`; the exit status tells it how the job ended."""
     die_with_parent(parent)
-    job = Job.model_validate_json(Path(job_path).read_text())
+    job = read_job(Path(job_path))
     stop = StopFlag(at_once=job.kind != "cell")
     try:
         perform(job, stop)
@@ -43,21 +43,23 @@ def perform(job: Job, stop: "StopFlag") -> None:
     keep_freed_memory()
     with Reporter(job.label).live() as progress:
         try:
-            if job.kind == "match":
-                match_backbone(job, progress)
-            elif job.kind == "prepare":
-                prepare(job, progress)
-            elif job.kind == "sample":
-                sample_more(job, progress)
-            else:
-                CellRun(job, progress, lambda: stop.requested).run()
+            match job:
+                case PrepareJob():
+                    prepare(job, progress)
+                case CellJob():
+                    CellRun(job, progress, lambda: stop.requested).run()
+                case SampleJob():
+                    sample_more(job, progress)
+                case MatchJob():
+                    match_backbone(job, progress)
         except Interrupted as stopped:
             print(f"{job.label}: {stopped}", file=sys.stderr)
             sys.exit(EXIT_STOPPED)
         except (Refusal, OSError, torch.OutOfMemoryError) as error:
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
-            print(f"error: {job.label}: {' '.join(str(error).split())}", file=sys.stderr)
+            for line in lines_of(error):
+                print(f"error: {job.label}: {line}", file=sys.stderr)
             sys.exit(EXIT_BAD_INPUT)
 
 

@@ -28,13 +28,13 @@ def run(subject: Audited, progress: Progress) -> AuditResult:
 
         from bench.commands.audit import costs as counting
         from bench.meters.peak import matmul_peak
-        from bench.meters.process import use_exact_float32
+        from bench.meters.process import device_name, use_exact_float32
 
         here = counting.pick_device(subject)
         use_exact_float32()
         peak = matmul_peak(here, counting.DTYPES[subject.precision])
         costs = counting.costs(subject, found, clips.num_pixels, peak, progress)
-        device, num_threads = counting.device_name(here), torch.get_num_threads()
+        device, num_threads = device_name(here), torch.get_num_threads()
     return AuditResult(
         subject=subject.title,
         audited=subject.audited,

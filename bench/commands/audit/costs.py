@@ -25,11 +25,6 @@ def pick_device(subject: Audited) -> torch.device:
     return torch.device("cuda" if subject.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def device_name(device: torch.device) -> str:
-    """'cpu', or the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 def costs(subject: Audited, accounts: Sequence[Account], num_pixels: int, peak: float, progress: Progress) -> list[StepCost]:
     """Every backbone under every policy that works. `num_pixels` of all clips; `peak`: FLOP/s of the machine."""
     usable = [account for account in accounts if account.policy.refused is None]

@@ -14,11 +14,11 @@ from bench.backbone import canonical_name
 from bench.commands.profile.cards import GPUCard, find_card
 from bench.commands.profile.figures import all_figures
 from bench.commands.profile.result import ProfileResult, Target
-from bench.commands.profile.study import DTYPES, ProfileStudy, Progress, Request, device_name
+from bench.commands.profile.study import DTYPES, ProfileStudy, Progress, Request
 from bench.commands.profile.tables import ProfileTable, all_tables, heading, to_markdown
 from bench.data.files import write_text
 from bench.meters.peak import matmul_peak
-from bench.meters.process import keep_freed_memory, use_exact_float32
+from bench.meters.process import device_name, keep_freed_memory, use_exact_float32
 from bench.shapes import LatentSpec, Refusal, parse_shape
 from bench.training.predict import code_path
 from bench.training.step import StepPoint

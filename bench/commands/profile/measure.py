@@ -11,7 +11,7 @@ import torch
 from bench.backbone import load_backbone
 from bench.commands.profile.result import Timing
 from bench.meters.clock import synchronize
-from bench.meters.memory import PhaseMemory
+from bench.meters.memory import PhaseMemory, is_out_of_memory
 from bench.meters.warmup import num_warmup_steps
 from bench.records.record import Memory
 from bench.shapes import LatentSpec
@@ -113,10 +113,8 @@ def out_of_memory() -> Iterator[None]:
     """NoRoom where the device's memory ends inside; what was built there is let go of."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise NoRoom("out of memory") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
             raise NoRoom("out of memory") from error
         raise
     finally:

@@ -16,6 +16,7 @@ from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossP
 from bench.data.progress import Progress
 from bench.meters.flops import count_flops
 from bench.meters.peak import matmul_peak
+from bench.meters.process import device_name
 from bench.records.environment import commit, read_environment
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.training.predict import Predictor
@@ -265,11 +266,6 @@ class ProfileStudy:
         yield
         self._done += 1
         self._show(what)
-
-
-def device_name(device: torch.device) -> str:
-    """What a profile calls a device that is here."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _kind(target: Target, here: torch.device) -> str:

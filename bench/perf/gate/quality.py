@@ -52,7 +52,7 @@ def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
     try:
         run = read_run(folder)
         records: list[tuple[str, Record | None]] = [
-            (cell["name"].removesuffix(f"-seed{cell['seed']}"), latest(folder / cell["folder"])) for cell in run["cells"]
+            (cell.name.removesuffix(f"-seed{cell.seed}"), latest(folder / cell.folder)) for cell in run.cells
         ]
     except StoreError as error:
         raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error

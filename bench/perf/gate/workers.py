@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench.perf.gate.exits import CheckRefused, Exit
+from bench.run.job import own_environment
 
 START_TIMEOUT_S = 120.0
 # One thread: a neighbour on a shared machine that holds one core holds up every barrier between threads. On two busy cores the spread
@@ -38,8 +39,7 @@ class Worker:
         """`label` names the tree in errors."""
         self.label = label
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-        environment |= {"PYTHONPATH": str(tree), **THREADS}
+        environment = {**own_environment(), "PYTHONPATH": str(tree), **THREADS}
         command = [sys.executable, "-m", "bench.perf.worker"]
         # Neither the caller's folder nor Ctrl-C reaches it: its end is the end of its standard input.
         self._process = subprocess.Popen(

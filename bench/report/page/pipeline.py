@@ -1,5 +1,6 @@
 """What each contender's data pipeline makes of the training clips: pixels, the batches' room, subjects, losses by name."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch")
 
 def ledgers(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Contender -> the ledgers of its records, dotted fields, one a seed; contenders without one are there, empty."""
-    found = {name: [cell.record.ledger for cell in run.of(name) if cell.record and cell.record.ledger] for name in run.contenders}
+    found = {name: [asdict(cell.record.ledger) for cell in run.of(name) if cell.record and cell.record.ledger] for name in run.contenders}
     return {name: [_flat(ledger) for ledger in each] for name, each in found.items()} if any(found.values()) else {}
 
 

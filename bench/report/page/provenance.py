@@ -48,12 +48,12 @@ def canary_table(run: Run) -> Table:
     ran: dict[str, dict[str, None]] = {}  # backbone -> names of the self-checks of any of its cells
     for cell in run.cells:
         if cell.record:
-            ran.setdefault(str(cell.record.cell["backbone"]), {}).update(dict.fromkeys(canary.name for canary in cell.record.canaries))
+            ran.setdefault(cell.record.cell.backbone, {}).update(dict.fromkeys(canary.name for canary in cell.record.canaries))
     absent = [
         (name, cell.name, "did not run", "")
         for cell in run.cells
         if cell.record and cell.status == "ok"
-        for name in ran[str(cell.record.cell["backbone"])]
+        for name in ran[cell.record.cell.backbone]
         if name not in {canary.name for canary in cell.record.canaries}
     ]
     header = ("Canary", "Cell", "Result", "Detail")

@@ -235,7 +235,7 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
         splits = [cell.record.time_split_s for cell in run.of(contender) if cell.record and cell.status == "ok"]
         phases = dict.fromkeys(phase for split in splits for phase in split)
         if phases:
-            means[contender] = {phase: sum(split.get(phase, 0.0) for split in splits) / len(splits) for phase in phases}
+            means[contender] = {str(phase): sum(split.get(phase, 0.0) for split in splits) / len(splits) for phase in phases}
     return means
 
 

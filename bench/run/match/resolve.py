@@ -4,8 +4,6 @@ The search runs in a process of its own and its answer is cached under everythin
 machine is part of that.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data.files import StoreError
-from bench.data.frozen import Frozen, content_hash
+from bench.data.frozen import content_hash
+from bench.data.progress import Say
 from bench.records.environment import read_environment
-from bench.run.job import Job, JobCell, run_job
+from bench.records.record import MatchProof
+from bench.run.job import MatchJob, run_job
 from bench.study.cell import Cell
 from bench.study.matrix import MatrixError, NamedCell, Study, expand
 
-SCHEMA_VERSION = 1
+PROOF_VERSION = 2  # of the files that proofs are kept in
 MEASURED = ("step_time",)  # axes on which the answer depends on the machine
-
-
-class Proof(Frozen):
-    """How a backbone came to its size, and that it fits."""
-
-    schema_version: int = SCHEMA_VERSION
-    by: str
-    to: str  # the backbone that is matched
-    asked: str  # the backbone as the matrix names it
-    found: str  # the same, sized
-    target: float  # what `to` costs: parameters, FLOPs, seconds or bytes
-    value: float  # what `found` costs
-    mismatch: float  # larger over smaller, less 1
-    tolerance: float
-    how: str  # counted, measured
-    tried: tuple[tuple[str, float], ...]  # candidates and what they cost, in order
-    raw: dict[str, list[float]]  # of a measured axis: backbone -> seconds of alternating steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +28,23 @@ class Matched:
     """A study whose backbones have their final sizes."""
 
     study: Study
-    proofs: dict[str, Proof]  # cell's name -> proof, where its backbone was sized
+    proofs: dict[str, MatchProof]  # cell's name -> proof, where its backbone was sized
 
 
-def resolve(study: Study, results: Path, say: Callable[[str], None]) -> Matched:
+def resolve(study: Study, results: Path, say: Say) -> Matched:
     """The study itself where no match is asked for; else with the sizes found now or before. MatrixError where nothing fits."""
     match = study.matrix.match
     if match is None or match.to is None:
         return Matched(study=study, proofs={})
     target = _target(study, match.to)
-    answers: dict[str, Proof] = {}  # of every search
+    answers: dict[str, MatchProof] = {}  # of every search
     for named in study.cells:
         key = _key(study, named.cell, target)
         if named.cell.backbone != target and key not in answers:
-            answers[key] = _proof(study, named, target, results.resolve() / "cache" / "match" / f"{key}.json", say)
+            answers[key] = _proof(study, named, target, results.resolve(), key, say)
             proof = answers[key]
             say(f"{proof.asked} -> {proof.found}: {match.by} within {proof.mismatch:.2%} of {target} ({proof.how})")
-    by_cell: dict[str, Proof] = {}
+    by_cell: dict[str, MatchProof] = {}
 
     def sized(cell: Cell) -> str:
         found = answers.get(_key(study, cell, target))
@@ -93,7 +76,7 @@ def _key(study: Study, cell: Cell, target: str) -> str:
     match = study.matrix.match
     assert match is not None
     identity = {
-        "schema": SCHEMA_VERSION,
+        "schema": PROOF_VERSION,
         "match": match.model_dump(mode="json"),
         "target": target,
         "cell": _what_decides(cell),
@@ -103,20 +86,17 @@ def _key(study: Study, cell: Cell, target: str) -> str:
     return content_hash(identity)[:16]
 
 
-def _proof(study: Study, named: NamedCell, target: str, path: Path, say: Callable[[str], None]) -> Proof:
+def _proof(study: Study, named: NamedCell, target: str, results: Path, key: str, say: Say) -> MatchProof:
     """The answer of a search, from the cache or found now."""
     match = study.matrix.match
     assert match is not None
+    path = results / "cache" / "match" / f"{key}.json"
     if not path.is_file():
         say(f"{named.cell.backbone}: looking for the size that matches {target} in {match.by}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cell = JobCell(name=named.name, folder="", cell=named.cell.model_dump(mode="json"))
-        sought = {**match.model_dump(), "target": target}
-        results = path.parents[2]
-        run_job(Job(kind="match", label="match", matrix=study.name, results=results, cells=(cell,), match=sought, out=path))
+        run_job(MatchJob(matrix=study.name, results=results, cell=named.cell, target=target, match=match, out=path))
     try:
-        return Proof.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        return MatchProof.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise StoreError(f"match {path} cannot be read ({str(error).splitlines()[0]}); remove it, and it is found again") from error
 
 

@@ -17,8 +17,8 @@ from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
 from bench.meters.flops import count_flops
 from bench.meters.process import pick_device
-from bench.run.job import Job
-from bench.run.match.resolve import Proof
+from bench.records.record import MatchProof
+from bench.run.job import MatchJob
 from bench.run.preflight import latent_space
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
@@ -35,13 +35,10 @@ SEARCH_ROUNDS, PROOF_ROUNDS = 6, 30  # alternating steps of a measured axis
 WARMUP_ROUNDS = 2
 
 
-def match_backbone(job: Job, progress: Reporter) -> None:
-    """Find the size of the job's one cell and write its proof to `job.out`. Refusal where none is within the tolerance."""
-    assert job.match is not None and job.out is not None
-    match = Match.model_validate({key: value for key, value in job.match.items() if key != "target"})
-    cell = Cell.model_validate(job.cells[0].cell)
-    spec = latent_space(cell, job.results, progress)
-    proof = Search(cell, job.match["target"], match, spec, progress).run()
+def match_backbone(job: MatchJob, progress: Reporter) -> None:
+    """Find the size of the job's cell and write its proof to `job.out`. Refusal where none is within the tolerance."""
+    spec = latent_space(job.cell, job.results, progress)
+    proof = Search(job.cell, job.target, job.match, spec, progress).run()
     write_text(job.out, proof.model_dump_json(indent=1) + "\n")
 
 
@@ -59,7 +56,7 @@ class Search:
         self.tried: list[tuple[str, float]] = []
         self.target_cost: float | None = None  # of the axes that are counted or predicted
 
-    def run(self) -> Proof:
+    def run(self) -> MatchProof:
         """The first candidate within the tolerance, the family's own depth first; proved."""
         for shape in SHAPES:
             nearest = self._nearest(*shape)
@@ -116,9 +113,9 @@ class Search:
             self.tried.append((name, self.ratios[name]))
         return self.ratios[name]
 
-    def _prove(self, name: str) -> Proof:
+    def _prove(self, name: str) -> MatchProof:
         target, value, how, raw = AXES[self.match.by][1](self, name)
-        return Proof(
+        return MatchProof(
             by=self.match.by,
             to=self.target,
             asked=self.cell.backbone,

@@ -12,7 +12,7 @@ from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.ragged import Ragged
 from bench.meters.clock import synchronize
 from bench.records.record import WORK, Measurement, Sampling, Training
-from bench.run.stages import Stages
+from bench.run.stages import ReferenceSet, TrainingSet
 from bench.study.cell import Cell
 from bench.training.objective import VALIDATION_TIMESTEPS
 
@@ -24,7 +24,7 @@ class Costed:
     """What was trained and sampled, as far as rates and costs depend on it."""
 
     cell: Cell
-    stages: Stages
+    training_set: TrainingSet
     flops: int  # forward, one clip of the data's one shape
     num_params: int
     peak_flop_per_s: float  # of a large matrix product here and in the cell's precision
@@ -70,7 +70,9 @@ def training_measurements(training: Training, subject: Costed, peaks: dict[str, 
             value=training.validation[-1].loss,
             unit="1",
             better="lower",
-            protocol=loss_protocol(cell, subject.stages.clips.digest, len(subject.stages.val), subject.stages.autoencoder.key),
+            protocol=loss_protocol(
+                cell, subject.training_set.clips.digest, len(subject.training_set.val), subject.training_set.autoencoder.key
+            ),
         ),
     ]
 
@@ -86,7 +88,7 @@ def sampling_measurements(sampling: Sampling, subject: Costed, peaks: dict[str, 
     ]
 
 
-def autoencoder_measurements(stages: Stages, device: torch.device) -> list[Measurement]:
+def autoencoder_measurements(stages: ReferenceSet, device: torch.device) -> list[Measurement]:
     """How fast the autoencoder that all contenders share encodes and decodes, apart from training and sampling; a first call warms up."""
     network = stages.autoencoder.autoencoder
     frames = [np.array(clip)[None] for clip in stages.held_out["test"][:TIMED_CLIPS]]

@@ -25,7 +25,7 @@ from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measu
 from bench.records.record import GridPoint, Measurement
 from bench.run import stages as stages_of
 from bench.run.measure.costs import loss_protocol
-from bench.run.stages import Stages
+from bench.run.stages import ReferenceSet
 from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.sampling import SamplePlan, sample
@@ -33,7 +33,7 @@ from bench.training.validation import mean_loss, validation_losses
 
 
 def measure_grid(
-    cell: Cell, backbone: Any, stages: Stages, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
+    cell: Cell, backbone: Any, stages: ReferenceSet, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
 ) -> list[GridPoint]:
     """Every shape of the cell's grid, in pixels. `trained`: the shapes of its training items."""
     cells = []
@@ -66,7 +66,7 @@ def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in r
 
 
 def _measure(
-    cell: Cell, backbone: Any, stages: Stages, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
+    cell: Cell, backbone: Any, stages: ReferenceSet, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
 ) -> list[Measurement]:
     num = cell.evaluation.grid_samples
     real = load_clips(cell.data.at(shape, num), stages_of.cache_folder(results))

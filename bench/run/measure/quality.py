@@ -18,7 +18,7 @@ from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measu
 from bench.records.record import Measurement
 from bench.run import stages as stages_of
 from bench.run.measure.crop_control import crop_control
-from bench.run.stages import Stages
+from bench.run.stages import ReferenceSet
 from bench.study.cell import Cell
 
 SubjectFeatures = dict[str, np.ndarray]  # subject -> (n, D)
@@ -31,7 +31,7 @@ class Quality:
     those validation clips through the autoencoder, the best a backbone can do. `trained`, `untrained`: generated clips.
     """
 
-    def __init__(self, cell: Cell, stages: Stages, device: torch.device, progress: Progress, results: Path):
+    def __init__(self, cell: Cell, stages: ReferenceSet, device: torch.device, progress: Progress, results: Path):
         self.cell, self.stages, self.device, self.progress, self.results = cell, stages, device, progress, results
         self.features: dict[str, SubjectFeatures] = {}  # extractor -> subject -> features; "test" are the clips compared with
 

@@ -1,0 +1,35 @@
+"""Jobs: four kinds, each with its own fields and no others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bench.run.job import CellJob, JobCell, MatchJob, PrepareJob, SampleJob, read_job
+from bench.study.matrix import Match
+from tests.tiny import tiny_cell
+
+CELL = JobCell(name="c", folder="m/c-1", cell=tiny_cell())
+COMMON: dict[str, Any] = {"matrix": "m", "results": Path("/results")}
+JOBS = [
+    PrepareJob(**COMMON, cells=(CELL,), waiting=("c",), rivals=(("a", "b"),), match=Match(by="params")),
+    CellJob(**COMMON, label="c", cell=CELL),
+    SampleJob(**COMMON, label="c", cell=CELL, num_clips=3, shape=(4, 16, 16), out=Path("/more.npz")),
+    MatchJob(**COMMON, cell=tiny_cell(), target="dit:DiT-XS/2", match=Match(by="flops", to="DiT-XS/2"), out=Path("/proof.json")),
+]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.kind)
+def test_a_job_is_read_as_it_was_written(job: Any, tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(job.model_dump_json())
+    again = read_job(path)
+    assert type(again) is type(job) and again == job
+
+
+def test_a_kind_has_no_fields_of_another(tmp_path: Path) -> None:
+    for job, more in zip(JOBS, ('"num_clips":3', '"rivals":[]', '"target":"x"', '"shape":null'), strict=True):
+        (tmp_path / "job.json").write_text(job.model_dump_json()[:-1] + f",{more}}}")
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            read_job(tmp_path / "job.json")
