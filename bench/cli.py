@@ -366,11 +366,11 @@ def weights_list() -> None:
 
 def _checked_study(name: str, overrides: list[str] | None, *, weights: bool = False):  # Study, whose module is imported late
     """The study of a matrix, its cells checked as far as that needs neither torch nor data; `weights`: those of the extractors too."""
-    from bench.run.checks import check_cells, check_weights
+    from bench.run.checks import check_all, check_cell, check_weights
     from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
-    check_cells(study)
+    check_all(((named.name, named.cell) for named in study.cells), check_cell)
     if weights:
         check_weights(study)
     return study

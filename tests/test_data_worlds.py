@@ -259,7 +259,7 @@ def test_one_clip_of_a_shape_is_that_clip_of_the_grid(tmp_path: Path) -> None:
     assert isinstance(uniform.splits["test"].frames, np.ndarray) and len(uniform.splits["train"]) == 1
     shared = [index for index, shape in enumerate(mixed.splits["test"].shapes[:5]) if shape == (6, 28, 16)]
     assert shared and all((mixed.splits["test"].frames[i] == uniform.splits["test"].frames[i]).all() for i in shared)
-    with pytest.raises(ValueError, match="height = 4: should be greater than or equal to 8"):
+    with pytest.raises(ValueError, match=r"height: Input should be greater than or equal to 8 \(got 4\)"):
         made.at((6, 4, 16), 5)
     with pytest.raises(ValueError, match=r"num_objects = 3 .* in 8x8 leave no room; use 1"):
         config(num_objects=3, width=48).at((6, 8, 8), 5)

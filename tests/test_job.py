@@ -13,10 +13,12 @@ from tests.tiny import tiny_cell
 CELL = JobCell(name="c", folder="m/c-1", cell=tiny_cell())
 COMMON: dict[str, Any] = {"matrix": "m", "results": Path("/results")}
 JOBS = [
-    PrepareJob(**COMMON, cells=(CELL,), waiting=("c",), rivals=(("a", "b"),), match=Match(by="params")),
+    PrepareJob(**COMMON, label="p", only_check=False, cells=(CELL,), waiting=("c",), rivals=(("a", "b"),), match=Match(by="params")),
     CellJob(**COMMON, label="c", cell=CELL),
     SampleJob(**COMMON, label="c", cell=CELL, num_clips=3, shape=(4, 16, 16), out=Path("/more.npz")),
-    MatchJob(**COMMON, cell=tiny_cell(), target="dit:DiT-XS/2", match=Match(by="flops", to="DiT-XS/2"), out=Path("/proof.json")),
+    MatchJob(
+        **COMMON, label="match", cell=tiny_cell(), target="dit:DiT-XS/2", match=Match(by="flops", to="DiT-XS/2"), out=Path("/proof.json")
+    ),
 ]
 
 

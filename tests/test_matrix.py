@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.run.checks import check_cell
+from bench.run.checks import check_all, check_cell
+from bench.shapes import Refusal, lines_of
+from bench.study.cell import Cell
 from bench.study.matrix import MatrixError, load_study, shipped
-from tests.tiny import cell_fields
+from tests.tiny import cell_fields, tiny_cell
 
 
 def write(tmp_path: Path, **changes: object) -> str:
@@ -31,7 +33,7 @@ def test_shipped_matrices_resolve_and_take_their_shapes(name: str) -> None:
     study = load_study(name)
     assert study.cells
     for named in study.cells:
-        check_cell(named)
+        check_cell(named.cell)
 
 
 def test_cells_are_the_product_of_axes_and_seeds(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_backbone_may_carry_changes_as_text_or_as_a_mapping(tmp_path: Path) ->
         assert study.cells[1].axes == {"backbone": deeper}
         assert len(study.rivals()) == 1
         for named in study.cells:
-            check_cell(named)
+            check_cell(named.cell)
         path = write(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, seeds=[0], include=[{"backbone": written}])
         assert load_study(path).cells == study.cells
         without = load_study(write(tmp_path, include=[{"backbone": written}], exclude=[{"backbone": written}]))
@@ -193,9 +195,8 @@ def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:
 )
 def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str], expected: str) -> None:
     study = load_study(write(tmp_path), overrides)
-    with pytest.raises(MatrixError, match="cell ") as error:
-        for named in study.cells:
-            check_cell(named)
+    with pytest.raises(ValueError, match="cell ") as error:
+        check_all(((named.name, named.cell) for named in study.cells), check_cell)
     assert expected in str(error.value)
 
 
@@ -212,3 +213,15 @@ def test_an_override_that_included_cells_would_undo_is_refused() -> None:
 def test_old_words_are_told_the_new_ones(override: str, now: str) -> None:
     with pytest.raises(MatrixError, match=now):
         load_study("shapes", [override])
+
+
+def test_what_is_wrong_with_several_cells_is_said_once_with_their_names() -> None:
+    def check(cell: Cell) -> None:
+        if cell.seed < 3:
+            raise Refusal("even seeds are odd" if cell.seed % 2 == 0 else "odd seeds are even")
+
+    named = [(f"c{seed}", tiny_cell(seed=seed)) for seed in range(5)]
+    with pytest.raises(Refusal) as caught:
+        check_all(named, check)
+    assert lines_of(caught.value) == ["cell c0, c2: even seeds are odd", "cell c1: odd seeds are even"]
+    check_all(named[3:], check)

@@ -1,11 +1,13 @@
-"""Frozen data: models whose fields never change, their content as a hash, and trees of fields as flat ones."""
+"""Frozen data: models whose fields never change, what is wrong with one in a line, its content as a hash, trees of fields as flat ones."""
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+RENAMED = {"cell_budget": "voxel_budget"}  # fields of older configurations -> their names now
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -30,3 +32,49 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """A pydantic error as one line that names field, value and remedy, and for an unknown field the nearest known one."""
+    parts = []
+    for item in error.errors():
+        location = ".".join(str(key) for key in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(model, item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+            if (renamed := RENAMED.get(str(item["loc"][-1]))) in known:
+                hint = f"it is called {renamed!r} now"
+            parts.append(f"unknown field {location!r}; {hint}")
+        elif item["type"] == "missing":
+            parts.append(f"field {location!r} is missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            value = item.get("input")
+            shown = f" (got {value!r})" if not isinstance(value, dict) and repr(value) not in message else ""
+            parts.append(f"{location + ': ' if location else ''}{message}{shown}")
+    return "; ".join(parts)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the model that `location` leads to; a union contributes those of all its members."""
+    models = [model]
+    for key in location:
+        following = [
+            inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)
+        ]
+        models = following or [current for current in models if key == current.__name__ or _has_kind(current, key)] or models
+    return sorted({name for current in models for name in current.model_fields})
+
+
+def _has_kind(model: type[BaseModel], kind: int | str) -> bool:
+    field = model.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is not None:
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return []

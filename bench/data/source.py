@@ -32,7 +32,7 @@ import bench.data.sources
 from bench.backbone import did_you_mean, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
 from bench.data.files import fresh_folder, remove_folder
-from bench.data.frozen import Count
+from bench.data.frozen import Count, explain
 from bench.data.progress import Progress
 from bench.shapes import Refusal, Shape
 
@@ -169,24 +169,7 @@ def load_config(mapping: Mapping[str, Any] | SourceConfig) -> SourceConfig:
     try:
         return config.model_validate(dict(mapping))
     except pydantic.ValidationError as error:
-        raise Refusal(f"source {name!r}: {_one_line(error, config)}") from error
-
-
-def _one_line(error: pydantic.ValidationError, config: type[SourceConfig]) -> str:
-    """What pydantic found, as 'field = value: what would be right; ...'."""
-    parts = []
-    for detail in error.errors():
-        field = ".".join(str(part) for part in detail["loc"])
-        if detail["type"] == "extra_forbidden":
-            fields = list(config.model_fields)
-            parts.append(f"no field {field!r}{did_you_mean(field, fields)} (fields: {', '.join(fields)})")
-        elif detail["type"] == "missing":
-            parts.append(f"{field} is missing; give it a value")
-        else:
-            message = detail["msg"].removeprefix("Value error, ")
-            message = message.replace("Input should", "should")
-            parts.append(f"{field} = {detail['input']!r}: {message}" if field else message)
-    return "; ".join(parts)
+        raise Refusal(f"source {name!r}: {explain(error, config)}") from error
 
 
 def digest_of(*parts: Any) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.data.files import StoreError, write_text
+from bench.data.frozen import explain
 from bench.records.record import SCHEMA_VERSION, Record, RunSnapshot
 from bench.study.cell import Cell
-from bench.study.matrix import explain
 
 RUN = "run.json"  # in a run's folder
 

@@ -5,7 +5,6 @@ Runs in a process of its own, which bench/run/worker.py starts.
 
 import contextlib
 import gc
-import math
 import os
 import sys
 import time
@@ -29,7 +28,6 @@ from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import PhaseMemory, is_out_of_memory
 from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name, pick_device
-from bench.meters.storage import StorageMeter
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
 from bench.records.record import (
@@ -50,13 +48,13 @@ from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import Costed, autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
-from bench.run.samples import INPUTS, build_backbone, inputs_of, sampling_work
+from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
 from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
 from bench.training.course import Diverged
-from bench.training.precision import HALF, autocast
-from bench.training.sampling import SamplePlan, Samples, guided, sample
+from bench.training.precision import HALF
+from bench.training.sampling import Samples
 from bench.training.trainer import Interrupted, Trainer
 
 
@@ -84,8 +82,6 @@ class CellRun:
     training_set: TrainingSet
     backbone: Any  # from training on with the averaged weights
     facts: BackboneFacts
-    samples: Samples
-    warmup_s: float  # of sampling
     reference: ReferenceSet
     generated: Frames
 
@@ -153,7 +149,7 @@ class CellRun:
         """Clips, autoencoder, latents; what an earlier attempt left behind goes, where its data was not this data."""
         self.training_set = training_set(self.cell, self.job.results, self.device, self.progress)
         stage = self.training_set.autoencoder
-        self.found.data = describe_data(self.training_set)
+        self.found.data = self.training_set.facts()
         self.found.ledger = self.training_set.ledger
         self.found.autoencoder = AutoencoderFacts.model_validate({"key": stage.key, **stage.facts})
         inputs, marker = inputs_of(self.cell, self.training_set), self.folder / INPUTS
@@ -194,7 +190,7 @@ class CellRun:
             self.found.artefacts["untrained"] = path.name
             self.untrained = load_frames(path)
         else:
-            self.untrained = self._keep(self._sample(self.backbone.to(self.device).eval()), "untrained")
+            self.untrained = self._keep(self._sampled(self.backbone.to(self.device).eval())[0], "untrained")
         self.backbone.train()
 
     def train(self) -> None:
@@ -228,7 +224,7 @@ class CellRun:
         """One clip for each test clip's class, and what that takes."""
         memory = PhaseMemory(self.device)
         memory.start()
-        self.samples = samples = self._sample(self.backbone)
+        samples, warmup_time_s = self._sampled(self.backbone)
         peaks = memory.peaks()
         self.found.sampling = sampling = Sampling(
             num_clips=len(samples.latents),
@@ -236,9 +232,10 @@ class CellRun:
             batch_time_s=samples.batch_time_s,
             batch_clips=samples.batch_clips,
             work=sampling_work(samples, self.backbone, self.flops_of),
-            warmup_time_s=self.warmup_s,
+            warmup_time_s=warmup_time_s,
         )
-        self.found.measurements += sampling_measurements(sampling, self._costed(), peaks, self._sampling_storage())
+        storage_bytes = sampling_storage(self.cell, self.backbone, self.training_set, self.device)
+        self.found.measurements += sampling_measurements(sampling, self._costed(), peaks, storage_bytes)
         self.training_set.autoencoder.autoencoder.to(self.device)
         self.generated = self._keep(samples, "samples")
 
@@ -276,14 +273,8 @@ class CellRun:
             peak_flop_per_s=self.facts.peak_flop_per_s,
         )
 
-    def _sample(self, backbone: nn.Module) -> Samples:
-        """One clip for each test clip's class and shape, after a warm-up call that no rate counts."""
-        spec, shapes, labels = self.training_set.spec, self.training_set.shapes, self.training_set.labels
-        count = min(self.cell.sampler.batch_size, len(labels))
-        one_step = self.cell.model_copy(update={"sampler": self.cell.sampler.model_copy(update={"num_steps": 1})})
-        warm_up = SamplePlan(cell=one_step, spec=spec, shapes=shapes[:count], labels=labels[:count])
-        self.warmup_s = sum(sample(backbone, warm_up, self.device).batch_time_s)
-        return sample(backbone, SamplePlan(cell=self.cell, spec=spec, shapes=shapes, labels=labels), self.device, self.progress)
+    def _sampled(self, backbone: nn.Module) -> tuple[Samples, float]:
+        return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
 
     def _keep(self, samples: Samples, kind: str) -> Frames:
         """Decode samples to clips and keep them losslessly under `kind`."""
@@ -293,20 +284,6 @@ class CellRun:
         save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
         self.found.artefacts[kind] = path.name
         return frames
-
-    @torch.no_grad()  # in inference mode autocast's casts are lost on a meter
-    def _sampling_storage(self) -> int:
-        """Peak bytes of tensor storage of one denoising evaluation at the sampler's batch size, weights included."""
-        cell, spec, backbone = self.cell, self.training_set.spec, self.backbone
-        count = min(cell.sampler.batch_size, cell.evaluation.num_samples)
-        largest = max(self.training_set.shapes, key=math.prod)  # a full batch of the largest clips
-        labels = torch.zeros(count, dtype=torch.long, device=self.device) if spec.num_labels else None
-        latents = [torch.zeros((spec.latent_channels, *largest), device=self.device) for _ in range(count)]
-        times = torch.full((count,), 0.5, device=self.device)
-        half = HALF[cell.precision]
-        with StorageMeter(list(backbone.parameters()), list(backbone.buffers()), latents) as meter, autocast(self.device, half):
-            guided(backbone, latents, times, labels, spec.num_labels, cell.sampler.guidance_scale)
-        return meter.peak_bytes
 
     def _save_sheet(self) -> None:
         """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
@@ -341,20 +318,6 @@ class CellRun:
             **vars(self.found),
         )
         write_record(self.folder, record)
-
-
-def describe_data(given: TrainingSet) -> DataFacts:
-    """What the record says of the clips."""
-    clips = given.clips
-    return DataFacts(
-        digest=clips.digest,
-        num_clips={split: len(clip_set) for split, clip_set in clips.splits.items()},
-        label_names=clips.label_names,
-        fps=clips.fps,
-        skipped=clips.skipped,
-        lost=clips.lost,
-        notes=clips.notes,
-    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """What must hold of a cell before anything is built: known without torch, and asked of every cell before the first one runs."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bench.backbone import check_latents, did_you_mean, find_factory
@@ -8,7 +9,7 @@ from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.weights import table as weights
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import MatrixError, NamedCell, Study
+from bench.study.matrix import Study
 
 
 def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
@@ -23,16 +24,16 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
     )
 
 
-def check_cells(study: Study) -> None:
-    """MatrixError with a line for every cell that `check_cell` refuses."""
-    wrong = []
-    for named in study.cells:
+def check_all(named: Iterable[tuple[str, Cell]], check: Callable[[Cell], None]) -> None:
+    """Refusal with a line for everything that `check` refuses, and the cells that it is wrong with."""
+    wrong: dict[str, list[str]] = {}
+    for name, cell in named:
         try:
-            check_cell(named)
-        except MatrixError as error:
-            wrong.append(str(error))
+            check(cell)
+        except Refusal as error:
+            wrong.setdefault(str(error), []).append(name)
     if wrong:
-        raise MatrixError(*wrong)
+        raise Refusal(*(f"cell {', '.join(names)}: {what}" for what, names in wrong.items()))
 
 
 def check_weights(study: Study) -> None:
@@ -41,34 +42,23 @@ def check_weights(study: Study) -> None:
         weights.verify(extractor)
 
 
-def check_cell(named: NamedCell) -> None:
-    """MatrixError for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
-    cell = named.cell
+def check_cell(cell: Cell) -> None:
+    """Refusal for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
     num_frames = cell.data.num_frames
     for extractor in cell.evaluation.extractors:
         if extractor not in MANIFESTS:
             near = did_you_mean(extractor, list(MANIFESTS))
-            raise MatrixError(f"cell {named.name}: unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
+            raise Refusal(f"unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
         manifest = MANIFESTS[extractor]
         if num_frames < manifest.min_frames:
-            raise MatrixError(
-                f"cell {named.name}: extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, "
-                f"got data.num_frames {num_frames}"
-            )
+            raise Refusal(f"extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, got data.num_frames {num_frames}")
         if manifest.max_frames is not None and num_frames > manifest.max_frames:
-            raise MatrixError(
-                f"cell {named.name}: extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, "
-                f"got data.num_frames {num_frames}"
-            )
-    try:
-        factory = find_factory(cell.backbone)
-        check_policy(cell, factory)
-        spec = latent_spec(cell, num_labels=0)
-        if spec is not None:
-            shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
-            check_latents(factory, shape)
-    except Refusal as error:
-        raise MatrixError(f"cell {named.name}: {error}") from error
+            raise Refusal(f"extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, got data.num_frames {num_frames}")
+    factory = find_factory(cell.backbone)
+    check_policy(cell, factory)
+    spec = latent_spec(cell, num_labels=0)
+    if spec is not None:
+        check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -34,50 +34,46 @@ class JobCell(Frozen):
     match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
 
 
-class PrepareJob(Frozen):
+class Task(Frozen):
+    """What every job has."""
+
+    label: str  # in front of its progress
+    matrix: str
+    results: Path
+
+
+class PrepareJob(Task):
     """Check cells and, unless they are only to be checked, make the stages they share."""
 
     kind: Literal["prepare"] = "prepare"
-    label: str = "prepare"  # in front of its progress
-    matrix: str
-    results: Path
     cells: tuple[JobCell, ...]
     waiting: tuple[str, ...]  # cells that are to run; the others are only compared with
     rivals: tuple[tuple[str, str], ...]
     match: Match | None
-    only_check: bool = False
+    only_check: bool
 
 
-class CellJob(Frozen):
+class CellJob(Task):
     """Train, sample and measure one cell."""
 
     kind: Literal["cell"] = "cell"
-    label: str
-    matrix: str
-    results: Path
     cell: JobCell
 
 
-class SampleJob(Frozen):
+class SampleJob(Task):
     """Make more clips from a finished cell."""
 
     kind: Literal["sample"] = "sample"
-    label: str
-    matrix: str
-    results: Path
     cell: JobCell
     num_clips: int
     shape: Shape | None  # of the clips, (T, H, W) in pixels; None = as those that were scored
     out: Path
 
 
-class MatchJob(Frozen):
+class MatchJob(Task):
     """Find the size of a cell's backbone that matches another's cost."""
 
     kind: Literal["match"] = "match"
-    label: str = "match"
-    matrix: str
-    results: Path
     cell: Cell
     target: str  # the backbone that is matched
     match: Match

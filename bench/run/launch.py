@@ -72,8 +72,7 @@ def run_study(study: Study, results: Path, say: Say, command: str, proofs: Mappi
 
 def check_study(study: Study, results: Path) -> None:
     """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
-    job = _prepare_job(study, results.resolve(), list(study.cells))
-    run_job(job.model_copy(update={"label": "validate", "only_check": True}))
+    run_job(_prepare_job(study, results.resolve(), list(study.cells), only_check=True))
 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
@@ -130,10 +129,12 @@ def _job_cell(named: NamedCell, study: Study, results: Path, proofs: Mapping[str
     return JobCell(name=named.name, folder=str(folder), cell=named.cell, match=(proofs or {}).get(named.name))
 
 
-def _prepare_job(study: Study, results: Path, waiting: list[NamedCell]) -> PrepareJob:
+def _prepare_job(study: Study, results: Path, waiting: list[NamedCell], *, only_check: bool = False) -> PrepareJob:
     cells = [named for named in study.cells if named in waiting or study.matrix.match]
     names = {named.name for named in cells}
     return PrepareJob(
+        label="validate" if only_check else "prepare",
+        only_check=only_check,
         matrix=study.name,
         results=results,
         cells=tuple(_job_cell(named, study, results) for named in cells),

@@ -14,10 +14,10 @@ from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.run.checks import check_policy, latent_spec
+from bench.run.checks import check_all, check_policy, latent_spec
 from bench.run.job import PrepareJob
 from bench.run.stages import cache_folder, reference_set, training_set
-from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels
+from bench.shapes import LatentSpec, Refusal, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Match
 from bench.training.draws import check_dropping
@@ -42,16 +42,15 @@ def prepare(job: PrepareJob, progress: Reporter) -> None:
     """
     for named in job.cells:
         pick_device(named.cell)
-    sizes, wrong = {}, []
-    for named in job.cells:
-        try:
-            sizes[named.name] = _check_cell(named.cell, job, progress)
-        except Refusal as error:
-            wrong += [f"cell {named.name}: {line}" for line in lines_of(error)]
-    if not wrong and job.match is not None:
-        wrong = _check_match(job, job.match, sizes)
-    if wrong:
-        raise Refusal(*wrong)
+    found: dict[str, CellSize] = {}  # fingerprint -> size
+
+    def measure(cell: Cell) -> None:
+        found[cell.fingerprint()] = _size(cell, job, progress)
+
+    check_all(((named.name, named.cell) for named in job.cells), measure)
+    sizes = {named.name: found[named.cell.fingerprint()] for named in job.cells}
+    if job.match is not None and (apart := _apart(job, job.match, sizes)):
+        raise Refusal(*apart)
     _check_disk(job, sizes)
     if job.only_check:
         return
@@ -61,7 +60,7 @@ def prepare(job: PrepareJob, progress: Reporter) -> None:
         reference_set(named.cell, training, job.results, device, progress)
 
 
-def _check_cell(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
+def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     """The size of a cell, once its data, its latent space and its backbone are known to go together."""
     clips = load_clips(cell.data, cache_folder(job.results), progress)
     if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
@@ -101,7 +100,7 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     return spec
 
 
-def _check_match(job: PrepareJob, match: Match, sizes: dict[str, CellSize]) -> list[str]:
+def _apart(job: PrepareJob, match: Match, sizes: dict[str, CellSize]) -> list[str]:
     """A line for every pair of rivals that is further apart than the matrix allows."""
     wrong = []
     for first, second in job.rivals if match.to is None else ():  # sizes that were found for a match were proved

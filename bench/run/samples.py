@@ -1,6 +1,7 @@
 """Samples of a cell: those that are scored, at the shapes and of the classes of the test clips, and more of them, at any shape."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,16 +14,18 @@ from safetensors.torch import load_file
 from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
 from bench.data.latents import autoencoder as autoencoders
-from bench.data.progress import Reporter
+from bench.data.progress import Progress, Reporter
 from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
+from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, save_frames
 from bench.records.record import Work
 from bench.run.job import SampleJob
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
-from bench.training.sampling import SamplePlan, Samples, sample
+from bench.training.precision import HALF, autocast
+from bench.training.sampling import SamplePlan, Samples, guided, sample
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
@@ -71,6 +74,30 @@ def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
                 why = str(error).partition(";")[0]  # its remedy minds one of the two alone
                 raise Refusal(f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}") from error
         raise
+
+
+def sample_scored(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress) -> tuple[Samples, float]:
+    """One clip for each test clip's class and shape; and the seconds of a warm-up call before, that no rate counts."""
+    count = min(cell.sampler.batch_size, len(given.labels))
+    one_step = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": 1})})
+    warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count])
+    warmup_time_s = sum(sample(backbone, warm_up, device).batch_time_s)
+    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels)
+    return sample(backbone, plan, device, progress), warmup_time_s
+
+
+@torch.no_grad()  # in inference mode autocast's casts are lost on a meter
+def sampling_storage(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device) -> int:
+    """Peak bytes of tensor storage of one denoising evaluation at the sampler's batch size, weights included."""
+    count, null_label = min(cell.sampler.batch_size, cell.evaluation.num_samples), given.spec.num_labels
+    largest = max(given.shapes, key=math.prod)  # a full batch of the largest clips
+    labels = torch.zeros(count, dtype=torch.long, device=device) if null_label else None
+    latents = [torch.zeros((given.spec.latent_channels, *largest), device=device) for _ in range(count)]
+    times = torch.full((count,), 0.5, device=device)
+    alive = (list(backbone.parameters()), list(backbone.buffers()), latents)
+    with StorageMeter(*alive) as meter, autocast(device, HALF[cell.precision]):
+        guided(backbone, latents, times, labels, null_label, cell.sampler.guidance_scale)
+    return meter.peak_bytes
 
 
 def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> Work:

@@ -19,6 +19,7 @@ from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
+from bench.records.record import DataFacts
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
 
@@ -38,6 +39,19 @@ class TrainingSet:
     val: LatentSet
     labels: np.ndarray  # (n,) of the clips to generate: those of the first n test clips
     shapes: list[Shape]  # latent (T, H, W) of each of them
+
+    def facts(self) -> DataFacts:
+        """What the record says of the clips."""
+        clips = self.clips
+        return DataFacts(
+            digest=clips.digest,
+            num_clips={split: len(clip_set) for split, clip_set in clips.splits.items()},
+            label_names=clips.label_names,
+            fps=clips.fps,
+            skipped=clips.skipped,
+            lost=clips.lost,
+            notes=clips.notes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

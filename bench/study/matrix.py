@@ -4,27 +4,25 @@ A matrix has `defaults` (fields of a cell), `axes` (dotted field -> values; the 
 cells), `exclude` (cells to leave out, by the fields given), and `seeds`.
 """
 
-import difflib
 import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from yaml import YAMLError
 
 from bench.backbone import canonical_name, did_you_mean, short_name, split_name
-from bench.data.frozen import Frozen, content_hash, flatten
+from bench.data.frozen import Frozen, content_hash, explain, flatten
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 
 MATRICES = Path(__file__).parent / "matrices"
-RENAMED = {"cell_budget": "voxel_budget"}  # fields of older matrices -> their names now
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 MOST_CELLS = 10_000  # of a matrix, before `exclude`
 
@@ -123,28 +121,6 @@ def find_matrix(name: str) -> Path:
 def shipped() -> list[str]:
     """Names of the matrices in this package."""
     return sorted(path.stem for path in MATRICES.glob("*.yaml"))
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """A pydantic error as one line that names field, value and remedy, and for an unknown field the nearest known one."""
-    parts = []
-    for item in error.errors():
-        location = ".".join(str(key) for key in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(model, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-            if (renamed := RENAMED.get(str(item["loc"][-1]))) in known:
-                hint = f"it is called {renamed!r} now"
-            parts.append(f"unknown field {location!r}; {hint}")
-        elif item["type"] == "missing":
-            parts.append(f"field {location!r} is missing")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            value = item.get("input")
-            shown = f" (got {value!r})" if not isinstance(value, dict) and repr(value) not in message else ""
-            parts.append(f"{location + ': ' if location else ''}{message}{shown}")
-    return "; ".join(parts)
 
 
 def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None) -> list[NamedCell]:
@@ -269,27 +245,3 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _deep_copy(tree: Any) -> Any:
     return {key: _deep_copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that `location` leads to; a union contributes those of all its members."""
-    models = [model]
-    for key in location:
-        following = [
-            inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)
-        ]
-        models = following or [current for current in models if key == current.__name__ or _has_kind(current, key)] or models
-    return sorted({name for current in models for name in current.model_fields})
-
-
-def _has_kind(model: type[BaseModel], kind: int | str) -> bool:
-    field = model.model_fields.get("kind")
-    return field is not None and kind in get_args(field.annotation)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is not None:
-        return [model for argument in get_args(annotation) for model in _models(argument)]
-    return []

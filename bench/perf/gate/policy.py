@@ -9,11 +9,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 from yaml import YAMLError
 
-from bench.data.frozen import Frozen
+from bench.data.frozen import Frozen, explain
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.lockstep import LONG_STEP_S
 from bench.shapes import Refusal
-from bench.study.matrix import explain
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
 

@@ -93,7 +93,7 @@ def _proof(study: Study, named: NamedCell, target: str, results: Path, key: str,
     path = results / "cache" / "match" / f"{key}.json"
     if not path.is_file():
         say(f"{named.cell.backbone}: looking for the size that matches {target} in {match.by}")
-        run_job(MatchJob(matrix=study.name, results=results, cell=named.cell, target=target, match=match, out=path))
+        run_job(MatchJob(label="match", matrix=study.name, results=results, cell=named.cell, target=target, match=match, out=path))
     try:
         return MatchProof.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
