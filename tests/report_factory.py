@@ -271,6 +271,11 @@ def axes_of(made: Record) -> dict[str, Any]:
     return {"backbone": backbone} | ({"batching.policy": batching.policy} if batching.voxel_budget else {})
 
 
+def renamed(made: Record, backbone: str) -> Cell:
+    """The record's cell with another backbone."""
+    return made.cell.model_copy(update={"backbone": backbone})
+
+
 def pair(num_seeds: int, **changes: Any) -> list[Record | None]:
     """Both contenders at `num_seeds` seeds."""
     return [record(backbone, seed, **changes) for backbone in MEANS for seed in range(num_seeds)]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_factory import EXACT, PROTOCOL, environment, measurements, pair, record, write_run
+from report_factory import EXACT, PROTOCOL, environment, measurements, pair, record, renamed, write_run
 from rich.console import Console
 
 from bench.data.files import StoreError
@@ -108,7 +108,7 @@ def test_text_from_records_is_escaped(tmp_path: Path) -> None:
 
 def test_markup_in_a_contender_name_is_text(tmp_path: Path) -> None:
     made = record(UNET, 0)
-    evil = made.model_copy(update={"cell": {**made.cell, "backbone": "x:$_<b>&_{\\"}})
+    evil = made.model_copy(update={"cell": renamed(made, "x:$_<b>&_\\{a: 1}")})
     run = write_run(tmp_path, [evil, record(DIT, 0)])
     for path in build([run], tmp_path / "out"):
         if path.suffix == ".svg":
@@ -116,7 +116,8 @@ def test_markup_in_a_contender_name_is_text(tmp_path: Path) -> None:
         if path.suffix in (".html", ".svg"):
             assert "_<b>" not in path.read_text(encoding="utf-8")
         if path.suffix == ".tex":
-            assert r"\_\{\textbackslash{}" in path.read_text(encoding="utf-8") or "$_" not in path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
+            assert "$_" not in text and ("<b>" not in text or r"\_\textbackslash{}\{a" in text)
 
 
 def test_output_depends_on_the_records_alone(three: Path, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_ties(tmp_path: Path) -> None:
     run = write_run(tmp_path, same)
     assert best_of(rows_of(run)[1]["val_loss"]) == []  # all equal: none is best
     third = record(DIT, 0)
-    third = third.model_copy(update={"cell": {**third.cell, "backbone": "other:Third"}, "name": "third", "fingerprint": "9" * 64})
+    third = third.model_copy(update={"cell": renamed(third, "other:Third"), "name": "third", "fingerprint": "9" * 64})
     run = write_run(tmp_path / "more", [*same, changed(third, val_loss={"value": 0.7})])
     assert best_of(rows_of(run)[1]["val_loss"]) == ["UNet-XS", "DiT-XS/2"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from report_factory import pair, study, write_run
+from report_factory import pair, renamed, study, write_run
 
 from bench.records.record import Canary, Record
 from bench.report import build
@@ -193,7 +193,7 @@ def test_runs_without_two_backbones_and_policies_have_none(tmp_path: Path) -> No
     one = {key: series for key, series in few(1).items() if key[0] == UNET}
     assert blocks_of(write_run(tmp_path / "one", study(one))) == []
     third = [
-        made.model_copy(update={"cell": {**made.cell, "backbone": "other:Third"}, "name": f"third-{k}", "fingerprint": f"{k}" * 64})
+        made.model_copy(update={"cell": renamed(made, "other:Third"), "name": f"third-{k}", "fingerprint": f"{k}" * 64})
         for k, made in enumerate(study(one))
         if made
     ]
@@ -259,9 +259,7 @@ def test_lines_of_a_panel_join_the_means_from_crops_to_own_shapes(tmp_path: Path
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     records = [
-        made.model_copy(update={"cell": made.cell.model_copy(update={"backbone": "x:<b>$_&"})})
-        if made and made.cell.backbone == UNET
-        else made
+        made.model_copy(update={"cell": renamed(made, "x:<b>$_&")}) if made and made.cell.backbone == UNET else made
         for made in study(few(1))
     ]
     for path in build([write_run(tmp_path, records, claim="shapes")], tmp_path / "out"):
