@@ -141,7 +141,7 @@ def test_overrides_change_the_fingerprint_of_their_cells(tmp_path: Path) -> None
         (["data=worlds"], "data is 'worlds', not a mapping; write {source: worlds, ...}"),
         (["match={a: 1}"], "unknown field 'match.a'"),
         (["optimizer.learning_rate=.inf"], "optimizer.learning_rate: Input should be a finite number"),
-        (["data.num_train=1000000000000"], "num_train = 1000000000000: should be less than or equal to 10000000"),
+        (["data.num_train=1000000000000"], "num_train: Input should be less than or equal to 10000000 (got 1000000000000)"),
         (["backbone=dit:DiT-XS/2{depth: 5}"], "in quotes"),
         (["backbone=['dit:DiT-XS/2{depth:5}']"], "with a space behind each colon"),
         (["backbone=[{depth: 5}]"], "has no name"),
