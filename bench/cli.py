@@ -247,8 +247,6 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """What a BACKBONE costs, without training it: FLOPs, time, memory, and the largest step that fits a GPU."""
-    from rich.console import Console
-
     from bench.commands.profile.command import run as run_profile
     from bench.commands.profile.command import show, write
     from bench.data.progress import Reporter
@@ -267,12 +265,7 @@ def profile(
             draws=out is not None,
             progress=progress,
         )
-    if as_json:
-        typer.echo(result.model_dump_json(indent=1))
-    else:
-        show(result, Console(highlight=False, soft_wrap=False))
-    for path in write(result, out) if out is not None else []:
-        typer.echo(path, err=as_json)
+    _tell(result, show, write, out, as_json)
 
 
 @app.command()
@@ -298,8 +291,6 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """What batching policies use of the clips and what they lose, by name, and what a step costs. Trains nothing."""
-    from rich.console import Console
-
     from bench.commands.audit.command import run as run_audit
     from bench.commands.audit.command import show, write
     from bench.commands.audit.subject import FolderOptions, is_folder, of_folder, of_matrix
@@ -316,20 +307,12 @@ def audit(
         else:
             subject = of_matrix(_checked_study(what, overrides), options, results / "cache", progress)
         result = run_audit(subject, progress)
-    if as_json:
-        typer.echo(result.model_dump_json(indent=1))
-    else:
-        show(result, Console(highlight=False, soft_wrap=False))
-    for path in write(result, out) if out is not None else []:
-        typer.echo(path, err=as_json)
+    _tell(result, show, write, out, as_json)
 
 
 @app.command()
 def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
-    """Check all of MATRIX that `run` checks, and train nothing: print the resolved cells and what differs between rivals.
-
-    Sizes to match are found now, and clips are made where they are not there yet.
-    """
+    """Check all of MATRIX that `run` checks, train nothing: print cells and what differs between rivals. Matches are found, clips made."""
     from bench.commands.listing import print_study
     from bench.run.launch import check_study
     from bench.run.match.resolve import resolve
@@ -362,6 +345,17 @@ def weights_list() -> None:
 
     for status in weights.status():
         typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
+
+
+def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a model and how its command shows and writes it
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        show(result, Console(highlight=False, soft_wrap=False))
+    for path in write(result, out) if out is not None else []:
+        typer.echo(path, err=as_json)
 
 
 def _checked_study(name: str, overrides: list[str] | None, *, weights: bool = False):  # Study, whose module is imported late

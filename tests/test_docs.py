@@ -175,7 +175,7 @@ def test_examples_of_yaml_load(page: str, name: str, text: str, tmp_path: Path, 
         return
     study = load_study(str(tmp_path / name))
     for named in study.cells:
-        check_cell(named)
+        check_cell(named.cell)
     assert len(study.cells) == {"parts.yaml": 12, "policies.yaml": 4, "depths.yaml": 3, "my-videos.yaml": 6}.get(name, 2)
 
 
@@ -186,7 +186,7 @@ def test_the_overrides_that_are_shown_load() -> None:
     assert len(ready) >= 6
     for matrix, *overrides in ready:
         for named in load_study(matrix, overrides).cells:
-            check_cell(named)
+            check_cell(named.cell)
 
 
 def test_the_example_of_a_backbone_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
+from bench.shapes import Refusal
 from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
 from bench.training.course import Diverged
@@ -122,6 +123,8 @@ class CellRun:
             raise
         except Diverged as diverged:
             self._write("diverged", str(diverged))
+        except Refusal as refused:  # its line is all there is to say
+            self._write("failed", _one_line(refused))
         except Exception as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
             if is_out_of_memory(error):  # the peak up to there is a result
                 peaks = PhaseMemory(self.device).peaks()

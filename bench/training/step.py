@@ -97,9 +97,11 @@ class TrainStep:
         self.ema.store(self.params)
         self.ema.copy_to(self.params)
         self.backbone.eval()
-        yield
-        self.backbone.train()
-        self.ema.restore(self.params)
+        try:
+            yield
+        finally:
+            self.backbone.train()
+            self.ema.restore(self.params)
 
     def alive(self) -> dict[str, Any]:
         """What training keeps beside the weights, by the kinds of a storage meter."""

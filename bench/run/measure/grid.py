@@ -16,7 +16,7 @@ from bench.data.latents import autoencoder as autoencoders
 from bench.data.latents.latents import LatentSet
 from bench.data.progress import Progress
 from bench.data.ragged import Frames
-from bench.data.source import load_clips
+from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME
@@ -33,21 +33,23 @@ from bench.training.validation import mean_loss, validation_losses
 
 
 def measure_grid(
-    cell: Cell, backbone: Any, stages: ReferenceSet, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
+    cell: Cell, backbone: Any, reference: ReferenceSet, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
 ) -> list[GridPoint]:
     """Every shape of the cell's grid, in pixels. `trained`: the shapes of its training items."""
-    cells = []
+    points = []
     for done, shape in enumerate(cell.evaluation.grid):
         progress(done, len(cell.evaluation.grid), f"shape grid, {'x'.join(map(str, shape))}")
         place = place_of(shape, trained)
         try:
-            latent_shape = stages.spec.latent_shape(shape)
+            latent_shape = reference.spec.latent_shape(shape)
             check_latents(backbone, latent_shape)
-            measurements = _measure(cell, backbone, stages, shape, latent_shape, results, device)
-            cells.append(GridPoint(shape=shape, place=place, measurements=measurements))
+            real = load_clips(cell.data.at(shape, cell.evaluation.grid_samples), stages_of.cache_folder(results))
         except Refusal as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
-            cells.append(GridPoint(shape=shape, place=place, reason=str(error)))
-    return cells
+            points.append(GridPoint(shape=shape, place=place, reason=str(error)))
+        else:
+            measurements = _measure(cell, backbone, reference, real, shape, latent_shape, results, device)
+            points.append(GridPoint(shape=shape, place=place, measurements=measurements))
+    return points
 
 
 def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in range", "out of range"]:
@@ -66,20 +68,19 @@ def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in r
 
 
 def _measure(
-    cell: Cell, backbone: Any, stages: ReferenceSet, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
+    cell: Cell, backbone: Any, reference: ReferenceSet, real: Clips, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
 ) -> list[Measurement]:
     num = cell.evaluation.grid_samples
-    real = load_clips(cell.data.at(shape, num), stages_of.cache_folder(results))
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    samples = sample(backbone, SamplePlan(cell=cell, spec=stages.spec, shapes=[latent_shape] * num, labels=labels), device)
-    clips: dict[str, Frames] = {"trained": autoencoders.decode_clips(stages.autoencoder.autoencoder, samples.latents), "real": val}
-    manifest = stages.extractors[0].manifest  # the first that the matrix names judges the grid
+    samples = sample(backbone, SamplePlan(cell=cell, spec=reference.spec, shapes=[latent_shape] * num, labels=labels), device)
+    clips: dict[str, Frames] = {"trained": autoencoders.decode_clips(reference.autoencoder.autoencoder, samples.latents), "real": val}
+    manifest = reference.extractors[0].manifest  # the first that the matrix names judges the grid
     sets = {**clips, "test": test}
     if manifest.min_frames <= shape[0] <= (manifest.max_frames or shape[0]):
         folder = stages_of.feature_folder(results)
-        features = {name: cached_features(stages.extractors[0], frames, None, folder) for name, frames in sets.items()}
+        features = {name: cached_features(reference.extractors[0], frames, None, folder) for name, frames in sets.items()}
     else:  # too short for it: single frames
         encoder, manifest = FrameEncoder(device), FRAME
         features = {name: encoder.features(frames) for name, frames in sets.items()}
@@ -98,10 +99,10 @@ def _measure(
     found = feature_measurements(FeatureSets(real=features.pop("test"), subjects=features, block=block))
     boxes = stages_of.subject_boxes(real, "test")
     pixels = PixelSets(clips=clips, test=test, source=real.digest, mixed=True, boxes=None if boxes is None else list(boxes))
-    latents = autoencoders.encode_clips(stages.autoencoder.autoencoder, test).numpy()
-    held_out = LatentSet(latents=latents, labels=labels if stages.spec.num_labels else None, null_label=stages.spec.num_labels)
+    latents = autoencoders.encode_clips(reference.autoencoder.autoencoder, test).numpy()
+    held_out = LatentSet(latents=latents, labels=labels if reference.spec.num_labels else None, null_label=reference.spec.num_labels)
     loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
-    protocol = loss_protocol(cell, real.digest, num, stages.autoencoder.key) | {"shape": list(shape), "split": "test"}
+    protocol = loss_protocol(cell, real.digest, num, reference.autoencoder.key) | {"shape": list(shape), "split": "test"}
     return [
         *found,
         *pixel_measurements(pixels),
