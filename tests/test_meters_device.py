@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.meters import device
-from bench.meters.device import EnergyMeter, Neighbours, process_bytes
+from bench.meters.device import EnergyMeter, Neighbours
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -52,16 +52,6 @@ def test_another_process_on_the_gpu_is_noticed(monkeypatch: pytest.MonkeyPatch, 
     on_gpu(monkeypatch, {os.getpid(): 5})  # it left again, but it was there
     neighbours.look()
     assert neighbours.most_others == others
-
-
-def test_gpu_memory_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_gpu(monkeypatch, {os.getpid(): 5, 1: 7})
-    assert process_bytes(CUDA) == 5
-    on_gpu(monkeypatch, {71: 9})
-    assert process_bytes(CUDA) == 9
-    on_gpu(monkeypatch, {71: 9, 72: 8})  # which of them is this one?
-    assert process_bytes(CUDA) is None
-    assert process_bytes(CPU) is None
 
 
 def burn(seconds: float) -> None:

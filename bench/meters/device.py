@@ -54,13 +54,6 @@ class Neighbours:
         return min(1.0, max(0.0, (busy_s - own_s) / available_s))
 
 
-def process_bytes(device: torch.device) -> int | None:
-    """GPU memory of this process: tensors, allocator, context and libraries. None where NVML does not tell it."""
-    processes = _gpu_processes(device)
-    used = processes.get(os.getpid()) if os.getpid() in processes else next(iter(processes.values())) if len(processes) == 1 else None
-    return used
-
-
 def _energy(device: torch.device) -> list[tuple[float, float]] | None:
     """(joules so far, where the counter starts again) of each part of the device."""
     if device.type == "cuda":

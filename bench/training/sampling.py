@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from bench.backbone import Backbone
@@ -18,6 +20,8 @@ from bench.study.cell import Cell
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 from bench.training.precision import HALF, autocast
 
+SchedulerT = TypeVar("SchedulerT", DDIMScheduler, DPMSolverMultistepScheduler)
+
 
 def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -25,29 +29,17 @@ def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
     return scheduler
 
 
-def _flow_dpm(num_steps: int) -> DPMSolverMultistepScheduler:
-    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0)
+def _stepping(scheduler: SchedulerT, num_steps: int) -> SchedulerT:
     scheduler.set_timesteps(num_steps)
     return scheduler
 
 
-def _discrete_ddim(num_steps: int) -> DDIMScheduler:
-    scheduler = DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False)
-    scheduler.set_timesteps(num_steps)
-    return scheduler
-
-
-def _discrete_dpm(num_steps: int) -> DPMSolverMultistepScheduler:
-    scheduler = DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE)
-    scheduler.set_timesteps(num_steps)
-    return scheduler
-
-
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
 SCHEDULERS: dict[tuple[str, str], Callable[[int], FlowMatchEulerDiscreteScheduler | DDIMScheduler | DPMSolverMultistepScheduler]] = {
     ("rectified_flow", "euler"): _flow_euler,
-    ("rectified_flow", "dpmsolver++"): _flow_dpm,
-    ("v_prediction", "ddim"): _discrete_ddim,
-    ("v_prediction", "dpmsolver++"): _discrete_dpm,
+    ("rectified_flow", "dpmsolver++"): lambda num: _stepping(DPMSolverMultistepScheduler(**FLOW), num),
+    ("v_prediction", "ddim"): lambda num: _stepping(DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False), num),
+    ("v_prediction", "dpmsolver++"): lambda num: _stepping(DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE), num),
 }
 
 

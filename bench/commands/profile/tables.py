@@ -10,6 +10,7 @@ from bench.commands.profile.cross import QUANTITIES, ratio
 from bench.commands.profile.fit import CLOSE
 from bench.commands.profile.result import Contender, Cross, Crossing, Phase, ProfileResult
 from bench.report.render.catalogue import DASH, number
+from bench.report.render.markdown import markdown_table
 
 GIB = 2**30
 TOP_MODULES = 6
@@ -45,8 +46,7 @@ def to_markdown(result: ProfileResult, tables: list[ProfileTable], pictures: lis
     lines = [f"# Profile: {', '.join(contender.name for contender in result.contenders)}", "", heading(result), ""]
     for table in tables:
         lines += [f"## {table.title}", ""]
-        lines += [_markdown_row(table.header), _markdown_row(("---", *["---:"] * (len(table.header) - 1)))]
-        lines += [*(_markdown_row(row) for row in table.rows), ""]
+        lines += [markdown_table(table.header, table.rows, figures=range(1, len(table.header))), ""]
         lines += [line for note in table.notes for line in (note, "")]
     for name, caption in pictures:
         lines += [f"![{name.partition('.')[0]}]({name})", "", caption, ""]
@@ -246,7 +246,3 @@ def _bytes(num_bytes: int) -> str:
         if num_bytes >= unit:
             return f"{number(num_bytes / unit)} {name}"
     return f"{number(num_bytes / 1024)} KiB"
-
-
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
