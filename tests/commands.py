@@ -13,6 +13,7 @@ from unittest import mock
 import yaml
 
 import bench.meters.peak
+import bench.meters.process
 import bench.run.job
 from bench.cli import main
 from bench.records.record import Record
@@ -39,6 +40,7 @@ def here(*arguments: object, **environment: str) -> Done:
         mock.patch.dict(os.environ, {"COLUMNS": "200", **environment}),
         mock.patch.object(sys, "argv", words),
         mock.patch.object(bench.run.job, "status_of", _status_here),
+        mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
         mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),

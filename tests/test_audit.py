@@ -384,7 +384,7 @@ def test_the_json_keeps_its_fields() -> None:
         (["{videos}", "--voxel-budget", "640", "--shape", "20x16x16"], "no file is long enough for clips of 20x16x16"),
         (["quick", "--shape", "4x16x16"], "--shape is for a folder of videos; matrix quick says it itself"),
         (["quick", "--voxel-budget", "64"], "--voxel-budget is for a folder of videos"),
-        (["quick", "data.heigth=3"], "(did you mean 'height'?)"),
+        (["quick", "data.heigth=3"], "did you mean 'height'?"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

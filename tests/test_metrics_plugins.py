@@ -21,8 +21,8 @@ from bench.metrics.pixels import table as pixels_table
 from bench.metrics.protocol import read_name
 from bench.records.record import Measurement
 from bench.report.render import catalogue
-from bench.run import stages as stages_of
 from bench.run.measure.quality import Quality
+from bench.run.stages import reference_set, training_set
 from bench.shapes import Refusal
 from tests.tiny import tiny_cell
 
@@ -69,8 +69,9 @@ def by_name(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
 def test_a_cell_measures_both(plugin: ModuleType, tmp_path: Path) -> None:
     data = {"source": "worlds", "num_frames": 4, "height": 16, "width": 16, "num_train": 4, "num_val": 20, "num_test": 20}
     cell, device = tiny_cell(data=data, evaluation={"extractors": ["random3d"], "num_samples": 20}), torch.device("cpu")
-    stages = stages_of.prepare(cell, tmp_path / "results", device, Reporter("test"))
-    quality = Quality(cell, stages, device, lambda done, total, what: None, tmp_path / "results")
+    training = training_set(cell, tmp_path / "results", device, Reporter("test"))
+    reference = reference_set(cell, training, tmp_path / "results", device, Reporter("test"))
+    quality = Quality(cell, reference, device, lambda done, total, what: None, tmp_path / "results")
     generated = np.random.default_rng(0).integers(0, 256, (20, 4, 16, 16, 3), dtype=np.uint8)
     found = by_name(quality.measure(generated, None))
 

@@ -19,11 +19,11 @@ from bench.metrics.extractors.manifest import RANDOM3D
 from bench.metrics.protocol import ProtocolBlock
 from bench.metrics.quality import FeatureSets, feature_measurements, protocol_block
 from bench.records.record import Measurement
-from bench.run import stages as stages_of
 from bench.run.measure import grid
 from bench.run.measure.costs import loss_protocol
 from bench.run.measure.quality import Quality
 from bench.run.samples import build_backbone
+from bench.run.stages import reference_set, training_set
 from bench.training.validation import mean_loss, validation_losses
 from tests.tiny import Linear, latent_set, tiny_cell
 
@@ -70,11 +70,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Measurement]:
     data = {"source": "worlds", "shapes": [[4, 16, 16], [4, 16, 32]], "margin": 0.06, "radius": [0.2, 0.25], **sizes}
     evaluation = {"extractors": ["random3d"], "num_samples": 8, "grid": [[4, 16, 24], [1, 16, 16]], "grid_samples": 8}
     cell = tiny_cell(data=data, batching={"policy": "pack", "voxel_budget": 160}, evaluation=evaluation)
-    stages = stages_of.prepare(cell, results, CPU, Reporter("test"))
-    quality = Quality(cell, stages, CPU, lambda done, total, what: None, results)
-    found = quality.measure(stages.held_out["val"], stages.reconstructed)
-    backbone = build_backbone(cell, stages).eval()
-    points = grid.measure_grid(cell, backbone, stages, stages.trained_shapes, results, CPU, lambda done, total, what: None)
+    training = training_set(cell, results, CPU, Reporter("test"))
+    reference = reference_set(cell, training, results, CPU, Reporter("test"))
+    quality = Quality(cell, reference, CPU, lambda done, total, what: None, results)
+    found = quality.measure(reference.held_out["val"], reference.reconstructed)
+    backbone = build_backbone(cell, training).eval()
+    points = grid.measure_grid(cell, backbone, reference, training.trained_shapes, results, CPU, lambda done, total, what: None)
     assert [point.reason for point in points] == [None, None]
     return [*found, *(measurement for point in points for measurement in point.measurements)]
 

@@ -179,7 +179,7 @@ def test_a_cell_trains_with_a_policy_and_a_budget_from_outside(tmp_path: Path) -
     assert (training.num_steps, training.num_samples) == (8, 16)
     assert seen[:2] == [(133, 1000), (266, 1000)] and seen[-1] == (1000, 1000)
     assert all(len({tuple(clip.shape) for clip in trainer.draw(step).latents}) == 1 for step in range(4))  # padded
-    assert training.validation[-1]["loss"] > 0
+    assert training.validation[-1].loss > 0
 
 
 @pytest.mark.usefixtures("outside")
@@ -188,8 +188,8 @@ def test_a_policy_from_outside_has_an_account(tmp_path: Path) -> None:
     matrix = (ROOT / "bench/study/matrices/shapes.yaml").read_text().replace("batching.policy: bucket", "batching.policy: pairs")
     (tmp_path / "own.yaml").write_text(matrix)
     named = load_study(str(tmp_path / "own.yaml"), fields)
-    for cell in named.cells:
-        check_cell(cell)
+    for each in named.cells:
+        check_cell(each.cell)
     options = FolderOptions(shape=None, voxel_budget=None, backbones=(), policies=(), stride=None, multiple=None)
     subject = of_matrix(named, options, tmp_path, lambda done, total, what: None)
     found = {account.policy.name: account for account in accounts(subject)}

@@ -31,21 +31,21 @@ class Quality:
     those validation clips through the autoencoder, the best a backbone can do. `trained`, `untrained`: generated clips.
     """
 
-    def __init__(self, cell: Cell, stages: ReferenceSet, device: torch.device, progress: Progress, results: Path):
-        self.cell, self.stages, self.device, self.progress, self.results = cell, stages, device, progress, results
+    def __init__(self, cell: Cell, reference: ReferenceSet, device: torch.device, progress: Progress, results: Path):
+        self.cell, self.reference, self.device, self.progress, self.results = cell, reference, device, progress, results
         self.features: dict[str, SubjectFeatures] = {}  # extractor -> subject -> features; "test" are the clips compared with
 
     def measure(self, generated: Frames, untrained: Frames | None) -> list[Measurement]:
         """Every quality measurement of n clips."""
-        clips = {"real": self.stages.held_out["val"], "reconstruction": self.stages.reconstructed}
+        clips = {"real": self.reference.held_out["val"], "reconstruction": self.reference.reconstructed}
         clips |= {"untrained": untrained} if untrained is not None else {}
         clips |= {"trained": generated}
         found: list[Measurement] = []
-        for extractor in self.stages.extractors:
+        for extractor in self.reference.extractors:
             self.features[extractor.name] = features = self._extract(extractor, clips)
             found += self._distances(extractor.manifest, features)
         encoder = FrameEncoder(self.device)
-        every = {"test": self.stages.held_out["test"], **clips}
+        every = {"test": self.reference.held_out["test"], **clips}
         found += self._distances(FRAME, {subject: encoder.features(frames) for subject, frames in every.items()})
         return [*found, *pixel_measurements(self._pixels(clips)), *self._crop_control()]
 
@@ -57,7 +57,7 @@ class Quality:
 
     def _block(self, manifest: Manifest, num: int) -> ProtocolBlock:
         """The protocol of a distance to the test clips; of data at several shapes, its one shape stands for them and `sampling` says so."""
-        data, clips = self.cell.data, self.stages.clips
+        data, clips = self.cell.data, self.reference.clips
         sampling = "given"
         if data.mixed:
             multiple = self.cell.batching.side_multiple
@@ -76,8 +76,8 @@ class Quality:
         )
 
     def _extract(self, extractor: Extractor, clips: dict[str, Frames]) -> SubjectFeatures:
-        """Features of every subject: those of the shared clips came with the stages."""
-        features = dict(self.stages.features[extractor.name])
+        """Features of every subject: those of the shared clips came with the reference set."""
+        features = dict(self.reference.features[extractor.name])
         num = len(features["test"])
         folder = stages_of.feature_folder(self.results)
         for subject in clips.keys() - features.keys():
@@ -86,20 +86,20 @@ class Quality:
         return {subject: features[subject] for subject in ("test", *clips)}
 
     def _pixels(self, clips: dict[str, Frames]) -> PixelSets:
-        data, stages = self.cell.data, self.stages
+        data, reference = self.cell.data, self.reference
         return PixelSets(
             clips=clips,
-            test=stages.held_out["test"],
-            source=stages.clips.digest,
+            test=reference.held_out["test"],
+            source=reference.clips.digest,
             mixed=data.mixed,
             num_objects=getattr(data, "num_objects", None),
-            boxes=stages.boxes,
+            boxes=reference.boxes,
         )
 
     def _crop_control(self) -> list[Measurement]:
         """Where the boxes of subjects are known."""
-        clips = self.stages.clips
-        boxes = stages_of.subject_boxes(clips, "val") if self.cell.data.mixed or self.stages.boxes is not None else None
+        clips = self.reference.clips
+        boxes = stages_of.subject_boxes(clips, "val") if self.cell.data.mixed or self.reference.boxes is not None else None
         if boxes is None:
             return []
-        return crop_control(self.cell, self.stages.autoencoder.autoencoder, clips.splits["val"].frames, boxes, clips.digest)
+        return crop_control(self.cell, self.reference.autoencoder.autoencoder, clips.splits["val"].frames, boxes, clips.digest)

@@ -1,0 +1,20 @@
+"""The order of the tests: files that take long come first, so that two workers end together (`--no-loadscope-reorder`)."""
+
+import pytest
+
+LONGEST = (
+    "test_check_gate",
+    "test_profile_predict",
+    "test_run",
+    "test_check_trials",
+    "test_run_shapes",
+    "test_report",
+    "test_profile",
+    "test_audit",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by that list; a file that is not on it stays where it was."""
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
