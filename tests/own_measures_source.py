@@ -3,7 +3,7 @@
 import numpy as np
 
 from bench.metrics.distances.table import DistanceKind
-from bench.metrics.pixels.table import PixelMeasure, PixelValue
+from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 
 
 def shift(a: np.ndarray, b: np.ndarray) -> float:

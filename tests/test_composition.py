@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.data.clips import ClipSet
 from bench.data.ragged import Frames, stacked
 from bench.data.source import load_clips, load_config
-from bench.metrics.pixels.table import PixelSets
+from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import pixel_measurements
 from bench.records.record import Measurement
 from bench.run.measure.crop_control import crop_control

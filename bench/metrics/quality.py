@@ -22,7 +22,8 @@ from bench.metrics.distances.interval import NUM_GROUPS, Interval, Statistic, ja
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.extractors.manifest import Manifest
-from bench.metrics.pixels.table import PixelMeasure, PixelSets, pixel_measures
+from bench.metrics.pixels.contract import PixelMeasure, PixelSets
+from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE, ProtocolBlock
 from bench.records.record import REAL, Measurement
 from bench.shapes import Shape

@@ -29,7 +29,8 @@ from bench.metrics.extractors.custom import is_file_name
 from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
-from bench.metrics.pixels.table import PixelSets, pixel_measures
+from bench.metrics.pixels.contract import PixelSets
+from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements
 from bench.metrics.weights import table as weights

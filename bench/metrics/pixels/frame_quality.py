@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.data.ragged import Frames, by_shape, clip_shapes
-from bench.metrics.pixels.table import PixelMeasure, PixelValue
+from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.shapes import Refusal
 
 if TYPE_CHECKING:

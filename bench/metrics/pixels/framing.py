@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from bench.data.ragged import Frames, clip_shapes
+from bench.metrics.pixels.contract import PixelMeasure, PixelSets, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
-from bench.metrics.pixels.table import PixelMeasure, PixelSets, PixelValue
 from bench.shapes import Refusal, Shape, check_shape
 
 VERSION = 1  # bump with any change of a value

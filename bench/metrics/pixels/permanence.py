@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
-from bench.metrics.pixels.table import PixelMeasure, PixelValue
 from bench.shapes import Refusal, check_shape
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import ndimage
 
-from bench.metrics.pixels.table import PixelMeasure, PixelValue
+from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.shapes import Refusal, check_shape
 
 VERSION = 1  # bump with any change of a value

@@ -13,7 +13,8 @@ from typing import Literal
 
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import FRAME, MOTION
-from bench.metrics.pixels.table import PixelValue, pixel_measures
+from bench.metrics.pixels.contract import PixelValue
+from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
 
 # Written by name, because each looks like another character.

@@ -20,7 +20,7 @@ from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME
-from bench.metrics.pixels.table import PixelSets
+from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import GridPoint, Measurement
 from bench.run import stages as stages_of

@@ -12,7 +12,7 @@ from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME, Manifest
 from bench.metrics.extractors.table import Extractor
-from bench.metrics.pixels.table import PixelSets
+from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.protocol import ProtocolBlock
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import Measurement
