@@ -10,7 +10,7 @@ import math
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are imported when they are used: whoever only names distances needs none
 
 from bench.shapes import Refusal
 

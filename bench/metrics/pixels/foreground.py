@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def components(foreground: np.ndarray) -> Components:
     _, height, width = foreground.shape
     neighbours = np.zeros((3, 3, 3), dtype=bool)
     neighbours[1] = True  # eight neighbours in the same frame, none in the next
-    labels, num = ndimage.label(foreground, structure=neighbours)
+    labels, num = scipy.ndimage.label(foreground, structure=neighbours)
     areas = np.bincount(labels.ravel(), minlength=num + 1)[1:]
     first_pixel = np.unique(labels, return_index=True)[1][-num:] if num else np.zeros(0, dtype=int)
     return Components(labels=labels, areas=areas, frames=first_pixel // (height * width))

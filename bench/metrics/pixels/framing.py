@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 from bench.data.ragged import Frames, clip_shapes
 from bench.metrics.pixels.contract import PixelMeasure, PixelSets, PixelValue
@@ -101,7 +101,7 @@ def _subjects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pieces = components(contrast(clip) > THRESHOLDS.foreground)
     speck = pieces.areas < max(THRESHOLDS.speck_share * min(height, width) ** 2, 2)
     speck_area = np.bincount(pieces.frames[speck], weights=pieces.areas[speck], minlength=num_frames)
-    slices = ndimage.find_objects(pieces.labels)
+    slices = scipy.ndimage.find_objects(pieces.labels)
     boxes, alone = np.full((num_frames, 4), np.nan), np.zeros(num_frames, dtype=bool)
     for frame in range(num_frames):
         own = np.flatnonzero((pieces.frames == frame) & ~speck)

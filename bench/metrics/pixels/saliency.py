@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used
 
 from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.shapes import Refusal, check_shape
@@ -56,7 +56,7 @@ def energy(clip: np.ndarray) -> np.ndarray:
         raise Refusal(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8, a frame and sides of at least {MIN_SIDE} pixels")
     side = min(clip.shape[1:3])
     blur = SETTINGS.smoothing * side
-    pixels = ndimage.gaussian_filter(clip.astype(np.float32), (0, blur, blur, 0), mode="nearest")
+    pixels = scipy.ndimage.gaussian_filter(clip.astype(np.float32), (0, blur, blur, 0), mode="nearest")
     change_y, change_x = np.gradient(pixels, axis=(1, 2))  # each (T, H, W, 3)
     contrast = np.sqrt(np.square(change_y).sum(axis=-1) + np.square(change_x).sum(axis=-1)).mean(axis=0)  # (H, W)
     salient = side * _above_background(contrast)
