@@ -69,7 +69,7 @@ def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
     matrix = {
         "description": "A tiny matrix <script>alert(1)</script>",
         "claim": "backbone",
-        "axes": {"backbone": ["baselines:UNet-XS", "dit:DiT-XS/2"]},
+        "axes": {"backbone": ["tests.small:UNet-XXS", "tests.small:DiT-XXS/2"]},
         "match": {"by": "params"},
         "defaults": defaults,
         **changes,

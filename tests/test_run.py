@@ -25,13 +25,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     done = command("run", write_matrix(folder), "--results", folder / "results")
     assert done.returncode == 0, done.stderr
-    assert "UNet-XS-seed0" in done.stdout
+    assert "UNet-XXS-seed0" in done.stdout
     assert "report: python -m bench report" in done.stdout
     return folder / "results"
 
 
 def test_records_hold_everything_measured(finished: Path) -> None:
-    for name in ("UNet-XS-seed0", "DiT-XS_2-seed0"):
+    for name in ("UNet-XXS-seed0", "DiT-XXS_2-seed0"):
         record = record_of(finished, name)
         assert (record.status, record.reason, record.attempt) == ("ok", None, 1)
         assert record.training is not None
@@ -61,7 +61,7 @@ def test_records_hold_everything_measured(finished: Path) -> None:
 
 
 def test_rates_are_two_totals_over_one_window(finished: Path) -> None:
-    record = record_of(finished, "DiT-XS_2-seed0")
+    record = record_of(finished, "DiT-XXS_2-seed0")
     training, sampling = record.training, record.sampling
     assert training is not None
     assert sampling is not None
@@ -87,14 +87,14 @@ def test_cells_in_half_precision_with_blocks_recomputed(tmp_path: Path) -> None:
     del defaults["backbone"]
     done = here("run", write_matrix(tmp_path, defaults=defaults), "--results", tmp_path / "results")
     assert done.returncode == 0, done.stderr
-    for name in ("UNet-XS-seed0", "DiT-XS_2-seed0"):
+    for name in ("UNet-XXS-seed0", "DiT-XXS_2-seed0"):
         record = record_of(tmp_path / "results", name)
         assert (record.status, record.reason) == ("ok", None)
         assert record.measurement("sample_peak_storage_bytes") is not None
 
 
 def test_rivals_saw_the_same_data(finished: Path) -> None:
-    first, second = record_of(finished, "UNet-XS-seed0"), record_of(finished, "DiT-XS_2-seed0")
+    first, second = record_of(finished, "UNet-XXS-seed0"), record_of(finished, "DiT-XXS_2-seed0")
     assert first.data is not None and first.data == second.data
     assert first.autoencoder is not None and second.autoencoder is not None and first.autoencoder.key == second.autoencoder.key
     for subject in ("real", "reconstruction"):
@@ -104,14 +104,14 @@ def test_rivals_saw_the_same_data(finished: Path) -> None:
 
 
 def test_artefacts_can_be_scored_again(finished: Path) -> None:
-    folder = cell_folder(finished, "DiT-XS_2-seed0")
+    folder = cell_folder(finished, "DiT-XXS_2-seed0")
     with np.load(folder / "samples.npz", allow_pickle=False) as samples:
         assert samples["frames"].shape == (4, 4, 16, 16, 3)
         assert samples["frames"].dtype == np.uint8
     from bench.metrics.distances.frechet import frechet_distance
 
     features = load_file(folder / "features.safetensors")
-    distance = record_of(finished, "DiT-XS_2-seed0").measurement("fd_random3d@4")
+    distance = record_of(finished, "DiT-XXS_2-seed0").measurement("fd_random3d@4")
     assert distance is not None
     assert frechet_distance(features["random3d/test"], features["random3d/trained"]) == pytest.approx(distance.value, rel=1e-9)
 
@@ -126,7 +126,7 @@ def test_second_run_trains_nothing(finished: Path) -> None:
 
 def test_an_override_never_overwrites(finished: Path) -> None:
     folders = {cell.folder for cell in read_run(finished / "tiny").cells}
-    done = here("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=dit:DiT-XS/2", "--results", finished)
+    done = here("run", finished.parent / "tiny.yaml", "budget.steps=2", "backbone=tests.small:DiT-XXS/2", "--results", finished)
     assert done.returncode == 0, done.stderr
     after = {cell.folder for cell in read_run(finished / "tiny").cells}
     assert not after & folders
@@ -139,15 +139,15 @@ def test_report_and_ls(finished: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report" / "report.html").read_text()
     assert "<script>alert" not in page
-    assert "DiT-XS/2" in page
+    assert "DiT-XXS/2" in page
     assert len(page.encode()) < 5_000_000
     listing = here("ls", "--results", finished)
-    assert "UNet-XS-seed0: ok" in listing.stdout
+    assert "UNet-XXS-seed0: ok" in listing.stdout
     assert "quick" in listing.stdout
 
 
 def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> None:
-    folder = cell_folder(finished, "DiT-XS_2-seed0")
+    folder = cell_folder(finished, "DiT-XXS_2-seed0")
     done = here("sample", folder, "-n", 3, "--out", tmp_path / "more.npz", "--results", finished)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "more.npz", allow_pickle=False) as more, np.load(folder / "samples.npz", allow_pickle=False) as samples:
@@ -161,7 +161,7 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
     results = tmp_path / "results"
     fields = cell_fields(budget={"steps": 40}, checkpoint_interval_s=0.0)
     del fields["backbone"]
-    path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
     for moment in ("cache/autoencoder", "checkpoint"):
         run = subprocess.Popen(
             [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)], cwd=ROOT, stderr=subprocess.DEVNULL
@@ -180,8 +180,8 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
     assert f"resumed at step {stopped_at}" in done.stderr
     for torn in results.rglob("attempt-*.json"):
         json.loads(torn.read_text())
-    record = record_of(results, "DiT-XS_2-seed0")
-    uninterrupted = record_of(finished, "DiT-XS_2-seed0")
+    record = record_of(results, "DiT-XXS_2-seed0")
+    uninterrupted = record_of(finished, "DiT-XXS_2-seed0")
     assert record.training is not None
     assert uninterrupted.training is not None
     assert record.training.num_steps == 40
@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
     results = tmp_path / "results"
     fields = cell_fields(budget={"steps": 100_000}, checkpoint_interval_s=0.0)
     del fields["backbone"]
-    path = write_matrix(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, defaults=fields)
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
     arguments = [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)]
     run = subprocess.Popen(
         arguments,
@@ -227,20 +227,20 @@ def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
     del fields["backbone"]
     path = write_matrix(
         tmp_path,
-        axes={"backbone": ["dit:DiT-XS/2"]},
-        include=[{"backbone": "dit:DiT-XS/2", "timeout_s": 0.5, "budget.steps": 59}],
+        axes={"backbone": ["tests.small:DiT-XXS/2"]},
+        include=[{"backbone": "tests.small:DiT-XXS/2", "timeout_s": 0.5, "budget.steps": 59}],
         defaults={**fields, "optimizer": {"learning_rate": 1e12, "warmup_steps": 0, "grad_clip": 1e12}, "budget": {"steps": 60}},
     )
     done = command("run", path, "--results", tmp_path / "results")
     assert done.returncode == 1, done.stderr
-    diverged = record_of(tmp_path / "results", "DiT-XS_2-seed0")
+    diverged = record_of(tmp_path / "results", "DiT-XXS_2-seed0")
     assert diverged.status == "diverged"
     assert diverged.training is not None
     assert "diverged" in done.stdout
-    timed_out = record_of(tmp_path / "results", "DiT-XS_2-steps=59-timeout_s=0.5-seed0")
+    timed_out = record_of(tmp_path / "results", "DiT-XXS_2-steps=59-timeout_s=0.5-seed0")
     assert timed_out.status == "timeout"
     assert "0.5" in str(timed_out.reason)
-    report = command("report", tmp_path / "results" / "tiny", "--out", tmp_path / "report")
+    report = here("report", tmp_path / "results" / "tiny", "--out", tmp_path / "report")
     assert report.returncode == 0, report.stderr
     assert "timeout" in (tmp_path / "report" / "report.html").read_text()
 
@@ -249,7 +249,7 @@ def test_out_of_memory_is_a_result_with_its_peak(tmp_path: Path) -> None:
     fields = cell_fields(batching={"batch_size": 3})
     del fields["backbone"]
     path = write_matrix(tmp_path, axes={"backbone": ["tests.hungry:Hungry"]}, defaults=fields)
-    done = command("run", path, "--results", tmp_path / "results")
+    done = here("run", path, "--results", tmp_path / "results")
     assert done.returncode == 1, done.stderr
     record = record_of(tmp_path / "results", "Hungry-seed0")
     assert (record.status, record.reason) == ("oom", "no room for three clips")
@@ -259,7 +259,7 @@ def test_out_of_memory_is_a_result_with_its_peak(tmp_path: Path) -> None:
     peak = record.measurement("peak_rss_bytes")
     assert peak is not None
     assert peak.value > 1e8
-    again = command("run", path, "--results", tmp_path / "results")
+    again = here("run", path, "--results", tmp_path / "results")
     assert again.returncode == 1
     assert "1 finished before, 0 to run" in again.stdout  # a result is not tried again, and the run still says it failed
 
@@ -334,7 +334,7 @@ def test_validate_checks_what_run_checks_and_trains_nothing(tmp_path: Path) -> N
 
 
 def test_validate_says_of_every_cell_what_is_wrong(tmp_path: Path) -> None:
-    backbones = {"backbone": ["tests.unbuildable:Never", "dit:DiT-XS/2", "tests.unbuildable:NeverEither"]}
+    backbones = {"backbone": ["tests.unbuildable:Never", "tests.small:DiT-XXS/2", "tests.unbuildable:NeverEither"]}
     status, errors = validated(tmp_path, axes=backbones, match=None)
     assert status == 2
     assert errors == [
@@ -358,7 +358,7 @@ def test_validate_refuses_what_run_would(tmp_path: Path, overrides: list[str], e
 
 
 def test_weights_are_missed_before_anything_is_matched(tmp_path: Path) -> None:
-    changes = {"axes": {"backbone": ["baselines:UNet-XS{num_res_blocks: 2}", "dit:DiT-XS/2"]}, "match": {"by": "params", "to": "DiT-XS/2"}}
+    changes = {"axes": {"backbone": ["tests.small:UNet-XXS{num_res_blocks: 2}", "tests.small:DiT-XXS/2"]}, "match": {"by": "params", "to": "DiT-XXS/2"}}
     status, errors = validated(tmp_path, "evaluation.extractors=[i3d]", "data.num_frames=16", **changes)
     assert (status, len(errors)) == (2, 1) and "weights get i3d" in errors[0]
     assert not (tmp_path / "results").exists()

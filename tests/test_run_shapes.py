@@ -13,7 +13,7 @@ from tests.tiny import cell_fields
 
 SHAPES = [[4, 16, 16], [4, 16, 32], [1, 32, 16], [2, 16, 16]]
 GRID = [[4, 16, 32], [4, 16, 24], [4, 24, 48], [1, 16, 16], [4, 12, 16]]
-POLICIES = {"UNet-XS": ("baselines:UNet-XS", ("pad",)), "DiT-XS_2": ("dit:DiT-XS/2", ("crop", "pack"))}
+POLICIES = {"UNet-XXS": ("tests.small:UNet-XXS", ("pad",)), "DiT-XXS_2": ("tests.small:DiT-XXS/2", ("crop", "pack"))}
 
 
 def matrix(folder: Path, **batching: object) -> Path:
@@ -87,7 +87,7 @@ def test_the_grid_has_every_shape_or_a_reason(finished: Path) -> None:
 
 
 def test_samples_have_the_shapes_of_the_test_clips(finished: Path) -> None:
-    folder = cell_folder(finished, "DiT-XS_2-policy=pack-seed0")
+    folder = cell_folder(finished, "DiT-XXS_2-policy=pack-seed0")
     samples = load_frames(folder / "samples.npz")
     assert isinstance(samples, Ragged) and len(samples) == 8
     assert sorted(set(samples.shapes)) == sorted((*shape, 3) for shape in SHAPES)
@@ -99,7 +99,7 @@ def test_samples_have_the_shapes_of_the_test_clips(finished: Path) -> None:
 
 
 def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:
-    folder = cell_folder(finished, "DiT-XS_2-policy=pack-seed0")
+    folder = cell_folder(finished, "DiT-XXS_2-policy=pack-seed0")
     out = tmp_path / "wide.npz"
     done = here("sample", folder, "-n", 2, "--shape", "3x8x40", "--out", out, "--results", finished)
     assert done.returncode == 0, done.stderr
@@ -118,14 +118,14 @@ def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["batching.policy=[pack]"], "mixes shapes in a batch, 'baselines:UNet-XS' takes one at a time; use 'bucket' or 'pad'"),
+        (["batching.policy=[pack]"], "mixes shapes in a batch, 'tests.small:UNet-XXS' takes one at a time; use 'bucket' or 'pad'"),
         (["batching.voxel_budget=32"], "4x16x16 of crop is 2 times what batching.voxel_budget holds"),
         (["batching={batch_size: 2, policy: crop}"], "batch_size 2 is for data of one shape, and this has several"),
         (["batching.policy=[bucket]", "batching.buckets=[[4,16,16],[4,40,40]]", "batching.voxel_budget=400"], "bucket 4x40x40 stays empty"),
     ],
 )
 def test_what_a_policy_cannot_do_is_said_before_training(tmp_path: Path, overrides: list[str], message: str) -> None:
-    path = write_matrix(tmp_path, axes={"backbone": ["baselines:UNet-XS"], "batching.policy": ["crop"]}, match=None)
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:UNet-XXS"], "batching.policy": ["crop"]}, match=None)
     data = (
         "data={source: worlds, num_frames: 4, height: 16, width: 16, num_train: 8, num_val: 4, num_test: 4, shapes: [[4,16,16],[4,16,32]]}"
     )
