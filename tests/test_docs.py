@@ -7,6 +7,7 @@ import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from bench.perf.gate.policy import read_policy
 from bench.run.checks import check_cell
 from bench.shapes import LatentSpec
 from bench.study.matrix import load_study, shipped
+from tests.report_factory import pair, write_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -229,6 +231,16 @@ def test_examples_of_objects_are_what_their_entry_points_name(page: str, name: s
         assert plan([0, 1, 2], [(1, 4, 8), (1, 8, 4), (1, 4, 8)], lambda item: 32, 64) == [[0, 2], [1]]
     if callable(used := getattr(made, "used", None)):
         assert used(SimpleNamespace(samples=500)) == 0.5
+
+
+def test_a_run_is_read_as_the_page_of_records_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "results", pair(1), matrix="quick")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    [code] = fences("docs/records.md", "python")
+    exec(compile(code, "docs/records.md", "exec"), names)
+    assert {"contender", "seed", "name", "subject", "value", "interval"} <= set(names["table"].columns)
+    assert len(names["losses"]) == 2 and all(names["losses"].values())
 
 
 def test_twenty_questions_are_answered_by_paths() -> None:

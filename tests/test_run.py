@@ -358,7 +358,10 @@ def test_validate_refuses_what_run_would(tmp_path: Path, overrides: list[str], e
 
 
 def test_weights_are_missed_before_anything_is_matched(tmp_path: Path) -> None:
-    changes = {"axes": {"backbone": ["tests.small:UNet-XXS{num_res_blocks: 2}", "tests.small:DiT-XXS/2"]}, "match": {"by": "params", "to": "DiT-XXS/2"}}
+    changes = {
+        "axes": {"backbone": ["tests.small:UNet-XXS{num_res_blocks: 2}", "tests.small:DiT-XXS/2"]},
+        "match": {"by": "params", "to": "DiT-XXS/2"},
+    }
     status, errors = validated(tmp_path, "evaluation.extractors=[i3d]", "data.num_frames=16", **changes)
     assert (status, len(errors)) == (2, 1) and "weights get i3d" in errors[0]
     assert not (tmp_path / "results").exists()
