@@ -204,7 +204,7 @@ def test_wrong_names_and_sizes() -> None:
 def needs_i3d() -> None:
     """Their absence may skip a developer's run, never one that is meant to gate."""
     try:
-        weights.verify("i3d")
+        weights.files("i3d")
     except weights.WeightsError as error:
         if os.environ.get("CI") or os.environ.get("UNET_VS_DIT_REQUIRE_I3D"):
             pytest.fail(str(error))

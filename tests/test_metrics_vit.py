@@ -314,7 +314,6 @@ def test_the_whole_way_from_a_hub_to_features(name: str, tmp_path: Path, monkeyp
             file_name=f"{index}-{file.name}",
             url=file.as_uri(),
             sha256=hashlib.sha256(file.read_bytes()).hexdigest() if pinned else None,
-            num_bytes=file.stat().st_size if pinned else None,
         )
         for index, file in enumerate(published)
     )

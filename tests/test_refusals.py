@@ -21,7 +21,7 @@ LIBRARY_ERRORS = {
     "bench/meters/device.py": 1,
     "bench/metrics/extractors/custom.py": 1,
     "bench/metrics/weights/cache.py": 1,
-    "bench/metrics/weights/unpickle.py": 1,
+    "bench/metrics/weights/pip.py": 1,
     "bench/report/load.py": 2,
     "bench/training/checkpoint.py": 1,
 }

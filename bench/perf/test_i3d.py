@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def timed(forward: Callable[[Tensor], Tensor], clips: Tensor) -> tuple[float, fl
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_i3d_against_a_plain_eager_forward(benchmark, batch_size: int) -> None:
     ours = load_i3d()
-    plain = PlainI3D(weights.read("i3d")).eval()
+    plain = PlainI3D(safetensors.numpy.load_file(weights.files("i3d")[0])).eval()
     clips = torch.rand((batch_size, 3, NUM_FRAMES, SIZE, SIZE), generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
     laid_out = clips.contiguous(memory_format=torch.channels_last_3d)  # as `preprocess` hands them over, at no cost to it
     times: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}

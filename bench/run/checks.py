@@ -39,7 +39,7 @@ def check_all(named: Iterable[tuple[str, Cell]], check: Callable[[Cell], None]) 
 def check_weights(study: Study) -> None:
     """WeightsError, with the command that gets them, where weights of an extractor are missing or damaged."""
     for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
-        weights.verify(extractor)
+        weights.files(extractor)
 
 
 def check_cell(cell: Cell) -> None:

