@@ -14,7 +14,7 @@ from bench.metrics.battery import battery, judgements
 from bench.metrics.battery.battery import BatteryClips, given_clips, run, world_clips
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, CurvePoint, Judgement, ReportCard, judge
-from bench.metrics.extractors.controls import frame_mean
+from bench.metrics.extractors.controls import FrameMean
 from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor, load_extractor
 
@@ -120,7 +120,7 @@ def test_a_mean_over_frames_fails_the_shuffle(clips: BatteryClips) -> None:
 
 def test_frame_mean_sees_frames_but_no_order(clips: BatteryClips) -> None:
     frames = torch.from_numpy(clips.reference[:4])
-    network = frame_mean()
+    network = FrameMean()
     features, order = network(frames), torch.randperm(FRAMES, generator=torch.Generator().manual_seed(0))
     assert features.shape == (4, 128) and torch.equal(network(frames[:, order]), features)
     assert not torch.equal(network(frames[:, :1].expand(-1, FRAMES, -1, -1, -1)), features)

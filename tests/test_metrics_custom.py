@@ -104,13 +104,13 @@ def test_the_checkerboard_is_not_its_own_mirror() -> None:
     [
         ({"weights_sha256": "0" * 64}, r"its manifest says 0{64}; it is another file"),
         ({"weights_sha256": ""}, "needs the weights_sha256"),
-        ({"weights_sha256": "abc"}, "64 hexadecimal digits"),
+        ({"weights_sha256": "abc"}, "weights_sha256: String should match"),
         ({"dim": 7}, None),
         ({"dim": "many"}, "dim: Input should be a valid integer"),
-        ({"colour": "blue"}, "unknown fields colour"),
+        ({"colour": "blue"}, "colour: Unexpected keyword"),
         ({"name": "i3d"}, "taken or reserved"),
         ({"name": "myFVD"}, "taken or reserved"),
-        ({"name": "a/b"}, "letters, digits"),
+        ({"name": "a/b"}, "name: String should match"),
         ({"size": [4, 4]}, "unknown resize 'none/1'"),
         ({"resize": "tf1-bilinear/1"}, "needs a size"),
         ({"aliases": ["0" * 64]}, "aliases are for published networks"),
@@ -130,12 +130,16 @@ def test_manifests_that_are_refused(tmp_path: Path, change: dict[str, Any], said
 
 def test_a_file_without_a_readable_manifest_is_refused(tmp_path: Path) -> None:
     file = script(tmp_path)
-    for content, said in (("{", "cannot be read"), ("[1]", "holds list, expected an object"), ('{"name": "x"}', "Field required|dim")):
+    for content, said in (
+        ("{", "needs a readable manifest"),
+        ("[1]", "its manifest is list"),
+        ('{"name": "x"}', "Field required|dim"),
+    ):
         file.with_suffix(".json").write_text(content)
         with pytest.raises(ValueError, match=said):
             load_extractor(str(file))
     file.with_suffix(".json").unlink()
-    with pytest.raises(ValueError, match=r"needs a manifest beside it, net\.json, with"):
+    with pytest.raises(ValueError, match=r"needs a readable manifest beside it, net\.json, with"):
         load_extractor(str(file))
     with pytest.raises(WeightsError, match="cannot be read"):
         load_extractor(str(tmp_path / "nothing.pt"))
@@ -191,8 +195,6 @@ def test_a_factory_is_an_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = load_extractor("tests.extractor_plugin:moments", "cpu")
     np.testing.assert_allclose(extract(extractor, clips()), stated(clips()), rtol=1e-4, atol=1e-5)
     assert extractor.manifest.weights_sha256 == digest
-    monkeypatch.setattr(extractor_plugin.moments, "manifest", custom.parse_manifest(fields, "it"))
-    assert load_extractor("tests.extractor_plugin:moments").manifest == extractor.manifest
     monkeypatch.setattr(extractor_plugin.moments, "manifest", fields | {"weights_sha256": "0" * 64})
     with pytest.raises(WeightsError, match=f"has weights {digest}, its manifest says 0000"):
         load_extractor("tests.extractor_plugin:moments")

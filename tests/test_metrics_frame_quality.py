@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bench.metrics.distances.table import FRECHET
-from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.extractors.motion import FrameEncoder
 from bench.metrics.pixels.frame_quality import psnr_db, ssim
 
 

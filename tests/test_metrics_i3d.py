@@ -159,15 +159,9 @@ def test_precision_of_the_process_does_not_reach_the_features(network: I3D) -> N
 
 
 @pytest.mark.i3d
-def test_clips_that_are_refused(network: I3D, i3d: Extractor) -> None:
-    with pytest.raises(ValueError, match="at least 9 frames a clip, got 8"):
-        network(torch.zeros(1, 3, 8, 224, 224))
+def test_clips_that_are_refused(i3d: Extractor) -> None:
     with pytest.raises(ValueError, match="at least 9 frames a clip, got 8"):
         extract(i3d, random_frames(1, 8))
-    with pytest.raises(ValueError, match=r"expected \(any, 3, any, 224, 224\)"):
-        network(torch.zeros(1, 3, 9, 112, 112))
-    with pytest.raises(ValueError, match="float32"):
-        network(torch.zeros(1, 3, 9, 224, 224, dtype=torch.float64))
 
 
 def test_missing_weights_name_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -209,8 +203,6 @@ def test_preprocess_keeps_axes_apart_and_spans_minus_one_to_one() -> None:
     assert clips.shape == (2, 3, 3, 224, 224) and clips.is_contiguous(memory_format=torch.channels_last_3d)
     assert (clips[1, 0, 2] == 1).all() and (clips[1, 1:] == -1).all()
     torch.testing.assert_close(clips[0, 2, 1], torch.full((224, 224), -0.6))
-    with pytest.raises(ValueError, match="uint8"):
-        preprocess(frames.float())
 
 
 def test_preprocess_does_not_touch_frames_of_the_right_size() -> None:

@@ -92,16 +92,10 @@ def test_any_clip_from_four_frames_of_sixteen_pixels_on(network: Motion, num_fra
     assert torch.isfinite(network(torch.zeros_like(frames))).all()  # black, and still
 
 
-def test_what_is_no_clip_is_refused(network: Motion) -> None:
+def test_what_is_no_clip_is_refused() -> None:
     frames = np.zeros((1, 3, 32, 32, 3), np.uint8)
     with pytest.raises(ValueError, match="at least 4 frames"):
         check_frames(load_extractor("motion"), frames)
-    with pytest.raises(ValueError, match="at least 4 frames"):
-        network(torch.from_numpy(frames))
-    with pytest.raises(ValueError, match="uint8"):
-        network(torch.zeros(1, 8, 32, 32, 3))
-    with pytest.raises(ValueError, match="frames"):
-        network(torch.zeros(8, 32, 32, 3, dtype=torch.uint8))
 
 
 def test_one_frame_does_not_depend_on_the_others(network: Motion) -> None:

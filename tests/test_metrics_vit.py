@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,9 +322,9 @@ def test_the_whole_way_from_a_hub_to_features(name: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("UNET_VS_DIT_CACHE", str(tmp_path / "cache"))
     module, config = (videomae, MAE) if name == "videomae" else (vjepa, JEPA)
     load = getattr(module, f"load_{name}")
-    monkeypatch.setattr(module, f"load_{name}", lambda device: load(device, None, config, CLASSES))
-    tiny = dataclasses.replace(MANIFESTS[name], dim=24, weights_sha256=weights.source_sha256(name))
-    monkeypatch.setattr(extractors, name.upper(), tiny)
+    tiny = partial(extractors.vit_features, load=lambda device: load(device, None, config, CLASSES), preprocess=module.preprocess)
+    monkeypatch.setitem(extractors.EXTRACTORS, name, (tiny, 1, 8))
+    monkeypatch.setitem(MANIFESTS, name, dataclasses.replace(MANIFESTS[name], dim=24, weights_sha256=weights.source_sha256(name)))
     with pytest.raises(WeightsError, match=f"python -m bench weights get {name}"):
         extractors.load_extractor(name)
     weights.get(name)

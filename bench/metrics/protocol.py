@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from bench.backbone import did_you_mean
 from bench.data.frozen import Count, Frozen, flatten
 from bench.metrics.distances.table import DistanceKind, distances
-from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.extractors.manifest import MANIFESTS, Sha256
 from bench.shapes import Refusal
 
 CANONICAL_EXTRACTOR = "i3d"
 MIN_HEADLINE_CLIPS = 2048
 INFINITE, EXCESS_RATIO = "_infinite", "_excess_ratio"  # of the names of what is derived from a distance
 DERIVED = (INFINITE, EXCESS_RATIO)
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 def headline_clips(dim: int) -> int:

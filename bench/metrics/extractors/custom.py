@@ -18,11 +18,12 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.backbone import refusing
@@ -52,14 +53,18 @@ def load_torchscript(file: Path, device: torch.device) -> tuple[Manifest, Callab
     except OSError as error:
         raise WeightsError(f"extractor file {file} cannot be read ({error.strerror})") from error
     digest = hashlib.sha256(content).hexdigest()
-    known = KNOWN_FILES.get(digest)
-    if known is not None:
-        manifest = dataclasses.replace(known, weights_sha256=digest, aliases=())
-        return manifest, stylegan_v(manifest, open_torchscript(content, file, device), device)
+    if digest in KNOWN_FILES:
+        manifest = dataclasses.replace(KNOWN_FILES[digest], weights_sha256=digest, aliases=())
+        network = open_torchscript(content, file, device)
+        # As universome/fvd-comparison calls it where it shows that it equals TensorFlow's network: our resize and range, its own switched
+        # off. StyleGAN-V's metric lets it rescale and resize, half-pixel, which is not what FVD is defined with: `i3d_half-pixel` is that.
+        called = partial(network, rescale=False, resize=False, return_features=True)
+        return manifest, checked(manifest, lambda frames: called(i3d.preprocess(frames).contiguous()), device)
     manifest = read_manifest(file)
     if digest != manifest.weights_sha256:
         raise WeightsError(f"extractor file {file} has sha256 {digest}, its manifest says {manifest.weights_sha256}; it is another file")
-    return manifest, checked(manifest, open_torchscript(content, file, device), device)
+    network = open_torchscript(content, file, device)
+    return manifest, checked(manifest, lambda frames: network(preprocess(manifest, frames)), device)
 
 
 def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:
@@ -77,15 +82,15 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
     claimed = getattr(factory, "manifest", None)
     if claimed is None:
         raise Refusal(f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest")
-    manifest = claimed if isinstance(claimed, Manifest) else parse_manifest(claimed, f"manifest of {name!r}")
-    check_own(manifest, name)
+    manifest = parse_manifest(claimed, name)
     with refusing():
         network = factory()
     if not isinstance(network, nn.Module):
         raise Refusal(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
     if (digest := hash_module(network)) != manifest.weights_sha256:
         raise WeightsError(f"extractor {name!r} has weights {digest}, its manifest says {manifest.weights_sha256}; they are others")
-    return manifest, checked(manifest, network.to(device).eval(), device)
+    network.to(device).eval()
+    return manifest, checked(manifest, lambda frames: network(preprocess(manifest, frames)), device)
 
 
 def hash_module(network: nn.Module) -> str:
@@ -102,32 +107,21 @@ def read_manifest(file: Path) -> Manifest:
     beside = file.with_suffix(".json")
     try:
         fields = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refusal(
-            f"extractor file {file} needs a manifest beside it, {beside.name}, with at least name, weights_sha256 and dim"
-        ) from None
     except (OSError, ValueError) as error:
-        raise Refusal(f"manifest {beside} cannot be read ({error})") from error
-    manifest = parse_manifest(fields, f"manifest {beside}")
-    check_own(manifest, str(file))
-    return manifest
+        needed = f"a readable manifest beside it, {beside.name}, with at least name, weights_sha256 and dim"
+        raise Refusal(f"extractor file {file} needs {needed} ({error})") from error
+    return parse_manifest(fields, str(file))
 
 
 def parse_manifest(fields: Any, what: str) -> Manifest:
-    """Refusal naming every field that is missing, unknown or of another type."""
+    """The manifest of an extractor of one's own. Refusal for every field that is missing, unknown, of another type or not one's own."""
     if not isinstance(fields, dict):
-        raise Refusal(f"{what} holds {type(fields).__name__}, expected an object")
-    if unknown := set(fields) - {field.name for field in dataclasses.fields(Manifest)}:
-        raise Refusal(f"{what} has unknown fields {', '.join(sorted(unknown))}")
+        raise Refusal(f"extractor {what}: its manifest is {type(fields).__name__}, expected an object")
     try:
-        return TypeAdapter(Manifest).validate_python({"min_frames": 1, **fields})
+        manifest = Manifest(**fields)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, part['loc'])) or 'manifest'}: {part['msg']}" for part in error.errors())
-        raise Refusal(f"{what} is wrong: {wrong}") from error
-
-
-def check_own(manifest: Manifest, what: str) -> None:
-    """Refusal for a manifest that an extractor of one's own may not have."""
+        wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}".removeprefix(": ") for part in error.errors())
+        raise Refusal(f"extractor {what}: its manifest is wrong: {wrong}") from error
     if manifest.name in (*MANIFESTS, FRAME.name) or manifest.name.endswith(DERIVED) or reserved_word(manifest.name):
         raise Refusal(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
     if not manifest.weights_sha256:
@@ -138,6 +132,7 @@ def check_own(manifest: Manifest, what: str) -> None:
         raise Refusal(f"extractor {what}: resize {manifest.resize!r} needs a size")
     if manifest.size is not None and manifest.resize not in RESIZES:
         raise Refusal(f"extractor {what}: unknown resize {manifest.resize!r} to {manifest.size}; there are {', '.join(RESIZES)}")
+    return manifest
 
 
 def preprocess(manifest: Manifest, frames: Tensor) -> Tensor:
@@ -150,42 +145,20 @@ def preprocess(manifest: Manifest, frames: Tensor) -> Tensor:
     return clips.permute(0, 4, 1, 2, 3).contiguous()
 
 
-def checked(manifest: Manifest, network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Frames -> features, once the network has given the golden values that its manifest claims."""
+def checked(manifest: Manifest, network: Callable[[Tensor], Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """`network`, frames -> features, with their shape checked, once it has given the golden values that its manifest claims."""
 
-    @torch.inference_mode()
+    @exact_float32()
     def features(frames: Tensor) -> Tensor:
-        with exact_float32(), torch.autocast(frames.device.type, enabled=False), quiet():
-            found = network(preprocess(manifest, frames))
-        return checked_shape(manifest, found, len(frames))
+        with quiet():
+            found = network(frames)
+        if not isinstance(found, Tensor) or found.shape != (len(frames), manifest.dim):
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise Refusal(f"extractor {manifest.name!r} gave {got} for {len(frames)} clips, expected ({len(frames)}, {manifest.dim})")
+        return found.float()
 
     golden.check(manifest.name, manifest.golden, features, device)
     return features
-
-
-def stylegan_v(manifest: Manifest, network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """As `checked`, for StyleGAN-V's file: our resize and range, its own switched off.
-
-    As universome/fvd-comparison calls it where it shows that it equals TensorFlow's network. StyleGAN-V's metric lets it rescale and
-    resize, half-pixel, which is not what FVD is defined with: that is extractor `i3d_half-pixel`.
-    """
-
-    @torch.inference_mode()
-    def features(frames: Tensor) -> Tensor:
-        with exact_float32(), torch.autocast(frames.device.type, enabled=False), quiet():
-            found = network(i3d.preprocess(frames).contiguous(), rescale=False, resize=False, return_features=True)
-        return checked_shape(manifest, found, len(frames))
-
-    golden.check(manifest.name, manifest.golden, features, device)
-    return features
-
-
-def checked_shape(manifest: Manifest, found: Any, num_clips: int) -> Tensor:
-    """Refusal unless the features are (B, dim)."""
-    if not isinstance(found, Tensor) or found.shape != (num_clips, manifest.dim):
-        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise Refusal(f"extractor {manifest.name!r} gave {got} for {num_clips} clips, expected ({num_clips}, {manifest.dim})")
-    return found.float()
 
 
 def open_torchscript(content: bytes, file: Path, device: torch.device) -> nn.Module:

@@ -10,8 +10,8 @@ mixed block that share an input are one matrix product, everything is channels-l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import safetensors.numpy
@@ -20,24 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.metrics.extractors import winograd
-from bench.metrics.extractors.resize import resize_tf1
+from bench.metrics.extractors.resize import Resize, resize_tf1
 from bench.metrics.weights import table as weights
-from bench.shapes import Refusal, check_shape
 
 SIZE = 224  # height and width the network was trained at
-MIN_FRAMES = 9  # fewer leave a single frame for the last pool, which spans two
 BATCH_NORM_EPS = 1e-3
 MIXED = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
 
-def preprocess(frames: Tensor, resize: Callable[[Tensor, int, int], Tensor] = resize_tf1) -> Tensor:
+def preprocess(frames: Tensor, resize: Resize = resize_tf1) -> Tensor:
     """Frames (B, T, H, W, 3) uint8 -> clips (B, 3, T, 224, 224) in [-1, 1], channels-last in memory.
 
     As the FVD paper's code: TF1 `resize_bilinear` on 0..255, then 2 x / 255 - 1. Another `resize` is for emulating other tools.
     """
-    check_shape("frames", frames, (None, None, None, None, 3))
-    if frames.dtype != torch.uint8:
-        raise Refusal(f"I3D takes uint8 frames in 0..255, got {frames.dtype}")
     resized = resize(frames.flatten(0, 1).float(), SIZE, SIZE)  # (B*T, 224, 224, 3)
     scaled = (2 * resized).div_(255).sub_(1)
     return scaled.unflatten(0, frames.shape[:2]).permute(0, 4, 1, 2, 3)
@@ -57,21 +52,20 @@ def max_pool_same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, in
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """No TF32, no bfloat16 products, whatever the process has chosen elsewhere: each moves FVD by percents."""
+    """Inference without TF32, bfloat16 products or autocast, whatever the process has chosen: each moves FVD by percents."""
     sites = (
         torch.backends.cuda.matmul,
         torch.backends.cudnn.conv,  # type: ignore[attr-defined]
         torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
         torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
     )
-    saved = [site.fp32_precision for site in sites]
-    for site in sites:
-        site.fp32_precision = "ieee"
-    try:
+    with torch.inference_mode(), ExitStack() as stack:
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        for site in sites:
+            stack.callback(setattr, site, "fp32_precision", site.fp32_precision)
+            site.fp32_precision = "ieee"
         yield
-    finally:
-        for site, precision in zip(sites, saved, strict=True):
-            site.fp32_precision = precision
 
 
 class Convolution(nn.Module):
@@ -153,17 +147,8 @@ class I3D(nn.Module):
         self.register_buffer("logits_weight", torch.from_numpy(tensors["Logits/Conv3d_0c_1x1.weight"]).flatten(1))  # (400, 1024)
         self.register_buffer("logits_bias", torch.from_numpy(tensors["Logits/Conv3d_0c_1x1.bias"]))
 
-    @torch.inference_mode()
+    @exact_float32()
     def forward(self, clips: Tensor) -> Tensor:
-        check_shape("clips", clips, (None, 3, None, SIZE, SIZE))
-        if clips.shape[2] < MIN_FRAMES:
-            raise Refusal(f"I3D needs at least {MIN_FRAMES} frames a clip, got {clips.shape[2]}")
-        if clips.dtype != torch.float32:
-            raise Refusal(f"I3D is defined in float32, got clips in {clips.dtype}")
-        with exact_float32(), torch.autocast(clips.device.type, enabled=False):
-            return self.logits(clips)
-
-    def logits(self, clips: Tensor) -> Tensor:
         pads = [pad for size in reversed(clips.shape[2:]) for pad in same_pads(size, 7, 2)]
         x = F.pad(clips.contiguous(memory_format=torch.channels_last_3d), pads)
         x = F.conv3d(x, self.stem.weight, self.stem.bias, stride=2)  # (B, 64, T/2, 112, 112)

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.dataclasses import dataclass
+
+from bench.data.frozen import Count
 from bench.metrics.weights import table as weights
 from bench.shapes import Refusal
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Manifest:
     """An extractor's identity. Two extractors whose manifests differ give values that do not compare."""
 
-    name: str  # as in a metric's name: fd_<name>
-    weights_sha256: str  # of the published file; empty while no hash is published and none has been recorded
-    dim: int  # features a clip
-    min_frames: int  # fewest frames a clip may have
-    max_frames: int | None = None  # most; None = any number
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # as in a metric's name, and in names of files
+    weights_sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]  # of the published file; empty while it is not known
+    dim: Count  # features a clip
+    min_frames: Count = 1  # fewest frames a clip may have
+    max_frames: Count | None = None  # most; None = any number
     size: tuple[int, int] | None = None  # height and width the frames are resized to; None = as they come
     value_range: tuple[float, float] = (-1.0, 1.0)  # of a pixel as the network sees it
     resize: str = "none/1"  # how the frames reach `size`, with a version: bump it when a value changes
     shift: float = 0.0  # typical feature, subtracted before raw sums are kept
     license: str = "MIT"
     training: str = ""  # data, seed and command of an extractor that this suite trained; empty for published weights
-    golden: dict[str, float] = field(default_factory=dict)  # what the network must reproduce; words of bench/metrics/extractors/golden.py
-    aliases: tuple[str, ...] = ()  # SHA-256 of other published files that hold the same network
+    golden: dict[str, float] = Field(default_factory=dict)  # what the network must reproduce; words of bench/metrics/extractors/golden.py
+    aliases: tuple[Sha256, ...] = ()  # SHA-256 of other published files that hold the same network
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise Refusal(f"an extractor is named by letters, digits, '.', '_' and '-', got {self.name!r}: it is part of file names")
-        for digest in (self.weights_sha256, *self.aliases):
-            if digest and not re.fullmatch("[0-9a-f]{64}", digest):
-                raise Refusal(f"weights of extractor {self.name!r}: a SHA-256 is 64 hexadecimal digits, got {digest!r}")
-        if self.dim < 1 or self.min_frames < 1 or (self.max_frames is not None and self.max_frames < self.min_frames):
-            raise Refusal(
-                f"extractor {self.name!r} has {self.dim} features of {self.min_frames} to {self.max_frames} frames; each must be at least 1"
-            )
+        if self.max_frames is not None and self.max_frames < self.min_frames:
+            raise Refusal(f"clips must have {self.min_frames} to {self.max_frames} frames, which none has")
         if not self.value_range[0] < self.value_range[1]:
-            raise Refusal(f"extractor {self.name!r}: value_range must go from black up to white, got {self.value_range}")
+            raise Refusal(f"value_range must go from black up to white, got {self.value_range}")
 
 
 # StyleGAN-V's TorchScript file, which universome/fvd-comparison shows to equal TensorFlow's network.
@@ -99,9 +98,8 @@ FRAME_MEAN = Manifest(
     license="none: random weights",
 )
 
-_MOTION = json.loads(
-    Path(__file__).with_name("motion.json").read_text(encoding="utf-8")
-)  # written by bench/metrics/extractors/motion_training.py
+# Written by bench/metrics/extractors/motion_training.py.
+_MOTION = json.loads(Path(__file__).with_name("motion.json").read_text(encoding="utf-8"))
 MOTION = Manifest(
     name="motion",
     weights_sha256=_MOTION["weights_sha256"],
@@ -117,5 +115,6 @@ MOTION = Manifest(
 FRAME = replace(MOTION, name="frame", dim=48, min_frames=1)
 
 # Extractors that need nothing but this package and `weights get`, by name.
-_ALL = (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, FRAME_MEAN, MOTION, VIDEOMAE, VJEPA)
-MANIFESTS: dict[str, Manifest] = {manifest.name: manifest for manifest in _ALL}
+MANIFESTS: dict[str, Manifest] = {
+    manifest.name: manifest for manifest in (I3D, I3D_HALF_PIXEL, I3D_EPS, RANDOM3D, FRAME_MEAN, MOTION, VIDEOMAE, VJEPA)
+}

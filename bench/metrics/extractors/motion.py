@@ -11,14 +11,16 @@ import hashlib
 import itertools
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.data.ragged import Frames, Ragged
 from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import FRAME, MOTION
-from bench.shapes import Refusal, check_shape
+from bench.shapes import Refusal
 
 WEIGHTS = Path(__file__).with_name("motion.safetensors")
 SIZE = 32  # height and width the network sees
@@ -35,9 +37,6 @@ LEAST = 0.05  # of a step, in standard deviations of a frame's numbers: keeps th
 
 def resize(frames: Tensor) -> Tensor:
     """Frames (B, T, H, W, 3) uint8 -> images (B*T, 3, 32, 32) in [-1, 1]: bilinear, half-pixel centres, antialiased, aspect not kept."""
-    check_shape("frames", frames, (None, None, None, None, 3))
-    if frames.dtype != torch.uint8:
-        raise Refusal(f"motion takes uint8 frames in 0..255, got {frames.dtype}")
     images = frames.flatten(0, 1).permute(0, 3, 1, 2).float()  # (B*T, 3, H, W)
     if images.shape[2:] != (SIZE, SIZE):
         images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
@@ -102,18 +101,14 @@ class Motion(nn.Module):
         """Changes of frames' numbers (B, T, Z) -> their mean square in each group, (B, T, GROUPS)."""
         return (changes / self.frame_scale).square().unflatten(2, (GROUPS, -1)).mean(3) + LEAST**2
 
-    @torch.inference_mode()
+    @exact_float32()
     def frame_features(self, frames: Tensor) -> Tensor:
         """Frames (B, T, H, W, 3) uint8 -> (B*T, Z), centred and scaled; a frame's numbers do not depend on other frames."""
-        with exact_float32(), torch.autocast(frames.device.type, enabled=False):
-            return (self.encode(resize(frames)) - self.frame_centre) / self.frame_scale
+        return (self.encode(resize(frames)) - self.frame_centre) / self.frame_scale
 
-    @torch.inference_mode()
+    @exact_float32()
     def forward(self, frames: Tensor) -> Tensor:
-        if frames.ndim == 5 and frames.shape[1] < MOTION.min_frames:
-            raise Refusal(f"motion needs at least {MOTION.min_frames} frames a clip, got {frames.shape[1]}")
-        with exact_float32(), torch.autocast(frames.device.type, enabled=False):
-            return (self.describe(resize(frames), frames.shape[1]) - self.centre) / self.scale
+        return (self.describe(resize(frames), frames.shape[1]) - self.centre) / self.scale
 
 
 def details(images: Tensor) -> Tensor:
@@ -135,3 +130,17 @@ def load_motion(device: torch.device, path: Path = WEIGHTS, sha256: str = MOTION
     network = Motion()
     network.load_state_dict({name: tensor.float() for name, tensor in safetensors.torch.load(content).items()})
     return network.to(device).eval().requires_grad_(False)
+
+
+class FrameEncoder:
+    """The encoder of frames alone. A clip's frames are not independent, so features keep their clip axis until the distance."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.network = load_motion(device)
+
+    def features(self, frames: Frames) -> np.ndarray:
+        """Frames (N, T, H, W, 3) uint8 -> features (N, T, Z) float32, a clip at a time; of clips of many shapes the middle frame, T = 1."""
+        shown = [clip[len(clip) // 2 :][:1] for clip in frames] if isinstance(frames, Ragged) else frames
+        clips = [self.network.frame_features(torch.from_numpy(np.array(clip[None])).to(self.device)).cpu().numpy() for clip in shown]
+        return np.stack(clips)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Resize = Callable[[Tensor, int, int], Tensor]  # images (N, H, W, C), height, width
+
 
 def resize_tf1(images: Tensor, height: int, width: int) -> Tensor:
     """Bilinear resize (N, H, W, C) float -> (N, height, width, C) as TensorFlow 1 does: no half-pixel centres, corners not aligned.
@@ -41,7 +43,7 @@ def resize_half_pixel(images: Tensor, height: int, width: int) -> Tensor:
 
 
 # By the name a manifest of one's own gives it; the number is its version. Bump it when a value changes.
-RESIZES: dict[str, Callable[[Tensor, int, int], Tensor]] = {
+RESIZES: dict[str, Resize] = {
     "tf1-bilinear/1": resize_tf1,
     "half-pixel-bilinear/1": resize_half_pixel,
 }

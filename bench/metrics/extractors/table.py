@@ -9,16 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.backbone import did_you_mean
 from bench.metrics.extractors import controls, custom, i3d, motion, videomae, vjepa
-from bench.metrics.extractors.manifest import FRAME_MEAN, I3D, I3D_EPS, I3D_HALF_PIXEL, MOTION, RANDOM3D, VIDEOMAE, VJEPA, Manifest
-from bench.metrics.extractors.resize import resize_half_pixel, resize_tf1
+from bench.metrics.extractors.manifest import MANIFESTS, Manifest
+from bench.metrics.extractors.resize import Resize, resize_half_pixel, resize_tf1
 from bench.metrics.weights import table as weights
 from bench.shapes import Refusal
+
+ToFeatures = Callable[[Tensor], Tensor]  # frames (B, T, H, W, 3) uint8 -> (B, dim) float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Extractor:
     manifest: Manifest
     device: torch.device
     batch_size: int  # clips at once, what is fastest; does not change a value
-    features: Callable[[Tensor], Tensor]  # frames (B, T, H, W, 3) uint8 on `device` -> (B, dim) float32
+    features: ToFeatures  # of frames on `device`
 
     @property
     def name(self) -> str:
@@ -37,62 +40,30 @@ class Extractor:
 
     @property
     def dim(self) -> int:
-        """Features a clip."""
+        """ToFeatures a clip."""
         return self.manifest.dim
 
 
-def i3d_extractor(device: torch.device, manifest: Manifest = I3D, eps: float = i3d.BATCH_NORM_EPS) -> Extractor:
+def i3d_features(device: torch.device, resize: Resize = resize_tf1, eps: float = i3d.BATCH_NORM_EPS) -> ToFeatures:
     network = i3d.load_i3d(device, eps=eps)
-    resize = resize_tf1 if manifest.resize == I3D.resize else resize_half_pixel
-    return Extractor(
-        manifest=manifest,
-        device=device,
-        batch_size=2 if device.type == "cpu" else 16,  # on two cores larger batches leave the cache and are slower
-        features=lambda frames: network(i3d.preprocess(frames, resize)),
-    )
+    return lambda frames: network(i3d.preprocess(frames, resize))
 
 
-def videomae_extractor(device: torch.device) -> Extractor:
-    network = videomae.load_videomae(device)
-    return Extractor(
-        manifest=VIDEOMAE,
-        device=device,
-        batch_size=1 if device.type == "cpu" else 8,
-        features=lambda frames: network(videomae.preprocess(frames, network.config.size)),
-    )
+def vit_features(device: torch.device, load: Callable[[torch.device], Any], preprocess: Callable[[Tensor, int], Tensor]) -> ToFeatures:
+    network = load(device)
+    return lambda frames: network(preprocess(frames, network.config.size))
 
 
-def vjepa_extractor(device: torch.device) -> Extractor:
-    network = vjepa.load_vjepa(device)
-    return Extractor(
-        manifest=replace(VJEPA, weights_sha256=weights.source_sha256("vjepa")),
-        device=device,
-        batch_size=1 if device.type == "cpu" else 8,
-        features=lambda frames: network(vjepa.preprocess(frames, network.config.size)),
-    )
-
-
-def random3d_extractor(device: torch.device) -> Extractor:
-    return Extractor(manifest=RANDOM3D, device=device, batch_size=16, features=controls.random3d().to(device).eval())
-
-
-def frame_mean_extractor(device: torch.device) -> Extractor:
-    return Extractor(manifest=FRAME_MEAN, device=device, batch_size=16, features=controls.frame_mean().to(device).eval())
-
-
-def motion_extractor(device: torch.device) -> Extractor:
-    return Extractor(manifest=MOTION, device=device, batch_size=16, features=motion.load_motion(device))
-
-
-EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
-    "i3d": i3d_extractor,
-    "i3d_half-pixel": partial(i3d_extractor, manifest=I3D_HALF_PIXEL),
-    "i3d_eps1e-5": partial(i3d_extractor, manifest=I3D_EPS, eps=1e-5),
-    "videomae": videomae_extractor,
-    "vjepa": vjepa_extractor,
-    "motion": motion_extractor,
-    "random3d": random3d_extractor,
-    "frame_mean": frame_mean_extractor,
+# Name -> how it is loaded, and clips at once on a CPU and on a GPU: what is fastest. On two cores larger batches of I3D leave the cache.
+EXTRACTORS: dict[str, tuple[Callable[[torch.device], ToFeatures], int, int]] = {
+    "i3d": (i3d_features, 2, 16),
+    "i3d_half-pixel": (partial(i3d_features, resize=resize_half_pixel), 2, 16),
+    "i3d_eps1e-5": (partial(i3d_features, resize=resize_half_pixel, eps=1e-5), 2, 16),
+    "videomae": (partial(vit_features, load=videomae.load_videomae, preprocess=videomae.preprocess), 1, 8),
+    "vjepa": (partial(vit_features, load=vjepa.load_vjepa, preprocess=vjepa.preprocess), 1, 8),
+    "motion": (motion.load_motion, 16, 16),
+    "random3d": (lambda device: controls.Random3D().to(device), 16, 16),
+    "frame_mean": (lambda device: controls.FrameMean().to(device), 16, 16),
 }
 
 
@@ -102,13 +73,17 @@ def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     Refusal for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
     """
     device = torch.device(device)
+    of_cpu, of_gpu = 2, 16
     if name in EXTRACTORS:
-        return EXTRACTORS[name](device)
-    if custom.is_file_name(name):
+        load, of_cpu, of_gpu = EXTRACTORS[name]
+        manifest, features = MANIFESTS[name], load(device)
+        if not manifest.weights_sha256:
+            manifest = replace(manifest, weights_sha256=weights.source_sha256(name))
+    elif custom.is_file_name(name):
         manifest, features = custom.load_torchscript(Path(name), device)
     elif ":" in name:
         manifest, features = custom.load_factory(name, device)
     else:
         known = f"{', '.join(EXTRACTORS)}, a TorchScript file ({', '.join(custom.SUFFIXES)}) or module:factory"
         raise Refusal(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; known: {known}")
-    return Extractor(manifest=manifest, device=device, batch_size=2 if device.type == "cpu" else 16, features=features)
+    return Extractor(manifest=manifest, device=device, batch_size=of_cpu if device.type == "cpu" else of_gpu, features=features)

@@ -46,14 +46,13 @@ class VideoMAE(VideoViT):
         self.head = nn.Linear(config.hidden_size, num_classes)
         self.register_buffer("positions", sinusoid(config.num_tokens, config.hidden_size), persistent=False)
 
-    @torch.inference_mode()
+    @exact_float32()
     def forward(self, clips: Tensor) -> Tensor:
         num_steps = clips.shape[2] // self.config.tubelet_frames
         # The authors add 0.1 against rounding, which moves the interpolated positions a little.
         scale = (num_steps + 0.1) / self.config.grid[0]
         positions = interpolate_positions(self.positions, self.config.grid, num_steps, scale)
-        with exact_float32(), torch.autocast(clips.device.type, enabled=False):
-            return self.fc_norm(self.tokens(clips, positions).mean(1))
+        return self.fc_norm(self.tokens(clips, positions).mean(1))
 
 
 def load_videomae(

@@ -117,10 +117,9 @@ class VJEPA(nn.Module):
         self.encoder = Encoder(config)
         self.probe = Probe(config, num_classes)
 
-    @torch.inference_mode()
+    @exact_float32()
     def forward(self, clips: Tensor) -> Tensor:
-        with exact_float32(), torch.autocast(clips.device.type, enabled=False):
-            return self.probe.pooler(self.encoder(clips))
+        return self.probe.pooler(self.encoder(clips))
 
 
 def stripped(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features
-from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME
+from bench.metrics.extractors.motion import FrameEncoder
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import GridPoint, Measurement

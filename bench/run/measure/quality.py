@@ -9,8 +9,8 @@ import torch
 from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.metrics.extractors.features import cached_features, usable
-from bench.metrics.extractors.frames import FrameEncoder
 from bench.metrics.extractors.manifest import FRAME, Manifest
+from bench.metrics.extractors.motion import FrameEncoder
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.protocol import ProtocolBlock
