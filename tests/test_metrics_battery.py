@@ -175,15 +175,15 @@ def test_given_clips_without_an_arrow_or_spare_frames(clips: BatteryClips) -> No
     card = run(extractor(lambda frames: seeing(frames)[:, :3], dim=3), given)
     assert card.axis("double_speed").points == () and "needs clips of 15 frames" in card.axis("double_speed").note
     assert not card.axis("reverse").judged and len(card.axis("reverse").points) == 4 and card.clips["source"] == "mine"
-    assert given_clips(pool, num_frames=FRAMES, arrow=True).arrow
 
 
 def test_what_a_battery_cannot_run_on(clips: BatteryClips) -> None:
     few = dataclasses.replace(clips, reference=clips.reference[:8], source=clips.source[:8])
     with pytest.raises(ValueError, match="at least 32 clips, got 8 and 8"):
         run(extractor(seeing), few)
-    with pytest.raises(ValueError, match="have 8 frames, the battery wants 16"):
-        given_clips(clips.reference)
+    for cut, got in ((clips.reference[:, :3], "3 of 16x16"), (clips.reference[:, :, :15], "8 of 15x16")):
+        with pytest.raises(ValueError, match=f"at least 4 frames of 16x16 pixels, got {got}"):
+            run(load_extractor("frame_mean"), dataclasses.replace(clips, reference=cut, source=cut))
 
 
 def test_its_worlds_are_like_no_training_set(clips: BatteryClips) -> None:

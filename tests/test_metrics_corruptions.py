@@ -155,19 +155,3 @@ def test_flicker_is_a_factor_a_frame() -> None:
     clips = np.full((2, 5, 16, 16, 3), 100, np.uint8)
     result = AXES["flicker"].apply(clips, 0.4, 0)
     assert (result == result[:, :, :1, :1, :1]).all() and len(np.unique(result[0])) > 2 and result.min() >= 60 and result.max() <= 140
-
-
-def test_what_cannot_be_damaged() -> None:
-    clips = source(AXES["noise"])
-    with pytest.raises(ValueError, match="uint8"):
-        AXES["noise"].apply(clips.astype(np.float32), 0.1, 0)
-    with pytest.raises(ValueError, match="at least 4 frames, got 3"):
-        AXES["noise"].apply(clips[:, :3], 0.1, 0)
-    with pytest.raises(ValueError, match=r"2 T - 1 frames.*got 10"):
-        AXES["double_speed"].apply(np.concatenate([clips, clips[:, :1]], axis=1), 1.0, 0)
-    with pytest.raises(ValueError, match="at least 16x16"):
-        AXES["noise"].apply(clips[:, :, :15], 0.1, 0)
-    with pytest.raises(ValueError, match="at least 2 clips, got 1"):
-        AXES["switch"].apply(clips[:1], 1.0, 0)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        AXES["noise"].apply(clips, 12.75, 0)

@@ -5,29 +5,29 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.data.progress import Progress
 from bench.data.sources import worlds
 from bench.metrics.battery.corruptions import AXES, Axis
 from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, CurvePoint, ReportCard, judge
-from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.distances.interval import NUM_GROUPS, jackknife
-from bench.metrics.distances.kernel import kernel_distance
-from bench.metrics.extractors.features import cached_features, check_frames, extract, hash_frames
+from bench.metrics.distances.table import FRECHET, KERNEL
+from bench.metrics.extractors.features import NotFinite, cached_features, check_frames, extract, hash_frames
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.protocol import metric_name
-from bench.shapes import Refusal, check_shape
+from bench.shapes import Refusal
 
 SEED = 73_109  # of the battery's worlds; their splits have names of their own too, so no training can have seen a clip
 SIZE, NUM_CLIPS, NUM_FRAMES = 32, 256, 16
+MIN_FRAMES, MIN_SIDE = 4, 16
+DAMAGE_SEED = 0
 BATCH_SIZES = (1, 5)  # between which features must not change
 PACKAGES = ("torch", "numpy", "scipy", "pymunk")
 
@@ -59,51 +59,42 @@ def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = 
     )
     sets = []
     for split in ("battery-reference", "battery-source"):
-        sets.append(
-            np.concatenate(
-                [
-                    worlds.render(np.stack([worlds.simulate(config, split, index) for index in chunk]), size, size)
-                    for chunk in chunks(range(num_clips), worlds.BATCH)
-                ]
-            )
-        )
+        states = np.stack([worlds.simulate(config, split, index) for index in range(num_clips)])
+        parts = np.split(states, range(worlds.BATCH, num_clips, worlds.BATCH))
+        sets.append(np.concatenate([worlds.render(part, size, size) for part in parts]))
     description = config.model_dump(mode="json", exclude={"num_train", "num_val", "num_test"}) | {"generator": worlds.GENERATOR_VERSION}
     return BatteryClips(reference=sets[0][:, :num_frames], source=sets[1], arrow=True, description=description)
 
 
-def given_clips(clips: np.ndarray, *, num_frames: int = NUM_FRAMES, arrow: bool = False, name: str = "given") -> BatteryClips:
+def given_clips(clips: np.ndarray, *, num_frames: int = NUM_FRAMES, name: str = "given") -> BatteryClips:
     """Anybody's clips (N, S, H, W, 3) uint8, half of them for each set; double speed is left out unless S >= 2 `num_frames` - 1."""
-    check_shape("clips", clips, (None, None, None, None, 3))
-    if clips.shape[1] < num_frames:
-        raise Refusal(f"clips have {clips.shape[1]} frames, the battery wants {num_frames}; give longer ones or a smaller num_frames")
     half = len(clips) // 2
     order = np.random.default_rng(len(clips)).permutation(len(clips))  # they may come sorted by class
     return BatteryClips(
-        reference=clips[order[:half], :num_frames], source=clips[order[half : 2 * half]], arrow=arrow, description={"source": name}
+        reference=clips[order[:half], :num_frames], source=clips[order[half : 2 * half]], arrow=False, description={"source": name}
     )
 
 
-def chunks(indices: range, size: int) -> Iterable[range]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))
-
-
 def run(
-    extractor: Extractor, clips: BatteryClips, *, seed: int = 0, cache: Path | None = None, progress: Progress | None = None
+    extractor: Extractor, clips: BatteryClips, *, cache: Path | None = None, progress: Progress = lambda done, total, what: None
 ) -> ReportCard:
     """The report card of `extractor` on `clips`. With a `cache` folder, an interrupted battery goes on where it stopped."""
     num_clips, num_frames, height, width, _ = clips.reference.shape
     check_frames(extractor, clips.reference)
     if num_clips < 2 * NUM_GROUPS or len(clips.source) != num_clips:
         raise Refusal(f"a battery needs two sets of one size, at least {2 * NUM_GROUPS} clips, got {num_clips} and {len(clips.source)}")
+    if num_frames < MIN_FRAMES or min(height, width) < MIN_SIDE:
+        least = f"{MIN_FRAMES} frames of {MIN_SIDE}x{MIN_SIDE} pixels"
+        raise Refusal(f"a battery needs clips of at least {least}, got {num_frames} of {height}x{width}")
     measurable = [axis for axis in AXES.values() if axis.source_frames(num_frames) <= clips.source.shape[1]]
     sets = 2 + sum(1 if axis.of_clips else len(axis.levels) for axis in measurable)
-    camera = Camera(extractor, cache, progress, total=sets * num_clips)
+    camera = Camera(extractor, cache, progress, sets * num_clips)
     real, clean = camera.features(clips.reference, "reference"), camera.features(clips.source[:, :num_frames], "undamaged")
     floor = point(0.0, real, clean)
     axes = []
     for axis in AXES.values():
         if axis in measurable:
-            points = tuple(point(level, real, fake) for level, fake in damaged_features(axis, clips, clean, seed, camera))
+            points = tuple(point(level, real, fake) for level, fake in damaged_features(axis, clips, clean, camera))
             judged = clips.arrow or axis.name != "reverse"
             note = "" if judged else "these clips have no known arrow of time"
         else:
@@ -126,47 +117,34 @@ def run(
         num_frames=num_frames,
         height=height,
         width=width,
-        seed=seed,
+        seed=DAMAGE_SEED,
         device=extractor.device.type,
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
     )
 
 
+@dataclass
 class Camera:
-    """Takes features of one set of clips after another, counts them, and notes where they are not finite."""
+    """Takes features of one set of clips after another, counts them, and notes where they are not finite: a verdict here, no error."""
 
-    def __init__(self, extractor: Extractor, cache: Path | None, progress: Progress | None, total: int):
-        self.extractor = dataclasses.replace(extractor, features=self.watched(extractor.features))
-        self.cache, self.progress, self.total = cache, progress, total
-        self.done = 0
-        self.not_finite: list[str] = []  # which sets
-        self.finite = True  # the present one, so far
-
-    def watched(self, features: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """`features`, which says when it gives NaN: that is a verdict here, not an error."""
-
-        def call(frames: Tensor) -> Tensor:
-            values = features(frames)
-            self.finite = self.finite and bool(torch.isfinite(values).all())
-            return values
-
-        return call
+    extractor: Extractor
+    cache: Path | None
+    progress: Progress
+    total: int  # clips
+    done: int = 0
+    not_finite: list[str] = field(default_factory=list)  # which sets
 
     def features(self, frames: np.ndarray, what: str) -> np.ndarray | None:
         """Features (n, D) of (n, T, H, W, 3); None where they are not finite."""
 
         def report(done: int, _: int) -> None:
-            if self.progress is not None:
-                self.progress(self.done + done, self.total, what)
+            self.progress(self.done + done, self.total, what)
 
-        self.finite = True
         try:
             if self.cache is None:
                 return extract(self.extractor, frames, report)
             return cached_features(self.extractor, frames, None, self.cache, report)
-        except Refusal:
-            if self.finite:
-                raise
+        except NotFinite:
             self.not_finite.append(what)
             return None
         finally:
@@ -175,32 +153,28 @@ class Camera:
 
 
 def damaged_features(
-    axis: Axis, clips: BatteryClips, clean: np.ndarray | None, seed: int, camera: Camera
+    axis: Axis, clips: BatteryClips, clean: np.ndarray | None, camera: Camera
 ) -> Iterable[tuple[float, np.ndarray | None]]:
     """(level, features (n, D)) at every level. Of an axis `of_clips`, extracted once: the levels mix damaged and undamaged clips."""
     source = clips.source[:, : axis.source_frames(clips.reference.shape[1])]
     if not axis.of_clips:
         for level in axis.levels:
-            yield level, camera.features(axis.apply(source, level, seed), f"{axis.title} {level:g}")
+            yield level, camera.features(axis.apply(source, level, DAMAGE_SEED), f"{axis.title} {level:g}")
         return
-    full = camera.features(axis.apply(source, 1.0, seed), axis.title)
+    full = camera.features(axis.apply(source, 1.0, DAMAGE_SEED), axis.title)
     for level in axis.levels:
-        mixed = None if full is None or clean is None else np.where(axis.chosen(len(source), level, seed)[:, None], full, clean)
+        mixed = None if full is None or clean is None else np.where(axis.chosen(len(source), level, DAMAGE_SEED)[:, None], full, clean)
         yield level, mixed
 
 
 def point(level: float, real: np.ndarray | None, fake: np.ndarray | None) -> CurvePoint:
     """Both distances with their standard errors."""
-    if real is None or fake is None:
-        return CurvePoint(level=level, frechet=None, frechet_se=None, kernel=None, kernel_se=None)
-    frechet, kernel = jackknife(frechet_distance, real, fake), jackknife(kernel_distance, real, fake)
-    return CurvePoint(
-        level=level,
-        frechet=frechet.estimate,
-        frechet_se=frechet.standard_error,
-        kernel=kernel.estimate,
-        kernel_se=kernel.standard_error,
-    )
+    values: dict[str, float] = {}
+    if real is not None and fake is not None:
+        for kind in (FRECHET, KERNEL):
+            interval = jackknife(kind.distance, real, fake)
+            values |= {kind.key: interval.estimate, f"{kind.key}_se": interval.standard_error}
+    return CurvePoint(level=level, **values)
 
 
 def batch_difference(extractor: Extractor, frames: np.ndarray) -> float:

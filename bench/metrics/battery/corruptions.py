@@ -14,17 +14,13 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from bench.shapes import Refusal, check_shape
-
 DamageKind = Literal["spatial", "temporal"]
 Rng = np.random.Generator
 # (clip (T, H, W, 3) uint8, the clip after it, level, generator) -> damaged clip (T, H, W, 3) uint8
 Damage = Callable[[np.ndarray, np.ndarray, float, Rng], np.ndarray]
 
-MIN_FRAMES, MIN_SIDE = 4, 16
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Axis:
     """One kind of damage. Spatial: frames look wrong. Temporal: frames look right, or alike, and their sequence is wrong."""
 
@@ -34,20 +30,19 @@ class Axis:
     levels: tuple[float, float, float, float]  # strengths, weakest first
     unit: str  # what a level counts
     damage: Damage
-    of_clips: bool = False  # the level is the share of clips damaged, each at full strength; else every clip is damaged by level
-    double_source: bool = False  # needs source clips of 2 T - 1 frames, of which the first T are the undamaged clip
+
+    @property
+    def of_clips(self) -> bool:
+        """The level is the share of clips damaged, each at full strength; else every clip is damaged by level."""
+        return self.unit == "of clips"
 
     def source_frames(self, num_frames: int) -> int:
-        """Frames a source clip needs for a damaged clip of `num_frames`."""
-        return 2 * num_frames - 1 if self.double_source else num_frames
+        """Frames a source clip needs for a damaged clip of `num_frames`, of which the first are the undamaged clip."""
+        return 2 * num_frames - 1 if self.damage is double_speed else num_frames
 
     def apply(self, clips: np.ndarray, level: float, seed: int) -> np.ndarray:
         """Source clips (N, `source_frames(T)`, H, W, 3) uint8 -> damaged clips (N, T, H, W, 3) uint8. Level 0 changes nothing."""
-        check_clips(self, clips)
-        if not 0 <= level <= 1:
-            raise Refusal(f"level of {self.name!r} must lie between 0 and 1 ({self.unit}), got {level}; usual ones: {self.levels}")
-        num_frames = (clips.shape[1] + 1) // 2 if self.double_source else clips.shape[1]
-        damaged = np.array(clips[:, :num_frames])
+        damaged = np.array(clips[:, : (clips.shape[1] + 1) // 2] if self.damage is double_speed else clips)
         strength = 1.0 if self.of_clips else level
         for index in np.flatnonzero(self.chosen(len(clips), level, seed)) if self.of_clips else range(len(clips) if level else 0):
             after = clips[(index + 1) % len(clips)]
@@ -61,21 +56,6 @@ class Axis:
         """
         draws = np.array([clip_rng(seed, f"{self.name}/share", index).random() for index in range(num_clips)])
         return np.argsort(np.argsort(draws)) < round(level * num_clips)
-
-
-def check_clips(axis: Axis, clips: np.ndarray) -> None:
-    """Refusal unless `clips` are what `axis` can damage."""
-    check_shape("clips", clips, (None, None, None, None, 3))
-    if clips.dtype != np.uint8:
-        raise Refusal(f"clips must be uint8 in 0..255, got {clips.dtype}")
-    num_clips, num_frames, height, width, _ = clips.shape
-    if num_frames < axis.source_frames(MIN_FRAMES) or (axis.double_source and num_frames % 2 == 0):
-        expected = f"2 T - 1 frames with T at least {MIN_FRAMES}" if axis.double_source else f"at least {MIN_FRAMES} frames"
-        raise Refusal(f"corruption {axis.name!r} needs source clips of {expected}, got {num_frames}")
-    if min(height, width) < MIN_SIDE:
-        raise Refusal(f"corruptions need frames of at least {MIN_SIDE}x{MIN_SIDE} pixels, got {height}x{width}")
-    if axis.damage in (interleave, switch) and num_clips < 2:
-        raise Refusal(f"corruption {axis.name!r} mixes a clip with the next one, so it needs at least 2 clips, got {num_clips}")
 
 
 def clip_rng(seed: int, stream: str, index: int) -> Rng:
@@ -219,34 +199,22 @@ def displaced(frame: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 # The full shuffle, the whole freeze, noise of 0.05 and the two elastic axes carry judgements of their own (battery.py).
 STEPS, SHARES, ELASTIC = (0.25, 0.5, 0.75, 1.0), (0.125, 0.25, 0.5, 1.0), (0.01, 0.02, 0.04, 0.08)
-TABLE: tuple[tuple[str, DamageKind, str, tuple[float, float, float, float], str, Damage], ...] = (
-    # name              kind        title                 levels                    a level is                damage
-    ("noise",           "spatial",  "noise",              (0.02, 0.05, 0.1, 0.2),   "sigma, of the range",    noise),
-    ("blur",            "spatial",  "blur",               (0.02, 0.04, 0.08, 0.16), "sigma, of shorter side", blur),
-    ("occluder",        "spatial",  "occluder",           (0.1, 0.2, 0.4, 0.6),     "of height and width",    occluder),
-    ("salt_and_pepper", "spatial",  "salt and pepper",    (0.005, 0.02, 0.05, 0.1), "of pixels",              salt_and_pepper),
-    ("elastic_clip",    "spatial",  "elastic, per clip",  ELASTIC,                  "rms, of shorter side",   elastic_clip),
-    ("elastic_frame",   "temporal", "elastic, per frame", ELASTIC,                  "rms, of shorter side",   elastic_frame),
-    ("flicker",         "temporal", "flicker",            (0.1, 0.2, 0.4, 0.8),     "of brightness",          flicker),
-    ("local_swaps",     "temporal", "local swaps",        STEPS,                    "of neighbour pairs",     local_swaps),
-    ("global_swaps",    "temporal", "global swaps",       STEPS,                    "of frames",              global_swaps),
-    ("freeze",          "temporal", "frozen tail",        STEPS,                    "of steps",               freeze),
-    ("shuffle",         "temporal", "full shuffle",       SHARES,                   "of clips",               shuffle),
-    ("reverse",         "temporal", "reversal",           SHARES,                   "of clips",               reverse),
-    ("interleave",      "temporal", "two interleaved",    SHARES,                   "of clips",               interleave),
-    ("switch",          "temporal", "switch half-way",    SHARES,                   "of clips",               switch),
-    ("double_speed",    "temporal", "double speed",       SHARES,                   "of clips",               double_speed),
+TABLE = (
+    #    name               kind        title                 levels                    a level is                damage
+    Axis("noise",           "spatial",  "noise",              (0.02, 0.05, 0.1, 0.2),   "sigma, of the range",    noise),
+    Axis("blur",            "spatial",  "blur",               (0.02, 0.04, 0.08, 0.16), "sigma, of shorter side", blur),
+    Axis("occluder",        "spatial",  "occluder",           (0.1, 0.2, 0.4, 0.6),     "of height and width",    occluder),
+    Axis("salt_and_pepper", "spatial",  "salt and pepper",    (0.005, 0.02, 0.05, 0.1), "of pixels",              salt_and_pepper),
+    Axis("elastic_clip",    "spatial",  "elastic, per clip",  ELASTIC,                  "rms, of shorter side",   elastic_clip),
+    Axis("elastic_frame",   "temporal", "elastic, per frame", ELASTIC,                  "rms, of shorter side",   elastic_frame),
+    Axis("flicker",         "temporal", "flicker",            (0.1, 0.2, 0.4, 0.8),     "of brightness",          flicker),
+    Axis("local_swaps",     "temporal", "local swaps",        STEPS,                    "of neighbour pairs",     local_swaps),
+    Axis("global_swaps",    "temporal", "global swaps",       STEPS,                    "of frames",              global_swaps),
+    Axis("freeze",          "temporal", "frozen tail",        STEPS,                    "of steps",               freeze),
+    Axis("shuffle",         "temporal", "full shuffle",       SHARES,                   "of clips",               shuffle),
+    Axis("reverse",         "temporal", "reversal",           SHARES,                   "of clips",               reverse),
+    Axis("interleave",      "temporal", "two interleaved",    SHARES,                   "of clips",               interleave),
+    Axis("switch",          "temporal", "switch half-way",    SHARES,                   "of clips",               switch),
+    Axis("double_speed",    "temporal", "double speed",       SHARES,                   "of clips",               double_speed),
 )  # fmt: skip
-AXES: dict[str, Axis] = {
-    name: Axis(
-        name=name,
-        kind=kind,
-        title=title,
-        levels=levels,
-        unit=unit,
-        damage=damage,
-        of_clips=unit == "of clips",
-        double_source=damage is double_speed,
-    )
-    for name, kind, title, levels, unit, damage in TABLE
-}
+AXES = {axis.name: axis for axis in TABLE}

@@ -29,10 +29,10 @@ class CurvePoint(Frozen):
     """Distances at one strength. None where the features were not finite."""
 
     level: float  # 0 = undamaged, the floor
-    frechet: float | None
-    frechet_se: float | None  # standard error, delete-group jackknife
-    kernel: float | None
-    kernel_se: float | None
+    frechet: float | None = None
+    frechet_se: float | None = None  # standard error, delete-group jackknife
+    kernel: float | None = None
+    kernel_se: float | None = None
 
     @property
     def value(self) -> float:

@@ -21,6 +21,10 @@ from bench.metrics.extractors.table import Extractor
 from bench.shapes import Refusal, check_shape
 
 
+class NotFinite(Refusal):
+    """An extractor gave NaN or infinite features."""
+
+
 def check_frames(extractor: Extractor, frames: Frames) -> None:
     """Refusal unless `frames` are uint8 (N, T, H, W, 3) clips, or clips of many shapes, that the extractor can take."""
     if frames.dtype != np.uint8:
@@ -60,7 +64,7 @@ def extract(extractor: Extractor, frames: Frames, progress: Counted | None = Non
             progress(start + len(batch), len(frames))
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
-        raise Refusal(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
+        raise NotFinite(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
     return features
 
 
