@@ -54,7 +54,7 @@ def test_a_torchscript_file_is_an_extractor(tmp_path: Path) -> None:
     extractor = load_extractor(str(script(tmp_path)), "cpu")
     assert extractor.name == "moments" and extractor.dim == 6
     np.testing.assert_allclose(extract(extractor, clips()), stated(clips()), rtol=1e-4, atol=1e-5)
-    assert metric_name("frechet", extractor.name, 64, dim=extractor.dim) == "fd_moments@64"
+    assert metric_name("frechet", extractor.name, 64, extractor.dim) == "fd_moments@64"
     with pytest.raises(ValueError, match="at least 2 frames a clip, got 1"):
         extract(extractor, clips(num_frames=1))
     with pytest.raises(ValueError, match="multiply by 255"):
@@ -233,7 +233,7 @@ def test_stylegan_v_is_the_canonical_network_by_its_hash(tmp_path: Path, monkeyp
     monkeypatch.setattr(custom, "KNOWN_FILES", {digest: small})
     extractor = load_extractor(str(file))
     assert (extractor.name, extractor.manifest.weights_sha256) == ("i3d", digest)
-    assert metric_name("frechet", extractor.name, 64) == "fvd@64"
+    assert metric_name("frechet", extractor.name, 64, 400) == "fvd@64"
     frames = clips(2, 9)
     expected = frames.astype(np.float64).mean((1, 2, 3, 4)) / 255 * 2 - 1
     features = extract(extractor, frames)

@@ -146,10 +146,10 @@ def test_a_value_that_was_never_announced_is_refused() -> None:
 
 
 def test_the_frame_encoder_is_no_distance_of_ones_own_extractor() -> None:
-    from dataclasses import replace
+    from dataclasses import asdict
 
-    from bench.metrics.extractors.custom import check_own
+    from bench.metrics.extractors.custom import parse_manifest
 
     for name in ("frame", "my_infinite", "my_fvd"):
         with pytest.raises(Refusal, match="taken or reserved"):
-            check_own(replace(RANDOM3D, name=name), "own.pt")
+            parse_manifest(asdict(RANDOM3D) | {"name": name}, "own.pt")

@@ -30,9 +30,3 @@ def test_an_interval_covers_the_distance() -> None:
     intervals = [jackknife(mean_wasserstein, a, b) for a, b in draws]
     expected = np.mean([interval.estimate for interval in intervals])
     assert np.mean([interval.low <= expected <= interval.high for interval in intervals]) >= 0.85
-
-
-def test_sets_of_other_quantities_are_refused() -> None:
-    for other in (np.zeros((3, 2)), np.zeros(3)):
-        with pytest.raises(ValueError, match="expected \\(n, D\\) and \\(m, D\\)"):
-            mean_wasserstein(np.zeros((3, 4)), other)

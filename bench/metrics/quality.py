@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench.data.files import sha256_texts
 from bench.meters.process import device_name
 from bench.metrics.distances.diversity import NUM_NEIGHBOURS, diversity
 from bench.metrics.distances.frechet import MIN_CLIPS, Features
-from bench.metrics.distances.interval import NUM_GROUPS, Interval, Statistic, jackknife, jackknife_sets
+from bench.metrics.distances.interval import NUM_GROUPS, Interval, Statistic, jackknife
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.extractors.manifest import Manifest
@@ -32,43 +32,24 @@ INTERVAL = f"delete-group jackknife over clips, {NUM_GROUPS} groups, 95 %"
 NO_INTERVAL = f"none: {NUM_GROUPS} groups need as many clips"
 
 
-def protocol_block(
-    manifest: Manifest,
-    device: torch.device,
-    *,
-    n_real: int,
-    n_fake: int,
-    shape: Shape,
-    frame_stride: int,
-    fps: float | None,
-    split: str,
-    clip_list: list[str],
-    sampling: str,
-    clips: dict[str, Any] | None = None,
-) -> ProtocolBlock:
+def protocol_block(manifest: Manifest, device: torch.device, *, shape: Shape, clip_list: list[str], **known: Any) -> ProtocolBlock:
     """Everything beside the generated clips that changes a distance between sets of clips of `shape` in pixels.
 
-    `clip_list`: what identifies the real clips, in order. `clips`: the rule they were cut by, where they came from elsewhere.
+    `clip_list`: what identifies the real clips, in order. `known`: the block's other fields.
     """
     return ProtocolBlock(
         extractor=manifest.name,
         weights_sha256=manifest.weights_sha256,
         dim=manifest.dim,
-        n_real=n_real,
-        n_fake=n_fake,
         num_frames=shape[0],
-        frame_stride=frame_stride,
-        fps=fps,
         height=shape[1],
         width=shape[2],
         resize=manifest.resize,
-        split=split,
         clip_list_sha256=sha256_texts(clip_list),
-        sampling=sampling,
         device=device_name(device),
         dtype="float32",
         versions={"torch": torch.__version__},
-        clips=clips,
+        **known,
     )
 
 
@@ -169,15 +150,15 @@ def _at_infinite_n(kind: DistanceKind, sets: FeatureSets) -> list[Measurement]:
     stem, _, size = sets.block.name(kind.key).partition("@")
     found = []
     for subject, features in sets.subjects.items():
-        limit = kind.infinite_n(sets.real, features)
+        limit, sizes = kind.infinite_n(sets.real, features)
         found.append(
             Measurement(
                 name=f"{stem}{INFINITE}@{size or len(sets.real)}",
                 subject=subject,
-                value=limit.value,
+                value=limit.estimate,
                 low=limit.low,
                 high=limit.high,
-                interval=f"least squares in 1/n over sizes {', '.join(map(str, limit.sizes))}, jackknife, 95 %",
+                interval=f"least squares in 1/n over sizes {', '.join(map(str, sizes))}, jackknife, 95 %",
                 unit=kind.unit,
                 better="lower",
                 protocol=sets.protocol(kind),
@@ -201,7 +182,7 @@ def _diversities(sets: FeatureSets) -> list[Measurement]:
             protocol=protocol,
         )
         for subject, features in sets.subjects.items()
-        for name, value in asdict(diversity(sets.real, features)).items()
+        for name, value in diversity(sets.real, features).items()
     ]
 
 
@@ -237,7 +218,7 @@ def _pixel_values(
                 continue
             value = mean_wasserstein(present, others)
             enough = min(len(present), len(others)) >= NUM_GROUPS
-            compared = _interval(jackknife_sets(lambda pair: mean_wasserstein(*pair), (present, others), NUM_GROUPS) if enough else None)
+            compared = _interval(jackknife(mean_wasserstein, present, others) if enough else None)
         protocol = measure.protocol(sets.source, len(sets.test))
         found.append(
             Measurement(name=name, subject=subject, value=value, unit=known.unit, better=known.better, protocol=protocol, **compared)

@@ -106,7 +106,7 @@ def run(
         version=CARD_VERSION,
         extractor=extractor.name,
         passed=all(judgement.passed for judgement in judgements),
-        metric=metric_name("frechet", extractor.name, num_clips, dim=extractor.dim),
+        metric=metric_name("frechet", extractor.name, num_clips, extractor.dim),
         judgements=judgements,
         floor=floor,
         axes=tuple(axes),

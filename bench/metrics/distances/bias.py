@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
 from bench.metrics.distances.frechet import Features, FrechetSubsets, check_features, frechet_distance
-from bench.metrics.distances.interval import NUM_GROUPS, group_of_each, half_width, jackknife_variance
+from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, jackknife_variance
 from bench.shapes import Refusal
 
 NUM_SIZES = 8
@@ -34,26 +31,15 @@ def expected_floor(real: Features, n_real: int, n_fake: int) -> float:
     return (1 / n_real + 1 / n_fake) * (1.25 * float(values.sum()) + 0.5 * pairs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class InfiniteN:
-    """Frechet distance extrapolated to infinite n, value + slope / n, with a 95 % interval that covers the populations' distance."""
-
-    value: float
-    slope: float
-    low: float
-    high: float
-    standard_error: float
-    sizes: tuple[int, ...]  # clips of each set in the subsets, largest first
-
-
 def infinite_n_clips(dim: int) -> int:
     """Fewest clips in each set that `frechet_infinite_n` takes over `dim` features."""
     return max(CLIPS_PER_FEATURE * dim, 2 * NUM_GROUPS)
 
 
-def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: int = DRAWS) -> InfiniteN:
-    """Least squares in 1/n over `NUM_SIZES` sizes from n/4 to n, evenly spaced in 1/n, `draws` seeded subsets of each.
+def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0) -> tuple[Interval, tuple[int, ...]]:
+    """Frechet distance extrapolated to infinite n, with an interval that covers the populations' distance, and the sizes behind it.
 
+    Least squares in 1/n over `NUM_SIZES` sizes from n/4 to n, evenly spaced in 1/n, largest first, `DRAWS` seeded subsets of each.
     No size is below 1.2 d, where the line bends: with all sizes from n/4 at n = 2d the value was off by 7 standard errors. The variance is
     that of the distance at n, by jackknife, plus that of the choice of subsets. Refusal for n below 2d: read the kernel distance there.
     """
@@ -62,31 +48,20 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0, draws: 
     needed = infinite_n_clips(d)
     if num < needed:
         raise Refusal(f"a Frechet distance at infinite n needs at least {needed} clips of {d} features, got {num}; use the kernel distance")
-    if draws < 2:
-        raise Refusal(f"an extrapolation needs at least 2 draws of each size, got {draws}")
     subsets = FrechetSubsets(real, fake)
     smallest = max(num / 4, BEND * d)
     sizes = np.round(1 / np.linspace(1 / num, 1 / smallest, NUM_SIZES)).astype(int)
     generator = np.random.default_rng(seed)
     values = np.array(
-        [[subsets(draw(generator, len(real), size), draw(generator, len(fake), size)) for _ in range(draws)] for size in sizes]
-    )  # (NUM_SIZES, draws)
+        [[subsets(draw(generator, len(real), size), draw(generator, len(fake), size)) for _ in range(DRAWS)] for size in sizes]
+    )  # (NUM_SIZES, DRAWS)
     if len(real) == len(fake):
         values[0] = frechet_distance(real, fake)  # there is one subset of all clips
     weights = np.linalg.pinv(np.stack([np.ones(len(sizes)), 1 / sizes], axis=1))  # (2, NUM_SIZES)
-    value, slope = (float(coefficient) for coefficient in weights @ values.mean(axis=1))
-    groups = [group_of_each(len(features), NUM_GROUPS) for features in (real, fake)]
-    variance = jackknife_variance(lambda keep: subsets(keep[groups[0]], keep[groups[1]]), NUM_GROUPS)
-    variance += float((np.square(weights[0]) * values.var(axis=1, ddof=1)).sum()) / draws
-    margin = half_width(math.sqrt(variance), NUM_GROUPS)
-    return InfiniteN(
-        value=value,
-        slope=slope,
-        low=value - margin,
-        high=value + margin,
-        standard_error=math.sqrt(variance),
-        sizes=tuple(int(size) for size in sizes),
-    )
+    value = float((weights @ values.mean(axis=1))[0])
+    variance = jackknife_variance(by_group(frechet_distance, real, fake))
+    variance += float((np.square(weights[0]) * values.var(axis=1, ddof=1)).sum()) / DRAWS
+    return interval_of(value, variance), tuple(int(size) for size in sizes)
 
 
 def draw(generator: np.random.Generator, num: int, size: int) -> np.ndarray:

@@ -7,16 +7,17 @@ where they do not. Minutes on one core; `--quick` takes seconds and shows only t
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bench.data.progress import Reporter
 from bench.metrics.distances.bias import CLIPS_PER_FEATURE, frechet_infinite_n
-from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance, frechet_from_moments
+from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance
 from bench.metrics.distances.interval import jackknife, jackknife_difference
 from bench.metrics.distances.kernel import kernel_distance
 
@@ -24,7 +25,6 @@ SEED = 5  # `PAIR_SHARE` and `PAIR_LEAST` of interval.py were chosen with others
 GOAL = (0.90, 0.98)  # of 95 % intervals
 MOST_DIFFERENT = 0.075  # of A/A verdicts, 15 of 200
 NUM_RESAMPLES = 200  # of the bootstrap
-MANY = 10**9  # clips of a population
 GAIN, SHIFT = 1.2, 0.3  # deviations of model B over those of the real clips; its mean, in deviations
 
 # What each column counts. `frechet`, `kernel`, `bootstrap` cover the mean of the column's estimates over all runs.
@@ -80,10 +80,11 @@ class Population:
             noise /= np.sqrt(generator.chisquare(5, (n, 1)) / 5)
         return np.asarray(noise * self.deviations + self.centres[generator.integers(len(self.centres), size=n)])
 
-    def moments(self) -> tuple[np.ndarray, np.ndarray, int]:
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (d,) and covariance (d, d)."""
         spread = self.centres - self.centres.mean(axis=0)
         inner = np.diag(np.square(self.deviations)) * (5 / 3 if self.family == "t5" else 1)
-        return self.centres.mean(axis=0), inner + spread.T @ spread / len(spread), MANY
+        return self.centres.mean(axis=0), inner + spread.T @ spread / len(spread)
 
 
 def populations(row: CoverageRow) -> tuple[Population, Population]:
@@ -111,7 +112,9 @@ def percentile_bootstrap(generator: np.random.Generator, a: Features, b: Feature
 def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dict[str, tuple[int, int]]:
     """Column -> (runs counted, runs in all)."""
     of_real, of_model = populations(row)
-    truth = frechet_from_moments(*of_real.moments(), *of_model.moments())
+    (mean_a, covariance_a), (mean_b, covariance_b) = of_real.moments(), of_model.moments()
+    root_trace = np.sqrt(np.linalg.eigvals(covariance_a @ covariance_b).real).sum()
+    truth = float(np.square(mean_a - mean_b).sum() + np.trace(covariance_a + covariance_b) - 2 * root_trace)
     estimates: dict[str, list[tuple[float, float, float]]] = {column: [] for column in COLUMNS}  # (estimate, low, high)
     for run in range(runs):
         generator = np.random.default_rng([SEED, index, run])
@@ -122,8 +125,8 @@ def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dic
         if row.bootstrap:
             estimates["bootstrap"].append((estimates["frechet"][-1][0], *percentile_bootstrap(generator, real, fake)))
         if row.n >= CLIPS_PER_FEATURE * row.d:
-            infinite = frechet_infinite_n(real, fake, seed=run)
-            estimates["infinite_n"].append((infinite.value, infinite.low, infinite.high))
+            infinite, _ = frechet_infinite_n(real, fake, seed=run)
+            estimates["infinite_n"].append((infinite.estimate, infinite.low, infinite.high))
         between = jackknife_difference(frechet_distance, real, fake, other)
         estimates["different"].append((between.estimate, between.low, between.high))
         reporter(run + 1, runs, str(row))
@@ -137,22 +140,33 @@ def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dic
     return counts
 
 
-def binomial_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson)."""
+def binomial_interval(count: Any, total: Any) -> tuple[Any, Any]:
+    """95 % interval of a share (Wilson), or of an array of them."""
     z, share = 1.96, count / total
-    middle, half = share + z**2 / (2 * total), z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    middle, half = share + z**2 / (2 * total), z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     return (middle - half) / (1 + z**2 / total), (middle + half) / (1 + z**2 / total)
 
 
-def write_tables(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], folder: Path, command: str) -> None:
+FACTS = ["family", "spectrum", "n", "d", "models"]  # of a row, as tables show it
+
+
+def tidy(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]]) -> pd.DataFrame:
+    """A line for each row and column that was counted: share with its binomial interval, and whether it meets its goal."""
+    lines = [
+        (index, *(getattr(row, fact) for fact in FACTS), column, *counted)
+        for index, (row, counts) in enumerate(results)
+        for column, counted in counts.items()
+    ]
+    table = pd.DataFrame(lines, columns=["row", *FACTS, "column", "count", "runs"])
+    table["share"] = table["count"] / table["runs"]
+    table["low"], table["high"] = binomial_interval(table["count"], table["runs"])
+    table["met"] = np.where(table["column"] == "different", table["share"] <= MOST_DIFFERENT, table["share"].between(*GOAL))
+    return table
+
+
+def write_tables(table: pd.DataFrame, folder: Path, command: str) -> None:
     """table.csv with counts, table.md with what they mean."""
-    lines = ["family,spectrum,n,d,models,column,count,runs,share,low,high"]
-    for row, counts in results:
-        for column, (count, total) in counts.items():
-            low, high = binomial_interval(count, total)
-            cells = [row.family, row.spectrum, row.n, row.d, row.models, column, count, total]
-            lines.append(",".join(map(str, cells)) + f",{count / total:.4f},{low:.4f},{high:.4f}")
-    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    table.drop(columns=["row", "met"]).to_csv(folder / "table.csv", index=False, float_format="%.4f")
     text = [
         "# Calibration of the intervals",
         "",
@@ -169,22 +183,13 @@ def write_tables(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], 
         "| family | spectrum | n | d | models | " + " | ".join(COLUMNS) + " |",
         "|---|---|---:|---:|---|" + "---:|" * len(COLUMNS),
     ]
-    for row, counts in results:
-        cells = [row.family, row.spectrum, row.n, row.d, row.models, *(cell(column, counts.get(column)) for column in COLUMNS)]
-        text.append("| " + " | ".join(map(str, cells)) + " |")
+    for facts, row in table.groupby(["row", *FACTS], sort=False):
+        cells = {line.column: f"{line.count}/{line.runs}" if line.met else f"**{line.count}/{line.runs}**" for line in row.itertuples()}
+        text.append("| " + " | ".join(map(str, [*facts[1:], *(cells.get(column, "") for column in COLUMNS)])) + " |")
     (folder / "table.md").write_text("\n".join(text) + "\n")
 
 
-def cell(column: str, counted: tuple[int, int] | None) -> str:
-    """A count as `191/200`, bold where it misses its goal."""
-    if counted is None:
-        return ""
-    count, total = counted
-    met = count / total <= MOST_DIFFERENT if column == "different" else GOAL[0] <= count / total <= GOAL[1]
-    return f"{count}/{total}" if met else f"**{count}/{total}**"
-
-
-def plot(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], file: Path) -> None:
+def plot(table: pd.DataFrame, names: list[str], file: Path) -> None:
     """Shares with their binomial intervals, a line a row of the table."""
     import matplotlib
 
@@ -192,28 +197,23 @@ def plot(results: list[tuple[CoverageRow, dict[str, tuple[int, int]]]], file: Pa
     import matplotlib.pyplot as plt
 
     matplotlib.rcParams.update({"svg.hashsalt": "calibration", "font.size": 9})
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 1.5 + 0.5 * len(results)), sharey=True, width_ratios=(3, 1), layout="constrained"
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 1.5 + 0.5 * len(names)), sharey=True, width_ratios=(3, 1), layout="constrained")
     left.axvspan(*GOAL, color="0.9", label="goal")
     right.axvspan(0, MOST_DIFFERENT, color="0.9")
     styles = {"frechet": "o", "infinite_n": "s", "kernel": "^", "bootstrap": "x", "different": "D"}
     for number, (column, marker) in enumerate(styles.items()):
-        axis = right if column == "different" else left
-        rows = [(index, *counts[column]) for index, (_, counts) in enumerate(results) if column in counts]
-        if rows:
-            heights = [index + (0 if column == "different" else 0.16 * (number - 1.5)) for index, _, _ in rows]
-            shares = [count / total for _, count, total in rows]
-            ranges = np.array([binomial_interval(count, total) for _, count, total in rows]).T  # (2, rows)
-            errors = np.maximum(np.abs(ranges - shares), 0)
-            label = {"infinite_n": "at infinite n", "bootstrap": "percentile bootstrap (do not)"}.get(column, column)
-            axis.errorbar(shares, heights, xerr=errors, fmt=marker, color=f"C{number}", label=label, markersize=5, linewidth=1)
-    left.set_yticks(range(len(results)), [str(row) for row, _ in results])
+        axis, shift = (right, 0.0) if column == "different" else (left, 0.16 * (number - 1.5))
+        rows = table[table["column"] == column]
+        share = rows["share"].to_numpy()
+        errors = np.maximum(np.abs(rows[["low", "high"]].to_numpy().T - share), 0)  # (2, rows)
+        label = {"infinite_n": "at infinite n", "bootstrap": "percentile bootstrap (do not)"}.get(column, column)
+        axis.errorbar(share, rows["row"] + shift, xerr=errors, fmt=marker, color=f"C{number}", label=label, markersize=5, linewidth=1)
+    left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
     left.set(xlim=(-0.02, 1.02), xlabel="share of runs whose 95 % interval covers its target")
     right.set(xlim=(0, 0.2), xlabel="share called different, A = A")
     left.legend(loc="upper left", bbox_to_anchor=(0.18, 1), framealpha=0.9)
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -228,8 +228,9 @@ def main(arguments: list[str] | None = None) -> None:
     with Reporter("calibration").live() as reporter:
         for index, row in enumerate(ROWS[:3] if options.quick else ROWS):
             results.append((row, simulate(row, index, 12 if options.quick else row.runs, reporter)))
-    write_tables(results, options.out, "python -m bench.metrics.distances.calibration" + (" --quick" if options.quick else ""))
-    plot(results, options.out / "calibration.svg")
+    table = tidy(results)
+    write_tables(table, options.out, "python -m bench.metrics.distances.calibration" + (" --quick" if options.quick else ""))
+    plot(table, [str(row) for row, _ in results], options.out / "calibration.svg")
     print(f"{options.out / 'table.md'} written in {time.perf_counter() - start_s:.0f} s")
 
 

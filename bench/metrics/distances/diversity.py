@@ -6,40 +6,25 @@ Precision and recall: Kynkaanniemi et al. 2019. Density and coverage: Naeem et a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from bench.metrics.distances.frechet import Features, check_features
-from bench.shapes import Refusal
 
 NUM_NEIGHBOURS = 5
 BLOCK = 1024  # rows of a distance matrix in memory at once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diversity:
-    """Higher is better; all but density are in [0, 1]."""
+def diversity(real: Features, fake: Features, num_neighbours: int = NUM_NEIGHBOURS) -> dict[str, float]:
+    """Higher is better; all but density are in [0, 1].
 
-    precision: float  # generated clips inside the ball of some real clip
-    recall: float  # real clips inside the ball of some generated clip
-    density: float  # real balls that hold a generated clip, mean over the generated clips, over k; may exceed 1
-    coverage: float  # real clips whose ball holds some generated clip
-
-
-def diversity(real: Features, fake: Features, num_neighbours: int = NUM_NEIGHBOURS) -> Diversity:
-    """The ball of a clip reaches to its `num_neighbours`-th nearest other clip of its own set; a clip on its edge is inside.
-
-    Ties count as inside on both sides, so identical sets score 1 whatever is repeated in them. Refusal where a set has too few clips.
+    precision: generated clips inside the ball of some real clip. recall: real clips inside the ball of some generated clip. density: real
+    balls that hold a generated clip, mean over the generated clips, over k; may exceed 1. coverage: real clips whose ball holds some
+    generated clip. The ball of a clip reaches to its `num_neighbours`-th nearest other clip of its own set, so that a set needs more clips
+    than that; a clip on its edge is inside. Ties count as inside on both sides, so identical sets score 1 whatever is repeated in them.
     """
     real, fake = check_features(real, fake)
-    for name, features in (("real", real), ("generated", fake)):
-        if not 1 <= num_neighbours < len(features):
-            raise Refusal(
-                f"{num_neighbours} nearest neighbours need more than {num_neighbours} clips, the {name} set has {len(features)}; "
-                f"give more clips or fewer neighbours (at least 1)"
-            )
     real_radius, fake_radius = radius(real, num_neighbours), radius(fake, num_neighbours)  # (n,), (m,)
     inside_of = np.zeros(len(fake), int)  # real balls that each generated clip is in
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
@@ -48,12 +33,12 @@ def diversity(real: Features, fake: Features, num_neighbours: int = NUM_NEIGHBOU
         inside_of += in_real.sum(axis=0)
         covered[rows] = in_real.any(axis=1)
         recalled[rows] = (distances <= fake_radius).any(axis=1)
-    return Diversity(
-        precision=float((inside_of > 0).mean()),
-        recall=float(recalled.mean()),
-        density=float(inside_of.mean() / num_neighbours),
-        coverage=float(covered.mean()),
-    )
+    return {
+        "precision": float((inside_of > 0).mean()),
+        "recall": float(recalled.mean()),
+        "density": float(inside_of.mean() / num_neighbours),
+        "coverage": float(covered.mean()),
+    }
 
 
 def radius(features: Features, num_neighbours: int) -> np.ndarray:

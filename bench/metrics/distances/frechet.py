@@ -1,7 +1,7 @@
 """Frechet distance between two sets of features. Knows features, not clips, extractors or names; no torch.
 
-float64 throughout; covariance divides by n - 1. Three routes: `frechet_distance` is what a report says, `FrechetSubsets` is for loops
-over resampled sets, `frechet_from_moments` is for whoever kept sums only.
+float64 throughout; covariance divides by n - 1. Two routes: `frechet_distance` is what a report says, `FrechetSubsets` is for loops
+over resampled sets.
 """
 
 from __future__ import annotations
@@ -76,24 +76,6 @@ def covariance_root(centred: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr(scaled, mode="r")) if len(scaled) > scaled.shape[1] else scaled
 
 
-def frechet_from_moments(
-    mean_a: np.ndarray, covariance_a: np.ndarray, num_a: int, mean_b: np.ndarray, covariance_b: np.ndarray, num_b: int
-) -> float:
-    """Frechet distance of means (d,) and covariances (d, d) over n - 1 of `num` clips, as exact as moments allow: a sum of outer
-    products has squared the condition number, so prefer `frechet_distance` where the features are at hand.
-    """
-    root_a, root_b = moment_root(covariance_a, num_a), moment_root(covariance_b, num_b)
-    traces = float(np.trace(covariance_a) + np.trace(covariance_b))
-    return float(np.square(mean_a - mean_b).sum()) + traces - 2 * float(scipy.linalg.svdvals(root_a @ root_b.T).sum())
-
-
-def moment_root(covariance: np.ndarray, num: int) -> np.ndarray:
-    """R (min(num - 1, d), d) with R'R the covariance of `num` clips: beyond that rank is rounding, whose root would not be small."""
-    values, vectors = np.linalg.eigh(covariance)  # ascending
-    rank = min(num - 1, len(values))
-    return np.asarray((np.sqrt(np.maximum(values[-rank:], 0)) * vectors[:, -rank:]).T)
-
-
 def fast_root_trace(covariance_a: np.ndarray, covariance_b: np.ndarray) -> float | None:
     """tr (S_a S_b)^(1/2) from the eigenvalues of L' S_b L with S_a = L L', or None where that might not hold to `FAST_TOLERANCE`.
 
@@ -156,8 +138,6 @@ class FrechetSubsets:
 
     def __call__(self, keep_a: np.ndarray, keep_b: np.ndarray) -> float:
         counts, d = (int(keep_a.sum()), int(keep_b.sum())), self.a.shape[1]
-        if min(counts) < MIN_CLIPS:
-            raise Refusal(f"a subset needs at least {MIN_CLIPS} clips of each set, got {counts[0]} and {counts[1]}")
         if min(counts) > d:
             (mean_a, covariance_a), (mean_b, covariance_b) = self.sums_a.moments(keep_a), self.sums_b.moments(keep_b)
             root_trace = fast_root_trace(covariance_a, covariance_b)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.distances.frechet import MIN_CLIPS, Features, FrechetSubsets, frechet_distance
+from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance
 from bench.metrics.distances.kernel import KernelGroups, kernel_distance
 from bench.shapes import Refusal
 
@@ -19,7 +19,6 @@ Statistic = Callable[[Features, Features], float]  # (real, fake) -> distance
 ByGroup = Callable[[np.ndarray], float]  # keep (G,) bool -> value of the groups kept
 
 NUM_GROUPS = 16
-MIN_GROUPS = 4  # what two groups do together needs two others
 CONFIDENCE = 0.95
 PAIR_SHARE = 0.75  # of the pairs' estimated variance that is taken off: an estimate too, and too short an interval is the worse error
 PAIR_LEAST = 1 / 3  # of the jackknife's variance; a smaller part of pairs is left in
@@ -39,52 +38,34 @@ class Interval:
     standard_error: float
 
 
-def jackknife(statistic: Statistic, a: Features, b: Features, groups: int = NUM_GROUPS) -> Interval:
-    """Interval of `statistic(a, b)` by leaving out the g-th group of both sets at once, g = 1..groups.
+def jackknife(statistic: Statistic, a: Features, b: Features) -> Interval:
+    """Interval of `statistic(a, b)` by leaving out the g-th group of both sets at once. Refusal for fewer clips than groups.
 
     Not a bootstrap: resampling with replacement shrinks a covariance's rank and biases a Frechet distance upwards.
     """
-    members = split((a, b), groups)
-    return interval_of(statistic(a, b), by_group(statistic, a, b, members[0], members[1]), groups)
+    return interval_of(statistic(a, b), jackknife_variance(by_group(statistic, a, b)))
 
 
-def jackknife_difference(statistic: Statistic, real: Features, fake_a: Features, fake_b: Features, groups: int = NUM_GROUPS) -> Interval:
+def jackknife_difference(statistic: Statistic, real: Features, fake_a: Features, fake_b: Features) -> Interval:
     """Interval of `statistic(real, fake_a) - statistic(real, fake_b)`, the same real clips left out on both sides.
 
     What the two distances share, the draw of the real set, cancels, and so does noise shared clip by clip when both fakes are of one size.
     """
-    of_real, of_a, of_b = split((real, fake_a, fake_b), groups)
-    first, second = by_group(statistic, real, fake_a, of_real, of_a), by_group(statistic, real, fake_b, of_real, of_b)
+    first, second = by_group(statistic, real, fake_a), by_group(statistic, real, fake_b)
     estimate = statistic(real, fake_a) - statistic(real, fake_b)
-    return interval_of(estimate, lambda keep: first(keep) - second(keep), groups)
+    return interval_of(estimate, jackknife_variance(lambda keep: first(keep) - second(keep)))
 
 
-def jackknife_sets(value: Callable[[tuple[Features, ...]], float], sets: tuple[Features, ...], groups: int) -> Interval:
-    """Interval of any `value` of any number of sets, the g-th group of all of them left out at once."""
-    members = split(sets, groups)
-    return interval_of(
-        value(sets),
-        lambda keep: value(tuple(features[keep[group]] for features, group in zip(sets, members, strict=True))),
-        groups,
-    )
-
-
-def split(sets: tuple[Features, ...], groups: int) -> list[np.ndarray]:
-    """Group of each clip of each set. Refusal where groups would be empty."""
-    smallest = min(len(features) for features in sets)
-    needed = max(groups, 2 * MIN_CLIPS)
-    if groups < MIN_GROUPS or smallest < needed:
-        raise Refusal(f"a jackknife with {groups} groups needs at least {MIN_GROUPS} groups and {needed} clips, got {smallest}")
-    return [group_of_each(len(features), groups) for features in sets]
-
-
-def group_of_each(num_clips: int, groups: int) -> np.ndarray:
+def group_of_each(num_clips: int) -> np.ndarray:
     """Group of each clip, (n,), sizes equal to within one. Shuffled, as clips often come sorted by class; the same for every set of n."""
-    return np.random.default_rng(num_clips).permutation(num_clips) % groups
+    if num_clips < NUM_GROUPS:
+        raise Refusal(f"a jackknife with {NUM_GROUPS} groups needs as many clips, got {num_clips}")
+    return np.random.default_rng(num_clips).permutation(num_clips) % NUM_GROUPS
 
 
-def by_group(statistic: Statistic, a: Features, b: Features, group_a: np.ndarray, group_b: np.ndarray) -> ByGroup:
+def by_group(statistic: Statistic, a: Features, b: Features) -> ByGroup:
     """`statistic` of the clips whose group is kept, by its own faster route where it has one."""
+    group_a, group_b = group_of_each(len(a)), group_of_each(len(b))
     if statistic is frechet_distance:
         subsets = FrechetSubsets(a, b)
         return lambda keep: subsets(keep[group_a], keep[group_b])
@@ -93,21 +74,16 @@ def by_group(statistic: Statistic, a: Features, b: Features, group_a: np.ndarray
     return lambda keep: statistic(a[keep[group_a]], b[keep[group_b]])
 
 
-def interval_of(estimate: float, value: ByGroup, groups: int) -> Interval:
-    """estimate +- t x the root of `jackknife_variance`."""
-    standard_error = math.sqrt(jackknife_variance(value, groups))
-    margin = half_width(standard_error, groups)
+def interval_of(estimate: float, variance: float) -> Interval:
+    """estimate +- t x the root of the variance over groups, t with groups - 1 degrees of freedom."""
+    from scipy.stats import t  # takes a second to import, and whoever only names distances needs none of it
+
+    standard_error = math.sqrt(variance)
+    margin = float(t.ppf((1 + CONFIDENCE) / 2, NUM_GROUPS - 1)) * standard_error
     return Interval(estimate=estimate, low=estimate - margin, high=estimate + margin, standard_error=standard_error)
 
 
-def half_width(standard_error: float, groups: int) -> float:
-    """t x the standard error, t with groups - 1 degrees of freedom."""
-    from scipy.stats import t  # takes a second to import, and whoever only names distances needs none of it
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, groups - 1)) * standard_error
-
-
-def jackknife_variance(value: ByGroup, groups: int) -> float:
+def jackknife_variance(value: ByGroup, groups: int = NUM_GROUPS) -> float:
     """Variance of `value` over draws of the clips: the delete-group jackknife less some of what it counts twice (Efron & Stein 1981).
 
     Left alone, the jackknife is (G - 1) / G x the sum of squares of the G leave-one-group-out values around their mean. It counts the part

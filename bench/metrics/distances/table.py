@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 from bench.backbone import registered
 from bench.data.registry import load_registered
-from bench.metrics.distances.bias import InfiniteN, expected_floor, frechet_infinite_n, infinite_n_clips
+from bench.metrics.distances.bias import expected_floor, frechet_infinite_n, infinite_n_clips
 from bench.metrics.distances.frechet import Features, frechet_distance
-from bench.metrics.distances.interval import Statistic
+from bench.metrics.distances.interval import Interval, Statistic
 from bench.metrics.distances.kernel import kernel_distance
 from bench.shapes import Refusal
 
 ENTRY_POINT_GROUP = "unet_vs_dit.distances"
-Bias = Literal["none", "1/n", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,9 @@ class DistanceKind:
     distance: Statistic  # features (n, D) and (m, D) -> float
     canonical: str  # name under the canonical extractor: "fvd"
     prefix: str  # of its name under any other: "fd_", so that a name says which distance it is
-    bias: Bias = "unknown"  # of two sets of one population: none at any n, falling as 1/n, or not known
+    bias: Literal["none", "1/n", "unknown"] = "unknown"  # of two sets of one population: none at any n, falling as 1/n, or not known
     expected_floor: Callable[[Features, int, int], float] | None = None  # (real, n, m) -> its mean in theory, for n of at least D
-    infinite_n: Callable[[Features, Features], InfiniteN] | None = None  # without the bias of n
+    infinite_n: Callable[[Features, Features], tuple[Interval, tuple[int, ...]]] | None = None  # without the bias of n; sizes it came from
     infinite_n_clips: Callable[[int], int] = infinite_n_clips  # D -> fewest clips that `infinite_n` takes
     over_frames: bool = False  # also taken over single frames, (N T, D)
     unit: str = "1"

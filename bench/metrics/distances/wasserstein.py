@@ -6,20 +6,15 @@ import math
 
 import numpy as np
 
-from bench.shapes import Refusal
-
 
 def mean_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     """Quantities (n, D) and (m, D) -> mean over D of the 1-D Wasserstein distances, in their unit; lower is better.
 
     Rows with NaN are clips that have no such quantities and are left out; NaN where a set has no other. Never below 0, and above it for two
     sets of one distribution, by about a quantity's spread over the root of n: read it beside real against real.
-    `bench.metrics.distances.interval.jackknife(mean_wasserstein, a, b)` is its interval.
     """
     from scipy.stats import wasserstein_distance  # takes a second to import, and whoever only names measures needs none of it
 
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise Refusal(f"the sets have shapes {a.shape} and {b.shape}, expected (n, D) and (m, D): the same quantities of each clip")
     a, b = (rows[~np.isnan(rows).any(axis=1)] for rows in (a, b))
     if not len(a) or not len(b):
         return math.nan
