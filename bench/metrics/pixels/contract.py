@@ -31,13 +31,8 @@ class PixelValue:
     name: str
     title: str  # in reports
     better: Literal["lower", "higher", "none"]
-    unit: str = "1"
+    unit: str = "1"  # "share of clips" is shown in per cent
     axis: bool = False  # gets a verdict
-
-    @property
-    def is_share(self) -> bool:
-        """Shown in per cent."""
-        return self.unit == "share of clips"
 
 
 @dataclass(frozen=True, kw_only=True)

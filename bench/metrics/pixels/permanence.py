@@ -11,7 +11,6 @@ import numpy as np
 
 from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
-from bench.shapes import Refusal, check_shape
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class PermanenceThresholds:
 
 
 THRESHOLDS = PermanenceThresholds()
-VERSION = 1  # bump with any change above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +53,6 @@ class Permanence:
 
 def measure(frames: np.ndarray) -> Permanence:
     """Clips (N, T, H, W, 3) uint8, at least one -> Permanence."""
-    check_shape("frames", frames, (None, None, None, None, 3))
-    if frames.dtype != np.uint8 or 0 in frames.shape:
-        raise Refusal(f"frames are {frames.dtype} of shape {frames.shape}, expected uint8 and at least one clip")
     objects = [_clip_objects(clip) for clip in frames]
     num_objects = np.stack([counts for counts, _, _ in objects])  # (N, T)
     areas = np.stack([area for _, area, _ in objects])  # (N, T) pixels of the only object, 0 without
@@ -115,7 +110,7 @@ def _values(frames: np.ndarray) -> dict[str, float]:
 
 PERMANENCE = PixelMeasure(
     name="permanence",
-    version=VERSION,
+    version=1,
     values=(
         PixelValue(
             name="one_object_rate",

@@ -8,17 +8,17 @@ squeezed, so clips compare best with clips of the same shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import scipy  # its parts are imported when they are used
 
 from bench.metrics.pixels.contract import PixelMeasure, PixelValue
-from bench.shapes import Refusal, check_shape
+from bench.shapes import Refusal
 
-VERSION = 1  # bump with any change of a value
-FEATURES = ("centre_x", "centre_y", "spread_x", "spread_y", "border")  # shares of the frame; the last, of the energy
+# Of the energy: its mean place and standard deviation in shares of the frame, and its share near the border.
+FEATURES = ("centre_x", "centre_y", "spread_x", "spread_y", "border")
 MIN_SIDE = 8  # pixels
 
 
@@ -35,26 +35,16 @@ class SaliencySettings:
 SETTINGS = SaliencySettings()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Saliency:
-    """Where the energy of N clips is: its mean place, standard deviation, and share near the frame's border."""
-
-    features: np.ndarray  # (N, 5), the columns of FEATURES; NaN for a clip of one flat colour
-
-
-def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Saliency:
-    """Clips, N of (T, H, W, 3) uint8, at least one -> Saliency."""
-    if not len(clips):
-        raise Refusal("saliency of 0 clips, expected at least one")
-    return Saliency(features=np.array([_features(energy(clip)) for clip in clips]))
+def measure(clips: Iterable[np.ndarray]) -> np.ndarray:
+    """Clips, N of (T, H, W, 3) uint8 -> where their energy is: (N, 5), the columns of FEATURES; NaN for a clip of one flat colour."""
+    return np.array([_features(energy(clip)) for clip in clips])
 
 
 def energy(clip: np.ndarray) -> np.ndarray:
     """Clip (T, H, W, 3) uint8 -> (H, W) motion and contrast above the background's, levels a shorter side; 0 in a flat clip."""
-    check_shape("clip", clip, (None, None, None, 3))
-    if clip.dtype != np.uint8 or len(clip) < 1 or min(clip.shape[1:3]) < MIN_SIDE:
-        raise Refusal(f"a clip is {clip.dtype} of shape {clip.shape}, expected uint8, a frame and sides of at least {MIN_SIDE} pixels")
     side = min(clip.shape[1:3])
+    if side < MIN_SIDE:
+        raise Refusal(f"a clip is {clip.shape[1]}x{clip.shape[2]} pixels, saliency needs sides of at least {MIN_SIDE}")
     blur = SETTINGS.smoothing * side
     pixels = scipy.ndimage.gaussian_filter(clip.astype(np.float32), (0, blur, blur, 0), mode="nearest")
     change_y, change_x = np.gradient(pixels, axis=(1, 2))  # each (T, H, W, 3)
@@ -92,7 +82,7 @@ def _moments(share: np.ndarray) -> tuple[float, float]:
 
 SALIENCY = PixelMeasure(
     name="saliency",
-    version=VERSION,
+    version=1,
     values=(
         PixelValue(
             name="saliency_distance",
@@ -102,7 +92,7 @@ SALIENCY = PixelMeasure(
             axis=True,
         ),
     ),
-    measure=lambda frames: {"saliency_distance": measure(list(frames)).features},
+    measure=lambda frames: {"saliency_distance": measure(frames)},
     settings=asdict(SETTINGS),
     applies=lambda sets: sets.mixed or sets.boxes is not None,  # of clips of one shape only where framing can be held against it
 )

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, split
+from bench.metrics.distances.interval import Interval, by_group, interval_of, jackknife_variance
 from bench.metrics.distances.table import DistanceKind
 from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.protocol import compare_or_raise, read_name
@@ -84,7 +84,7 @@ class FeatureSide:
     def __init__(self, kind: DistanceKind, features: dict[str, np.ndarray]):
         self.real, fake = features["test"], features["trained"]
         self.estimate = kind.distance(self.real, fake)
-        self._value = by_group(kind.distance, self.real, fake, *split((self.real, fake), NUM_GROUPS))
+        self._value = by_group(kind.distance, self.real, fake)
         self._known: dict[bytes, float] = {}
 
     def value(self, keep: np.ndarray) -> float:
@@ -118,7 +118,7 @@ def subtract(name: str, kind: DistanceKind, one: CellResult, other: CellResult, 
         return None, " ".join(str(error).split())
     if not np.array_equal(a.real, b.real):
         return None, "the features of the real clips are not the same"
-    return interval_of(a.estimate - b.estimate, lambda keep: a.value(keep) - b.value(keep), NUM_GROUPS), ""
+    return interval_of(a.estimate - b.estimate, jackknife_variance(lambda keep: a.value(keep) - b.value(keep))), ""
 
 
 def read(cell: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
