@@ -261,11 +261,11 @@ def number(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (drop, "not a checkpoint of this network: no blocks.1.attn.q_bias"),
-        (add, "unexpected pos_embed"),
-        (reshape, r"fc_norm.bias: shape \(7,\), expected shape \(24,\)"),
+        (drop, r"not a checkpoint of this network: .*Missing key.*blocks\.1\.attn\.q_bias"),
+        (add, r"Unexpected key.*pos_embed"),
+        (reshape, r"size mismatch for fc_norm.bias: .*\[7\].*\[24\]"),
         (rename, "has none of model, module; it has epoch, state"),
-        (number, "head.bias: float, expected shape"),
+        (number, "head.bias.*float"),
     ],
 )
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path, change: Callable[[Tree], object], said: str) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,9 +137,4 @@ class StorageMeter(TorchDispatchMode):
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Every tensor an optimiser keeps: a root of the storage meter."""
-    return list(_tensors(optimizer))
-
-
-def _tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for state in optimizer.state.values():
-        yield from (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor))
+    return [leaf for state in optimizer.state.values() for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]

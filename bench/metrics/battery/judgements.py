@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import scipy.stats
 
 from bench.data.frozen import Frozen
@@ -56,7 +57,8 @@ class AxisResult(Frozen):
         return next((point.value for point in self.points if math.isclose(point.level, level)), math.nan)
 
 
-class Judgement(Frozen):
+@pydantic.dataclasses.dataclass(frozen=True)
+class Judgement:
     """One demand on an extractor, and the numbers that decide it."""
 
     name: str
@@ -107,26 +109,24 @@ def judge(floor: CurvePoint, axes: Sequence[AxisResult], batch_difference: float
         floors("freeze", "a clip frozen on its first frame", floor, freeze.value),
         jitter(floor, by_name["elastic_frame"], by_name["elastic_clip"]),
         Judgement(
-            name="noise below freeze",
-            claim=f"noise of {WEAK_NOISE} scores better than a clip without motion",
-            passed=weak_noise < freeze.value,
-            evidence=f"noise {multiple(weak_noise, floor)}, freeze {multiple(freeze.value, floor)}",
-            axes=() if weak_noise < freeze.value else ("noise", "freeze"),
+            "noise below freeze",
+            f"noise of {WEAK_NOISE} scores better than a clip without motion",
+            weak_noise < freeze.value,
+            f"noise {multiple(weak_noise, floor)}, freeze {multiple(freeze.value, floor)}",
+            () if weak_noise < freeze.value else ("noise", "freeze"),
         ),
         Judgement(
-            name="batch size",
-            claim=f"a clip's features do not depend on the batch it is in, to {MAX_BATCH_DIFFERENCE:g} of their length",
-            passed=batch_difference <= MAX_BATCH_DIFFERENCE,
-            evidence="not measured"
-            if math.isnan(batch_difference)
-            else f"largest difference between batches of 1 and 5: {batch_difference:.1e}",
+            "batch size",
+            f"a clip's features do not depend on the batch it is in, to {MAX_BATCH_DIFFERENCE:g} of their length",
+            batch_difference <= MAX_BATCH_DIFFERENCE,
+            "not measured" if math.isnan(batch_difference) else f"largest difference between batches of 1 and 5: {batch_difference:.1e}",
         ),
         Judgement(
-            name="finite",
-            claim="features are finite under every damage",
-            passed=not not_finite,
-            evidence=f"NaN or infinite for: {', '.join(not_finite)}" if not_finite else "all are",
-            axes=tuple(axis.name for axis in axes if any(point.frechet is None for point in axis.points)),
+            "finite",
+            "features are finite under every damage",
+            not not_finite,
+            f"NaN or infinite for: {', '.join(not_finite)}" if not_finite else "all are",
+            tuple(axis.name for axis in axes if any(point.frechet is None for point in axis.points)),
         ),
     )
 
@@ -137,13 +137,9 @@ def monotone(floor: CurvePoint, axes: Sequence[AxisResult]) -> Judgement:
     failing = tuple(name for name, value in trends.items() if not value >= MIN_SPEARMAN - 1e-9)
     lowest = min(trends, key=lambda name: -1 if math.isnan(trends[name]) else trends[name])
     described = ", ".join(f"{name} {digits(trends[name])}" for name in failing or (lowest,))
-    return Judgement(
-        name="monotone",
-        claim=f"the distance grows with the strength on every axis (Spearman at least {MIN_SPEARMAN})",
-        passed=not failing,
-        evidence=f"{len(failing)} of {len(trends)} axes fail: {described}" if failing else f"lowest of {len(trends)} axes: {described}",
-        axes=failing,
-    )
+    claim = f"the distance grows with the strength on every axis (Spearman at least {MIN_SPEARMAN})"
+    evidence = f"{len(failing)} of {len(trends)} axes fail: {described}" if failing else f"lowest of {len(trends)} axes: {described}"
+    return Judgement("monotone", claim, not failing, evidence, failing)
 
 
 def trend(floor: CurvePoint, axis: AxisResult) -> float:
@@ -166,25 +162,16 @@ def sensitive(floor: CurvePoint, axes: Sequence[AxisResult], kind: str) -> Judge
     weakest = {axis.name: axis.points[0].value for axis in axes if axis.kind == kind and axis.judged}
     seen = [name for name, value in weakest.items() if value > threshold(floor)]
     best = max(weakest, key=lambda name: -math.inf if math.isnan(weakest[name]) else weakest[name])
-    limit = multiple(threshold(floor), floor)
-    return Judgement(
-        name=f"{kind} sensitivity",
-        claim=f"some {kind} axis is noticed at its weakest level (above floor + {SIGMAS:g} standard errors)",
-        passed=bool(seen),
-        evidence=f"{len(seen)} of {len(weakest)} axes are above {limit}; highest: {best} {multiple(weakest[best], floor)}",
-    )
+    claim = f"some {kind} axis is noticed at its weakest level (above floor + {SIGMAS:g} standard errors)"
+    counted = f"{len(seen)} of {len(weakest)} axes are above {multiple(threshold(floor), floor)}"
+    return Judgement(f"{kind} sensitivity", claim, bool(seen), f"{counted}; highest: {best} {multiple(weakest[best], floor)}")
 
 
 def floors(axis: str, what: str, floor: CurvePoint, value: float) -> Judgement:
     """A destroyed sequence stands far above the floor."""
     passed = value >= MIN_FLOORS * floor.value
-    return Judgement(
-        name=axis,
-        claim=f"{what} scores at least {MIN_FLOORS:g} floors",
-        passed=passed,
-        evidence=multiple(value, floor),
-        axes=() if passed else (axis,),
-    )
+    claim = f"{what} scores at least {MIN_FLOORS:g} floors"
+    return Judgement(axis, claim, passed, multiple(value, floor), () if passed else (axis,))
 
 
 def jitter(floor: CurvePoint, per_frame: AxisResult, per_clip: AxisResult) -> Judgement:
@@ -197,13 +184,9 @@ def jitter(floor: CurvePoint, per_frame: AxisResult, per_clip: AxisResult) -> Ju
     strongest = per_frame.points[-1].value
     passed = ratios[-1][1] >= MIN_ELASTIC_RATIO and strongest > threshold(floor)
     shown = ", ".join(f"{digits(ratio)} at {level:g}" for level, ratio in reversed(ratios))
-    return Judgement(
-        name="elastic",
-        claim=f"per-frame elastic scores at least {MIN_ELASTIC_RATIO} times per-clip elastic at the strongest level, and is noticed there",
-        passed=passed,
-        evidence=f"ratio {shown}; per-frame {multiple(strongest, floor)}",
-        axes=() if passed else (per_frame.name,),
-    )
+    claim = f"per-frame elastic scores at least {MIN_ELASTIC_RATIO} times per-clip elastic at the strongest level, and is noticed there"
+    evidence = f"ratio {shown}; per-frame {multiple(strongest, floor)}"
+    return Judgement("elastic", claim, passed, evidence, () if passed else (per_frame.name,))
 
 
 def multiple(value: float, floor: CurvePoint) -> str:

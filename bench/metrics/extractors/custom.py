@@ -15,7 +15,6 @@ import importlib
 import io
 import json
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -162,18 +161,15 @@ def checked(manifest: Manifest, network: Callable[[Tensor], Any], device: torch.
 
 
 def open_torchscript(content: bytes, file: Path, device: torch.device) -> nn.Module:
-    """The program in a TorchScript file. WeightsError for anything else, which is not opened."""
-    stream = io.BytesIO(content)
-    members = zipfile.ZipFile(stream).namelist() if zipfile.is_zipfile(stream) else []
-    if not any(member.endswith("/constants.pkl") for member in members) or not any("/code/" in member for member in members):
-        what = "a pickled module or checkpoint" if any(member.endswith("data.pkl") for member in members) else "not TorchScript"
-        raise WeightsError(f"extractor file {file} is {what}, which is not opened; save it with torch.jit.save, or give module:factory")
-    stream.seek(0)
+    """The program in a TorchScript file. WeightsError for anything else, which torch's reader of programs does not run."""
     try:
         with quiet():
-            return torch.jit.load(stream, map_location=device).eval()
+            return torch.jit.load(io.BytesIO(content), map_location=device).eval()
     except RuntimeError as error:
-        raise WeightsError(f"extractor file {file} is damaged TorchScript ({str(error).strip().splitlines()[0][:200]})") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise WeightsError(
+            f"extractor file {file} is damaged or not TorchScript ({reason}); save it with torch.jit.save, or give module:factory"
+        ) from error
 
 
 @contextmanager

@@ -165,16 +165,9 @@ def part(checkpoint: Mapping[str, Any], file: Path, names: tuple[str, ...]) -> d
 
 
 def load_exactly(network: nn.Module, tensors: Mapping[str, Any], file: Path) -> None:
-    """Loads `tensors` into `network`. WeightsError naming every key that is missing, left over or of another shape."""
-    expected = network.state_dict()
-    wrong = [f"no {name}" for name in expected if name not in tensors]
-    wrong += [f"unexpected {name}" for name in tensors if name not in expected]
-    for name in expected.keys() & tensors.keys():
-        value = tensors[name]
-        if not isinstance(value, Tensor) or value.shape != expected[name].shape:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            wrong.append(f"{name}: {got}, expected shape {tuple(expected[name].shape)}")
-    if wrong:
-        listed = "; ".join(sorted(wrong)[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-        raise WeightsError(f"{file} is not a checkpoint of this network: {listed}")
-    network.load_state_dict({name: tensors[name].float() for name in expected}, assign=True)
+    """Loads `tensors` into `network` as float32. WeightsError naming every key that is missing, left over or of another shape."""
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{file} is not a checkpoint of this network: {' '.join(str(error).split())}") from error
+    network.float()
