@@ -190,7 +190,6 @@ def test_its_worlds_are_like_no_training_set(clips: BatteryClips) -> None:
     """Splits of their own: the same seed elsewhere gives other clips."""
     assert (clips.reference != clips.source[:, :FRAMES]).any(axis=(1, 2, 3, 4)).all()
     assert (world_clips(SIZE, 8, FRAMES).source == clips.source[:8]).all()
-    assert (world_clips(SIZE, 8, FRAMES, seed=1).source != clips.source[:8]).any()
 
 
 # The judgements alone, on invented distances

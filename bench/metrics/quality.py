@@ -18,7 +18,7 @@ from bench.data.files import sha256_texts
 from bench.meters.process import device_name
 from bench.metrics.distances.diversity import NUM_NEIGHBOURS, diversity
 from bench.metrics.distances.frechet import MIN_CLIPS, Features
-from bench.metrics.distances.interval import NUM_GROUPS, Interval, Statistic, jackknife
+from bench.metrics.distances.interval import NUM_GROUPS, Statistic, jackknife
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.extractors.manifest import Manifest
@@ -102,10 +102,9 @@ def _distances(kind: DistanceKind, sets: FeatureSets) -> list[Measurement]:
     fields = {"unit": kind.unit, "better": "lower", "protocol": sets.protocol(kind)}
     found = []
     for subject, value in values.items():
-        features = sets.subjects[subject]
-        interval = jackknife(statistic, sets.real, features) if min(len(features), len(sets.real)) >= NUM_GROUPS else None
         beside = {} if subject == REAL else {"floor": floor, "floor_source": floor_source}
-        found.append(Measurement(name=name, subject=subject, value=value, **_interval(interval), **beside, **fields))
+        beside |= _interval(statistic, sets.real, sets.subjects[subject])
+        found.append(Measurement(name=name, subject=subject, value=value, **beside, **fields))
     if {REAL, "untrained", "trained"} <= values.keys():
         before, after = values["untrained"] - values[REAL], values["trained"] - values[REAL]
         stem, at, size = name.partition("@")
@@ -114,9 +113,12 @@ def _distances(kind: DistanceKind, sets: FeatureSets) -> list[Measurement]:
     return found
 
 
-def _interval(interval: Interval | None) -> dict[str, Any]:
-    """A measurement's fields of an interval, or why there is none."""
-    return {"low": interval.low, "high": interval.high, "interval": INTERVAL} if interval else {"interval": NO_INTERVAL}
+def _interval(statistic: Statistic, real: Features, fake: Features) -> dict[str, Any]:
+    """A measurement's fields of the interval of `statistic`, or why there is none."""
+    if min(len(real), len(fake)) < NUM_GROUPS:
+        return {"interval": NO_INTERVAL}
+    found = jackknife(statistic, real, fake)
+    return {"low": found.low, "high": found.high, "interval": INTERVAL}
 
 
 def _floor(kind: DistanceKind, sets: FeatureSets, values: Mapping[str, float]) -> tuple[float | None, str]:
@@ -148,22 +150,12 @@ def _at_infinite_n(kind: DistanceKind, sets: FeatureSets) -> list[Measurement]:
     if kind.infinite_n is None or len(sets.real) < kind.infinite_n_clips(sets.block.dim):
         return []
     stem, _, size = sets.block.name(kind.key).partition("@")
+    fields = {"name": f"{stem}{INFINITE}@{size or len(sets.real)}", "unit": kind.unit, "better": "lower", "protocol": sets.protocol(kind)}
     found = []
     for subject, features in sets.subjects.items():
         limit, sizes = kind.infinite_n(sets.real, features)
-        found.append(
-            Measurement(
-                name=f"{stem}{INFINITE}@{size or len(sets.real)}",
-                subject=subject,
-                value=limit.estimate,
-                low=limit.low,
-                high=limit.high,
-                interval=f"least squares in 1/n over sizes {', '.join(map(str, sizes))}, jackknife, 95 %",
-                unit=kind.unit,
-                better="lower",
-                protocol=sets.protocol(kind),
-            )
-        )
+        how = f"least squares in 1/n over sizes {', '.join(map(str, sizes))}, jackknife, 95 %"
+        found.append(Measurement(subject=subject, value=limit.estimate, low=limit.low, high=limit.high, interval=how, **fields))
     return found
 
 
@@ -216,9 +208,7 @@ def _pixel_values(
             present, others = value[~np.isnan(value).any(axis=1)], real[name]
             if not len(present):
                 continue
-            value = mean_wasserstein(present, others)
-            enough = min(len(present), len(others)) >= NUM_GROUPS
-            compared = _interval(jackknife(mean_wasserstein, present, others) if enough else None)
+            value, compared = mean_wasserstein(present, others), _interval(mean_wasserstein, present, others)
         protocol = measure.protocol(sets.source, len(sets.test))
         found.append(
             Measurement(name=name, subject=subject, value=value, unit=known.unit, better=known.better, protocol=protocol, **compared)

@@ -42,7 +42,7 @@ class BatteryClips:
     description: dict[str, Any]  # goes into the card
 
 
-def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = NUM_FRAMES, seed: int = SEED) -> BatteryClips:
+def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = NUM_FRAMES) -> BatteryClips:
     """The battery's own clips: two shapes that slow down, `num_clips` in each set, frames of `size` x `size`."""
     config = worlds.Config(
         num_frames=2 * num_frames - 1,  # double speed
@@ -51,7 +51,7 @@ def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = 
         num_train=num_clips,
         num_val=1,
         num_test=1,
-        seed=seed,
+        seed=SEED,
         num_objects=2,
         radius=(0.12, 0.24),
         speed=(0.4, 1.2),

@@ -66,6 +66,4 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0) -> tupl
 
 def draw(generator: np.random.Generator, num: int, size: int) -> np.ndarray:
     """A random subset as a mask (num,) with `size` true."""
-    keep = np.zeros(num, bool)
-    keep[generator.permutation(num)[:size]] = True
-    return keep
+    return np.argsort(generator.permutation(num)) < size

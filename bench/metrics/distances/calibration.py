@@ -189,38 +189,10 @@ def write_tables(table: pd.DataFrame, folder: Path, command: str) -> None:
     (folder / "table.md").write_text("\n".join(text) + "\n")
 
 
-def plot(table: pd.DataFrame, names: list[str], file: Path) -> None:
-    """Shares with their binomial intervals, a line a row of the table."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams.update({"svg.hashsalt": "calibration", "font.size": 9})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 1.5 + 0.5 * len(names)), sharey=True, width_ratios=(3, 1), layout="constrained")
-    left.axvspan(*GOAL, color="0.9", label="goal")
-    right.axvspan(0, MOST_DIFFERENT, color="0.9")
-    styles = {"frechet": "o", "infinite_n": "s", "kernel": "^", "bootstrap": "x", "different": "D"}
-    for number, (column, marker) in enumerate(styles.items()):
-        axis, shift = (right, 0.0) if column == "different" else (left, 0.16 * (number - 1.5))
-        rows = table[table["column"] == column]
-        share = rows["share"].to_numpy()
-        errors = np.maximum(np.abs(rows[["low", "high"]].to_numpy().T - share), 0)  # (2, rows)
-        label = {"infinite_n": "at infinite n", "bootstrap": "percentile bootstrap (do not)"}.get(column, column)
-        axis.errorbar(share, rows["row"] + shift, xerr=errors, fmt=marker, color=f"C{number}", label=label, markersize=5, linewidth=1)
-    left.set_yticks(range(len(names)), names)
-    left.invert_yaxis()
-    left.set(xlim=(-0.02, 1.02), xlabel="share of runs whose 95 % interval covers its target")
-    right.set(xlim=(0, 0.2), xlabel="share called different, A = A")
-    left.legend(loc="upper left", bbox_to_anchor=(0.18, 1), framealpha=0.9)
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.metrics.distances.calibration", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three small rows of few runs")
-    parser.add_argument("--out", type=Path, default=Path("reports/calibration"), help="folder for table.md, table.csv, calibration.svg")
+    parser.add_argument("--out", type=Path, default=Path("reports/calibration"), help="folder for table.md and table.csv")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     start_s = time.perf_counter()
@@ -228,9 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     with Reporter("calibration").live() as reporter:
         for index, row in enumerate(ROWS[:3] if options.quick else ROWS):
             results.append((row, simulate(row, index, 12 if options.quick else row.runs, reporter)))
-    table = tidy(results)
-    write_tables(table, options.out, "python -m bench.metrics.distances.calibration" + (" --quick" if options.quick else ""))
-    plot(table, [str(row) for row, _ in results], options.out / "calibration.svg")
+    write_tables(tidy(results), options.out, "python -m bench.metrics.distances.calibration" + (" --quick" if options.quick else ""))
     print(f"{options.out / 'table.md'} written in {time.perf_counter() - start_s:.0f} s")
 
 

@@ -127,10 +127,8 @@ def parse_manifest(fields: Any, what: str) -> Manifest:
         raise Refusal(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")
     if manifest.aliases:
         raise Refusal(f"extractor {what}: aliases are for published networks; a network of one's own has one hash")
-    if manifest.size is None and manifest.resize != Manifest.resize:
-        raise Refusal(f"extractor {what}: resize {manifest.resize!r} needs a size")
-    if manifest.size is not None and manifest.resize not in RESIZES:
-        raise Refusal(f"extractor {what}: unknown resize {manifest.resize!r} to {manifest.size}; there are {', '.join(RESIZES)}")
+    if manifest.resize not in (known := [Manifest.resize] if manifest.size is None else list(RESIZES)):
+        raise Refusal(f"extractor {what}: resize {manifest.resize!r} to {manifest.size}; with such a size there is {', '.join(known)}")
     return manifest
 
 
