@@ -6,7 +6,7 @@ import torch
 
 from bench.metrics.distances.table import FRECHET
 from bench.metrics.extractors.manifest import FRAME
-from bench.metrics.extractors.motion import FrameEncoder
+from bench.metrics.extractors.motion import load_motion
 from bench.metrics.pixels.frame_quality import measure
 
 
@@ -58,10 +58,10 @@ def test_ssim_is_one_for_equal_frames_and_falls() -> None:
 
 
 def test_frame_distance_is_blind_to_order_and_sees_content() -> None:
-    encoder, frame_distance = FrameEncoder(torch.device("cpu")), FRECHET.of_clips_of_frames
-    first, second = (encoder.features(clips(seed)) for seed in (0, 1))
+    encoder, frame_distance = load_motion(torch.device("cpu")), FRECHET.of_clips_of_frames
+    first, second = (encoder.features_by_frame(clips(seed)) for seed in (0, 1))
     assert first.shape == (12, 6, FRAME.dim)
     shuffled = second[:, np.random.default_rng(0).permutation(6)]
     assert frame_distance(first, shuffled) == pytest.approx(frame_distance(first, second), rel=1e-6)
-    inverted = encoder.features(255 - clips(1))
+    inverted = encoder.features_by_frame(255 - clips(1))
     assert frame_distance(first, inverted) > 2 * frame_distance(first, second)

@@ -331,7 +331,7 @@ def test_the_whole_way_from_a_hub_to_features(name: str, tmp_path: Path, monkeyp
     extractor = extractors.load_extractor(name)
     assert extractor.manifest.weights_sha256 == weights.source_sha256(name) and len(extractor.manifest.weights_sha256) == 64
     features = extract(extractor, clips(n=3))
-    np.testing.assert_allclose(extract(extractor, clips(n=3), batch_size=3), features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extract(dataclasses.replace(extractor, batch_size=3), clips(n=3)), features, rtol=1e-4, atol=1e-5)
     assert features.shape == (3, 24) and features.std() > 0.1
     file = files[-1].path
     content = bytearray(file.read_bytes())

@@ -42,7 +42,7 @@ def check_frames(extractor: Extractor, frames: Frames) -> None:
             raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
 
 
-def extract(extractor: Extractor, frames: Frames, progress: Counted | None = None, batch_size: int | None = None) -> np.ndarray:
+def extract(extractor: Extractor, frames: Frames, progress: Counted | None = None) -> np.ndarray:
     """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time.
 
     Clips of many shapes are extracted shape by shape, and come back in their order.
@@ -51,14 +51,11 @@ def extract(extractor: Extractor, frames: Frames, progress: Counted | None = Non
     if isinstance(frames, Ragged):
         features = np.empty((len(frames), extractor.dim), np.float32)
         for members in by_shape(clip_shapes(frames)).values():
-            features[members] = extract(extractor, np.stack([frames[index] for index in members]), None, batch_size)
+            features[members] = extract(extractor, np.stack([frames[index] for index in members]))
         return features
-    batch_size = extractor.batch_size if batch_size is None else batch_size
-    if batch_size < 1:
-        raise Refusal(f"batch_size must be at least 1, got {batch_size}")
     features = np.empty((len(frames), extractor.dim), np.float32)
-    for start in range(0, len(frames), batch_size):
-        batch = torch.from_numpy(np.array(frames[start : start + batch_size]))
+    for start in range(0, len(frames), extractor.batch_size):
+        batch = torch.from_numpy(np.array(frames[start : start + extractor.batch_size]))
         features[start : start + len(batch)] = extractor.features(batch.to(extractor.device)).cpu().numpy()
         if progress is not None:
             progress(start + len(batch), len(frames))

@@ -106,6 +106,15 @@ class Motion(nn.Module):
         """Frames (B, T, H, W, 3) uint8 -> (B*T, Z), centred and scaled; a frame's numbers do not depend on other frames."""
         return (self.encode(resize(frames)) - self.frame_centre) / self.frame_scale
 
+    def features_by_frame(self, frames: Frames) -> np.ndarray:
+        """Frames (N, T, H, W, 3) uint8 -> features (N, T, Z) float32, a clip at a time; of clips of many shapes the middle frame, T = 1.
+
+        A clip's frames are not independent, so features keep their clip axis until the distance.
+        """
+        shown = [clip[len(clip) // 2 :][:1] for clip in frames] if isinstance(frames, Ragged) else frames
+        device = self.frame_centre.device
+        return np.stack([self.frame_features(torch.from_numpy(np.array(clip[None])).to(device)).cpu().numpy() for clip in shown])
+
     @exact_float32()
     def forward(self, frames: Tensor) -> Tensor:
         return (self.describe(resize(frames), frames.shape[1]) - self.centre) / self.scale
@@ -130,17 +139,3 @@ def load_motion(device: torch.device, path: Path = WEIGHTS, sha256: str = MOTION
     network = Motion()
     network.load_state_dict({name: tensor.float() for name, tensor in safetensors.torch.load(content).items()})
     return network.to(device).eval().requires_grad_(False)
-
-
-class FrameEncoder:
-    """The encoder of frames alone. A clip's frames are not independent, so features keep their clip axis until the distance."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.network = load_motion(device)
-
-    def features(self, frames: Frames) -> np.ndarray:
-        """Frames (N, T, H, W, 3) uint8 -> features (N, T, Z) float32, a clip at a time; of clips of many shapes the middle frame, T = 1."""
-        shown = [clip[len(clip) // 2 :][:1] for clip in frames] if isinstance(frames, Ragged) else frames
-        clips = [self.network.frame_features(torch.from_numpy(np.array(clip[None])).to(self.device)).cpu().numpy() for clip in shown]
-        return np.stack(clips)

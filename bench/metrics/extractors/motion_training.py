@@ -36,6 +36,7 @@ LENGTH = 24  # frames of a world
 FRAMES = (5, 13)  # frames of a training clip, smallest and largest
 VAL_FRAMES = 16
 GRID = 8  # side of the maps of motion and of the clip's mean picture
+BATCH_SIZE, LEARNING_RATE = 32, 2e-3  # the largest rate, of a cycle that ends at 0
 PICTURE = 16  # side of the picture that a frame's numbers must draw
 SIZES = (24, 32, 32, 64)  # resolutions that worlds are rendered at, before the network's own resize
 LARGEST_SIGMA = 0.04  # of the light noise in half of the clips, of the range 0..1
@@ -47,16 +48,6 @@ SEEN = (
     f"saw light noise (sigma up to {LARGEST_SIGMA}), neighbour swaps, full shuffles, reversal, frozen tails and switches to another clip; "
     "never saw stronger noise, blur, occluders, salt and pepper, elastic distortion, flicker, far swaps, interleaving or double speed"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionTraining:
-    num_worlds: int = 6000  # of the training set
-    num_val: int = 512
-    num_steps: int = 4000
-    batch_size: int = 32
-    learning_rate: float = 2e-3  # largest, of a cycle that ends at 0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -254,28 +245,28 @@ def start_weights(module: nn.Module, seed: int) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def train(settings: MotionTraining, report: Reporter) -> tuple[Motion, dict[str, float]]:
+def train(num_worlds: int, num_val: int, num_steps: int, seed: int, report: Reporter) -> tuple[Motion, dict[str, float]]:
     """The trained network, and its validation: loss and share of right answers of every task on worlds it never saw."""
-    worlds = make_worlds(settings.num_worlds, settings.seed, 0, report)
-    val = make_worlds(settings.num_val, settings.seed, FIRST_VAL, report)
+    worlds = make_worlds(num_worlds, seed, 0, report)
+    val = make_worlds(num_val, seed, FIRST_VAL, report)
     network, tasks = Motion(), Tasks()
-    start_weights(network, stream_seed(settings.seed, "motion_network", 0))
-    start_weights(tasks, stream_seed(settings.seed, "motion_tasks", 0))
+    start_weights(network, stream_seed(seed, "motion_network", 0))
+    start_weights(tasks, stream_seed(seed, "motion_tasks", 0))
     params = [*network.parameters(), *tasks.parameters()]
-    optimizer = torch.optim.AdamW(params, settings.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.num_steps, pct_start=0.05)
-    rng = np.random.default_rng(stream_seed(settings.seed, "motion_batches", 0))
-    for step in range(settings.num_steps):
-        losses, _ = tasks.losses(network, draw_batch(worlds, settings.batch_size, rng))
+    optimizer = torch.optim.AdamW(params, LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps, pct_start=0.05)
+    rng = np.random.default_rng(stream_seed(seed, "motion_batches", 0))
+    for step in range(num_steps):
+        losses, _ = tasks.losses(network, draw_batch(worlds, BATCH_SIZE, rng))
         torch.stack([weight * losses[name] for name, weight in LOSS_WEIGHTS.items()]).sum().backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        report(step + 1, settings.num_steps, "training")
+        report(step + 1, num_steps, "training")
     set_scales(network, worlds)
     with torch.no_grad():
-        losses, right = tasks.losses(network, draw_batch(val, settings.num_val, np.random.default_rng(0), VAL_FRAMES))
+        losses, right = tasks.losses(network, draw_batch(val, num_val, np.random.default_rng(0), VAL_FRAMES))
     return network, {name: float(value) for name, value in (losses | right).items()}
 
 
@@ -293,43 +284,39 @@ def set_scales(network: Motion, worlds: Worlds) -> None:
     network.scale.copy_(features.std(0))
 
 
-def write(network: Motion, validation: dict[str, float], settings: MotionTraining, path: Path, command: str) -> None:
+def write(network: Motion, validation: dict[str, float], chosen: argparse.Namespace) -> None:
     """Weights in float16, and their facts beside them: <stem>.json."""
     content = safetensors.torch.save({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()})
     network.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
     facts = {
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "dim": DIM,
-        "training": f"{settings.num_worlds} worlds of the split {SPLIT!r}, seed {settings.seed}, of 1 to 3 objects, by this suite; {SEEN}",
+        "training": f"{chosen.worlds} worlds of the split {SPLIT!r}, seed {chosen.seed}, of 1 to 3 objects, by this suite; {SEEN}",
         "golden": {words: golden.measure(words, network.eval(), torch.device("cpu"))[0] for words in GOLDEN},
         "license": "MIT",
-        "command": command,
-        "seed": settings.seed,
-        "num_steps": settings.num_steps,
-        "batch_size": settings.batch_size,
+        "command": "python -m bench.metrics.extractors.motion_training"
+        + "".join(f" --{option} {value}" for option, value in vars(chosen).items()),
+        "seed": chosen.seed,
+        "num_steps": chosen.steps,
+        "batch_size": BATCH_SIZE,
         "torch": torch.__version__,
         "validation": {name: round(value, 4) for name, value in validation.items()},
     }
-    write_bytes(path, content)
-    write_text(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+    write_bytes(chosen.out, content)
+    write_text(chosen.out.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    defaults = MotionTraining()
     parser = argparse.ArgumentParser(description="Train the extractor `motion` and write its weights and facts.")
     parser.add_argument("--out", type=Path, required=True, help="weights (.safetensors); the facts go beside them (.json)")
-    parser.add_argument("--worlds", type=int, default=defaults.num_worlds, help="training worlds")
-    parser.add_argument("--val", type=int, default=defaults.num_val, help="validation worlds")
-    parser.add_argument("--steps", type=int, default=defaults.num_steps)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--worlds", type=int, default=6000, help="training worlds")
+    parser.add_argument("--val", type=int, default=512, help="validation worlds")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    settings = MotionTraining(num_worlds=chosen.worlds, num_val=chosen.val, num_steps=chosen.steps, seed=chosen.seed)
-    reporter = Reporter("motion")
-    with reporter.live():
-        network, validation = train(settings, reporter)
-    command = "python -m bench.metrics.extractors.motion_training "
-    command += f"--out {chosen.out} --worlds {chosen.worlds} --val {chosen.val} --steps {chosen.steps}"
-    write(network, validation, settings, chosen.out, f"{command} --seed {chosen.seed}")
+    with Reporter("motion").live() as reporter:
+        network, validation = train(chosen.worlds, chosen.val, chosen.steps, chosen.seed, reporter)
+    write(network, validation, chosen)
     for name, value in validation.items():
         print(f"{name}: {value:.4f}")
 

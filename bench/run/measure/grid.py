@@ -19,7 +19,7 @@ from bench.data.ragged import Frames
 from bench.data.source import Clips, load_clips
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.manifest import FRAME
-from bench.metrics.extractors.motion import FrameEncoder
+from bench.metrics.extractors.motion import load_motion
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import GridPoint, Measurement
@@ -82,8 +82,8 @@ def _measure(
         folder = stages_of.feature_folder(results)
         features = {name: cached_features(reference.extractors[0], frames, None, folder) for name, frames in sets.items()}
     else:  # too short for it: single frames
-        encoder, manifest = FrameEncoder(device), FRAME
-        features = {name: encoder.features(frames) for name, frames in sets.items()}
+        encoder, manifest = load_motion(device), FRAME
+        features = {name: encoder.features_by_frame(frames) for name, frames in sets.items()}
     block = protocol_block(
         manifest,
         device,

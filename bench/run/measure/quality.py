@@ -10,7 +10,7 @@ from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.manifest import FRAME, Manifest
-from bench.metrics.extractors.motion import FrameEncoder
+from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.protocol import ProtocolBlock
@@ -44,9 +44,9 @@ class Quality:
         for extractor in self.reference.extractors:
             self.features[extractor.name] = features = self._extract(extractor, clips)
             found += self._distances(extractor.manifest, features)
-        encoder = FrameEncoder(self.device)
+        encoder = load_motion(self.device)
         every = {"test": self.reference.held_out["test"], **clips}
-        found += self._distances(FRAME, {subject: encoder.features(frames) for subject, frames in every.items()})
+        found += self._distances(FRAME, {subject: encoder.features_by_frame(frames) for subject, frames in every.items()})
         return [*found, *pixel_measurements(self._pixels(clips)), *self._crop_control()]
 
     def _distances(self, manifest: Manifest, features: SubjectFeatures) -> list[Measurement]:
