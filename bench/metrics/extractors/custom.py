@@ -14,9 +14,7 @@ import hashlib
 import importlib
 import io
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,8 +145,7 @@ def checked(manifest: Manifest, network: Callable[[Tensor], Any], device: torch.
 
     @exact_float32()
     def features(frames: Tensor) -> Tensor:
-        with quiet():
-            found = network(frames)
+        found = network(frames)
         if not isinstance(found, Tensor) or found.shape != (len(frames), manifest.dim):
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise Refusal(f"extractor {manifest.name!r} gave {got} for {len(frames)} clips, expected ({len(frames)}, {manifest.dim})")
@@ -161,18 +158,9 @@ def checked(manifest: Manifest, network: Callable[[Tensor], Any], device: torch.
 def open_torchscript(content: bytes, file: Path, device: torch.device) -> nn.Module:
     """The program in a TorchScript file. WeightsError for anything else, which torch's reader of programs does not run."""
     try:
-        with quiet():
-            return torch.jit.load(io.BytesIO(content), map_location=device).eval()
+        return torch.jit.load(io.BytesIO(content), map_location=device).eval()
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise WeightsError(
             f"extractor file {file} is damaged or not TorchScript ({reason}); save it with torch.jit.save, or give module:factory"
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """TorchScript is deprecated in favour of torch.export, which says nothing about a file that is already there."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
-        yield

@@ -10,8 +10,9 @@ mixed block that share an input are one matrix product, everything is channels-l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 import safetensors.numpy
@@ -96,10 +97,10 @@ class Convolution(nn.Module):
 class Mixed(nn.Module):
     """Inception block: 1x1 | 1x1 then 3x3 | 1x1 then 3x3 | max pool then 1x1, joined over channels."""
 
-    def __init__(self, fold: Folder, name: str):
+    def __init__(self, fold: Callable[..., Convolution], name: str):
         super().__init__()
-        self.heads = fold(*(f"{name}/Branch_{branch}/Conv3d_0a_1x1" for branch in range(3)))
-        self.widths = [fold.width(f"{name}/Branch_{branch}/Conv3d_0a_1x1") for branch in range(3)]
+        heads = [f"{name}/Branch_{branch}/Conv3d_0a_1x1" for branch in range(3)]
+        self.heads, self.widths = fold(*heads), [len(fold(head).bias) for head in heads]
         self.branch_1 = fold(f"{name}/Branch_1/Conv3d_0b_3x3")
         self.branch_2 = fold(f"{name}/Branch_2/Conv3d_0b_3x3")
         self.branch_3 = fold(f"{name}/Branch_3/Conv3d_0b_1x1")
@@ -110,25 +111,15 @@ class Mixed(nn.Module):
         return torch.cat([branch_0, self.branch_1(narrow_1), self.branch_2(narrow_2), self.branch_3(pooled)], dim=1).relu_()
 
 
-class Folder:
-    """Makes convolutions out of the converted weights of I3D, several with one kernel size and one input merged into one."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray], eps: float):
-        self.tensors, self.eps = tensors, eps
-
-    def width(self, unit: str) -> int:
-        return len(self.tensors[f"{unit}.weight"])
-
-    def __call__(self, *units: str) -> Convolution:
-        folded = [self.fold(unit) for unit in units]
-        return Convolution(torch.cat([weight for weight, _ in folded]), torch.cat([bias for _, bias in folded]))
-
-    def fold(self, unit: str) -> tuple[Tensor, Tensor]:
-        weight, shift, mean, var = (
-            torch.from_numpy(self.tensors[f"{unit}.{leaf}"]).double() for leaf in ("weight", "shift", "mean", "var")
-        )
-        gain = (var + self.eps).rsqrt()
-        return (weight * gain.view(-1, 1, 1, 1, 1)).float(), (shift - mean * gain).float()
+def folded(tensors: Mapping[str, np.ndarray], eps: float, *units: str) -> Convolution:
+    """A convolution out of the converted weights of I3D; several units with one kernel size and one input are merged into one."""
+    weights, biases = [], []
+    for unit in units:
+        weight, shift, mean, var = (torch.from_numpy(tensors[f"{unit}.{leaf}"]).double() for leaf in ("weight", "shift", "mean", "var"))
+        gain = (var + eps).rsqrt()
+        weights.append((weight * gain.view(-1, 1, 1, 1, 1)).float())
+        biases.append((shift - mean * gain).float())
+    return Convolution(torch.cat(weights), torch.cat(biases))
 
 
 class I3D(nn.Module):
@@ -139,7 +130,7 @@ class I3D(nn.Module):
 
     def __init__(self, tensors: Mapping[str, np.ndarray], eps: float = BATCH_NORM_EPS):
         super().__init__()
-        fold = Folder(tensors, eps)
+        fold = partial(folded, tensors, eps)
         self.stem = fold("Conv3d_1a_7x7")
         self.reduce = fold("Conv3d_2b_1x1")
         self.widen = fold("Conv3d_2c_3x3")

@@ -43,16 +43,6 @@ class Framing:
     whole: np.ndarray  # (N,) bool: one subject in every frame, and none cut by the frame's edge
     features: np.ndarray  # (N, 4), the columns of FEATURES: means over the frames with a subject; NaN for a clip without one
 
-    @property
-    def whole_rate(self) -> float:
-        """Share of clips whose subject is whole in every frame; higher is better."""
-        return float(self.whole.mean())
-
-    @property
-    def absent_rate(self) -> float:
-        """Share of clips without a subject in any frame, which no distance counts; lower is better."""
-        return float(np.isnan(self.features[:, 0]).mean())
-
 
 def measure(clips: Sequence[np.ndarray] | np.ndarray) -> Framing:
     """Clips, N of (T, H, W, 3) uint8, at least one -> Framing of what is seen in them."""
@@ -107,7 +97,12 @@ def _subjects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _values(frames: Frames) -> dict[str, float | np.ndarray]:
     seen = measure(list(frames))
-    return {"subject_whole_rate": seen.whole_rate, "subject_absent_rate": seen.absent_rate, "framing_distance": seen.features}
+    absent = np.isnan(seen.features[:, 0])  # in every frame: no distance counts such a clip
+    return {
+        "subject_whole_rate": float(seen.whole.mean()),
+        "subject_absent_rate": float(absent.mean()),
+        "framing_distance": seen.features,
+    }
 
 
 def _truth(sets: PixelSets) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from bench.data.ragged import Frames
 from bench.metrics.pixels.contract import PixelMeasure, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
 
@@ -30,47 +31,27 @@ class PermanenceThresholds:
 THRESHOLDS = PermanenceThresholds()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Permanence:
-    """Verdict on each clip, and what it rests on."""
-
-    one_object: np.ndarray  # (N,) bool: exactly one object in every frame
-    steady: np.ndarray  # (N,) bool: and its hue and size stay
-    num_objects: np.ndarray  # (N, T) int: components that are not specks
-    hue_deviation: np.ndarray  # (N,) degrees: largest distance of a frame's hue from the clip's mean; 180 without an object
-    size_ratio: np.ndarray  # (N,): largest area over median area, or median over smallest; inf without an object
-
-    @property
-    def one_object_rate(self) -> float:
-        """Share of clips with exactly one object in every frame; higher is better."""
-        return float(self.one_object.mean())
-
-    @property
-    def steady_rate(self) -> float:
-        """Share of clips whose one object keeps its hue and size; higher is better."""
-        return float(self.steady.mean())
+def measure(frames: Frames) -> dict[str, float]:
+    """Clips (N, T, H, W, 3) uint8 -> share with exactly one object in every frame, and share where it keeps hue and size too."""
+    one_object, steady = verdicts(np.asarray(frames))
+    return {"one_object_rate": float(one_object.mean()), "steady_rate": float(steady.mean())}
 
 
-def measure(frames: np.ndarray) -> Permanence:
-    """Clips (N, T, H, W, 3) uint8, at least one -> Permanence."""
-    objects = [_clip_objects(clip) for clip in frames]
-    num_objects = np.stack([counts for counts, _, _ in objects])  # (N, T)
-    areas = np.stack([area for _, area, _ in objects])  # (N, T) pixels of the only object, 0 without
-    colours = np.stack([colour for _, _, colour in objects])  # (N, T, 3) its mean colour
+def verdicts(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clips (N, T, H, W, 3) uint8 -> one object in every frame, (N,) bool; and its hue and size stay, (N,) bool."""
+    _, areas, colours = objects(frames)
     one_object = np.asarray((areas > 0).all(axis=1))
-    hue_deviation = np.where(one_object, _hue_deviation(colours), 180.0)
-    median = np.median(areas, axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        size_ratio = np.where(one_object, np.maximum(areas / median, median / areas).max(axis=1), np.inf)
+        ratios = areas / np.median(areas, axis=1, keepdims=True)  # (N, T)
+        same_size = (np.maximum(ratios, 1 / ratios) <= THRESHOLDS.size_ratio).all(axis=1)
     saturated = (np.ptp(colours, axis=-1) >= THRESHOLDS.chroma).all(axis=1)
-    same = (hue_deviation <= THRESHOLDS.hue_deviation) & (size_ratio <= THRESHOLDS.size_ratio)
-    return Permanence(
-        one_object=one_object,
-        steady=one_object & saturated & same,
-        num_objects=num_objects,
-        hue_deviation=hue_deviation,
-        size_ratio=size_ratio,
-    )
+    return one_object, one_object & saturated & same_size & (hue_deviation(colours) <= THRESHOLDS.hue_deviation)
+
+
+def objects(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clips (N, T, H, W, 3) -> objects of each frame (N, T); area in pixels of the only one, 0 without; its mean colour (N, T, 3)."""
+    counts, areas, colours = zip(*(_clip_objects(clip) for clip in frames), strict=True)
+    return np.stack(counts), np.stack(areas), np.stack(colours)
 
 
 def _clip_objects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +72,7 @@ def _clip_objects(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return num_objects, area, colour
 
 
-def _hue_deviation(colours: np.ndarray) -> np.ndarray:
+def hue_deviation(colours: np.ndarray) -> np.ndarray:
     """Mean colours (N, T, 3) -> (N,) degrees: largest angle on the hue circle between a frame and the clip's circular mean."""
     red, green, blue = colours[..., 0], colours[..., 1], colours[..., 2]
     strongest, chroma = colours.max(axis=-1), np.maximum(np.ptp(colours, axis=-1), 1e-6)
@@ -101,11 +82,6 @@ def _hue_deviation(colours: np.ndarray) -> np.ndarray:
     turns = np.exp(1j * sextant * np.pi / 3)  # (N, T)
     mean = np.angle(turns.mean(axis=1, keepdims=True))
     return np.degrees(np.abs(np.angle(turns * np.exp(-1j * mean)))).max(axis=1)
-
-
-def _values(frames: np.ndarray) -> dict[str, float]:
-    seen = measure(np.asarray(frames))
-    return {"one_object_rate": seen.one_object_rate, "steady_rate": seen.steady_rate}
 
 
 PERMANENCE = PixelMeasure(
@@ -123,7 +99,7 @@ PERMANENCE = PixelMeasure(
             name="steady_rate", title="Clips whose one object keeps colour and size", unit="share of clips", better="higher", axis=True
         ),
     ),
-    measure=_values,
+    measure=measure,
     settings=asdict(THRESHOLDS),
     applies=lambda sets: sets.num_objects == 1 and not sets.mixed,
 )

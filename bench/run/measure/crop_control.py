@@ -23,7 +23,7 @@ def crop_control(cell: Cell, autoencoder: FrameAutoencoder, frames: Frames, boxe
     latents = [encode_clips(autoencoder, crop[None])[0] for crop in crops]
     rates = {
         "real": float(np.mean(wholly_inside(items, boxes))),
-        "reconstruction": measure(list(decode_clips(autoencoder, latents))).whole_rate,
+        "reconstruction": float(measure(list(decode_clips(autoencoder, latents))).whole.mean()),
     }
     known, protocol = FRAMING.value("crop_control_whole_rate"), FRAMING.protocol(source, len(crops), cropped=list(one_shape))
     return [
