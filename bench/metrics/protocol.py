@@ -28,11 +28,6 @@ def metric_name(kind: str, extractor: str, n: int, dim: int) -> str:
     return name if n >= max(MIN_HEADLINE_CLIPS, 2 * dim) else f"{name}@{n}"
 
 
-def reserved_word(extractor: str) -> str | None:
-    """The name of a distance under the canonical extractor that another's own name holds, or None."""
-    return next((kind.canonical for kind in distances().values() if kind.canonical in extractor.lower()), None)
-
-
 def read_name(name: str) -> tuple[DistanceKind, str] | None:
     """The distance and the extractor of a metric's name, None where it is no distance: the inverse of `metric_name`.
 

