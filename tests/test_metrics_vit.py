@@ -24,10 +24,12 @@ from bench.metrics.weights import table as weights
 from bench.metrics.weights.cache import WeightsError
 from bench.metrics.weights.hub import HubFile, HubSource
 
-# 3 x 2 x 2 tokens of 6 frames; unequal everywhere, so that a swapped axis cannot hide.
-MAE = ViTConfig(size=8, patch_size=4, num_frames=6, hidden_size=24, depth=2, num_heads=3, mlp_size=40, split_bias=True)
-JEPA = ViTConfig(size=8, patch_size=4, num_frames=6, hidden_size=24, depth=3, num_heads=2, mlp_size=96, split_bias=False)
 CLASSES = 5
+# 3 x 2 x 2 tokens of 6 frames; unequal everywhere, so that a swapped axis cannot hide.
+MAE = ViTConfig(size=8, patch_size=4, num_frames=6, hidden_size=24, depth=2, num_heads=3, mlp_size=40, split_bias=True, num_classes=CLASSES)
+JEPA = ViTConfig(
+    size=8, patch_size=4, num_frames=6, hidden_size=24, depth=3, num_heads=2, mlp_size=96, split_bias=False, num_classes=CLASSES
+)
 
 Tree = dict[str, Any]
 
@@ -165,7 +167,7 @@ def as_float64(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def test_videomae_equals_its_statement(tmp_path: Path) -> None:
-    network = videomae.load_videomae("cpu", mae_file(tmp_path), MAE, CLASSES)
+    network = videomae.load_videomae("cpu", mae_file(tmp_path), MAE)
     tensors = as_float64(mae_tensors())
     d = MAE.hidden_size
     positions = np.array(
@@ -180,7 +182,7 @@ def test_videomae_equals_its_statement(tmp_path: Path) -> None:
 
 
 def test_vjepa_equals_its_statement(tmp_path: Path) -> None:
-    network = vjepa.load_vjepa("cpu", jepa_files(tmp_path), JEPA, CLASSES)
+    network = vjepa.load_vjepa("cpu", jepa_files(tmp_path), JEPA)
     tensors, probe, at = as_float64(jepa_tensors()), as_float64(probe_tensors()), "pooler.cross_attention_block"
     frames = clips()
     got = network(vjepa.preprocess(torch.from_numpy(frames), 8))
@@ -207,8 +209,8 @@ def test_the_published_sizes() -> None:
 
 def test_other_numbers_of_frames_interpolate_positions(tmp_path: Path) -> None:
     networks = [
-        (videomae, videomae.load_videomae("cpu", mae_file(tmp_path), MAE, CLASSES)),
-        (vjepa, vjepa.load_vjepa("cpu", jepa_files(tmp_path), JEPA, CLASSES)),
+        (videomae, videomae.load_videomae("cpu", mae_file(tmp_path), MAE)),
+        (vjepa, vjepa.load_vjepa("cpu", jepa_files(tmp_path), JEPA)),
     ]
     for module, network in networks:
         for num_frames in (2, 4, 6, 10):
@@ -233,7 +235,7 @@ def test_preprocessing() -> None:
 
 
 def test_order_of_frames_is_seen(tmp_path: Path) -> None:
-    network = videomae.load_videomae("cpu", mae_file(tmp_path), MAE, CLASSES)
+    network = videomae.load_videomae("cpu", mae_file(tmp_path), MAE)
     seen = videomae.preprocess(torch.from_numpy(clips()), 8)
     assert (network(seen) - network(seen.flip(2))).abs().max() > 1e-3
 
@@ -270,7 +272,7 @@ def number(tree: Tree) -> None:
 )
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path, change: Callable[[Tree], object], said: str) -> None:
     with pytest.raises(WeightsError, match=said):
-        videomae.load_videomae("cpu", mae_file(tmp_path, change), MAE, CLASSES)
+        videomae.load_videomae("cpu", mae_file(tmp_path, change), MAE)
 
 
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -278,7 +280,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     for content in (file.read_bytes()[:-200], b"", b"not a checkpoint"):
         file.write_bytes(content)
         with pytest.raises(WeightsError, match="refused to read") as caught:
-            videomae.load_videomae("cpu", file, MAE, CLASSES)
+            videomae.load_videomae("cpu", file, MAE)
         assert "\n" not in str(caught.value)
 
 
@@ -295,14 +297,14 @@ def test_a_checkpoint_that_calls_anything_is_refused_and_not_run(tmp_path: Path,
     file = tmp_path / "mae.pth"
     torch.save({"module": mae_tensors(), "args": Exploit(f"touch {tmp_path / 'ran'}")}, file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match="tensors only"):
-        videomae.load_videomae("cpu", file, MAE, CLASSES)
+        videomae.load_videomae("cpu", file, MAE)
     assert not (tmp_path / "ran").exists()
 
 
 def test_old_files_of_torch_are_read(tmp_path: Path) -> None:
     file = tmp_path / "mae.pth"
     torch.save({"model": mae_tensors()}, file, _use_new_zipfile_serialization=False)
-    videomae.load_videomae("cpu", file, MAE, CLASSES)
+    videomae.load_videomae("cpu", file, MAE)
 
 
 @pytest.mark.parametrize("name", ["videomae", "vjepa"])
@@ -322,7 +324,7 @@ def test_the_whole_way_from_a_hub_to_features(name: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("UNET_VS_DIT_CACHE", str(tmp_path / "cache"))
     module, config = (videomae, MAE) if name == "videomae" else (vjepa, JEPA)
     load = getattr(module, f"load_{name}")
-    tiny = partial(extractors.vit_features, load=lambda device: load(device, None, config, CLASSES), preprocess=module.preprocess)
+    tiny = partial(extractors.vit_features, load=lambda device: load(device, None, config), preprocess=module.preprocess)
     monkeypatch.setitem(extractors.EXTRACTORS, name, (tiny, 1, 8))
     monkeypatch.setitem(MANIFESTS, name, dataclasses.replace(MANIFESTS[name], dim=24, weights_sha256=weights.source_sha256(name)))
     with pytest.raises(WeightsError, match=f"python -m bench weights get {name}"):

@@ -163,16 +163,9 @@ def _diversities(sets: FeatureSets) -> list[Measurement]:
     """Precision, recall, density and coverage of every subject; too few clips for their neighbourhoods give none."""
     if len(sets.real) <= NUM_NEIGHBOURS:
         return []
-    protocol = sets.block.describe() | {"num_neighbours": NUM_NEIGHBOURS}
+    fields = {"unit": "1", "better": "higher", "protocol": sets.block.describe() | {"num_neighbours": NUM_NEIGHBOURS}}
     return [
-        Measurement(
-            name=f"{name}_{sets.block.extractor}@{len(features)}",
-            subject=subject,
-            value=value,
-            unit="1",
-            better="higher",
-            protocol=protocol,
-        )
+        Measurement(name=f"{name}_{sets.block.extractor}@{len(features)}", subject=subject, value=value, **fields)
         for subject, features in sets.subjects.items()
         for name, value in diversity(sets.real, features).items()
     ]

@@ -25,7 +25,7 @@ from bench.data.frozen import content_hash
 from bench.data.progress import Progress
 from bench.meters.process import device_name
 from bench.metrics.distances.table import FRECHET
-from bench.metrics.extractors.custom import is_file_name
+from bench.metrics.extractors.custom import SUFFIXES
 from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
@@ -125,7 +125,7 @@ def score(
 def check_extractor(name: str, num_frames: int) -> None:
     """Before anything is read: Refusal for an unknown extractor, or one that clips of `num_frames` are no food for; WeightsError."""
     if name not in MANIFESTS:
-        if is_file_name(name) or ":" in name:  # one's own, whose manifest comes with it
+        if name.endswith(SUFFIXES) or ":" in name:  # one's own, whose manifest comes with it
             return
         known = f"{', '.join(EXTRACTORS)}, a TorchScript file, or module:factory"
         raise Refusal(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")

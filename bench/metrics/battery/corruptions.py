@@ -199,7 +199,7 @@ def displaced(frame: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 # The full shuffle, the whole freeze, noise of 0.05 and the two elastic axes carry judgements of their own (battery.py).
 STEPS, SHARES, ELASTIC = (0.25, 0.5, 0.75, 1.0), (0.125, 0.25, 0.5, 1.0), (0.01, 0.02, 0.04, 0.08)
-TABLE = (
+AXES = {axis.name: axis for axis in (
     #    name               kind        title                 levels                    a level is                damage
     Axis("noise",           "spatial",  "noise",              (0.02, 0.05, 0.1, 0.2),   "sigma, of the range",    noise),
     Axis("blur",            "spatial",  "blur",               (0.02, 0.04, 0.08, 0.16), "sigma, of shorter side", blur),
@@ -216,5 +216,4 @@ TABLE = (
     Axis("interleave",      "temporal", "two interleaved",    SHARES,                   "of clips",               interleave),
     Axis("switch",          "temporal", "switch half-way",    SHARES,                   "of clips",               switch),
     Axis("double_speed",    "temporal", "double speed",       SHARES,                   "of clips",               double_speed),
-)  # fmt: skip
-AXES = {axis.name: axis for axis in TABLE}
+)}  # fmt: skip

@@ -52,10 +52,6 @@ class AxisResult(Frozen):
     judged: bool  # False where the clips give no reason to expect a trend, or do not allow the damage
     note: str = ""  # why it is not judged
 
-    def at(self, level: float) -> float:
-        """Distance at one of the levels; NaN where it was not measured."""
-        return next((point.value for point in self.points if math.isclose(point.level, level)), math.nan)
-
 
 @pydantic.dataclasses.dataclass(frozen=True)
 class Judgement:
@@ -93,15 +89,12 @@ class ReportCard(Frozen):
         """Names of the judgements that it fails."""
         return [judgement.name for judgement in self.judgements if not judgement.passed]
 
-    def axis(self, name: str) -> AxisResult:
-        return next(axis for axis in self.axes if axis.name == name)
-
 
 def judge(floor: CurvePoint, axes: Sequence[AxisResult], batch_difference: float, not_finite: Sequence[str]) -> tuple[Judgement, ...]:
     """All judgements. `batch_difference`: largest relative change of a clip's features with the batch size."""
     by_name = {axis.name: axis for axis in axes}
     freeze, shuffle = by_name["freeze"].points[-1], by_name["shuffle"].points[-1]
-    weak_noise = by_name["noise"].at(WEAK_NOISE)
+    weak_noise = next(point.value for point in by_name["noise"].points if math.isclose(point.level, WEAK_NOISE))
     return (
         monotone(floor, axes),
         *(sensitive(floor, axes, kind) for kind in ("spatial", "temporal")),

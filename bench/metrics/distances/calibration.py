@@ -18,7 +18,7 @@ import pandas as pd
 from bench.data.progress import Reporter
 from bench.metrics.distances.bias import CLIPS_PER_FEATURE, frechet_infinite_n
 from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance
-from bench.metrics.distances.interval import jackknife, jackknife_difference
+from bench.metrics.distances.interval import Interval, jackknife, jackknife_difference
 from bench.metrics.distances.kernel import kernel_distance
 
 SEED = 5  # `PAIR_SHARE` and `PAIR_LEAST` of interval.py were chosen with others
@@ -101,12 +101,13 @@ def populations(row: CoverageRow) -> tuple[Population, Population]:
     )
 
 
-def percentile_bootstrap(generator: np.random.Generator, a: Features, b: Features) -> tuple[float, float]:
+def percentile_bootstrap(generator: np.random.Generator, a: Features, b: Features) -> Interval:
     """What not to do: percentiles of distances between sets resampled with replacement."""
     pairs = [[sample[generator.integers(len(sample), size=len(sample))] for sample in (a, b)] for _ in range(NUM_RESAMPLES)]
     every = np.ones(len(a), bool), np.ones(len(b), bool)
-    low, high = np.quantile([FrechetSubsets(x, y)(*every) for x, y in pairs], [0.025, 0.975])
-    return float(low), float(high)
+    values = [FrechetSubsets(x, y)(*every) for x, y in pairs]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Interval(estimate=frechet_distance(a, b), low=float(low), high=float(high), standard_error=float(np.std(values)))
 
 
 def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dict[str, tuple[int, int]]:
@@ -115,28 +116,24 @@ def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dic
     (mean_a, covariance_a), (mean_b, covariance_b) = of_real.moments(), of_model.moments()
     root_trace = np.sqrt(np.linalg.eigvals(covariance_a @ covariance_b).real).sum()
     truth = float(np.square(mean_a - mean_b).sum() + np.trace(covariance_a + covariance_b) - 2 * root_trace)
-    estimates: dict[str, list[tuple[float, float, float]]] = {column: [] for column in COLUMNS}  # (estimate, low, high)
+    intervals: dict[str, list[Interval]] = {column: [] for column in COLUMNS}
     for run in range(runs):
         generator = np.random.default_rng([SEED, index, run])
         real, fake, other = of_real.sample(generator, row.n), of_model.sample(generator, row.n), of_model.sample(generator, row.n)
-        for column, statistic in (("frechet", frechet_distance), ("kernel", kernel_distance)):
-            interval = jackknife(statistic, real, fake)
-            estimates[column].append((interval.estimate, interval.low, interval.high))
+        intervals["frechet"].append(jackknife(frechet_distance, real, fake))
+        intervals["kernel"].append(jackknife(kernel_distance, real, fake))
         if row.bootstrap:
-            estimates["bootstrap"].append((estimates["frechet"][-1][0], *percentile_bootstrap(generator, real, fake)))
+            intervals["bootstrap"].append(percentile_bootstrap(generator, real, fake))
         if row.n >= CLIPS_PER_FEATURE * row.d:
-            infinite, _ = frechet_infinite_n(real, fake, seed=run)
-            estimates["infinite_n"].append((infinite.estimate, infinite.low, infinite.high))
-        between = jackknife_difference(frechet_distance, real, fake, other)
-        estimates["different"].append((between.estimate, between.low, between.high))
+            intervals["infinite_n"].append(frechet_infinite_n(real, fake, seed=run)[0])
+        intervals["different"].append(jackknife_difference(frechet_distance, real, fake, other))
         reporter(run + 1, runs, str(row))
     counts = {}
-    for column, values in estimates.items():
-        if values:
-            estimate, low, high = np.array(values).T
-            target = {"infinite_n": truth, "different": 0.0}.get(column, float(estimate.mean()))
-            covered = int(((low <= target) & (target <= high)).sum())
-            counts[column] = (len(values) - covered if column == "different" else covered, len(values))
+    for column, found in intervals.items():
+        if found:
+            target = {"infinite_n": truth, "different": 0.0}.get(column, float(np.mean([interval.estimate for interval in found])))
+            covered = sum(interval.low <= target <= interval.high for interval in found)
+            counts[column] = (len(found) - covered if column == "different" else covered, len(found))
     return counts
 
 

@@ -33,15 +33,10 @@ from bench.metrics.protocol import DERIVED
 from bench.metrics.weights.cache import WeightsError
 from bench.shapes import Refusal
 
-SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
+SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")  # an extractor with such a name is a file, there or not
 
 # TorchScript files that need no manifest beside them: their hash says what they are.
 KNOWN_FILES = {STYLEGAN_V_SHA256: I3D}
-
-
-def is_file_name(name: str) -> bool:
-    """Whether an extractor of this name is a file, there or not."""
-    return name.endswith(SUFFIXES)
 
 
 def load_torchscript(file: Path, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:

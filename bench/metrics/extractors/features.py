@@ -34,12 +34,11 @@ def check_frames(extractor: Extractor, frames: Frames) -> None:
         check_shape("frames", frames, (None, None, None, None, 3))
         if min(frames.shape) < 1:
             raise Refusal(f"frames have an empty axis: {frames.shape}")
-    manifest = extractor.manifest
-    for num_frames in sorted({shape[0] for shape in frames.shapes} if isinstance(frames, Ragged) else {frames.shape[1]}):
-        if num_frames < manifest.min_frames:
-            raise Refusal(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {num_frames}")
-        if manifest.max_frames is not None and num_frames > manifest.max_frames:
-            raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {num_frames}")
+    manifest, lengths = extractor.manifest, [shape[0] for shape in clip_shapes(frames)]
+    if min(lengths) < manifest.min_frames:
+        raise Refusal(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {min(lengths)}")
+    if manifest.max_frames is not None and max(lengths) > manifest.max_frames:
+        raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {max(lengths)}")
 
 
 def extract(extractor: Extractor, frames: Frames, progress: Counted | None = None) -> np.ndarray:

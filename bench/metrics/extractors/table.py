@@ -79,7 +79,7 @@ def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
         manifest, features = MANIFESTS[name], load(device)
         if not manifest.weights_sha256:
             manifest = replace(manifest, weights_sha256=weights.source_sha256(name))
-    elif custom.is_file_name(name):
+    elif name.endswith(custom.SUFFIXES):
         manifest, features = custom.load_torchscript(Path(name), device)
     elif ":" in name:
         manifest, features = custom.load_factory(name, device)

@@ -18,7 +18,6 @@ from bench.metrics.extractors.vit import LAYER_NORM_EPS, VideoViT, ViTConfig, in
 from bench.metrics.weights import table as weights
 
 GIANT = ViTConfig(patch_size=14, hidden_size=1408, depth=40, num_heads=16, mlp_size=6144, split_bias=True)
-NUM_CLASSES = 174  # of SSv2; the head is in the file and unused
 
 
 def preprocess(frames: Tensor, size: int) -> Tensor:
@@ -40,10 +39,10 @@ class VideoMAE(VideoViT):
 
     positions: Tensor
 
-    def __init__(self, config: ViTConfig = GIANT, num_classes: int = NUM_CLASSES):
+    def __init__(self, config: ViTConfig = GIANT):
         super().__init__(config)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
-        self.head = nn.Linear(config.hidden_size, num_classes)
+        self.head = nn.Linear(config.hidden_size, config.num_classes)
         self.register_buffer("positions", sinusoid(config.num_tokens, config.hidden_size), persistent=False)
 
     @exact_float32()
@@ -55,13 +54,11 @@ class VideoMAE(VideoViT):
         return self.fc_norm(self.tokens(clips, positions).mean(1))
 
 
-def load_videomae(
-    device: str | torch.device, file: Path | None = None, config: ViTConfig = GIANT, num_classes: int = NUM_CLASSES
-) -> VideoMAE:
+def load_videomae(device: str | torch.device, file: Path | None = None, config: ViTConfig = GIANT) -> VideoMAE:
     """The network with its weights: the verified ones of the cache, or `file`, a checkpoint of the same format. WeightsError otherwise."""
     file = weights.files("videomae")[0] if file is None else file
     with torch.device("meta"):
-        network = VideoMAE(config, num_classes)
+        network = VideoMAE(config)
     load_exactly(network, part(read_checkpoint(file), file, ("model", "module")), file)
     network.positions = sinusoid(config.num_tokens, config.hidden_size)
     return network.to(device).eval()

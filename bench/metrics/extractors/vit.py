@@ -34,6 +34,7 @@ class ViTConfig:
     depth: int
     num_heads: int
     mlp_size: int
+    num_classes: int = 174  # of SSv2, for a head that is in the file and unused
     split_bias: bool  # attention has biases for queries and values, none for keys, named apart: VideoMAE's
 
     @property
@@ -101,25 +102,14 @@ class VitBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class PatchEmbed(nn.Module):
-    """Clips (B, 3, T, H, W) -> tokens (B, N, D), frames outermost, then rows."""
-
-    def __init__(self, config: ViTConfig):
-        super().__init__()
-        window = (config.tubelet_frames, config.patch_size, config.patch_size)
-        self.proj = nn.Conv3d(3, config.hidden_size, window, stride=window)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.proj(clips).flatten(2).transpose(1, 2)
-
-
 class VideoViT(nn.Module):
     """Clips (B, 3, T, S, S) -> tokens (B, N, D) before the last norm, which is the caller's."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config)
+        window = (config.tubelet_frames, config.patch_size, config.patch_size)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, config.hidden_size, window, stride=window)})
         self.blocks = nn.ModuleList(VitBlock(config) for _ in range(config.depth))
 
     def tokens(self, clips: Tensor, positions: Tensor) -> Tensor:
@@ -128,7 +118,7 @@ class VideoViT(nn.Module):
         check_shape("clips", clips, (None, 3, None, size, size))
         if clips.shape[2] % step:
             raise Refusal(f"a video ViT takes frames in groups of {step}, got {clips.shape[2]}; use {clips.shape[2] // step * step}")
-        x = self.patch_embed(clips) + positions
+        x = self.patch_embed["proj"](clips).flatten(2).transpose(1, 2) + positions  # frames outermost, then rows
         for block in self.blocks:
             x = block(x)
         return x

@@ -31,7 +31,6 @@ from bench.metrics.extractors.vit import (
 from bench.metrics.weights import table as weights
 
 HUGE = ViTConfig(patch_size=16, hidden_size=1280, depth=32, num_heads=16, mlp_size=5120, split_bias=False)
-NUM_CLASSES = 174  # of SSv2; the head is in the probe's file and unused
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, red, green, blue
 
 
@@ -99,27 +98,18 @@ class Pooler(nn.Module):
         return self.cross_attention_block(self.query_tokens.expand(len(tokens), -1, -1), tokens)[:, 0]
 
 
-class Probe(nn.Module):
-    """The probe's file: a pooler, and a head that is not used."""
-
-    def __init__(self, config: ViTConfig, num_classes: int):
-        super().__init__()
-        self.pooler = Pooler(config)
-        self.linear = nn.Linear(config.hidden_size, num_classes)
-
-
 class VJEPA(nn.Module):
     """Clips (B, 3, T, S, S), normalised -> features (B, D)."""
 
-    def __init__(self, config: ViTConfig = HUGE, num_classes: int = NUM_CLASSES):
+    def __init__(self, config: ViTConfig = HUGE):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.probe = Probe(config, num_classes)
+        self.probe = nn.ModuleDict({"pooler": Pooler(config), "linear": nn.Linear(config.hidden_size, config.num_classes)})
 
     @exact_float32()
     def forward(self, clips: Tensor) -> Tensor:
-        return self.probe.pooler(self.encoder(clips))
+        return self.probe["pooler"](self.encoder(clips))
 
 
 def stripped(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -127,13 +117,11 @@ def stripped(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in tensors.items()}
 
 
-def load_vjepa(
-    device: str | torch.device, files: tuple[Path, Path] | None = None, config: ViTConfig = HUGE, num_classes: int = NUM_CLASSES
-) -> VJEPA:
+def load_vjepa(device: str | torch.device, files: tuple[Path, Path] | None = None, config: ViTConfig = HUGE) -> VJEPA:
     """The network with its weights: the verified ones of the cache, or `files`, encoder and probe of the same format."""
     encoder, probe = weights.files("vjepa") if files is None else files
     with torch.device("meta"):
-        network = VJEPA(config, num_classes)
+        network = VJEPA(config)
     load_exactly(network.encoder, stripped(part(read_checkpoint(encoder), encoder, ("target_encoder", "encoder"))), encoder)
     load_exactly(network.probe, stripped(part(read_checkpoint(probe), probe, ("classifier",))), probe)
     return network.to(device).eval()

@@ -11,6 +11,8 @@ import numpy as np
 from bench.data.ragged import Frames
 from bench.shapes import Refusal
 
+SHARE = "share of clips"  # a unit, shown in per cent
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSets:
@@ -31,7 +33,7 @@ class PixelValue:
     name: str
     title: str  # in reports
     better: Literal["lower", "higher", "none"]
-    unit: str = "1"  # "share of clips" is shown in per cent
+    unit: str = "1"
     axis: bool = False  # gets a verdict
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import scipy  # its parts are imported when they are used
 
 from bench.data.ragged import Frames, clip_shapes
-from bench.metrics.pixels.contract import PixelMeasure, PixelSets, PixelValue
+from bench.metrics.pixels.contract import SHARE, PixelMeasure, PixelSets, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
 from bench.shapes import Shape
 
@@ -114,17 +114,10 @@ FRAMING = PixelMeasure(
     name="framing",
     version=1,
     values=(
-        PixelValue(
-            name="subject_whole_rate",
-            title="Clips whose subject is whole in every frame",
-            unit="share of clips",
-            better="higher",
-            axis=True,
-        ),
-        PixelValue(name="subject_absent_rate", title="Clips without a subject", unit="share of clips", better="lower"),
-        PixelValue(  # of real clips, by bench/run/measure/crop_control.py
-            name="crop_control_whole_rate", title="Crops whose subject is whole in every frame", unit="share of clips", better="none"
-        ),
+        PixelValue(name="subject_whole_rate", title="Clips whose subject is whole in every frame", unit=SHARE, better="higher", axis=True),
+        PixelValue(name="subject_absent_rate", title="Clips without a subject", unit=SHARE, better="lower"),
+        # Of real clips, by bench/run/measure/crop_control.py.
+        PixelValue(name="crop_control_whole_rate", title="Crops whose subject is whole in every frame", unit=SHARE, better="none"),
         PixelValue(name="framing_distance", title="Distance in where the subject is", unit="share of the frame", better="lower", axis=True),
     ),
     measure=_values,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bench.data.ragged import Frames
-from bench.metrics.pixels.contract import PixelMeasure, PixelValue
+from bench.metrics.pixels.contract import SHARE, PixelMeasure, PixelValue
 from bench.metrics.pixels.foreground import components, contrast
 
 
@@ -88,16 +88,8 @@ PERMANENCE = PixelMeasure(
     name="permanence",
     version=1,
     values=(
-        PixelValue(
-            name="one_object_rate",
-            title="Clips with exactly one object in every frame",
-            unit="share of clips",
-            better="higher",
-            axis=True,
-        ),
-        PixelValue(
-            name="steady_rate", title="Clips whose one object keeps colour and size", unit="share of clips", better="higher", axis=True
-        ),
+        PixelValue(name="one_object_rate", title="Clips with exactly one object in every frame", unit=SHARE, better="higher", axis=True),
+        PixelValue(name="steady_rate", title="Clips whose one object keeps colour and size", unit=SHARE, better="higher", axis=True),
     ),
     measure=measure,
     settings=asdict(THRESHOLDS),

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import FRAME, MOTION
-from bench.metrics.pixels.contract import PixelValue
+from bench.metrics.pixels.contract import SHARE, PixelValue
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
 
@@ -126,7 +126,7 @@ def _distances(kind: DistanceKind) -> Iterator[Metric]:
 
 def _pixels(value: PixelValue) -> Metric:
     """Not `distance`, even where it is one: no features of theirs are kept to pair, and no name tells their n."""
-    return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.unit == "share of clips" else "plain", axis=value.axis)
+    return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.unit == SHARE else "plain", axis=value.axis)
 
 
 # What a matrix matches its rivals by -> the measurement that a verdict must not celebrate. What a budget fixes: bench/study/budget.py.
