@@ -214,7 +214,7 @@ def test_the_hash_of_a_module_sees_names_types_and_values() -> None:
     [
         ("nowhere:factory", "no module 'nowhere' on the path"),
         ("tests.extractor_plugin:nothing", "has nothing to call named 'nothing'"),
-        ("tests.extractor_plugin:without_manifest", "has no attribute `manifest`, a dict"),
+        ("tests.extractor_plugin:without_manifest", "its manifest is NoneType, expected an object with the fields"),
         ("tests.extractor_plugin:not_a_module", "gave int, expected a torch.nn.Module"),
         ("tests.extractor_plugin:moments", "needs the weights_sha256"),
         ("moments", "a TorchScript file .* or module:factory"),

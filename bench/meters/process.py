@@ -20,16 +20,12 @@ MOST_BEFORE_2_35 = 2**25  # glibc before 2.35 refuses a larger threshold for mma
 
 def keep_freed_memory() -> bool:
     """Keep what is freed, up to a gigabyte. False where the C library has no such setting (musl, macOS): nothing is changed then."""
-    return _set(M_MMAP_THRESHOLD, KEPT_BYTES, MOST_BEFORE_2_35) and _set(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def _set(parameter: int, *values: int) -> bool:
-    """Set the first value that is accepted."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return any(mallopt(parameter, value) for value in values)
+    mapped = mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) or mallopt(M_MMAP_THRESHOLD, MOST_BEFORE_2_35)
+    return bool(mapped and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
 def use_exact_float32() -> None:

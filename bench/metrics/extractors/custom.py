@@ -72,10 +72,7 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise Refusal(f"extractor {name!r}: module {module_name!r} has nothing to call named {attribute!r}")
-    claimed = getattr(factory, "manifest", None)
-    if claimed is None:
-        raise Refusal(f"extractor {name!r}: {attribute} has no attribute `manifest`, a dict of the fields of extractors.manifest.Manifest")
-    manifest = parse_manifest(claimed, name)
+    manifest = parse_manifest(getattr(factory, "manifest", None), name)
     with refusing():
         network = factory()
     if not isinstance(network, nn.Module):
@@ -109,7 +106,7 @@ def read_manifest(file: Path) -> Manifest:
 def parse_manifest(fields: Any, what: str) -> Manifest:
     """The manifest of an extractor of one's own. Refusal for every field that is missing, unknown, of another type or not one's own."""
     if not isinstance(fields, dict):
-        raise Refusal(f"extractor {what}: its manifest is {type(fields).__name__}, expected an object")
+        raise Refusal(f"extractor {what}: its manifest is {type(fields).__name__}, expected an object with the fields of Manifest")
     try:
         manifest = Manifest(**fields)
     except ValidationError as error:

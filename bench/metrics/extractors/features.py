@@ -41,23 +41,21 @@ def check_frames(extractor: Extractor, frames: Frames) -> None:
         raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {max(lengths)}")
 
 
-def extract(extractor: Extractor, frames: Frames, progress: Counted | None = None) -> np.ndarray:
+def extract(extractor: Extractor, frames: Frames, progress: Counted = lambda done, total: None) -> np.ndarray:
     """Features (N, D) float32 of frames (N, T, H, W, 3) uint8, which may be a memory map: one batch is in memory at a time.
 
     Clips of many shapes are extracted shape by shape, and come back in their order.
     """
     check_frames(extractor, frames)
+    features = np.empty((len(frames), extractor.dim), np.float32)
     if isinstance(frames, Ragged):
-        features = np.empty((len(frames), extractor.dim), np.float32)
         for members in by_shape(clip_shapes(frames)).values():
             features[members] = extract(extractor, np.stack([frames[index] for index in members]))
         return features
-    features = np.empty((len(frames), extractor.dim), np.float32)
     for start in range(0, len(frames), extractor.batch_size):
         batch = torch.from_numpy(np.array(frames[start : start + extractor.batch_size]))
         features[start : start + len(batch)] = extractor.features(batch.to(extractor.device)).cpu().numpy()
-        if progress is not None:
-            progress(start + len(batch), len(frames))
+        progress(start + len(batch), len(frames))
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise NotFinite(f"extractor {extractor.name!r} gave NaN or infinite features for {bad.sum()} clips, first for clip {bad.argmax()}")
@@ -85,7 +83,7 @@ def hash_frames(frames: Frames) -> str:
 
 
 def cached_features(
-    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Counted | None = None
+    extractor: Extractor, frames: Frames, clips_digest: str | None, cache: Path, progress: Counted = lambda done, total: None
 ) -> np.ndarray:
     """`extract`, kept in the folder `cache` under the hash of all that determines the features; None hashes the frames themselves.
 
