@@ -25,7 +25,7 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (tmp_path / "table.md").read_text()
     assert "calibration --quick" in text
     assert all(f"`{column}`" in text for column in COLUMNS)
-    assert "table.md written in" in capsys.readouterr().out
+    assert "table.md written" in capsys.readouterr().out
 
 
 def test_the_committed_table_meets_its_goals() -> None:

@@ -1,7 +1,6 @@
 """Time without waiting for the device: of steps, of the parts of a step, and of a loop with its pauses left out."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,13 +23,7 @@ class StepTimer:
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, each call of it recorded as a step."""
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self.step():
-                return function(*args, **kwargs)
-
-        return call
+        return self.step()(function)
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:

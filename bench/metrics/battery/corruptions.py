@@ -73,9 +73,6 @@ def portion(share: float, count: int) -> int:
     return max(1, int(share * count + 0.5)) if share else 0
 
 
-# Spatial
-
-
 def noise(clip: np.ndarray, after: np.ndarray, level: float, rng: Rng) -> np.ndarray:
     """White noise of standard deviation `level` x 255 on every value."""
     return to_uint8(clip + level * 255 * rng.standard_normal(clip.shape, dtype=np.float32))
@@ -109,9 +106,6 @@ def elastic_clip(clip: np.ndarray, after: np.ndarray, level: float, rng: Rng) ->
     """Pixels are displaced by a smooth random field, `level` x shorter side in root mean square, the same in every frame."""
     offsets = smooth_field(clip.shape[1], clip.shape[2], rng) * level
     return np.stack([displaced(frame, offsets) for frame in clip])
-
-
-# Temporal
 
 
 def elastic_frame(clip: np.ndarray, after: np.ndarray, level: float, rng: Rng) -> np.ndarray:

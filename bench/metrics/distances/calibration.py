@@ -7,7 +7,6 @@ where they do not. Minutes on one core; `--quick` takes seconds and shows only t
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,13 +191,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/calibration"), help="folder for table.md and table.csv")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    start_s = time.perf_counter()
     results = []
     with Reporter("calibration").live() as reporter:
         for index, row in enumerate(ROWS[:3] if options.quick else ROWS):
             results.append((row, simulate(row, index, 12 if options.quick else row.runs, reporter)))
     write_tables(tidy(results), options.out, "python -m bench.metrics.distances.calibration" + (" --quick" if options.quick else ""))
-    print(f"{options.out / 'table.md'} written in {time.perf_counter() - start_s:.0f} s")
+    print(f"{options.out / 'table.md'} written")
 
 
 if __name__ == "__main__":
