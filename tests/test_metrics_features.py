@@ -10,6 +10,7 @@ import torch
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors import features as features_module
 from bench.metrics.extractors.features import cached_features, extract, hash_frames
+from bench.metrics.extractors.i3d import exact_float32
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.extractors.table import EXTRACTORS, Extractor, load_extractor
 
@@ -156,6 +157,24 @@ def test_damaged_cache_is_computed_again_with_a_warning(random3d: Extractor, tmp
         again = cached_features(random3d, frames, None, tmp_path)
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(cached_features(random3d, frames, None, tmp_path), first)
+
+
+def test_features_are_exact_whatever_the_process_has_chosen() -> None:
+    site = torch.backends.cuda.matmul
+    chosen, site.fp32_precision = site.fp32_precision, "tf32"
+
+    @exact_float32()
+    def product(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, str]:
+        return a @ b, site.fp32_precision
+
+    a, b = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found, precision = product(a, b)
+        assert torch.equal(found, a @ b) and found.is_inference()
+        assert (precision, site.fp32_precision) == ("ieee", "tf32")
+    finally:
+        site.fp32_precision = chosen
 
 
 def test_hash_of_frames_sees_shape() -> None:
