@@ -96,10 +96,10 @@ def test_numbers_are_those_of_the_modules_on_the_chosen_clips(sets: tuple[Path, 
     assert named(found, "frechet").value > 2 * (named(found, "frechet").floor or 0)
     shares = diversity(real[:24], generated)
     assert {name: value.value for name, value in by_start(found, "precision", "recall", "density", "coverage").items()} == {
-        "precision_random3d@24": shares.precision,
-        "recall_random3d@24": shares.recall,
-        "density_random3d@24": shares.density,
-        "coverage_random3d@24": shares.coverage,
+        "precision_random3d@24": shares["precision"],
+        "recall_random3d@24": shares["recall"],
+        "density_random3d@24": shares["density"],
+        "coverage_random3d@24": shares["coverage"],
     }
 
 
