@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors import golden
 from bench.metrics.extractors.features import extract
-from bench.metrics.extractors.i3d import I3D, MIXED, load_i3d, max_pool_same, preprocess, same_pads
+from bench.metrics.extractors.i3d import I3D, load_i3d, max_pool_same, preprocess, same_pads
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.extractors.resize import resize_tf1
 from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.metrics.weights import table as weights
+from bench.perf.controls import plain_i3d
 
 BLACK_WHITE_30 = 151.392  # FVD of black against white clips, 30 frames: published, from the TensorFlow network
 
@@ -50,41 +51,6 @@ def black_white(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
 
 def random_frames(n: int, num_frames: int, height: int = 24, width: int = 20) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, num_frames, height, width, 3), dtype=np.uint8)
-
-
-def plain_forward(tensors: Mapping[str, np.ndarray], clips: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
-    """The network as its authors wrote it: explicit padding, batch norm after each convolution, logits before the mean over time."""
-
-    def unit(x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
-        weight, shift, mean, var = (torch.from_numpy(tensors[f"{name}.{leaf}"]) for leaf in ("weight", "shift", "mean", "var"))
-        x = F.conv3d(pad(x, weight.shape[2:], (stride,) * 3, 0.0), weight, stride=stride)
-        return F.relu(F.batch_norm(x, mean, var, None, shift, eps=eps))
-
-    def pad(x: torch.Tensor, kernel, stride, value: float) -> torch.Tensor:
-        axes = reversed(list(zip(x.shape[2:], kernel, stride, strict=True)))
-        return F.pad(x, [p for axis in axes for p in same_pads(*axis)], value=value)
-
-    def pool(x: torch.Tensor, kernel, stride) -> torch.Tensor:
-        return F.max_pool3d(pad(x, kernel, stride, -torch.inf), kernel, stride)
-
-    def mixed(x: torch.Tensor, name: str) -> torch.Tensor:
-        branch_1 = unit(unit(x, f"{name}/Branch_1/Conv3d_0a_1x1"), f"{name}/Branch_1/Conv3d_0b_3x3")
-        branch_2 = unit(unit(x, f"{name}/Branch_2/Conv3d_0a_1x1"), f"{name}/Branch_2/Conv3d_0b_3x3")
-        branch_3 = unit(pool(x, (3, 3, 3), (1, 1, 1)), f"{name}/Branch_3/Conv3d_0b_1x1")
-        return torch.cat([unit(x, f"{name}/Branch_0/Conv3d_0a_1x1"), branch_1, branch_2, branch_3], dim=1)
-
-    x = pool(unit(clips, "Conv3d_1a_7x7", 2), (1, 3, 3), (1, 2, 2))
-    x = pool(unit(unit(x, "Conv3d_2b_1x1"), "Conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
-    for name in MIXED:
-        if name == "4b":
-            x = pool(x, (3, 3, 3), (2, 2, 2))
-        if name == "5b":
-            x = pool(x, (2, 2, 2), (2, 2, 2))
-        x = mixed(x, f"Mixed_{name}")
-    x = F.avg_pool3d(x, (2, 7, 7), stride=1)
-    weight, bias = (torch.from_numpy(tensors[f"Logits/Conv3d_0c_1x1.{leaf}"]) for leaf in ("weight", "bias"))
-    logits = F.conv3d(x, weight, bias)
-    return logits[:, :, :, 0, 0].mean(dim=2)
 
 
 @pytest.mark.i3d
@@ -129,7 +95,7 @@ def test_variants_differ_in_resize_and_epsilon(i3d: Extractor) -> None:
 def test_fast_forward_equals_the_plain_one(tensors: Mapping[str, np.ndarray], network: I3D, num_frames: int) -> None:
     """Odd and even sizes on every level, so that no asymmetric padding hides."""
     clips = preprocess(torch.from_numpy(random_frames(2, num_frames)))
-    expected = plain_forward(tensors, clips)
+    expected = plain_i3d(tensors, clips)
     assert expected.std() > 0.1
     torch.testing.assert_close(network(clips), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 

@@ -1,17 +1,18 @@
-"""What packing is measured against: the same network on padded clips, and other ways to attend inside each clip of a pack.
-
-As good as one would write them in practice, and equal in what they compute. `test_packing.py` times them.
+"""What is faster is measured against these, equal in what they compute: the same network on padded clips and other ways to attend inside
+each clip of a pack, as good as one would write them in practice, and I3D as published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from bench.metrics.extractors.i3d import MIXED, same_pads
 from dit import attention
 from dit.kernels import OPERATIONS, attend, clip_order
 from dit.model import DiT
@@ -98,3 +99,40 @@ KERNELS: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
     "a block-diagonal mask": by_block_mask,
     "nested tensors": by_nesting,
 }
+
+
+def plain_i3d(tensors: Mapping[str, np.ndarray], clips: Tensor, eps: float = 1e-3) -> Tensor:
+    """I3D as its authors wrote it, clips (B, 3, T, 224, 224) -> logits (B, 400): explicit padding, batch norm after each convolution,
+    logits before the mean over time.
+    """
+
+    def unit(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight, shift, mean, var = (torch.from_numpy(tensors[f"{name}.{leaf}"]) for leaf in ("weight", "shift", "mean", "var"))
+        x = F.conv3d(pad(x, weight.shape[2:], (stride,) * 3, 0.0), weight, stride=stride)
+        return F.relu(F.batch_norm(x, mean, var, None, shift, eps=eps))
+
+    def pad(x: Tensor, kernel: Sequence[int], stride: Sequence[int], value: float) -> Tensor:
+        axes = reversed(list(zip(x.shape[2:], kernel, stride, strict=True)))
+        return F.pad(x, [p for axis in axes for p in same_pads(*axis)], value=value)
+
+    def pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+        return F.max_pool3d(pad(x, kernel, stride, -torch.inf), kernel, stride)
+
+    def mixed(x: Tensor, name: str) -> Tensor:
+        branch_1 = unit(unit(x, f"{name}/Branch_1/Conv3d_0a_1x1"), f"{name}/Branch_1/Conv3d_0b_3x3")
+        branch_2 = unit(unit(x, f"{name}/Branch_2/Conv3d_0a_1x1"), f"{name}/Branch_2/Conv3d_0b_3x3")
+        branch_3 = unit(pool(x, (3, 3, 3), (1, 1, 1)), f"{name}/Branch_3/Conv3d_0b_1x1")
+        return torch.cat([unit(x, f"{name}/Branch_0/Conv3d_0a_1x1"), branch_1, branch_2, branch_3], dim=1)
+
+    x = pool(unit(clips, "Conv3d_1a_7x7", 2), (1, 3, 3), (1, 2, 2))
+    x = pool(unit(unit(x, "Conv3d_2b_1x1"), "Conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
+    for name in MIXED:
+        if name == "4b":
+            x = pool(x, (3, 3, 3), (2, 2, 2))
+        if name == "5b":
+            x = pool(x, (2, 2, 2), (2, 2, 2))
+        x = mixed(x, f"Mixed_{name}")
+    x = F.avg_pool3d(x, (2, 7, 7), stride=1)
+    weight, bias = (torch.from_numpy(tensors[f"Logits/Conv3d_0c_1x1.{leaf}"]) for leaf in ("weight", "bias"))
+    logits = F.conv3d(x, weight, bias)
+    return logits[:, :, :, 0, 0].mean(dim=2)

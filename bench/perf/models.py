@@ -21,8 +21,9 @@ from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.acceleration import accelerate
 from bench.training.objective import mean_square
-from bench.training.precision import HALF, autocast
+from bench.training.precision import HALF
 from bench.training.sampling import SamplePlan, sample
+from bench.training.step import PARTS, TrainStep
 from bench.training.trainer import Trainer
 
 NUM_LABELS = 4
@@ -32,23 +33,10 @@ PACKED_SHAPES: tuple[Shape, ...] = ((8, 6, 6), (4, 6, 8), (1, 8, 8), (6, 4, 6), 
 
 def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     """The trainer's step: draw, forward, backward, clip, optimiser, weight average, bookkeeping."""
-    cell, spec, shape = _cell(definition), _spec(definition), _shape(definition)
-    generator = np.random.default_rng(0)
-    latents = generator.standard_normal((NUM_CLIPS, spec.latent_channels, *shape)).astype(np.float32)
-    data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
-    backbone = _backbone(cell, spec)
-    device = _device()
-    trainer = Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=device)
-    timers = {name: StepTimer(device) for name in ("data", "forward", "backward", "optimiser")}
-    # Instance attributes shadow the methods: the trainer's code runs as it is.
-    changes: list[tuple[Any, str, str]] = [
-        (trainer, "draw", "data"),
-        (trainer.train_step.backbone, "forward", "forward"),
-        (trainer.train_step, "backward", "backward"),
-        (trainer.train_step, "update", "optimiser"),
-    ]
-    for owner, method, part in changes:
-        setattr(owner, method, timers[part].timed(getattr(owner, method)))
+    cell, spec, shape, backbone, device = _opened(definition)
+    trainer = trainer_of(cell, backbone, spec, shape, folder, device)
+    timers = {"data": StepTimer(device)} | _timed(trainer.train_step)
+    trainer.draw = timers["data"].timed(trainer.draw)  # type: ignore[method-assign]
     watch = StopWatch(device)
 
     def step() -> None:
@@ -60,54 +48,58 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
         device=device,
         alive=lambda: (trainer.train_step.params, list(backbone.buffers()), trainer.train_step.alive()),
         parts=timers,
-        counts=lambda: _sizes(cell.backbone, spec, shape, backbone),
+        counts=lambda: _num_params(backbone) | {"flops_per_clip": count_flops(cell.backbone, spec, shape)},
     )
+
+
+def trainer_of(cell: Cell, backbone: Any, spec: LatentSpec, shape: Shape, folder: Path, device: torch.device) -> Trainer:
+    """A trainer of the cell on random latents (T, H, W)."""
+    generator = np.random.default_rng(0)
+    latents = generator.standard_normal((NUM_CLIPS, spec.latent_channels, *shape)).astype(np.float32)
+    data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
+    return Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=device)
 
 
 def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
     """One batch through every denoising step, guided."""
-    cell, spec, shape = _cell(definition), _spec(definition), _shape(definition)
-    device = _device()
-    backbone = _backbone(cell, spec).to(device).eval()
+    cell, spec, shape, backbone, device = _opened(definition)
+    backbone.eval()
     timer = StepTimer(device)
     backbone.forward = timer.timed(backbone.forward)
     num = cell.sampler.batch_size
-
     plan = SamplePlan(cell=cell, spec=spec, shapes=[shape] * num, labels=[index % NUM_LABELS for index in range(num)])
     return Workload(
         step=lambda: sample(backbone, plan, device),
         device=device,
         alive=lambda: (list(backbone.parameters()), list(backbone.buffers())),
         parts={"forward": timer},
-        counts=lambda: _sizes(cell.backbone, spec, shape, backbone),
+        counts=lambda: _num_params(backbone) | {"flops_per_clip": count_flops(cell.backbone, spec, shape)},
     )
 
 
 def packed_step(definition: dict[str, Any], folder: Path) -> Workload:
-    """Forward, loss and backward of a pack of clips of eight shapes."""
-    cell, spec = _cell(definition), _spec(definition)
-    device = _device()
-    backbone = _backbone(cell, spec).to(device)
+    """The optimiser's step on a pack of clips of eight shapes."""
+    cell, spec, _, backbone, device = _opened(definition)
+    train_step = TrainStep(backbone, cell.optimizer, device, HALF[cell.precision])
     generator = torch.Generator().manual_seed(0)
     latents = [torch.randn((spec.latent_channels, *shape), generator=generator).to(device) for shape in PACKED_SHAPES]
     times = torch.linspace(0.1, 0.9, len(latents)).to(device)
     labels = (torch.arange(len(latents)) % NUM_LABELS).to(device)
-    timers = {name: StepTimer(device) for name in ("forward", "backward")}
-
-    def step() -> None:
-        with timers["forward"].step(), autocast(device, HALF[cell.precision]):
-            loss = mean_square(backbone(latents, times, labels), latents)
-        with timers["backward"].step():
-            loss.backward()
-        backbone.zero_grad(set_to_none=True)
-
     return Workload(
-        step=step,
+        step=lambda: train_step(lambda predict: mean_square(predict(latents, times, labels), latents), 0, 0.0),
         device=device,
-        alive=lambda: (list(backbone.parameters()), list(backbone.buffers()), latents),
-        parts=timers,
-        counts=lambda: {"num_params": sum(weight.numel() for weight in backbone.parameters())},
+        alive=lambda: (train_step.params, list(backbone.buffers()), train_step.alive(), latents),
+        parts=_timed(train_step),
+        counts=lambda: _num_params(backbone),
     )
+
+
+def _timed(train_step: TrainStep) -> dict[str, StepTimer]:
+    """Timers of the parts of the step: attributes of the instances shadow the methods, so that its code runs as it is."""
+    timers = {name: StepTimer(train_step.device) for name in PARTS}
+    for owner, method, part in zip((train_step.backbone, train_step, train_step), ("forward", "backward", "update"), PARTS, strict=True):
+        setattr(owner, method, timers[part].timed(getattr(owner, method)))
+    return timers
 
 
 def autoencoder(definition: dict[str, Any], folder: Path) -> Workload:
@@ -149,33 +141,23 @@ def i3d(definition: dict[str, Any], folder: Path) -> Workload:
     return Workload(step=step, device=device, alive=lambda: list(network.buffers()))
 
 
-def _cell(definition: dict[str, Any]) -> Cell:
-    """A cell with the definition's fields; what a step does not depend on is filled in."""
+def _opened(definition: dict[str, Any]) -> tuple[Cell, LatentSpec, Shape, Any, torch.device]:
+    """A cell with the definition's fields, its latent space and latents (T, H, W), its backbone and where that is."""
     fields = {key: value for key, value in definition.items() if key not in ("step", "version")}
-    filled = {"autoencoder": {"kind": "trained", "num_steps": 1}, "budget": {"steps": 10**9}, "evaluation": {"num_samples": 2}}
-    return Cell.model_validate({**fields, **filled})
-
-
-def _spec(definition: dict[str, Any]) -> LatentSpec:
-    spec = latent_spec(_cell(definition), NUM_LABELS)
+    unused = {"autoencoder": {"kind": "trained", "num_steps": 1}, "budget": {"steps": 10**9}, "evaluation": {"num_samples": 2}}
+    cell = Cell.model_validate({**fields, **unused})
+    spec = latent_spec(cell, NUM_LABELS)
     assert spec is not None
-    return spec
-
-
-def _shape(definition: dict[str, Any]) -> Shape:
-    data = definition["data"]
-    return _spec(definition).latent_shape((data["num_frames"], data["height"], data["width"]))
-
-
-def _backbone(cell: Cell, spec: LatentSpec) -> Any:
     torch.manual_seed(0)
     backbone: Any = load_backbone(cell.backbone, spec)
     accelerate(backbone, cell.acceleration)
-    return backbone
+    device = _device()
+    shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+    return cell, spec, shape, backbone.to(device), device
 
 
-def _sizes(name: str, spec: LatentSpec, shape: Shape, backbone: torch.nn.Module) -> dict[str, int]:
-    return {"num_params": sum(weight.numel() for weight in backbone.parameters()), "flops_per_clip": count_flops(name, spec, shape)}
+def _num_params(backbone: torch.nn.Module) -> dict[str, int]:
+    return {"num_params": sum(weight.numel() for weight in backbone.parameters())}
 
 
 def _device() -> torch.device:

@@ -39,7 +39,7 @@ def suite() -> dict[str, Benchmark]:
         benchmarks[f"sample/{name}"] = _of_cell("sampling_step", named)
     for name, named in cells.items():
         if getattr(find_factory(named.cell.backbone), "ragged", False):
-            benchmarks[f"packed/{name}"] = _of_cell("packed_step", named, version=2)
+            benchmarks[f"packed/{name}"] = _of_cell("packed_step", named, version=3)
     return benchmarks | {
         "autoencoder": _plain("models", "autoencoder", version=1, frames=[16, 32, 32], width=64),
         "i3d": _plain("models", "i3d", version=1, clip=[10, 32, 32]),

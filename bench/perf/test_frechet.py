@@ -1,9 +1,10 @@
 """The Frechet distance inside resampling loops against the formulas of torchmetrics and torch-fidelity, same covariances, one run."""
 
 import gc
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torchmetrics.image.fid import _compute_fid
 
 from bench.metrics.distances.frechet import fast_root_trace, frechet_distance
+from bench.perf.turns import alternate, report
 
 ROUNDS = {400: 15, 2048: 3}
 
@@ -34,39 +36,26 @@ def torch_fidelity_formula(a: Moments, b: Moments) -> float:
     return float(np.square(a[0] - b[0]).sum() + np.trace(a[1]) + np.trace(b[1]) - 2 * roots.real.sum())
 
 
-FORMULAS: dict[str, Callable[[Moments, Moments], float]] = {
-    "ours": ours,
-    "torchmetrics": torchmetrics_formula,
-    "torch-fidelity": torch_fidelity_formula,
-}
+FORMULAS = {"ours": ours, "torchmetrics": torchmetrics_formula, "torch-fidelity": torch_fidelity_formula}
 
 
 @pytest.mark.perf
 @pytest.mark.parametrize("d", ROUNDS)
-def test_fast_route(benchmark, d: int) -> None:
-    """A round calls each formula once, in turn, so that whatever else the machine does falls on all of them."""
+def test_fast_route(benchmark: Any, d: int) -> None:
     generator = np.random.default_rng(0)
     scale = np.arange(1, d + 1.0) ** -0.5
     sets = generator.standard_normal((2 * d, d)) * scale, 1.2 * generator.standard_normal((2 * d, d)) * scale + 0.1
     moments = [(features.mean(axis=0), np.cov(features, rowvar=False)) for features in sets]
     exact = frechet_distance(*sets)
     traces = sum(np.trace(covariance) for _, covariance in moments)
-    times_s: dict[str, list[float]] = {name: [] for name in FORMULAS}
 
-    def one_round() -> None:
-        for name, formula in FORMULAS.items():
-            start_s = time.perf_counter()
-            value = formula(moments[0], moments[1])
-            times_s[name].append(time.perf_counter() - start_s)
-            assert abs(value - exact) < 1e-6 * traces, name
+    def formula_s(formula: Callable[[Moments, Moments], float]) -> float:
+        start_s = time.perf_counter()
+        value = formula(moments[0], moments[1])
+        taken_s = time.perf_counter() - start_s
+        assert abs(value - exact) < 1e-6 * traces
+        return taken_s
 
-    one_round()  # warm-up
-    for samples in times_s.values():
-        samples.clear()
     gc.collect()
-    benchmark.pedantic(one_round, rounds=ROUNDS[d])
-    medians_s = {name: statistics.median(samples) for name, samples in times_s.items()}
-    for name, median_s in medians_s.items():
-        ratio = statistics.median(theirs / own for theirs, own in zip(times_s[name], times_s["ours"], strict=True))
-        benchmark.extra_info[name] = {"median_s": median_s, "ratio": ratio, "samples_s": times_s[name]}
-        print(f"\nd = {d}: {name} {median_s:.4f} s, {ratio:.2f} x ours", end="")
+    ratios = alternate(benchmark, ROUNDS[d], {name: partial(formula_s, formula) for name, formula in FORMULAS.items()})
+    report(benchmark, "frechet", f"{d} features", ratios)

@@ -1,37 +1,23 @@
 """What the harness adds to the least that a training step can be, and how much of it the meters: ratios within one run."""
 
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from bench.data.latents.latents import LatentSet
+from bench.backbone import load_backbone
 from bench.meters.clock import StopWatch
-from bench.perf.speed import of_pairs
+from bench.perf.models import trainer_of
+from bench.perf.turns import CPU, alternate, report, seconds
 from bench.shapes import LatentSpec
-from bench.study.cell import Cell
 from bench.study.matrix import load_study
 from bench.training.draws import Drawn
 from bench.training.trainer import Trainer
 
 ROUNDS = 45  # three kinds of step in each; a multiple of three, so that each kind is first equally often
-SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
-
-
-def quick_trainer(backbone: str, folder: Path) -> Trainer:
-    """A trainer of the quick matrix on random latents of its shape."""
-    from bench.backbone import load_backbone
-
-    cell: Cell = next(named.cell for named in load_study("quick").cells if named.cell.backbone == backbone)
-    generator = np.random.default_rng(0)
-    latents = generator.standard_normal((256, 4, 10, 6, 6)).astype(np.float32)
-    data = LatentSet(latents=latents, labels=generator.integers(4, size=256), null_label=4)
-    torch.manual_seed(0)
-    network = load_backbone(backbone, SPEC)
-    return Trainer(cell, network, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=torch.device("cpu"))  # type: ignore[arg-type]
+SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)  # of the quick matrix
 
 
 def bare_step(trainer: Trainer, drawn: Drawn) -> None:
@@ -60,33 +46,17 @@ def metered_step(trainer: Trainer, watch: StopWatch) -> None:
 @pytest.mark.perf
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("backbone", ["baselines:UNet-XS", "dit:DiT-XS/2"])
-def test_harness_overhead(benchmark, tmp_path: Path, backbone: str) -> None:
-    trainer = quick_trainer(backbone, tmp_path)
-    drawn = trainer.draw(0)
-    watch = StopWatch(trainer.device)
-    kinds: dict[str, Callable[[], None]] = {
-        "bare": lambda: bare_step(trainer, drawn),
-        "unmetered": lambda: unmetered_step(trainer),
-        "metered": lambda: metered_step(trainer, watch),
+def test_harness_overhead(benchmark: Any, tmp_path: Path, backbone: str) -> None:
+    cell = next(named.cell for named in load_study("quick").cells if named.cell.backbone == backbone)
+    torch.manual_seed(0)
+    trainer = trainer_of(cell, load_backbone(backbone, SPEC), SPEC, (10, 6, 6), tmp_path, CPU)
+    metered = partial(metered_step, trainer, StopWatch(CPU))
+    for _ in range(2):
+        metered()  # the second step also weighs what is kept
+    kinds = {
+        "metered": metered,
+        "the least that a step can be": partial(bare_step, trainer, trainer.draw(0)),
+        "the same step without its meters": partial(unmetered_step, trainer),
     }
-    times_s: dict[str, list[float]] = {kind: [] for kind in kinds}
-
-    def in_turn() -> None:
-        """One step of each kind, so that whatever else the machine does falls on all; another one is first each time."""
-        first = len(times_s["bare"]) % len(kinds)
-        for kind in [*kinds, *kinds][first : first + len(kinds)]:
-            start_s = time.perf_counter()
-            kinds[kind]()
-            times_s[kind].append(time.perf_counter() - start_s)
-
-    for _ in range(3):
-        in_turn()
-    for series in times_s.values():
-        series.clear()  # the warm-up; the second step also weighs what is kept
-    benchmark.pedantic(in_turn, rounds=ROUNDS)
-    rows = [("all of it", "metered", "bare"), ("its meters", "metered", "unmetered")]
-    benchmark.extra_info["rows"] = [
-        {"table": "harness", "backbone": backbone, "what": what, **of_pairs([a / b for a, b in zip(times_s[of], times_s[to], strict=True)])}
-        for what, of, to in rows
-    ]
-    benchmark.extra_info["times_s"] = times_s
+    ratios = alternate(benchmark, ROUNDS, {kind: partial(seconds, step) for kind, step in kinds.items()})
+    report(benchmark, "harness", backbone, {kind: [1 / ratio for ratio in pairs] for kind, pairs in ratios.items()})

@@ -3,16 +3,14 @@
 As `test_packing.py` and `test_peers.py`, with larger packs and networks: small ones measure how fast a host launches kernels.
 """
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
 
-from bench.perf.mix import packs
 from bench.perf.test_packing import against_equal_clips, against_padding, by_kernel
 from bench.perf.test_peers import MODULES, against_latte, against_navit
-from bench.shapes import Shape
+from bench.perf.turns import mixed_packs
 
 pytestmark = [pytest.mark.perf, pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -20,6 +18,7 @@ BUDGET = {"S": 32768, "B": 16384}  # tokens of a pack
 SMALL_BUDGET = 8192  # where a contender's mask has the square of it
 LATTE_CLIPS = {"S": 32, "B": 16}
 ROUNDS = 9
+CUDA = torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
@@ -27,33 +26,29 @@ def name_of_the_gpu(benchmark: Any) -> None:
     benchmark.extra_info["gpu"] = torch.cuda.get_device_name()
 
 
-def taken(budget: int, seed: int, **kwargs: Any) -> list[list[Shape]]:
-    return list(itertools.islice(packs(budget, seed=seed, **kwargs), ROUNDS + 1))
-
-
 @pytest.mark.parametrize("size", BUDGET)
 def test_pack_against_padding(benchmark: Any, size: str) -> None:
-    against_padding(benchmark, size, taken(BUDGET[size], seed=0), "cuda", tokens=BUDGET[size])
+    against_padding(benchmark, size, mixed_packs(ROUNDS, BUDGET[size], seed=0), CUDA, tokens=BUDGET[size])
 
 
 @pytest.mark.parametrize("size", BUDGET)
 def test_pack_against_equal_clips(benchmark: Any, size: str) -> None:
-    against_equal_clips(benchmark, size, taken(BUDGET[size], seed=1), "cuda", tokens=BUDGET[size])
+    against_equal_clips(benchmark, size, mixed_packs(ROUNDS, BUDGET[size], seed=1), CUDA, tokens=BUDGET[size])
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("size", BUDGET)
 def test_attention_kernels(benchmark: Any, size: str) -> None:
-    by_kernel(benchmark, size, taken(SMALL_BUDGET, seed=4), torch.bfloat16, "cuda", tokens=SMALL_BUDGET)
+    by_kernel(benchmark, size, mixed_packs(ROUNDS, SMALL_BUDGET, seed=4), torch.bfloat16, CUDA, tokens=SMALL_BUDGET)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("size", BUDGET)
 def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str) -> None:
-    against_navit(benchmark, size, module, taken(SMALL_BUDGET, seed=0, max_frames=1), "cuda")
+    against_navit(benchmark, size, module, mixed_packs(ROUNDS, SMALL_BUDGET, seed=0, max_frames=1), CUDA)
 
 
 @pytest.mark.parametrize("size", BUDGET)
 def test_equal_clips_against_latte(benchmark: Any, size: str) -> None:
-    against_latte(benchmark, size, LATTE_CLIPS[size], ROUNDS, "cuda")
+    against_latte(benchmark, size, LATTE_CLIPS[size], ROUNDS, CUDA)

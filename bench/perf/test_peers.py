@@ -7,9 +7,7 @@ its attention is factorised, within frames in one block and along time in the ne
 """
 
 import importlib.util
-import itertools
 import statistics
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,18 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.meters.flops import flops_of
-from bench.perf.mix import num_tokens, packs
-from bench.perf.test_packing import BUDGET, ROUNDS, SPEC, Batch, alternate, dit, report, step_s
+from bench.perf.mix import num_tokens
+from bench.perf.test_packing import BUDGET, ROUNDS
+from bench.perf.turns import CPU, SPEC, Calls, RandomClips, Ratios, alternate, dit, mixed_packs, report, step_s
 from bench.shapes import Shape, shape_text
+from dit import SIZES  # depth, hidden, heads
 
-# fmt: off
-SIZES = {
-    #     depth  hidden  heads
-    "XS": (   6,    128,     4),
-    "S":  (  12,    384,     6),
-    "B":  (  12,    768,    12),
-}
-# fmt: on
 MODULES = ["na_vit", "na_vit_nested_tensor"]  # of vit-pytorch: a mask of the whole pack, and nested tensors
 VIDEO: Shape = (8, 16, 16)  # latents of each clip given to Latte
 TEXT_WIDTH = 8  # of a token of text that it asks for
@@ -92,47 +84,42 @@ class Latte(nn.Module):
         return list(self.network(clips, timestep=1000 * timesteps, encoder_hidden_states=no_text, return_dict=False)[0])
 
 
-def logits_step_s(model: nn.Module, batch: Batch) -> float:
-    """As `step_s`, of a network that predicts no latents."""
-    batch.targets = [F.one_hot(label, SPEC.num_labels).float() for label in batch.labels]
-    return step_s(model, batch)
+def report_peer(benchmark: Any, case: str, ratios: Ratios, tokens: float, **fields: Any) -> None:
+    """With the tokens per second of both, medians; `tokens` of a step on average."""
+    (peer,) = ratios
+    rates = {
+        f"{name}_tokens_per_s": tokens / statistics.median(benchmark.extra_info["times_s"][key])
+        for name, key in (("our", "ours"), ("their", peer))
+    }
+    report(benchmark, "peers", case, ratios, **fields, **rates)
 
 
-def rates(benchmark: Any, tokens: int, peer: str) -> dict[str, float]:
-    """Tokens per second of both, medians."""
-    times_s = benchmark.extra_info["times_s"]
-    return {f"{name}_tokens_per_s": tokens / statistics.median(times_s[key]) for name, key in (("our", "ours"), ("their", peer))}
-
-
-def against_navit(benchmark: Any, size: str, module: str, shapes: list[list[Shape]], device: str = "cpu", **fields: Any) -> None:
-    """A step of each pack of images after the first, against vit-pytorch's."""
-    theirs, ours = NaViT(module, size).to(device), dit(size).to(device)
+def against_navit(benchmark: Any, size: str, module: str, packs: list[list[Shape]], device: torch.device = CPU, **fields: Any) -> None:
+    """A step of each pack of images against vit-pytorch's."""
+    theirs, ours = NaViT(module, size).to(device), dit(f"{size}/2", device)
     peer = "vit-pytorch's NaViT" + (", nested tensors" if "nested" in module else "")
 
-    def calls(number: int) -> dict[str, Callable[[], float]]:
-        mine, other = (Batch(shapes[number], device) for _ in range(2))
-        return {"ours": partial(step_s, ours, mine), peer: partial(logits_step_s, theirs, other)}
+    def calls(number: int) -> Calls:
+        mine, other = (RandomClips(packs[number], device) for _ in range(2))
+        other.targets = [F.one_hot(label, SPEC.num_labels).float() for label in other.labels]
+        return {"ours": partial(step_s, ours, mine), peer: partial(step_s, theirs, other)}
 
-    ratios = alternate(benchmark, len(shapes) - 1, calls, warm=device == "cuda")
-    tokens = sum(sum(map(num_tokens, pack)) for pack in shapes[1:]) // (len(shapes) - 1)
-    report(benchmark, "peers", f"DiT-{size}/2, images of any size", ratios, **fields, **rates(benchmark, tokens, peer))
+    ratios = alternate(benchmark, len(packs), calls, warm=device.type == "cuda")
+    tokens = statistics.fmean(sum(map(num_tokens, pack)) for pack in packs)
+    report_peer(benchmark, f"DiT-{size}/2, images of any size", ratios, tokens, **fields)
 
 
-def against_latte(benchmark: Any, size: str, num_clips: int, rounds: int, device: str = "cpu", **fields: Any) -> None:
+def against_latte(benchmark: Any, size: str, num_clips: int, rounds: int, device: torch.device = CPU, **fields: Any) -> None:
     """A step of clips of one shape against diffusers'."""
-    theirs, ours = Latte(size).to(device), dit(size).to(device)
-    shapes = [VIDEO] * num_clips
-    peer = "diffusers' LatteTransformer3DModel"
-
-    def calls(number: int) -> dict[str, Callable[[], float]]:
-        return {"ours": partial(step_s, ours, Batch(shapes, device)), peer: partial(step_s, theirs, Batch(shapes, device))}
-
-    ratios = alternate(benchmark, rounds, calls, warm=device == "cuda")
+    theirs, ours = Latte(size).to(device), dit(f"{size}/2", device)
+    batch = RandomClips([VIDEO] * num_clips, device)
+    calls: Calls = {"ours": partial(step_s, ours, batch), "diffusers' LatteTransformer3DModel": partial(step_s, theirs, batch)}
+    ratios = alternate(benchmark, rounds, calls, warm=device.type == "cuda")
     with torch.device("meta"):
-        models: list[Any] = [dit(size), Latte(size)]
+        models: list[Any] = [dit(f"{size}/2", torch.device("meta")), Latte(size)]
         flops = [flops_of(model, SPEC, VIDEO) for model in models]
-    fields |= rates(benchmark, sum(map(num_tokens, shapes)), peer) | {"our_flops_over_theirs": flops[0] / flops[1]}
-    report(benchmark, "peers", f"DiT-{size}/2, {num_clips} clips of {shape_text(VIDEO)}", ratios, **fields)
+    case = f"DiT-{size}/2, {num_clips} clips of {shape_text(VIDEO)}"
+    report_peer(benchmark, case, ratios, batch.num_tokens, **fields, our_flops_over_theirs=flops[0] / flops[1])
 
 
 @pytest.mark.perf
@@ -140,7 +127,7 @@ def against_latte(benchmark: Any, size: str, num_clips: int, rounds: int, device
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("size", ROUNDS)
 def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str, threads: int) -> None:
-    against_navit(benchmark, size, module, list(itertools.islice(packs(BUDGET, max_frames=1), ROUNDS[size] + 1)), threads=threads)
+    against_navit(benchmark, size, module, mixed_packs(ROUNDS[size], BUDGET, seed=0, max_frames=1), threads=threads)
 
 
 @pytest.mark.perf
