@@ -17,8 +17,7 @@ def test_steps_alternate_in_one_order_on_one_processor(tmp_path: Path, index: in
     project.commit({"a": {"ms": 50.0}}, log=str(log))
     project.commit({"a": {"ms": 50.0}}, log=str(log))
     with checked_out(project.root, {"base": "HEAD~1", "head": "HEAD"}) as revisions:
-        trees = revisions["base"].tree, revisions["head"].tree
-        pair = run_pair(*trees, ["a"], index=index, count=False, say=lambda what: None, labels=("base", "head"))
+        pair = run_pair(revisions, ["a"], index=index, count=False, say=lambda what: None)
     cpus = sorted(os.sched_getaffinity(0))
     steps = log.read_text().splitlines()
     rounds = len(pair.rounds["a"].base_s)

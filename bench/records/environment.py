@@ -82,17 +82,18 @@ def list_gpus() -> list[str]:
 def commit() -> str:
     """Commit of this checkout, "+dirty" appended where tracked files differ from it, or "unknown" outside one."""
     root = Path(__file__).resolve().parent
-    revision = _git(root, "rev-parse", "HEAD")
+    revision = git(root, "rev-parse", "HEAD")
     if revision is None:
         return "unknown"
-    return revision + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    return revision + ("+dirty" if git(root, "status", "--porcelain", "--untracked-files=no") else "")
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None where it fails or is not there."""
     tool = shutil.which("git")
     if tool is None:
         return None
-    return _output([tool, "-C", str(root), *arguments])
+    return _output([tool, "-C", str(folder), *arguments])
 
 
 def _output(command: list[str]) -> str | None:

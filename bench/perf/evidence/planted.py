@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data.progress import Progress
-from bench.perf.evidence.recorded import neighbour
+from bench.perf.evidence.recorded import neighbour, twice
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.gate import check_revisions
 from bench.perf.gate.lockstep import run_pair
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.revisions import checked_out, git
+from bench.perf.gate.revisions import checked_out
+from bench.records.environment import git
 
 SOURCES = {"UNet-XS": ("baselines/unet.py", "VideoUNet"), "DiT-XS_2": ("dit/model.py", "DiT")}  # of the suite -> file, class
 LEAK_SHARE = 0.01  # of the peak of a training step
@@ -98,12 +99,9 @@ def run_trials(project: Path, out: Path, policy: Policy, say: Progress) -> list[
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     for index in range(len(rows), len(TRIALS)):
         trial = TRIALS[index]
+        say(index, len(TRIALS), trial.planted)
         with neighbour(trial.load), tempfile.TemporaryDirectory() as folder:
-
-            def show(done: int, total: int, what: str, index: int = index, trial: Trial = trial) -> None:
-                say(index, len(TRIALS), f"{trial.planted}; {what}")
-
-            rows.append(_row(trial, project, Path(folder) / "clone", policy, show))
+            rows.append(_row(trial, project, Path(folder) / "clone", policy, say))
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     return rows
@@ -119,7 +117,7 @@ def _row(trial: Trial, project: Path, clone: Path, policy: Policy, say: Progress
     author = ("-c", "user.name=planted", "-c", "user.email=planted@localhost")
     _must(clone, *author, "commit", "--quiet", "--all", "--allow-empty", "-m", f"Planted: {trial.planted}")
     with checked_out(clone, {"base": "HEAD~1", "head": "HEAD"}) as revisions:
-        result = check_revisions(revisions["base"], revisions["head"], policy, trial.chosen, say)
+        result = check_revisions(revisions, policy, trial.chosen, say)
     blamed = {verdict.name: verdict.reason for verdict in result.verdicts if verdict.outcome == "regressed"}
     return {
         "machine": "loaded" if trial.load else "idle",
@@ -138,7 +136,7 @@ def _row(trial: Trial, project: Path, clone: Path, policy: Policy, say: Progress
 def _amount(trial: Trial, tree: Path) -> float | int:
     """Seconds to waste, or bytes to keep: a share of the step as it is measured here and now."""
     name = f"train/{trial.where}"
-    pair = run_pair(tree, tree, [name], index=0, count=True, say=lambda what: None, labels=("base", "head"))
+    pair = run_pair(twice(tree), [name], index=0, count=True, say=lambda what: None)
     if trial.plant == "slow-down":
         return trial.share * statistics.median(pair.rounds[name].base_s + pair.rounds[name].head_s)
     return round(LEAK_SHARE * pair.counters[name]["base"]["peak_storage_bytes"])

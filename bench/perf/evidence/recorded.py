@@ -5,7 +5,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.perf.gate.lockstep import WorkerPair, run_pair
+from bench.data.progress import Progress
+from bench.perf.gate.lockstep import run_pair
+from bench.perf.gate.revisions import Revision
 from bench.shapes import Refusal
 
 # A neighbour on the machine: bursts of matrix products on every core, silence in between, of random lengths.
@@ -42,17 +44,22 @@ class Recording:
         return {name: np.median(np.log(times[:, 1] / times[:, 0]), axis=-1) for name, times in self.times_s.items()}
 
 
-def record(tree: Path, names: list[str], num_pairs: int, out: Path, load: bool, say: Callable[[int, int, str], None]) -> None:
-    """Add pairs of workers of the one tree to the file `out` until it holds `num_pairs`."""
+def twice(tree: Path) -> dict[str, Revision]:
+    """A work tree, as it is, against itself."""
+    return dict.fromkeys(("base", "head"), Revision(name=tree.name, commit="", tree=tree))
+
+
+def record(tree: Path, names: list[str], num_pairs: int, out: Path, load: bool, say: Progress) -> None:
+    """Add pairs of workers of the one tree to the file `out` until it holds `num_pairs`, times in microseconds."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = len(out.read_text().splitlines()) if out.is_file() else 0
     with neighbour(load), out.open("a", encoding="utf-8") as file:
         for index in range(done, num_pairs):
-            show = partial(say, index, num_pairs)
-            pair = run_pair(tree, tree, names, index=index, count=False, say=show, labels=("base", "head"))
+            pair = run_pair(twice(tree), names, index=index, count=False, say=partial(say, index, num_pairs))
             if pair.failed:
                 raise Refusal(f"a benchmark failed: {pair.failed}")
-            file.write(json.dumps(_microseconds(pair)) + "\n")
+            times = {name: [[round(1e6 * s) for s in side] for side in (r.base_s, r.head_s)] for name, r in pair.rounds.items()}
+            file.write(json.dumps(times) + "\n")
             file.flush()
 
 
@@ -65,10 +72,6 @@ def read_recording(path: Path) -> Recording:
         rounds = min(len(side) for pair in pairs for side in pair[name])
         times[name] = np.array([[side[:rounds] for side in pair[name]] for pair in pairs]) / 1e6
     return Recording(name=path.name.partition(".")[0], times_s=times)
-
-
-def _microseconds(pair: WorkerPair) -> dict[str, list[list[int]]]:
-    return {name: [[round(1e6 * s) for s in side] for side in (r.base_s, r.head_s)] for name, r in pair.rounds.items()}
 
 
 @contextmanager

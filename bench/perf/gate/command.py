@@ -13,7 +13,6 @@ from bench.perf.gate.policy import read_policy
 from bench.perf.gate.quality import check_quality
 from bench.perf.gate.reference import compare, measure, read_reference
 from bench.perf.gate.render import to_table, write_all
-from bench.perf.gate.result import CheckResult
 from bench.perf.gate.revisions import checked_out, refuse_dirty, repository
 
 
@@ -47,10 +46,14 @@ def run(
     root = repository(Path.cwd())
     if head is None:
         refuse_dirty(root)
-    with Reporter("check").live() as progress, checked_out(root, _revisions(base, head)) as revisions:
-        chosen = _chosen(only)
+    wanted = {**({} if base is None else {"base": base}), "head": head or "HEAD"}
+    with Reporter("check").live() as progress, checked_out(root, wanted) as revisions:
+
+        def chosen(name: str) -> bool:
+            return not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
+
         if base is not None:
-            result = check_revisions(revisions["base"], revisions["head"], policy, chosen, progress)
+            result = check_revisions(revisions, policy, chosen, progress)
         else:
             start_s = time.monotonic()
             current = measure(revisions["head"], policy, chosen, progress)
@@ -62,22 +65,9 @@ def run(
                 return Exit.DOES_NOT_BUILD if current.failed else Exit.UNCHANGED
             assert against is not None
             result = compare(read_reference(against), current, policy, start_s)
-    return _tell(result, out, echo)
-
-
-def _tell(result: CheckResult, out: Path | None, echo: Callable[[str], None]) -> Exit:
     echo(to_table(result.verdicts))
     for note in result.notes:
         echo(f"note: {note}")
-    if out is not None:
-        for path in write_all(result, out):
-            echo(str(path))
+    for path in write_all(result, out) if out is not None else ():
+        echo(str(path))
     return result.exit
-
-
-def _revisions(base: str | None, head: str | None) -> dict[str, str]:
-    return {**({"base": base} if base is not None else {}), "head": head or "HEAD"}
-
-
-def _chosen(only: list[str]) -> Callable[[str], bool]:
-    return lambda name: not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)

@@ -22,6 +22,7 @@ class Exit(IntEnum):
 SEVERITY = (
     Exit.REGRESSED, Exit.DOES_NOT_BUILD, Exit.ANOTHER_SUITE, Exit.LACKS_BENCHMARK, Exit.INCONCLUSIVE, Exit.UNCHANGED,
 )  # fmt: skip
+OUTCOME_EXITS = {"regressed": Exit.REGRESSED, "inconclusive": Exit.INCONCLUSIVE}  # of a verdict; any other outcome passes
 
 
 class CheckRefused(Exception):

@@ -11,12 +11,13 @@ kinds. Pairs of an unchanged tree differed by 2 to 6 % before (standard deviatio
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.data.progress import Say
+from bench.perf.gate.revisions import Revision
 from bench.perf.gate.workers import BenchmarkFailed, Worker, processors
 
 MOST_ROUNDS, LEAST_ROUNDS = 120, 10  # of a benchmark in a pair
@@ -38,6 +39,18 @@ class Rounds:
         return statistics.median(math.log(head / base) for base, head in zip(self.base_s, self.head_s, strict=True))
 
 
+def joined(rounds: Iterable[Rounds]) -> Rounds:
+    """The rounds of several pairs, one after another."""
+    whole = Rounds()
+    for each in rounds:
+        whole.base_s += each.base_s
+        whole.head_s += each.head_s
+        for parts_s, more_s in ((whole.base_parts_s, each.base_parts_s), (whole.head_parts_s, each.head_parts_s)):
+            for part, seconds in more_s.items():
+                parts_s.setdefault(part, []).extend(seconds)
+    return whole
+
+
 @dataclass(kw_only=True)
 class WorkerPair:
     """What one pair of fresh workers gave."""
@@ -57,22 +70,22 @@ def num_rounds(step_s: float) -> int:
     return max(LEAST_ROUNDS, min(MOST_ROUNDS, round(ROUNDS_S / step_s)))
 
 
-def run_pair(base: Path, head: Path, names: Sequence[str], *, index: int, count: bool, say: Say, labels: tuple[str, str]) -> WorkerPair:
-    """Start a worker in each tree, step the named benchmarks in lock-step, and stop them.
+def run_pair(revisions: Mapping[str, Revision], names: Sequence[str], *, index: int, count: bool, say: Say) -> WorkerPair:
+    """Start a worker for each of "base" and "head", step the named benchmarks in lock-step, and stop them.
 
     `index`: of the pair. Who comes first alternates from pair to pair, and the processor with every second one. `count`: read the
     counters too.
     """
     pair = WorkerPair()
-    trees = {"base": base, "head": head}
     order = ("base", "head") if index % 2 == 0 else ("head", "base")
     cpus = processors()
     cpu = cpus[index // 2 % len(cpus)] if cpus else None
-    first = Worker(trees[order[0]], labels[order[0] == "head"])
-    with first, Worker(trees[order[1]], labels[order[1] == "head"]) as second:
-        workers = {order[0]: first, order[1]: second}
+    with ExitStack() as stack:
+        workers = {
+            role: stack.enter_context(Worker(revisions[role].tree, f"{role} {revisions[role]}", blame=f"{role}: ")) for role in order
+        }
         for name in names:
-            say(name)
+            say(f"pair {index + 1}, {len(names)} open: {name}")
             try:
                 pair.rounds[name] = _rounds(workers, name, pair, count, cpu)
             except BenchmarkFailed as error:
@@ -84,35 +97,20 @@ def _rounds(workers: dict[str, Worker], name: str, pair: WorkerPair, count: bool
     for worker in workers.values():  # both at once, anywhere: nothing is timed yet
         worker.pin(processors())
         worker.send("open", name=name)
-    opened = {role: _reply(worker, role) for role, worker in workers.items()}
+    opened = {role: worker.reply() for role, worker in workers.items()}
     pair.facts = {key: opened["head"][key] for key in ("device", "num_threads", "torch")}
     if cpu is not None:
         for worker in workers.values():
             worker.pin([cpu])
     # The faster of two, so that one step in a neighbour's way does not cost rounds; of the slower worker.
-    step_s = max(min(_ask(worker, role, "step")["s"] for _ in range(2)) for role, worker in workers.items())
+    step_s = max(min(worker.ask("step")["s"] for _ in range(2)) for worker in workers.values())
     rounds = Rounds()
+    lists = {"base": (rounds.base_s, rounds.base_parts_s), "head": (rounds.head_s, rounds.head_parts_s)}
     for _ in range(num_rounds(step_s)):
         for role, worker in workers.items():
-            reply = _ask(worker, role, "step")
-            (rounds.base_s if role == "base" else rounds.head_s).append(reply["s"])
-            parts_s = rounds.base_parts_s if role == "base" else rounds.head_parts_s
-            for part, seconds in reply["parts"].items():
-                parts_s.setdefault(part, []).append(seconds)
+            worker.step(*lists[role])
     if count:
-        pair.counters[name] = {role: _ask(worker, role, "counters") for role, worker in workers.items()}
-    for role, worker in workers.items():
-        _ask(worker, role, "close")
+        pair.counters[name] = {role: worker.ask("counters") for role, worker in workers.items()}
+    for worker in workers.values():
+        worker.ask("close")
     return rounds
-
-
-def _ask(worker: Worker, role: str, do: str) -> dict[str, Any]:
-    worker.send(do)
-    return _reply(worker, role)
-
-
-def _reply(worker: Worker, role: str) -> dict[str, Any]:
-    try:
-        return worker.reply()
-    except BenchmarkFailed as error:
-        raise BenchmarkFailed(f"{role}: {error}") from error

@@ -5,11 +5,11 @@ import statistics
 from pathlib import Path
 
 from bench.data.files import StoreError
-from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.exits import OUTCOME_EXITS, CheckRefused, Exit
 from bench.perf.gate.judge import Outcome
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import BenchmarkVerdict
-from bench.records.record import Measurement, Record
+from bench.perf.gate.result import BenchmarkVerdict, not_compared
+from bench.records.record import Measurement
 from bench.records.store import latest, read_run
 from bench.report.verdicts.stats import welch
 
@@ -27,19 +27,12 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
     for contender in {**after, **before}:
         if contender not in before or contender not in after:
             missing = base if contender not in before else head
-            verdicts.append(
-                BenchmarkVerdict(
-                    name=contender, outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=f"{missing} has no finished cell of it"
-                )
-            )
+            verdicts.append(not_compared(contender, Exit.LACKS_BENCHMARK, f"{missing} has no finished cell of it"))
             continue
         for wanted, allowed in policy.quality.items():
             names = [name for name in {**after[contender], **before[contender]} if name.partition("@")[0] == wanted]
             if not names:
-                reason = f"neither run measured {wanted}"
-                verdicts.append(
-                    BenchmarkVerdict(name=f"{contender} {wanted}", outcome="not comparable", exit=Exit.LACKS_BENCHMARK, reason=reason)
-                )
+                verdicts.append(not_compared(f"{contender} {wanted}", Exit.LACKS_BENCHMARK, f"neither run measured {wanted}"))
             verdicts += [
                 _verdict(f"{contender} {name}", before[contender].get(name, []), after[contender].get(name, []), allowed, policy)
                 for name in names
@@ -49,20 +42,16 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
 
 def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
     """Contender (a cell's name without its seed) -> measurement -> one a seed, of the trained model."""
+    found: dict[str, dict[str, list[Measurement]]] = {}
     try:
-        run = read_run(folder)
-        records: list[tuple[str, Record | None]] = [
-            (cell.name.removesuffix(f"-seed{cell.seed}"), latest(folder / cell.folder)) for cell in run.cells
-        ]
+        for cell in read_run(folder).cells:
+            record = latest(folder / cell.folder)
+            for measurement in record.measurements if record is not None and record.status == "ok" else ():
+                if measurement.subject == "trained":
+                    contender = found.setdefault(cell.name.removesuffix(f"-seed{cell.seed}"), {})
+                    contender.setdefault(measurement.name, []).append(measurement)
     except StoreError as error:
         raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error
-    found: dict[str, dict[str, list[Measurement]]] = {}
-    for contender, record in records:
-        if record is None or record.status != "ok":
-            continue
-        for measurement in record.measurements:
-            if measurement.subject == "trained":
-                found.setdefault(contender, {}).setdefault(measurement.name, []).append(measurement)
     return found
 
 
@@ -70,7 +59,7 @@ def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowe
     protocols = {measurement.protocol_fingerprint for measurement in (*base, *head)}
     if not base or not head or len(protocols) > 1:
         reason = "measured under different protocols" if base and head else "only one of the runs measured it"
-        return BenchmarkVerdict(name=name, outcome="not comparable", exit=Exit.ANOTHER_SUITE, reason=reason)
+        return not_compared(name, Exit.ANOTHER_SUITE, reason)
     sign = -1 if base[0].better == "higher" else 1
     before, after = ([m.value for m in side] for side in (base, head))
     mean = statistics.fmean(before)
@@ -86,11 +75,10 @@ def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowe
         outcome = "unchanged"
     reason = f"{mean:.4g} -> {statistics.fmean(after):.4g}, difference {worse:+.3g} ± {half:.2g} (above 0 is worse), {limit:.3g} passes"
     accepted = outcome == "regressed" and policy.accepts(name, "quality")
-    exits = {"regressed": Exit.UNCHANGED if accepted else Exit.REGRESSED, "inconclusive": Exit.INCONCLUSIVE}
     return BenchmarkVerdict(
         name=name,
         outcome=outcome,
-        exit=exits.get(outcome, Exit.UNCHANGED),
+        exit=Exit.UNCHANGED if accepted else OUTCOME_EXITS.get(outcome, Exit.UNCHANGED),
         reason=reason + ("; accepted by the policy" if accepted else ""),
         num_pairs=min(len(before), len(after)),
         accepted=("quality",) if accepted else (),

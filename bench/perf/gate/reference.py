@@ -17,11 +17,11 @@ from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.judge import alpha_of_a_look, judge_groups
-from bench.perf.gate.lockstep import Rounds, num_rounds
+from bench.perf.gate.lockstep import Rounds, joined, num_rounds
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared, not_compared
 from bench.perf.gate.revisions import Revision
-from bench.perf.gate.verdicts import joined, not_comparable, verdict_of
+from bench.perf.gate.verdicts import not_comparable, verdict_of
 from bench.perf.gate.workers import BenchmarkFailed, Worker
 from bench.records.environment import Environment, read_environment
 
@@ -65,22 +65,20 @@ def measure(revision: Revision, policy: Policy, chosen: Callable[[str], bool], s
             for name in names:
                 say(index, total, f"process {index + 1}: {name}")
                 try:
-                    worker.send("open", name=name)
-                    facts = worker.reply()
-                    rounds = _step(worker)
+                    facts = worker.ask("open", name=name)
+                    times_s, parts_s = list[float](), dict[str, list[float]]()
+                    for _ in range(num_rounds(worker.ask("step")["s"])):
+                        worker.step(times_s, parts_s)
                     if index == 0:
-                        worker.send("counters")
-                        counters[name] = worker.reply()
-                    worker.send("close")
-                    worker.reply()
+                        counters[name] = worker.ask("counters")
+                    worker.ask("close")
+                    process.times_s[name], process.parts_s[name] = times_s, parts_s
                 except BenchmarkFailed as error:
                     failed[name] = str(error)
-                    continue
-                process.times_s[name], process.parts_s[name] = rounds.head_s, rounds.head_parts_s
             processes.append(process)
     return Reference(
         suite_version=hello["suite_version"],
-        revision=Compared(name=revision.name, commit=revision.commit),
+        revision=revision,
         measured_at=now(),
         environment=read_environment(num_threads=facts.get("num_threads"), device=facts.get("device")),
         definitions={name: definition for name, definition in hello["benchmarks"].items() if chosen(name)},
@@ -111,7 +109,7 @@ def compare(reference: Reference, current: Reference, policy: Policy, started_s:
         refusal = not_comparable(name, definitions, policy)
         error = current.failed.get(name) or reference.failed.get(name)
         if refusal is None and error is not None:
-            refusal = BenchmarkVerdict(name=name, outcome="not comparable", exit=Exit.DOES_NOT_BUILD, reason=error)
+            refusal = not_compared(name, Exit.DOES_NOT_BUILD, error)
         verdicts.append(refusal or _verdict(name, reference, current, policy, alpha))
     return CheckResult(
         base=reference.revision,
@@ -149,31 +147,11 @@ def refuse_other(reference: Reference, current: Reference) -> None:
             )
 
 
-def _step(worker: Worker) -> Rounds:
-    rounds = Rounds()
-    worker.send("step")
-    for _ in range(num_rounds(worker.reply()["s"])):
-        worker.send("step")
-        reply = worker.reply()
-        rounds.head_s.append(reply["s"])
-        for part, seconds in reply["parts"].items():
-            rounds.head_parts_s.setdefault(part, []).append(seconds)
-    return rounds
-
-
 def _verdict(name: str, reference: Reference, current: Reference, policy: Policy, alpha: float) -> BenchmarkVerdict:
-    sides = [[process for process in side.processes if name in process.times_s] for side in (reference, current)]
-    base, head = ([process.times_s[name] for process in side] for side in sides)
-    medians_s = [statistics.median(times) for times in base], [statistics.median(times) for times in head]
-    detect = max(policy.reference.detect, policy.detect_of(name, statistics.median(medians_s[0])))
-    base_parts, head_parts = (joined([process.parts_s[name] for process in side]) for side in sides)
-    return verdict_of(
-        name,
-        judge_groups(*medians_s, detect=detect, alpha=alpha),
-        detect,
-        times_s=([s for times in base for s in times], [s for times in head for s in times]),
-        parts_s=(base_parts, head_parts),
-        counters={"base": reference.counters.get(name, {}), "head": current.counters.get(name, {})},
-        num_samples=len(head),
-        policy=policy,
-    )
+    base, head = ([process for process in side.processes if name in process.times_s] for side in (reference, current))
+    base_s, head_s = ([statistics.median(process.times_s[name]) for process in side] for side in (base, head))
+    detect = max(policy.reference.detect, policy.detect_of(name, statistics.median(base_s)))
+    rounds = [Rounds(base_s=process.times_s[name], base_parts_s=process.parts_s[name]) for process in base]
+    rounds += [Rounds(head_s=process.times_s[name], head_parts_s=process.parts_s[name]) for process in head]
+    counters = {"base": reference.counters.get(name, {}), "head": current.counters.get(name, {})}
+    return verdict_of(name, judge_groups(base_s, head_s, detect=detect, alpha=alpha), detect, joined(rounds), len(head), counters, policy)

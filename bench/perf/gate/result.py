@@ -40,10 +40,17 @@ class BenchmarkVerdict(Frozen):
     accepted: tuple[str, ...] = ()  # quantities that got worse and are meant to
 
 
+def not_compared(name: str, status: Exit, reason: str, accepted: tuple[str, ...] = ()) -> BenchmarkVerdict:
+    """The verdict on a benchmark of which there is nothing to compare."""
+    if accepted:
+        status, reason = Exit.UNCHANGED, f"{reason}, which the policy accepts"
+    return BenchmarkVerdict(name=name, outcome="not comparable", exit=status, reason=reason, accepted=accepted)
+
+
 class Compared(Frozen):
     """One of the two that were compared."""
 
-    name: str
+    name: str  # as the user wrote it
     commit: str
 
 

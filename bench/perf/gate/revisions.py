@@ -2,23 +2,20 @@
 
 import contextlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.perf.gate.exits import CheckRefused, Exit
+from bench.perf.gate.result import Compared
+from bench.records.environment import git
 
 SUITE = "bench/perf/worker.py"  # what a revision must have to be measured
 
 
-@dataclass(frozen=True, kw_only=True)
-class Revision:
+class Revision(Compared):
     """A commit that is checked out in `tree`."""
 
-    name: str  # as the user wrote it
-    commit: str
     tree: Path
 
     def __str__(self) -> str:
@@ -29,7 +26,7 @@ def repository(start: Path) -> Path:
     """Root of the repository around `start`."""
     root = git(start, "rev-parse", "--show-toplevel")
     if root is None:
-        raise CheckRefused(Exit.UNKNOWN_REVISION, f"{start} is in no git repository; run the check inside a checkout")
+        raise CheckRefused(Exit.UNKNOWN_REVISION, f"{start} is in no git repository, or there is no git; run the check in a checkout")
     return Path(root)
 
 
@@ -71,12 +68,3 @@ def checked_out(root: Path, names: dict[str, str]) -> Iterator[dict[str, Revisio
             git(root, "worktree", "remove", "--force", str(folder / role))
         shutil.rmtree(folder, ignore_errors=True)
         git(root, "worktree", "prune")
-
-
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails."""
-    tool = shutil.which("git")
-    if tool is None:
-        raise CheckRefused(Exit.UNKNOWN_REVISION, "the check needs git, which is not on the path")
-    done = subprocess.run([tool, "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None

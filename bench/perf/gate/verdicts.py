@@ -5,28 +5,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.data.frozen import flatten
-from bench.perf.gate.exits import Exit
+from bench.perf.gate.exits import OUTCOME_EXITS, Exit
 from bench.perf.gate.judge import Estimate, Outcome
+from bench.perf.gate.lockstep import Rounds
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.result import BenchmarkVerdict, Counter
-
-PartTimes = Mapping[str, Sequence[float]]  # data, forward, ... -> seconds
+from bench.perf.gate.result import BenchmarkVerdict, Counter, not_compared
 
 
 def verdict_of(
     name: str,
     estimate: Estimate | None,
     detect: float | None,
-    *,
-    times_s: tuple[Sequence[float], Sequence[float]],
-    parts_s: tuple[PartTimes, PartTimes],
-    counters: Mapping[str, Mapping[str, int]],
+    rounds: Rounds,
     num_samples: int,
+    counters: Mapping[str, Mapping[str, int]],
     policy: Policy,
 ) -> BenchmarkVerdict:
-    """Time by evidence, counters exactly; the worse of the two is the benchmark's. Pairs of arguments are base, head."""
+    """Time by evidence, counters exactly; the worse of the two is the benchmark's. `rounds`: those of all samples."""
     counted = _counters(counters, policy)
-    parts = {part: (statistics.median(parts_s[0][part]), statistics.median(parts_s[1][part])) for part in parts_s[0] if part in parts_s[1]}
+    parts = {
+        part: (statistics.median(base_s), statistics.median(rounds.head_parts_s[part]))
+        for part, base_s in rounds.base_parts_s.items()
+        if part in rounds.head_parts_s
+    }
     outcomes: dict[str, Outcome] = {"time": estimate.outcome if estimate else "inconclusive"}
     outcomes |= {counter.name: counter.outcome for counter in counted}
     accepted = tuple(quantity for quantity, outcome in outcomes.items() if outcome == "regressed" and policy.accepts(name, quantity))
@@ -36,15 +37,15 @@ def verdict_of(
     return BenchmarkVerdict(
         name=name,
         outcome=outcome,
-        exit={"regressed": Exit.REGRESSED, "inconclusive": Exit.INCONCLUSIVE}.get(outcome, Exit.UNCHANGED),
+        exit=OUTCOME_EXITS.get(outcome, Exit.UNCHANGED),
         reason=_reason(estimate, detect, counted, parts, accepted, num_samples),
         detect=detect,
-        ratio=estimate.ratio if estimate else None,
-        low=estimate.low if estimate else None,
-        high=estimate.high if estimate else None,
+        ratio=estimate and estimate.ratio,
+        low=estimate and estimate.low,
+        high=estimate and estimate.high,
         num_pairs=num_samples,
-        base_s=statistics.median(times_s[0]) if times_s[0] else None,
-        head_s=statistics.median(times_s[1]) if times_s[1] else None,
+        base_s=statistics.median(rounds.base_s) if rounds.base_s else None,
+        head_s=statistics.median(rounds.head_s) if rounds.head_s else None,
         parts=parts,
         counters=tuple(counted),
         accepted=accepted,
@@ -52,32 +53,18 @@ def verdict_of(
 
 
 def not_comparable(name: str, definitions: Mapping[str, Mapping[str, Any]], policy: Policy) -> BenchmarkVerdict | None:
-    """The verdict on a benchmark that both sides do not have alike, or None."""
+    """The verdict on a benchmark that "base" and "head" do not have alike, or None."""
     missing = [role for role in ("base", "head") if name not in definitions[role]]
     if missing:
-        accepted = policy.accepts(name, "missing")
-        reason = f"{missing[0]} lacks this benchmark" + (", which the policy accepts" if accepted else "")
-        return BenchmarkVerdict(
-            name=name, outcome="not comparable", exit=Exit.UNCHANGED if accepted else Exit.LACKS_BENCHMARK, reason=reason,
-            accepted=("missing",) if accepted else (),
-        )  # fmt: skip
-    before, after = flatten(definitions["base"][name]), flatten(definitions["head"][name])
-    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    if different:
-        accepted = policy.accepts(name, "definition")
+        quantity, status, reason = "missing", Exit.LACKS_BENCHMARK, f"{missing[0]} lacks this benchmark"
+    else:
+        before, after = flatten(definitions["base"][name]), flatten(definitions["head"][name])
+        different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+        if not different:
+            return None
         shown = ", ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in different[:3])
-        reason = f"another benchmark under the same name: {shown}" + (", which the policy accepts" if accepted else "")
-        return BenchmarkVerdict(
-            name=name, outcome="not comparable", exit=Exit.UNCHANGED if accepted else Exit.ANOTHER_SUITE, reason=reason,
-            accepted=("definition",) if accepted else (),
-        )  # fmt: skip
-    return None
-
-
-def joined(parts: Sequence[PartTimes]) -> dict[str, list[float]]:
-    """PartTimes of several samples -> one list a part."""
-    names = {name: None for each in parts for name in each}
-    return {name: [seconds for each in parts for seconds in each.get(name, ())] for name in names}
+        quantity, status, reason = "definition", Exit.ANOTHER_SUITE, f"another benchmark under the same name: {shown}"
+    return not_compared(name, status, reason, accepted=(quantity,) if policy.accepts(name, quantity) else ())
 
 
 def _counters(counted: Mapping[str, Mapping[str, int]], policy: Policy) -> list[Counter]:

@@ -35,9 +35,9 @@ class BenchmarkFailed(Exception):
 class Worker:
     """One long-lived process. CheckRefused with DOES_NOT_BUILD where it does not start, dies or hangs."""
 
-    def __init__(self, tree: Path, label: str):
-        """`label` names the tree in errors."""
-        self.label = label
+    def __init__(self, tree: Path, label: str, blame: str = ""):
+        """`label` names the tree in refusals; `blame` stands before the error of a benchmark."""
+        self.label, self._blame = label, blame
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         environment = {**own_environment(), "PYTHONPATH": str(tree), **THREADS}
         command = [sys.executable, "-m", "bench.perf.worker"]
@@ -67,8 +67,20 @@ class Worker:
         """The reply to the request sent last. BenchmarkFailed where the benchmark raises."""
         reply = self._read(REPLY_TIMEOUT_S)
         if "error" in reply:
-            raise BenchmarkFailed(reply["error"])
+            raise BenchmarkFailed(self._blame + reply["error"])
         return reply
+
+    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        """Send a request and wait for its reply."""
+        self.send(do, **fields)
+        return self.reply()
+
+    def step(self, times_s: list[float], parts_s: dict[str, list[float]]) -> None:
+        """Take a step; add its seconds, and those of each of its parts."""
+        reply = self.ask("step")
+        times_s.append(reply["s"])
+        for part, seconds in reply["parts"].items():
+            parts_s.setdefault(part, []).append(seconds)
 
     def pin(self, cpus: Collection[int]) -> None:
         """Let the process run on these processors only; nothing where the system has no such call."""
