@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from baselines.unet import VideoUNet
+from baselines.unet import VideoUNet, sizes
 
 if TYPE_CHECKING:
     from baselines import UNetConfig
@@ -21,19 +21,10 @@ TEMPORAL = ("temp_convs", "temp_attentions", "transformer_in")  # parts of the v
 
 def image_twin(model: VideoUNet) -> UNet2DConditionModel:
     """Stable Diffusion's image U-Net with the spatial weights of `model`."""
-    config, spec = model.config, model.spec
-    attention = [True] * (len(config.block_channels) - 1) + [False]
+    config = model.config
     twin = UNet2DConditionModel(
-        in_channels=spec.latent_channels,
-        out_channels=spec.latent_channels,
-        block_out_channels=config.block_channels,
-        layers_per_block=config.num_res_blocks,
-        down_block_types=tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention),
-        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention)),
-        norm_num_groups=config.norm_groups,
-        cross_attention_dim=config.context_width,
+        **sizes(config, model.spec, "2D"),
         attention_head_dim=tuple(channels // config.head_dim for channels in config.block_channels),  # head counts, in spite of the name
-        time_cond_proj_dim=config.context_width if spec.num_labels else None,
         use_linear_projection=True,
     )
     spatial = {name: value for name, value in model.unet.state_dict().items() if not any(part in name for part in TEMPORAL)}

@@ -6,7 +6,7 @@ initialisation a one-frame video gets exactly what the image U-Net gives it (Gen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from baselines.blocks import LAYERS, FramePositions, replace_layers
 from baselines.kernels import laid_out, norm_silu
 from bench.backbone import check_inputs
-from bench.shapes import LatentSpec, Shape
+from bench.shapes import LatentSpec
 
 if TYPE_CHECKING:
     from baselines import UNetConfig
@@ -31,6 +31,7 @@ class VideoUNet(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
+        self.num_tokens, self.check = config.num_tokens, config.check
         self.unet = build_unet(config, spec)
         # Two tokens to attend to: with one, softmax is 1 whatever the query, so query and key weights would count but never learn.
         self.context = nn.Parameter(torch.empty(2, config.context_width))
@@ -56,14 +57,6 @@ class VideoUNet(nn.Module):
             return self.context.expand(num_clips, -1, -1), None
         label = self.label_embed(labels)  # (B, context_width)
         return torch.stack([self.context[0] + label, self.context[1].expand_as(label)], dim=1), label
-
-    def num_tokens(self, shape: Shape) -> int:
-        """Latent voxels of one clip of latents (T, H, W)."""
-        return self.config.num_tokens(shape)
-
-    def check(self, shape: Shape) -> None:
-        """ValueError where latents (T, H, W) cannot be halved once a level."""
-        self.config.check(shape)
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The layers: what is compiled one by one, or recomputed one by one in backward.
@@ -108,21 +101,25 @@ class LatentUNet(UNet3DConditionModel):
         return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)  # (B, C of the latents, T, H, W)
 
 
-def build_unet(config: UNetConfig, spec: LatentSpec) -> LatentUNet:
-    """diffusers' model of these sizes, with attention at every level but the innermost, and in the middle."""
+def sizes(config: UNetConfig, spec: LatentSpec, dimensions: str) -> dict[str, Any]:
+    """Fields that diffusers' "2D" and "3D" models have alike; attention at every level but the innermost, and in the middle."""
     attention = [True] * (len(config.block_channels) - 1) + [False]
-    unet = LatentUNet(
-        in_channels=spec.latent_channels,
-        out_channels=spec.latent_channels,
-        down_block_types=tuple("CrossAttnDownBlock3D" if attends else "DownBlock3D" for attends in attention),
-        up_block_types=tuple("CrossAttnUpBlock3D" if attends else "UpBlock3D" for attends in reversed(attention)),
-        block_out_channels=config.block_channels,
-        layers_per_block=config.num_res_blocks,
-        norm_num_groups=config.norm_groups,
-        cross_attention_dim=config.context_width,
-        attention_head_dim=config.head_dim,
-        time_cond_proj_dim=config.context_width if spec.num_labels else None,
-    )
+    return {
+        "in_channels": spec.latent_channels,
+        "out_channels": spec.latent_channels,
+        "down_block_types": tuple(f"{'CrossAttn' if attends else ''}DownBlock{dimensions}" for attends in attention),
+        "up_block_types": tuple(f"{'CrossAttn' if attends else ''}UpBlock{dimensions}" for attends in reversed(attention)),
+        "block_out_channels": config.block_channels,
+        "layers_per_block": config.num_res_blocks,
+        "norm_num_groups": config.norm_groups,
+        "cross_attention_dim": config.context_width,
+        "time_cond_proj_dim": config.context_width if spec.num_labels else None,
+    }
+
+
+def build_unet(config: UNetConfig, spec: LatentSpec) -> LatentUNet:
+    """diffusers' model of these sizes, with positions of frames and the layers of `blocks.py`."""
+    unet = LatentUNet(**sizes(config, spec, "3D"), attention_head_dim=config.head_dim)
     # diffusers gives the first temporal transformer eight heads at any width; at width 32 it would be most of the network.
     unet.transformer_in = TransformerTemporalModel(
         num_attention_heads=config.block_channels[0] // config.head_dim,

@@ -38,6 +38,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
+        self.num_tokens, self.check = config.num_tokens, config.check
         patch_voxels = math.prod(config.patch_size)
         self.embed = nn.Linear(spec.latent_channels * patch_voxels, config.hidden_size)
         self.time_embed = TimeEmbedding(config.hidden_size)
@@ -102,14 +103,6 @@ class DiT(nn.Module):
     def repeated_blocks(self) -> list[nn.Module]:
         """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
         return list(self.blocks)
-
-    def num_tokens(self, shape: Shape) -> int:
-        """Tokens of one clip of latents (T, H, W)."""
-        return self.config.num_tokens(shape)
-
-    def check(self, shape: Shape) -> None:
-        """ValueError where latents (T, H, W) do not divide into patches."""
-        self.config.check(shape)
 
     def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
         """Which latent voxels of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""

@@ -258,7 +258,8 @@ def test_bad_calls_name_the_remedy() -> None:
 
 
 def test_the_table_names_what_diffusers_has() -> None:
-    assert CALLS.keys() == CLASSES.keys()
+    assert CALLS.keys() < CLASSES.keys()
+    assert POSITIONS.keys() < CLASSES.keys()
     for name, row in CLASSES.items():
         fields = class_fields(name)
         named = {row.context, *row.small, *row.derived, *row.fixed, *([row.pooled] if row.pooled else [])}

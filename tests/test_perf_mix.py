@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 
 import pytest
 
-from bench.perf.mix import SIDES, draw_clips, num_tokens, packs, tokens_seen, uniform_like
+from bench.perf.mix import SIDES, draw_clips, mixed_packs, num_tokens, tokens_seen, uniform_like
 
 
 def test_clips_are_of_any_size_and_aspect_and_more_often_small() -> None:
@@ -24,7 +23,7 @@ def test_clips_are_of_any_size_and_aspect_and_more_often_small() -> None:
 
 
 def test_packs_are_full_and_each_of_other_clips() -> None:
-    taken = list(itertools.islice(packs(2048), 50))
+    taken = mixed_packs(50, 2048)
     totals = [sum(map(num_tokens, pack)) for pack in taken]
     assert max(totals) <= 2048 and statistics.mean(totals) > 0.98 * 2048
     assert len({tuple(pack) for pack in taken}) == 50
@@ -33,7 +32,7 @@ def test_packs_are_full_and_each_of_other_clips() -> None:
 def test_equal_clips_like_a_pack() -> None:
     """By hand: of 100 and 300 tokens, a quarter sees 100 and the rest 300."""
     assert tokens_seen([(1, 20, 20), (3, 20, 20)]) == 250.0
-    for pack in itertools.islice(packs(2048), 20):
+    for pack in mixed_packs(20, 2048):
         equal = uniform_like(pack)
         assert len(set(equal)) == 1
         assert num_tokens(equal[0]) == pytest.approx(tokens_seen(pack), rel=0.03)

@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 
 Fields = dict[str, Any]
 
+ANY = 2**30  # more latents than any clip has
 TRANSFORMER = {"num_attention_heads": 4, "attention_head_dim": 32, "num_layers": 3}  # D = 128
 UNET = {"block_out_channels": (64, 128), "layers_per_block": 1, "cross_attention_dim": 128}
+COGVIDEO = {**TRANSFORMER, "patch_size": 2, "time_embed_dim": 128, "text_embed_dim": 128} | {
+    "sample_height": 8, "sample_width": 8, "sample_frames": 9, "temporal_compression_ratio": 1,
+}  # fmt: skip
+# Learnt positions are a buffer that never learns, and of one size.
+COGVIDEO_FIXED = {"dropout": 0.0, "max_text_seq_length": 2, "use_learned_positional_embeddings": False}
 TEXT_TO_IMAGE = {"image_dim": None, "added_kv_proj_dim": None, "pos_embed_seq_len": None}  # no picture beside the text
 
 
@@ -80,7 +86,7 @@ class DiffusersClass:
     derived: dict[str, Callable[[Fields], Any]] = field(default_factory=dict)  # fields that follow from others unless they are given
     fixed: Fields = field(default_factory=dict)  # fields that the adapter relies on
     divisors: Callable[[Fields], Shape] = patch
-    most: Callable[[Fields], Shape] | None = None  # the largest latent (T, H, W) it has positions for
+    most: Callable[[Fields], Shape] = lambda fields: (ANY, ANY, ANY)  # the largest latent (T, H, W) it has positions for
     packed: bool = False  # takes patches, not latents: its channels are those of a patch
 
 
@@ -96,129 +102,106 @@ def most_rotary(fields: Fields) -> Shape:
 
 CLASSES = {
     "AllegroTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_allegro",
+        module="transformers.transformer_allegro", context="caption_channels",
         small={**TRANSFORMER, "num_attention_heads": 5, "attention_head_dim": 24, "patch_size": 2, "caption_channels": 128},
-        context="caption_channels",
         derived={"cross_attention_dim": width},
         fixed={"dropout": 0.0, "patch_size_t": 1},  # its patches are of one frame, whatever the field says
     ),
     "CogVideoXTransformer3DModel": DiffusersClass(
-        module="transformers.cogvideox_transformer_3d",
-        small={**TRANSFORMER, "patch_size": 2, "patch_size_t": None, "time_embed_dim": 128, "text_embed_dim": 128}
-        | {"sample_height": 8, "sample_width": 8, "sample_frames": 9, "temporal_compression_ratio": 1},
-        context="text_embed_dim",
-        # Learnt positions are a buffer that never learns, and of one size.
-        fixed={"dropout": 0.0, "ofs_embed_dim": None, "max_text_seq_length": 2, "use_learned_positional_embeddings": False},
+        module="transformers.cogvideox_transformer_3d", context="text_embed_dim",
+        small={**COGVIDEO, "patch_size_t": None},
+        fixed={**COGVIDEO_FIXED, "ofs_embed_dim": None},
     ),
     "ConsisIDTransformer3DModel": DiffusersClass(
-        module="transformers.consisid_transformer_3d",
-        small={**TRANSFORMER, "patch_size": 2, "time_embed_dim": 128, "text_embed_dim": 128}
-        | {"sample_height": 8, "sample_width": 8, "sample_frames": 9, "temporal_compression_ratio": 1},
-        context="text_embed_dim",
-        fixed={"dropout": 0.0, "max_text_seq_length": 2, "use_learned_positional_embeddings": False}
-        | {"is_train_face": False, "is_kps": False},
+        module="transformers.consisid_transformer_3d", context="text_embed_dim",
+        small=COGVIDEO,
+        fixed={**COGVIDEO_FIXED, "is_train_face": False, "is_kps": False},
     ),
     "CosmosTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_cosmos",
+        module="transformers.transformer_cosmos", context="text_embed_dim",
         small={**TRANSFORMER, "patch_size": (1, 2, 2), "max_size": (128, 240, 240), "text_embed_dim": 128, "adaln_lora_dim": 64}
         | {"extra_pos_embed_type": None},
-        context="text_embed_dim",
         # The mask of padding is resized with torchvision, and nothing is padded here.
         fixed={"concat_padding_mask": False, "use_crossattn_projection": False, "img_context_dim_in": None}
         | {"controlnet_block_every_n": None},
         most=lambda fields: fields["max_size"],
     ),
     "EasyAnimateTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_easyanimate",
+        module="transformers.transformer_easyanimate", context="text_embed_dim",
         small={**TRANSFORMER, "patch_size": 2, "time_embed_dim": 128, "text_embed_dim": 128},
-        context="text_embed_dim",
         fixed={"dropout": 0.0, "text_embed_dim_t5": None},
     ),
     "HunyuanVideoTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_hunyuan_video",
+        module="transformers.transformer_hunyuan_video", context="text_embed_dim", pooled="pooled_projection_dim",
         small={**TRANSFORMER, "num_layers": 2, "num_single_layers": 2, "num_refiner_layers": 1, "patch_size": 2, "patch_size_t": 1}
         | {"text_embed_dim": 128, "pooled_projection_dim": 128},
-        context="text_embed_dim",
-        pooled="pooled_projection_dim",
         derived={"rope_axes_dim": rotary_axes},
         fixed={"guidance_embeds": False, "image_condition_type": None},  # guidance as an input is for distilled weights
     ),
     "LTXVideoTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_ltx",
+        module="transformers.transformer_ltx", context="caption_channels",
         small={**TRANSFORMER, "patch_size": 2, "patch_size_t": 1, "caption_channels": 128},
-        context="caption_channels",
         derived={"cross_attention_dim": width},
         packed=True,
     ),
     "LatteTransformer3DModel": DiffusersClass(
-        module="transformers.latte_transformer_3d",
+        module="transformers.latte_transformer_3d", context="caption_channels",
         # The norms and biases of the published model.
         small={**TRANSFORMER, "patch_size": 2, "sample_size": 8, "caption_channels": 128, "norm_type": "ada_norm_single"}
         | {"num_embeds_ada_norm": 1000, "norm_elementwise_affine": False, "norm_eps": 1e-6, "attention_bias": True}
         | {"activation_fn": "gelu-approximate"},
-        context="caption_channels",
         derived={"cross_attention_dim": width},
         fixed={"dropout": 0.0},
     ),
     "MochiTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_mochi",
+        module="transformers.transformer_mochi", context="text_embed_dim",
         small={**TRANSFORMER, "patch_size": 2, "pooled_projection_dim": 128, "text_embed_dim": 128},
-        context="text_embed_dim",
     ),
     "MotifVideoTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_motif_video",
+        module="transformers.transformer_motif_video", context="text_embed_dim",
         small={**TRANSFORMER, "num_layers": 2, "num_single_layers": 2, "patch_size": 2, "patch_size_t": 1, "text_embed_dim": 128},
-        context="text_embed_dim",
         derived={"rope_axes_dim": rotary_axes},
         fixed={"image_embed_dim": None},
     ),
     "SanaVideoTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_sana_video",
+        module="transformers.transformer_sana_video", context="caption_channels",
         small={**TRANSFORMER, "patch_size": (1, 2, 2), "caption_channels": 128, **ROTARY_LIMIT},
-        context="caption_channels",
         derived={"num_cross_attention_heads": lambda fields: fields["num_attention_heads"]}
         | {"cross_attention_head_dim": lambda fields: fields["attention_head_dim"], "cross_attention_dim": width},
         fixed={"dropout": 0.0, "guidance_embeds": False},
         most=most_rotary,
     ),
     "SkyReelsV2Transformer3DModel": DiffusersClass(
-        module="transformers.transformer_skyreels_v2",
+        module="transformers.transformer_skyreels_v2", context="text_dim",
         small={**TRANSFORMER, "patch_size": (1, 2, 2), "text_dim": 128, **ROTARY_LIMIT},
-        context="text_dim",
         derived=WAN_SIZES,
         fixed={**TEXT_TO_IMAGE, "inject_sample_info": False, "num_frame_per_block": 1},
         most=most_rotary,
     ),
     "UNet3DConditionModel": DiffusersClass(
-        module="unets.unet_3d_condition",
+        module="unets.unet_3d_condition", context="cross_attention_dim", pooled="time_cond_proj_dim",
         small={**UNET, "attention_head_dim": 16},
-        context="cross_attention_dim",
-        pooled="time_cond_proj_dim",
         derived={**attending("3D"), "time_cond_proj_dim": lambda fields: fields["cross_attention_dim"]},
         divisors=levels,
     ),
     "UNetMotionModel": DiffusersClass(
-        module="unets.unet_motion_model",
+        module="unets.unet_motion_model", context="cross_attention_dim", pooled="time_cond_proj_dim",
         small={**UNET, "num_attention_heads": 4, "motion_num_attention_heads": 4, "motion_max_seq_length": 32},
-        context="cross_attention_dim",
-        pooled="time_cond_proj_dim",
         derived={**attending("Motion"), "time_cond_proj_dim": lambda fields: fields["cross_attention_dim"]},
         fixed={"encoder_hid_dim": None, "encoder_hid_dim_type": None, "addition_embed_type": None},
         divisors=levels,
-        most=lambda fields: (fields["motion_max_seq_length"], 2**30, 2**30),
+        most=lambda fields: (fields["motion_max_seq_length"], ANY, ANY),
     ),
     "UNetSpatioTemporalConditionModel": DiffusersClass(
-        module="unets.unet_spatio_temporal_condition",
+        module="unets.unet_spatio_temporal_condition", context="cross_attention_dim",
         small={**UNET, "num_attention_heads": 4, "addition_time_embed_dim": 64},
-        context="cross_attention_dim",
         derived=attending("SpatioTemporal")
         | {"projection_class_embeddings_input_dim": lambda fields: 3 * fields["addition_time_embed_dim"]},
         divisors=levels,
     ),
     "WanTransformer3DModel": DiffusersClass(
-        module="transformers.transformer_wan",
+        module="transformers.transformer_wan", context="text_dim",
         small={**TRANSFORMER, "patch_size": (1, 2, 2), "text_dim": 128, **ROTARY_LIMIT},
-        context="text_dim",
         derived=WAN_SIZES,
         fixed=TEXT_TO_IMAGE,
         most=most_rotary,
@@ -243,24 +226,19 @@ class ZooConfig:
     """One class of diffusers at one configuration. Calling it with a `LatentSpec` builds the model."""
 
     channels: ClassVar = ("in_channels", "out_channels")  # fields that follow from the latent space
-    name: str  # a key of CLASSES
+    name: str
+    row: DiffusersClass
     changes: Fields = field(default_factory=dict)  # fields other than in the small configuration
-
-    @property
-    def described(self) -> DiffusersClass:
-        """The class's row of the table."""
-        return CLASSES[self.name]
 
     @functools.cached_property
     def fields(self) -> Fields:
         """The configuration, but for channels: what is not in it is as diffusers has it."""
-        row = self.described
-        given = {**row.small, **self.changes, **row.fixed}
-        return given | {key: derive(given) for key, derive in row.derived.items() if key not in given}
+        given = {**self.row.small, **self.changes, **self.row.fixed}
+        return given | {key: derive(given) for key, derive in self.row.derived.items() if key not in given}
 
     def configured(self, **changes: Any) -> ZooConfig:
         """The class at another configuration. ValueError for a field that it lacks, or that is not for a matrix to set."""
-        row = self.described
+        row = self.row
         for key in changes:
             check_field(key, list(class_fields(self.name)))
             if key in self.channels:
@@ -268,9 +246,9 @@ class ZooConfig:
             if key in row.fixed:
                 raise ValueError(f"field {key!r} of {self.name} must be {row.fixed[key]!r} here; leave it out")
             check_kind(key, tuples(changes[key]), row.small.get(key))
-        other = ZooConfig(name=self.name, changes={**self.changes, **{key: tuples(value) for key, value in changes.items()}})
+        other = replace(self, changes={**self.changes, **{key: tuples(value) for key, value in changes.items()}})
         try:
-            for sizes in (other.divisors, other.most or other.divisors):
+            for sizes in (other.divisors, other.most):
                 _, _, _ = sizes
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.name} has no such configuration as {changes}: a field has too many values, or too few") from error
@@ -279,23 +257,23 @@ class ZooConfig:
     @property
     def divisors(self) -> Shape:
         """What latent (T, H, W) must be divisible by."""
-        return self.described.divisors(self.fields)
+        return self.row.divisors(self.fields)
 
     @property
-    def most(self) -> Shape | None:
-        """The largest latent (T, H, W), where there is one."""
-        return None if self.described.most is None else self.described.most(self.fields)
+    def most(self) -> Shape:
+        """The largest latent (T, H, W)."""
+        return self.row.most(self.fields)
 
     def check(self, shape: Shape) -> None:
         """ValueError where latents (T, H, W) do not divide into patches or levels, or are larger than the class has positions for."""
         check_divisible(self.name, shape, self.divisors)
-        for axis, size, most in zip(("frames", "height", "width"), shape, self.most or shape, strict=True):
+        for axis, size, most in zip(("frames", "height", "width"), shape, self.most, strict=True):
             if size > most:
                 raise ValueError(f"{self.name} has positions for latent {axis} up to {most}, got {size} (latents {shape})")
 
     def num_tokens(self, shape: Shape) -> int:
         """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
-        if self.described.divisors is levels:
+        if self.row.divisors is levels:
             return num_voxels(shape)
         return num_voxels(shape) // math.prod(self.divisors)
 
@@ -319,4 +297,4 @@ def check_kind(key: str, value: Any, example: Any) -> None:
             raise ValueError(f"field {key!r} counts something, got {value!r}; use 1 or more")
 
 
-BACKBONES = {name: ZooConfig(name=name) for name in CLASSES}
+BACKBONES = {name: ZooConfig(name=name, row=row) for name, row in CLASSES.items()}

@@ -34,56 +34,36 @@ class Inputs:
     strides: Shape  # frames and pixels of a latent voxel
 
 
-def plain(model: Any, inputs: Inputs) -> Tensor:
-    """Classes that take (B, C, T, H, W), time and text, and nothing else."""
-    return model(hidden_states=inputs.clips, timestep=inputs.timesteps, encoder_hidden_states=inputs.context, return_dict=False)[0]
+def plain(model: Any, inputs: Inputs, **more: Any) -> Tensor:
+    """(B, C, T, H, W), time and text, and what else a class wants."""
+    given = {"hidden_states": inputs.clips, "timestep": inputs.timesteps, "encoder_hidden_states": inputs.context}
+    return model(**{**given, **more}, return_dict=False)[0]
 
 
 def rotated(model: Any, inputs: Inputs) -> Tensor:
     """Allegro: rotary positions are handed in."""
-    return model(
-        hidden_states=inputs.clips,
-        timestep=inputs.timesteps,
-        encoder_hidden_states=inputs.context,
-        image_rotary_emb=inputs.positions,
-        return_dict=False,
-    )[0]
+    return plain(model, inputs, image_rotary_emb=inputs.positions)
 
 
 def frames_first(model: Any, inputs: Inputs) -> Tensor:
-    """CogVideoX and its kin: frames before channels, and positions handed in if they are rotary."""
-    prediction = model(
-        hidden_states=inputs.clips.transpose(1, 2),  # (B, T, C, H, W)
-        timestep=inputs.timesteps,
-        encoder_hidden_states=inputs.context,
-        image_rotary_emb=inputs.positions,
-        return_dict=False,
-    )[0]
-    return prediction.transpose(1, 2)
+    """CogVideoX and its kin: frames before channels, (B, T, C, H, W), and positions handed in if they are rotary."""
+    return plain(model, inputs, hidden_states=inputs.clips.transpose(1, 2), image_rotary_emb=inputs.positions).transpose(1, 2)
+
+
+def valid(inputs: Inputs) -> Tensor:
+    """That all tokens of text are, (B, 2)."""
+    return torch.ones(inputs.context.shape[:2], dtype=torch.bool, device=inputs.context.device)
 
 
 def hunyuan(model: Any, inputs: Inputs) -> Tensor:
     """Text as tokens, all of them valid, and as one vector."""
-    return model(
-        hidden_states=inputs.clips,
-        timestep=inputs.timesteps,
-        encoder_hidden_states=inputs.context,
-        encoder_attention_mask=_all_valid(inputs.context),
-        pooled_projections=inputs.pooled,
-        return_dict=False,
-    )[0]
+    return plain(model, inputs, encoder_attention_mask=valid(inputs), pooled_projections=inputs.pooled)
 
 
 def mochi(model: Any, inputs: Inputs) -> Tensor:
     """Text as tokens, all of them valid: its attention looks for those that are, which needs values, and `meta` has none."""
     with tracing.patch(meta_nonzero_assume_all_nonzero=inputs.clips.is_meta):  # type: ignore[attr-defined]
-        return model(
-            hidden_states=inputs.clips,
-            timestep=inputs.timesteps,
-            encoder_hidden_states=inputs.context,
-            encoder_attention_mask=_all_valid(inputs.context),
-            return_dict=False,
-        )[0]
+        return plain(model, inputs, encoder_attention_mask=valid(inputs))
 
 
 def ltx(model: Any, inputs: Inputs) -> Tensor:
@@ -93,17 +73,16 @@ def ltx(model: Any, inputs: Inputs) -> Tensor:
     grid = (frames // p_t, height // p, width // p)
     patches = inputs.clips.reshape(batch, channels, grid[0], p_t, grid[1], p, grid[2], p)
     patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, N, P)
-    patches = model(
+    patches = plain(
+        model,
+        inputs,
         hidden_states=patches,
-        timestep=inputs.timesteps,
-        encoder_hidden_states=inputs.context,
         encoder_attention_mask=None,
         num_frames=grid[0],
         height=grid[1],
         width=grid[2],
         rope_interpolation_scale=(inputs.strides[0] / FRAMES_PER_SECOND, *inputs.strides[1:]),
-        return_dict=False,
-    )[0]
+    )
     prediction = patches.reshape(batch, *grid, channels, p_t, p, p).permute(0, 4, 1, 5, 2, 6, 3, 7)
     return prediction.reshape(inputs.clips.shape)
 
@@ -124,10 +103,6 @@ def spatio_temporal(model: Any, inputs: Inputs) -> Tensor:
     about = torch.tensor(IMAGE_TO_VIDEO, device=inputs.clips.device).expand(len(inputs.clips), -1)  # (B, 3)
     frames_first = inputs.clips.transpose(1, 2)  # (B, T, C, H, W)
     return model(frames_first, inputs.timesteps, inputs.context, added_time_ids=about, return_dict=False)[0].transpose(1, 2)
-
-
-def _all_valid(context: Tensor) -> Tensor:
-    return torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)  # (B, 2)
 
 
 def allegro_positions(model: Any, shape: Shape, device: torch.device) -> Any:
@@ -179,13 +154,13 @@ def latte_positions(model: Any, shape: Shape, device: torch.device) -> None:
 
 def mochi_positions(model: Any, shape: Shape, device: torch.device) -> None:
     """The model's learnt rotary angles, by products that no autocast rounds: as shipped it opens one, which `meta` has not."""
-    model.rope._create_rope = mochi_rotations
 
+    def rotations(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Frequencies (3, K, E/2) and positions (N, 3) -> cosine and sine, each (N, K, E/2)."""
+        angles = (positions.float()[:, :, None, None] * frequencies.float()).sum(dim=1)
+        return angles.cos(), angles.sin()
 
-def mochi_rotations(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Frequencies (3, K, E/2) and positions (N, 3) -> cosine and sine, each (N, K, E/2)."""
-    angles = (positions.float()[:, :, None, None] * frequencies.float()).sum(dim=1)
-    return angles.cos(), angles.sin()
+    model.rope._create_rope = rotations
 
 
 def _grid(model: Any, shape: Shape) -> Shape:
@@ -195,23 +170,17 @@ def _grid(model: Any, shape: Shape) -> Shape:
     return frames // (getattr(model.config, "patch_size_t", None) or 1), height // patch, width // patch
 
 
+# Of the classes that `plain` does not suit.
 CALLS: dict[str, Callable[[Any, Inputs], Tensor]] = {
     "AllegroTransformer3DModel": rotated,
     "CogVideoXTransformer3DModel": frames_first,
     "ConsisIDTransformer3DModel": frames_first,
-    "CosmosTransformer3DModel": plain,
-    "EasyAnimateTransformer3DModel": plain,
     "HunyuanVideoTransformer3DModel": hunyuan,
     "LTXVideoTransformer3DModel": ltx,
-    "LatteTransformer3DModel": plain,
     "MochiTransformer3DModel": mochi,
-    "MotifVideoTransformer3DModel": plain,
-    "SanaVideoTransformer3DModel": plain,
-    "SkyReelsV2Transformer3DModel": plain,
     "UNet3DConditionModel": unet3d,
     "UNetMotionModel": motion,
     "UNetSpatioTemporalConditionModel": spatio_temporal,
-    "WanTransformer3DModel": plain,
 }
 
 # Of the classes whose positions are made outside of them, or in a way that costs time in every call or does not run everywhere.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs
+from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs, plain
 from bench.backbone import check_inputs
 from bench.shapes import LatentSpec, Refusal, Shape
 
@@ -28,8 +28,9 @@ class DiffusersBackbone(nn.Module):
         super().__init__()
         self.config = config
         self.spec = spec
+        self.num_tokens, self.check = config.num_tokens, config.check
         self.model = build_class(config, spec)
-        row = config.described
+        row = config.row
         # The text: two tokens, as with one softmax is 1 whatever the query, and query and key weights would count but never learn.
         # The last row of each table is the null label, used by label dropout and guidance.
         context_width = config.fields[row.context]
@@ -61,7 +62,7 @@ class DiffusersBackbone(nn.Module):
                 positions=self.positions(clips),
                 strides=(self.spec.temporal_stride, self.spec.spatial_stride, self.spec.spatial_stride),
             )
-            return list(CALLS[self.config.name](self.model, inputs))
+            return list(CALLS.get(self.config.name, plain)(self.model, inputs))
         except REFUSALS as error:
             if not clips.is_meta:  # there only shapes are calculated with, and it is the first call that a run makes
                 raise
@@ -89,14 +90,6 @@ class DiffusersBackbone(nn.Module):
                 self._positions = key, make(self.model, *key)
         return self._positions[1]
 
-    def num_tokens(self, shape: Shape) -> int:
-        """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
-        return self.config.num_tokens(shape)
-
-    def check(self, shape: Shape) -> None:
-        """ValueError where latents (T, H, W) do not divide into patches or levels, or are larger than the class has positions for."""
-        self.config.check(shape)
-
     def repeated_blocks(self) -> list[nn.Module]:
         """Modules to compile or to recompute one by one: those that diffusers names, else the members of the model's own lists."""
         names = self.model._repeated_blocks or ()
@@ -107,7 +100,7 @@ class DiffusersBackbone(nn.Module):
 
 def build_class(config: ZooConfig, spec: LatentSpec) -> Any:
     """diffusers' model for this latent space. ValueError where it refuses the configuration."""
-    row = config.described
+    row = config.row
     values = spec.latent_channels * (math.prod(config.divisors) if row.packed else 1)
     fields = {**config.fields, **dict.fromkeys(config.channels, values)}
     model_class = getattr(importlib.import_module(f"diffusers.models.{row.module}"), config.name)

@@ -32,13 +32,8 @@ def attention_by_products(query: Tensor, key: Tensor, value: Tensor, most_proble
     return mixed.view(batch, voxels, heads, num_frames, width).permute(0, 3, 1, 2, 4)
 
 
-def gated_gelu_in_one(projected: Tensor) -> Tensor:
-    """`operators.gated_gelu` that keeps its input alone."""
-    return GatedGELU.apply(projected)
-
-
 class GatedGELU(torch.autograd.Function):
-    """Saves its input only, and writes both halves of the gradient where they belong."""
+    """`operators.gated_gelu` that keeps its input alone, and writes both halves of the gradient where they belong."""
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor) -> Tensor:
@@ -60,4 +55,4 @@ class GatedGELU(torch.autograd.Function):
 
 
 attention_over_time = Operation(operators.attention_over_time, attention_by_products)
-gated_gelu = Operation(operators.gated_gelu, gated_gelu_in_one)
+gated_gelu = Operation(operators.gated_gelu, GatedGELU.apply)

@@ -4,7 +4,7 @@ Shapes are latents (T, H, W), one token per 2x2 voxels of a frame.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,13 +34,15 @@ def draw_clips(num: int, *, max_frames: int = 8, seed: int = 0) -> list[Shape]:
     return shapes
 
 
-def packs(budget: int, *, max_frames: int = 8, seed: int = 0) -> Iterator[list[Shape]]:
-    """Packs of at most `budget` tokens without end, each of other clips."""
-    while True:
+def mixed_packs(num: int, budget: int, *, max_frames: int = 8, seed: int = 0) -> list[list[Shape]]:
+    """The clips of `num` packs of at most `budget` tokens, each of other clips."""
+    taken: list[list[Shape]] = []
+    while len(taken) < num:
         clips = draw_clips(max(256, budget // 8), max_frames=max_frames, seed=seed)
-        for pack in pack_greedily([num_tokens(shape) for shape in clips], budget)[:-4]:  # the last ones are leftovers
-            yield [clips[clip] for clip in pack]
+        lengths = [num_tokens(shape) for shape in clips]
+        taken += [[clips[clip] for clip in pack] for pack in pack_greedily(lengths, budget)[:-4]]  # the last ones are leftovers
         seed += 1
+    return taken[:num]
 
 
 def tokens_seen(shapes: Sequence[Shape]) -> float:

@@ -47,7 +47,7 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise Refusal(f"{path} is no JSON of benchmarks ({error}); write it with `tox -e speed`") from error
-        rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in _rows(benchmark["extra_info"])]
+        rows: list[dict[str, Any]] = [row for benchmark in content["benchmarks"] for row in benchmark["extra_info"].get("rows", [])]
         if not rows:
             raise Refusal(f"{path} has no rows for a table; write it with `tox -e speed`")
         names = {row["table"] for row in rows}
@@ -70,8 +70,8 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         if table not in tables:
             continue
         frame = pd.DataFrame(tables[table]).drop(columns="table")
-        frame.to_csv(out / f"{table}.csv", index=False, float_format="%.6g", lineterminator="\n")
         written.append(out / f"{table}.csv")
+        frame.to_csv(written[-1], index=False, float_format="%.6g", lineterminator="\n")
         lines += [f"## {title}", "", f"Commit {commits[table]}.", "", *_markdown(frame), ""]
     page = out / f"{out.name}.md"
     page.write_text("\n".join(lines), encoding="utf-8")
@@ -90,10 +90,6 @@ def of_pairs(ratios: Sequence[float]) -> dict[str, float | int]:
         place += 1
     place = max(0, place - 1)
     return {"ratio": statistics.median(ordered), "low": ordered[place], "high": ordered[-1 - place], "pairs": num}
-
-
-def _rows(extra_info: dict[str, Any]) -> list[dict[str, Any]]:
-    return extra_info.get("rows", [])
 
 
 def _markdown(frame: pd.DataFrame) -> list[str]:

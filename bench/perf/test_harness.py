@@ -1,5 +1,6 @@
 """What the harness adds to the least that a training step can be, and how much of it the meters: ratios within one run."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,6 @@ def bare_step(trainer: Trainer, drawn: Drawn) -> None:
     trainer.train_step.ema.step(trainer.train_step.params)
 
 
-def unmetered_step(trainer: Trainer) -> None:
-    """What the harness does, and nothing that measures."""
-    trainer.update(trainer.draw(0))
-
-
-def metered_step(trainer: Trainer, watch: StopWatch) -> None:
-    """What the harness does, as in the loop where it reads and shows after each step."""
-    trainer.step(watch)
-    trainer._read()
-    trainer._show()
-
-
 @pytest.mark.perf
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("backbone", ["baselines:UNet-XS", "dit:DiT-XS/2"])
@@ -50,13 +39,20 @@ def test_harness_overhead(benchmark: Any, tmp_path: Path, backbone: str) -> None
     cell = next(named.cell for named in load_study("quick").cells if named.cell.backbone == backbone)
     torch.manual_seed(0)
     trainer = trainer_of(cell, load_backbone(backbone, SPEC), SPEC, (10, 6, 6), tmp_path, CPU)
-    metered = partial(metered_step, trainer, StopWatch(CPU))
+    watch = StopWatch(CPU)
+
+    def metered() -> None:
+        """As in the loop where it reads and shows after each step."""
+        trainer.step(watch)
+        trainer._read()
+        trainer._show()
+
     for _ in range(2):
         metered()  # the second step also weighs what is kept
-    kinds = {
+    kinds: dict[str, Callable[[], object]] = {
         "metered": metered,
         "the least that a step can be": partial(bare_step, trainer, trainer.draw(0)),
-        "the same step without its meters": partial(unmetered_step, trainer),
+        "the same step without its meters": lambda: trainer.update(trainer.draw(0)),
     }
     ratios = alternate(benchmark, ROUNDS, {kind: partial(seconds, step) for kind, step in kinds.items()})
     report(benchmark, "harness", backbone, {kind: [1 / ratio for ratio in pairs] for kind, pairs in ratios.items()})

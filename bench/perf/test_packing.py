@@ -10,22 +10,15 @@ import pytest
 import torch
 
 from bench.perf.controls import KERNELS, Padded
-from bench.perf.mix import num_tokens, uniform_like
-from bench.perf.turns import CPU, Calls, RandomClips, alternate, dit, mixed_packs, report, seconds, step_s
+from bench.perf.mix import mixed_packs, num_tokens, uniform_like
+from bench.perf.turns import CPU, Calls, RandomClips, alternate, dit, report, seconds, step_s
 from bench.shapes import Shape
+from dit import SIZES  # depth, hidden, heads
 from dit.kernels import OPERATIONS
 
 BUDGET = 2048  # tokens of a pack
 ROUNDS = {"XS": 24, "S": 12}
 SIX_SHAPES: tuple[Shape, ...] = ((8, 12, 12), (8, 12, 24), (8, 24, 12), (4, 16, 16), (1, 12, 24), (1, 24, 12))  # as a set of worlds has
-# fmt: off
-HEADS = {
-    #     heads  width of one
-    "XS": (  4,     32),
-    "S":  (  6,     64),
-    "B":  ( 12,     64),
-}
-# fmt: on
 IN_PACKS = {  # change -> operations of the backbone's table: those that matter to packs
     "rows of a mixed pack not copied": ("over_clips", "sum_of_clips"),
     "clips of one length side by side": ("clip_order",),
@@ -66,18 +59,20 @@ def by_kernel(
     benchmark: Any, size: str, packs: list[list[Shape]], precision: torch.dtype, device: torch.device = CPU, **fields: Any
 ) -> None:
     """Attention alone, forward and backward, inside each clip of a pack, as the second and later blocks of a network meet its shapes."""
+    _, width, num_heads = SIZES[size]
+    heads = num_heads, width // num_heads
 
     def attend_s(kernel: Any, shapes: list[Shape]) -> float:
         seqlens = tuple(map(num_tokens, shapes))
         generator = torch.Generator().manual_seed(0)
-        qkv = torch.randn(sum(seqlens), 3, *HEADS[size], generator=generator).to(device, precision).requires_grad_()
-        upper = torch.randn(sum(seqlens), *HEADS[size], generator=generator).to(device, precision)
+        qkv = torch.randn(sum(seqlens), 3, *heads, generator=generator).to(device, precision).requires_grad_()
+        upper = torch.randn(sum(seqlens), *heads, generator=generator).to(device, precision)
         return seconds(lambda: kernel(qkv, seqlens).backward(upper), device)
 
     def calls(number: int) -> Calls:
         return {name: partial(attend_s, kernel, packs[number]) for name, kernel in KERNELS.items()}
 
-    case = f"{HEADS[size][0]} heads of {HEADS[size][1]}, {str(precision).removeprefix('torch.')}"
+    case = f"{heads[0]} heads of {heads[1]}, {str(precision).removeprefix('torch.')}"
     report(benchmark, "attention", case, alternate(benchmark, len(packs), calls, warm=True), **fields)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from bench.perf.mix import mixed_packs
 from bench.perf.test_packing import against_equal_clips, against_padding, by_kernel
 from bench.perf.test_peers import MODULES, against_latte, against_navit
-from bench.perf.turns import mixed_packs
 
 pytestmark = [pytest.mark.perf, pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

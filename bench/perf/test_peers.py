@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.meters.flops import flops_of
-from bench.perf.mix import num_tokens
+from bench.perf.mix import mixed_packs, num_tokens
 from bench.perf.test_packing import BUDGET, ROUNDS
-from bench.perf.turns import CPU, SPEC, Calls, RandomClips, Ratios, alternate, dit, mixed_packs, report, step_s
+from bench.perf.turns import CPU, SPEC, Calls, RandomClips, Ratios, alternate, dit, report, step_s
 from bench.shapes import Shape, shape_text
 from dit import SIZES  # depth, hidden, heads
 

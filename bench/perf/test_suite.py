@@ -11,8 +11,7 @@ from bench.perf.suite import suite
 from bench.perf.workload import warm_up
 from bench.records.environment import read_environment
 
-MOST_S = 3.0  # of steps, a benchmark
-LEAST_ROUNDS, MOST_ROUNDS = 10, 200
+ROUNDS = 20
 
 
 @pytest.mark.perf
@@ -24,15 +23,13 @@ def test_step(benchmark, name: str, tmp_path: Path) -> None:
     except WeightsError as error:
         pytest.skip(str(error))
     warm_up(workload)
-    step_s, _ = workload.timed_step()
-    rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(MOST_S / step_s)))
     parts_s: dict[str, list[float]] = {}
 
     def step() -> None:
         for part, seconds in workload.timed_step()[1].items():  # it waits for the device at both ends
             parts_s.setdefault(part, []).append(seconds)
 
-    benchmark.pedantic(step, rounds=rounds)
+    benchmark.pedantic(step, rounds=ROUNDS)
     device = torch.cuda.get_device_name() if workload.device.type == "cuda" else "cpu"
     benchmark.extra_info.update(
         parts_s=parts_s,

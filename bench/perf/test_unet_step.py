@@ -35,24 +35,28 @@ class Positions(nn.Module):
         return sequences + self.encode(torch.arange(sequences.shape[1])).to(sequences.dtype)
 
 
-class DiffusersUNet(nn.Module):
+def plain_unet(ours: Any, *, dropout: bool) -> UNet3DConditionModel:
     """diffusers' model with the configuration, first temporal transformer, frame positions and weights of `ours`, and its own forward.
 
     With `dropout`, the 0.1 that diffusers hard-codes in temporal convolutions.
     """
+    plain = UNet3DConditionModel.from_config(ours.config)
+    plain.transformer_in = TransformerTemporalModel.from_config(ours.transformer_in.config)
+    for module in plain.modules():
+        if isinstance(module, TransformerTemporalModel):
+            module.proj_in = nn.Sequential(module.proj_in, Positions(module.proj_in.out_features))
+        if isinstance(module, nn.Dropout) and not dropout:
+            module.p = 0.0
+    plain.load_state_dict(ours.state_dict())
+    return plain.train()
+
+
+class DiffusersUNet(nn.Module):
+    """`plain_unet` behind our call."""
 
     def __init__(self, ours: Any, *, dropout: bool) -> None:
         super().__init__()
-        self.conditioning = ours.conditioning
-        self.network = UNet3DConditionModel.from_config(ours.unet.config)
-        self.network.transformer_in = TransformerTemporalModel.from_config(ours.unet.transformer_in.config)
-        for module in self.network.modules():
-            if isinstance(module, TransformerTemporalModel):
-                module.proj_in = nn.Sequential(module.proj_in, Positions(module.proj_in.out_features))
-            if isinstance(module, nn.Dropout) and not dropout:
-                module.p = 0.0
-        self.network.load_state_dict(ours.unet.state_dict())
-        self.network.train()
+        self.network, self.conditioning = plain_unet(ours.unet, dropout=dropout), ours.conditioning
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
         context, label = self.conditioning(len(latents), labels)

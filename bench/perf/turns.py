@@ -2,7 +2,6 @@
 falls on both.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from bench.backbone import load_backbone
 from bench.meters.clock import synchronize
 from bench.meters.storage import StorageMeter
-from bench.perf.mix import num_tokens, packs
+from bench.perf.mix import num_tokens
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
 from bench.training.objective import mean_square
@@ -56,11 +55,6 @@ def randomised(model: Any) -> Any:
 def dit(name: str, device: torch.device = CPU) -> Any:
     """The patch transformer "S/2", with random weights."""
     return randomised(load_backbone(f"dit:DiT-{name}", SPEC)).to(device)
-
-
-def mixed_packs(num: int, budget: int, seed: int, **kwargs: Any) -> list[list[Shape]]:
-    """The clips of `num` packs of at most `budget` tokens."""
-    return list(itertools.islice(packs(budget, seed=seed, **kwargs), num))
 
 
 def seconds(call: Callable[[], Any], device: torch.device = CPU) -> float:

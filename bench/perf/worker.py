@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bench.perf.suite import SUITE_VERSION, Benchmark, suite
 
@@ -28,27 +28,24 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     benchmarks = suite()
-    _say(
-        out,
-        {
-            "suite_version": SUITE_VERSION,
-            "tree": str(Path(__file__).resolve().parents[2]),
-            "benchmarks": {name: benchmark.definition for name, benchmark in benchmarks.items()},
-            "python": platform.python_version(),
-        },
-    )
-    with Server(benchmarks) as server:
+    hello = {
+        "suite_version": SUITE_VERSION,
+        "tree": str(Path(__file__).resolve().parents[2]),
+        "benchmarks": {name: benchmark.definition for name, benchmark in benchmarks.items()},
+        "python": platform.python_version(),
+    }
+    print(json.dumps(hello), file=out, flush=True)
+    with contextlib.closing(Server(benchmarks)) as server:
         for line in sys.stdin:
-            request = json.loads(line)
             try:
-                reply = server.answer(request)
+                reply = server.answer(json.loads(line))
             except Exception as error:  # noqa: BLE001  whatever a benchmark does wrong is the gate's to report
                 reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-            _say(out, reply)
+            print(json.dumps(reply), file=out, flush=True)
     return 0
 
 
-class Server(contextlib.AbstractContextManager["Server"]):
+class Server:
     """Holds the one benchmark that is open."""
 
     def __init__(self, benchmarks: dict[str, Benchmark]) -> None:
@@ -58,18 +55,17 @@ class Server(contextlib.AbstractContextManager["Server"]):
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do one request."""
-        if request["do"] == "open":
-            return self._open(request["name"])
-        if request["do"] == "close":
-            self.close()
-            return {}
-        if self._workload is None:
-            raise ValueError(f"{request['do']!r} without an open benchmark")
-        if request["do"] == "step":
-            total_s, parts = self._workload.timed_step()
-            return {"s": total_s, "parts": parts}
-        if request["do"] == "counters":
-            return self._workload.counters()
+        match request["do"]:
+            case "open":
+                return self._open(request["name"])
+            case "step":
+                total_s, parts = self._workload.timed_step()
+                return {"s": total_s, "parts": parts}
+            case "counters":
+                return self._workload.counters()
+            case "close":
+                self.close()
+                return {}
         raise ValueError(f"unknown request {request['do']!r}")
 
     def close(self) -> None:
@@ -80,9 +76,6 @@ class Server(contextlib.AbstractContextManager["Server"]):
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _open(self, name: str) -> dict[str, Any]:
         import torch
@@ -105,11 +98,6 @@ class Server(contextlib.AbstractContextManager["Server"]):
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         facts = {"device": name, "num_threads": torch.get_num_threads(), "torch": torch.__version__}
         return {**facts, "opened_s": opened_s, "first_step_s": first_step_s}
-
-
-def _say(out: TextIO, reply: dict[str, Any]) -> None:
-    out.write(json.dumps(reply) + "\n")
-    out.flush()
 
 
 if __name__ == "__main__":

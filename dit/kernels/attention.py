@@ -98,11 +98,6 @@ def heads_of_runs(packed: Tensor, runs: Runs) -> Iterator[Tensor]:
         yield part.view(num_clips, length, *packed.shape[1:]).permute(2, 0, 3, 1, 4)
 
 
-def no_products(qkv: Tensor, length: int) -> Products | None:
-    """The fused kernel for clips of any length."""
-    return None
-
-
 def fastest_products(qkv: Tensor, length: int) -> Products | None:
     """How to multiply the heads (N, 3, K, E) of clips of this length; None for the fused kernel."""
     head_dim, several_threads = qkv.shape[-1], torch.get_num_threads() > 1
@@ -113,5 +108,5 @@ def fastest_products(qkv: Tensor, length: int) -> Products | None:
     return WHOLE_MATRICES if length**2 * head_dim >= LONG[several_threads] and takes_onednn(qkv) else None
 
 
-attention_products = Operation(no_products, fastest_products)
+attention_products = Operation(lambda qkv, length: None, fastest_products)
 attend = Operation(attention.attend, attend_by_length)

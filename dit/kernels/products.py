@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,22 +17,6 @@ from dit.kernels.linear import product
 Pieces = Iterator[tuple[slice, list[slice]]]  # heads that are taken at a time, and of them, queries
 
 
-class Products(Protocol):
-    """How heads are multiplied."""
-
-    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
-        """a (heads, M, X), b (heads, N, X) -> a b^T (heads, M, N), into `out` or, with `add`, onto it."""
-        ...
-
-    def laid_out(self, key_value: Tensor) -> Tensor:
-        """Keys and values (2, heads, length, E) as `multiply` likes them."""
-        ...
-
-    def pieces(self, num_heads: int, length: int, head_dim: int) -> Pieces:
-        """What to take at a time of queries (heads, length, E), so that scores stay few."""
-        ...
-
-
 @dataclass(frozen=True)
 class ManyHeads:
     """Many heads in one call of torch's own product."""
@@ -41,13 +24,16 @@ class ManyHeads:
     scores_per_query: int = 4  # size of the scores at a time, in sizes of all queries
 
     def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+        """a (heads, M, X), b (heads, N, X) -> a b^T (heads, M, N), into `out` or, with `add`, onto it."""
         assert not add  # all queries of a head are one piece
         return torch.bmm(a, b.transpose(1, 2), out=out)
 
     def laid_out(self, key_value: Tensor) -> Tensor:
+        """Keys and values (2, heads, length, E) as `multiply` likes them."""
         return key_value
 
     def pieces(self, num_heads: int, length: int, head_dim: int) -> Pieces:
+        """What to take at a time of queries (heads, length, E), so that scores stay few."""
         step = max(1, self.scores_per_query * num_heads * head_dim // length)
         for start in range(0, num_heads, step):
             yield slice(start, start + step), [slice(0, length)]
@@ -55,7 +41,7 @@ class ManyHeads:
 
 @dataclass(frozen=True)
 class WholeMatrices:
-    """One head at a time by oneDNN, which is slow on anything that does not lie in rows."""
+    """The same, one head at a time by oneDNN, which is slow on anything that does not lie in rows."""
 
     most_scores: int = 2**19  # at a time: they stay in the cache
 
@@ -73,6 +59,9 @@ class WholeMatrices:
         step = max(1, self.most_scores // length)
         for head in range(num_heads):
             yield slice(head, head + 1), [slice(start, start + step) for start in range(0, length, step)]
+
+
+Products = ManyHeads | WholeMatrices  # how heads are multiplied
 
 
 def attend(products: Products, qkv: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from bench.perf.evidence.recorded import read_recording, record
 from bench.perf.evidence.replay import replayed, spread
 from bench.perf.gate.policy import read_policy
 
+PROJECT = Path(__file__).resolve().parents[3]
 LIVE = "live.jsonl"
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -36,14 +37,14 @@ def record_pairs(
     from bench.perf.suite import suite
 
     with Reporter("record").live() as progress:
-        record(_project(), list(suite()), num_pairs, out, load, progress)
+        record(PROJECT, list(suite()), num_pairs, out, load, progress)
 
 
 @app.command()
 def live(out: Path) -> None:
     """Check commits of a clone of this tree with and without something planted in its code."""
     with Reporter("live").live() as progress:
-        for row in run_trials(_project(), out, read_policy(None), progress):
+        for row in run_trials(PROJECT, out, read_policy(None), progress):
             typer.echo(f"{row['machine']:<8}{row['planted']:<50}{'right' if row['right'] else 'WRONG'}, {', '.join(row['regressed'])}")
 
 
@@ -62,10 +63,6 @@ def replay(folder: Path, recordings: Annotated[list[str], typer.Argument(help="F
     page = to_markdown(rows, spreads, checks, policy)
     write_text(folder / "trials.md", page)
     typer.echo(page)
-
-
-def _project() -> Path:
-    return Path(__file__).resolve().parents[2]
 
 
 if __name__ == "__main__":

@@ -47,10 +47,6 @@ class Decisions:
             for name in judged:
                 self.estimates[name] = judge_pairs(self.log_ratios[name], detect=self.detect[name], alpha=self.alpha, usual=usual)
 
-    def drop(self, name: str) -> None:
-        """A benchmark that failed is judged no more."""
-        self.log_ratios.pop(name, None)
-
 
 def check_revisions(revisions: Mapping[str, Revision], policy: Policy, chosen: Callable[[str], bool], say: Progress) -> CheckResult:
     """Measure "base" and "head" against each other. `chosen`: whether a benchmark of that name takes part."""
@@ -66,7 +62,7 @@ def check_revisions(revisions: Mapping[str, Revision], policy: Policy, chosen: C
         pair = run_pair(revisions, waiting, index=index, count=index == 0, say=partial(say, index, policy.most_pairs))
         pairs.append(pair)
         for name, reason in pair.failed.items():
-            decisions.drop(name)
+            del decisions.log_ratios[name]
             verdicts[name] = not_compared(name, Exit.DOES_NOT_BUILD, reason)
         decisions.add(
             {name: rounds.log_ratio() for name, rounds in pair.rounds.items()},

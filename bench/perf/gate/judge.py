@@ -63,7 +63,9 @@ def judge_groups(base_s: Sequence[float], head_s: Sequence[float], *, detect: fl
 
 
 def _decide(mean: float, error: float, freedom: int, num: int, detect: float, alpha: float) -> Estimate:
-    evidence, miss = (_t_quantile(1 - chance, freedom) * error for chance in (alpha, MISS))
+    from scipy.special import stdtrit
+
+    evidence, miss = (float(stdtrit(freedom, 1 - chance)) * error for chance in (alpha, MISS))
     limit = math.log1p(detect)
     outcome: Outcome = "inconclusive"
     if mean >= limit / 2 and mean > evidence:
@@ -87,9 +89,3 @@ def alpha_of_a_look(false_alarms: float, num_benchmarks: int, num_looks: int) ->
     0.0002
     """
     return false_alarms / (num_benchmarks * num_looks)
-
-
-def _t_quantile(probability: float, freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, probability))

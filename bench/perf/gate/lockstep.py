@@ -6,7 +6,7 @@ independent, so pairs, not rounds, are what the gate counts.
 Both workers of a pair share one processor while they step: two processors of a shared machine are not equally fast, and a scheduler
 leaves each worker where it is. The order within a pair stays (base head, base head, ...): a step that follows one of its own process
 finds its caches warm and was up to 13 % faster, and in turns turned about (base head, head base, ...) a median falls between the two
-kinds. Pairs of an unchanged tree differed by 2 to 6 % before (standard deviation, idle machine) and differ by 0.4 to 1.3 % now.
+kinds. Pairs of an unchanged tree differ by 0.4 to 1.3 % (standard deviation, idle machine).
 """
 
 import math

@@ -2,9 +2,8 @@
 
 import fnmatch
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 from yaml import YAMLError
@@ -57,21 +56,12 @@ class Policy(Frozen):
 
 def read_policy(path: Path | None) -> Policy:
     """The shipped policy, with the fields of the file at `path` in place of its own. CheckRefused names what is wrong with it."""
-    fields: dict[str, Any] = _mapping(DEFAULT)
-    if path is not None:
-        for key, value in _mapping(path).items():
-            fields[key] = {**fields[key], **value} if isinstance(value, dict) and isinstance(fields.get(key), dict) else value
     try:
-        return Policy.model_validate(fields)
-    except ValidationError as error:
-        raise CheckRefused(Exit.BAD_INPUT, f"policy {path or DEFAULT}: {explain(error, Policy)}") from error
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        shipped, changes = OmegaConf.load(DEFAULT), OmegaConf.create() if path is None else OmegaConf.load(path)
+        if not isinstance(changes, DictConfig):
+            raise CheckRefused(Exit.BAD_INPUT, f"policy {path}: expected a mapping of fields, as in {DEFAULT.name}")
+        return Policy.model_validate(OmegaConf.to_container(OmegaConf.merge(shipped, changes), resolve=True))
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise CheckRefused(Exit.BAD_INPUT, f"policy {path}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(tree, dict):
-        raise CheckRefused(Exit.BAD_INPUT, f"policy {path}: expected a mapping of fields, as in {DEFAULT.name}")
-    return tree
+    except ValidationError as error:
+        raise CheckRefused(Exit.BAD_INPUT, f"policy {path or DEFAULT}: {explain(error, Policy)}") from error

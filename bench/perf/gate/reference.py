@@ -3,7 +3,6 @@
 One process against another differs by several percent whatever the code does, so the promise is coarse; `check --base` keeps a finer one.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -93,8 +92,8 @@ def read_reference(path: Path) -> Reference:
     if not path.is_file():
         raise CheckRefused(Exit.NO_REFERENCE, f"no reference at {path}; store one on this machine with `check --save {path}`")
     try:
-        return Reference.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        return Reference.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise CheckRefused(Exit.NO_REFERENCE, f"reference {path} cannot be read ({str(error).splitlines()[0]}); store it again") from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.data.files import write_text
 from bench.perf.gate.exits import Exit
-from bench.perf.gate.result import BenchmarkVerdict, CheckResult, Compared
+from bench.perf.gate.result import BenchmarkVerdict, CheckResult
 from bench.report.render.markdown import markdown_table
 
 SIGNS = {"regressed": "❌", "unchanged": "✅", "improved": "🚀", "inconclusive": "❔", "not comparable": "⚠️"}
@@ -34,7 +34,7 @@ def write_all(result: CheckResult, folder: Path) -> list[Path]:
         "check.md": to_markdown(result),
         "check.json": result.model_dump_json(indent=1) + "\n",
         "junit.xml": to_junit(result),
-        **{f"{role}.json": text for role, text in to_pytest_benchmark(result).items()},
+        **{f"{role}.json": json.dumps(to_pytest_benchmark(result, role), indent=1) + "\n" for role in ("base", "head")},
     }
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -96,19 +96,11 @@ def to_junit(result: CheckResult) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def to_pytest_benchmark(result: CheckResult) -> dict[str, str]:
-    """Role -> a file as `--benchmark-json` writes it, times of all pairs together, for `pytest-benchmark compare base.json head.json`."""
-
-    return {
-        role: json.dumps(_benchmark_file(result, side, role), indent=1) + "\n"
-        for role, side in (("base", result.base), ("head", result.head))
-    }
-
-
-def _benchmark_file(result: CheckResult, side: Compared, role: str) -> dict[str, Any]:
+def to_pytest_benchmark(result: CheckResult, role: str) -> dict[str, Any]:
+    """A file as `--benchmark-json` writes it, times of all pairs together, for `pytest-benchmark compare base.json head.json`."""
     from pytest_benchmark.stats import Stats
 
-    environment = result.environment
+    environment, side = result.environment, getattr(result, role)
     benchmarks = []
     for verdict in result.verdicts:
         times_s = [s for pair in result.pairs for s in pair["rounds"].get(verdict.name, {}).get(f"{role}_s", [])]

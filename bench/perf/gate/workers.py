@@ -10,8 +10,7 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.run.job import own_environment
@@ -32,7 +31,7 @@ class BenchmarkFailed(Exception):
     """A benchmark of one tree raised; the worker lives on."""
 
 
-class Worker:
+class Worker(contextlib.AbstractContextManager["Worker"]):
     """One long-lived process. CheckRefused with DOES_NOT_BUILD where it does not start, dies or hangs."""
 
     def __init__(self, tree: Path, label: str, blame: str = ""):
@@ -51,7 +50,7 @@ class Worker:
             if (found := Path(self.hello["tree"]).resolve()) != tree.resolve():
                 raise CheckRefused(Exit.DOES_NOT_BUILD, f"{label}: its packages are imported from {found} and not from {tree}")
         except CheckRefused:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
 
     def send(self, do: str, **fields: Any) -> None:
@@ -90,10 +89,7 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread.name), cpus)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
