@@ -9,6 +9,7 @@ Sizes S to XL are those of DiT (Peebles & Xie, 2212.09748, table 1); XS is ours,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,8 +69,7 @@ class DiTConfig:
 
     def num_tokens(self, shape: Shape) -> int:
         """Tokens of one clip of latents (T, H, W): (T/p_t)(H/p_h)(W/p_w)."""
-        frames, rows, columns = (size // patch for size, patch in zip(shape, self.patch_size, strict=True))
-        return frames * rows * columns
+        return math.prod(size // patch for size, patch in zip(shape, self.patch_size, strict=True))
 
     def configured(self, **changes: Any) -> DiTConfig:
         """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""

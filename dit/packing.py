@@ -174,7 +174,6 @@ def check_kept(name: str, kept: Tensor, num_tokens: int, shape: Shape) -> None:
 
 def kept_voxels(kept: Tensor, patch_size: Shape, shape: Shape) -> Tensor:
     """Indices (n,) of the tokens that stay of a clip of latents `shape` -> whether each voxel is in one of them, (T, H, W) bool."""
-    num_tokens = (shape[0] // patch_size[0]) * (shape[1] // patch_size[1]) * (shape[2] // patch_size[2])
-    stays = torch.zeros(num_tokens, dtype=torch.bool).index_fill(0, kept, True)
-    patch_voxels = patch_size[0] * patch_size[1] * patch_size[2]
+    patch_voxels = math.prod(patch_size)
+    stays = torch.zeros(math.prod(shape) // patch_voxels, dtype=torch.bool).index_fill(0, kept, True)
     return unpatchify(stays[:, None].expand(-1, patch_voxels), patch_size, shape)[0]

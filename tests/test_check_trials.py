@@ -11,8 +11,7 @@ import pytest
 from bench.perf.evidence import planted, replay
 from bench.perf.evidence.evidence import power, to_markdown
 from bench.perf.evidence.planted import CODE, STATEMENTS, TRIALS, Trial, run_trials
-from bench.perf.evidence.recorded import Recording, read_recording
-from bench.perf.evidence.replay import replayed, spread
+from bench.perf.evidence.replay import Recording, read_recording, replayed, spread
 from bench.perf.gate.policy import read_policy
 from tests.fake_suite import FakeProject
 

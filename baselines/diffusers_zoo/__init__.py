@@ -213,8 +213,7 @@ CLASSES = {
 def class_fields(name: str) -> tuple[str, ...]:
     """Fields of a class's configuration, from its source: importing it would take seconds, and torch."""
     spec = importlib.util.find_spec("diffusers")
-    if spec is None or spec.origin is None:
-        raise ValueError(f"diffusers:{name} needs the package diffusers, which is not installed")
+    assert spec is not None and spec.origin is not None
     source = Path(spec.origin).parent.joinpath("models", *CLASSES[name].module.split(".")).with_suffix(".py").read_text()
     (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
     (init,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__")

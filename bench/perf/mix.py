@@ -34,9 +34,10 @@ def draw_clips(num: int, *, max_frames: int = 8, seed: int = 0) -> list[Shape]:
     return shapes
 
 
-def mixed_packs(num: int, budget: int, *, max_frames: int = 8, seed: int = 0) -> list[list[Shape]]:
+def mixed_packs(num: int, budget: int, *, max_frames: int = 8) -> list[list[Shape]]:
     """The clips of `num` packs of at most `budget` tokens, each of other clips."""
     taken: list[list[Shape]] = []
+    seed = 0
     while len(taken) < num:
         clips = draw_clips(max(256, budget // 8), max_frames=max_frames, seed=seed)
         lengths = [num_tokens(shape) for shape in clips]

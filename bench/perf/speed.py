@@ -5,7 +5,6 @@ later file takes the place of an earlier one's: a part measured again.
 """
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from scipy.stats import binom
 
 from bench.report.render.catalogue import DASH
 from bench.report.render.markdown import markdown_table
@@ -85,10 +85,7 @@ def of_pairs(ratios: Sequence[float]) -> dict[str, float | int]:
     {'ratio': 1.4, 'low': 1.1, 'high': 1.7, 'pairs': 9}
     """
     ordered, num = sorted(ratios), len(ratios)
-    below, place = 0.0, 0
-    while place < num // 2 and (below := below + math.comb(num, place) / 2**num) <= 0.025:
-        place += 1
-    place = max(0, place - 1)
+    place = max(0, int(binom.ppf(0.025, num, 0.5)) - 1)
     return {"ratio": statistics.median(ordered), "low": ordered[place], "high": ordered[-1 - place], "pairs": num}
 
 

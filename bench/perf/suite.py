@@ -5,58 +5,51 @@ definition is equal in both; raise `version` in a definition when its step start
 """
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbone import find_factory
-from bench.study.matrix import NamedCell, load_study
+from bench.study.matrix import load_study
 
 if TYPE_CHECKING:
     from bench.perf.workload import Workload
 
 SUITE_VERSION = 1  # of the definitions and of what the workers say; suites of different versions are not compared
 # Of a cell, what a step depends on.
-STEP_FIELDS = ("backbone", "data", "batching", "objective", "optimizer", "sampler", "precision", "acceleration")
+STEP_FIELDS = {"backbone", "data", "batching", "objective", "optimizer", "sampler", "precision", "acceleration"}
 
 
-@dataclass(frozen=True, kw_only=True)
+# Kind of step -> its function in `models.py`, the version of that.
+KINDS = {"train": ("train_step", 1), "sample": ("sampling_step", 1), "packed": ("packed_step", 3)}
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark, not yet opened."""
 
+    module: str  # of this package, with a function `step`
     definition: dict[str, Any]  # JSON values: everything that decides what a step does
-    open: Callable[[Path], "Workload"]  # built and ready to step; the folder is its own
+
+    def open(self, folder: Path) -> "Workload":
+        """Built and ready to step; the folder is its own."""
+        return getattr(importlib.import_module(f"bench.perf.{self.module}"), self.definition["step"])(self.definition, folder)
 
 
 def suite() -> dict[str, Benchmark]:
     """Every benchmark by name, in the order they run."""
-    cells = {named.name.removesuffix("-seed0"): named for named in load_study("perf").cells}
+    cells = {named.name.removesuffix("-seed0"): named.cell for named in load_study("perf").cells}
     benchmarks = {}
-    for name, named in cells.items():
-        benchmarks[f"train/{name}"] = _of_cell("train_step", named)
-    for name, named in cells.items():
-        benchmarks[f"sample/{name}"] = _of_cell("sampling_step", named)
-    for name, named in cells.items():
-        if getattr(find_factory(named.cell.backbone), "ragged", False):
-            benchmarks[f"packed/{name}"] = _of_cell("packed_step", named, version=3)
+    for kind, (step, version) in KINDS.items():
+        for name, cell in cells.items():
+            if kind != "packed" or getattr(find_factory(cell.backbone), "ragged", False):
+                fields = cell.model_dump(mode="json", include=STEP_FIELDS)
+                benchmarks[f"{kind}/{name}"] = Benchmark("models", {"step": step, "version": version, **fields})
     return benchmarks | {
-        "autoencoder": _plain("models", "autoencoder", version=1, frames=[16, 32, 32], width=64),
-        "i3d": _plain("models", "i3d", version=1, clip=[10, 32, 32]),
-        "frechet": _plain("host", "frechet", version=1, num_clips=256, num_features=400),
-        "draw": _plain("host", "draw", version=2, batch_size=256, latents=[4, 8, 6, 6]),
-        "decode-video": _plain("host", "decode_video", version=1, video=[64, 120, 160], clip=[16, 64, 64]),
-        "command-line": _plain("host", "command_line", version=1, arguments=["ls"]),
+        "autoencoder": Benchmark("models", {"step": "autoencoder", "version": 1, "frames": [16, 32, 32], "width": 64}),
+        "i3d": Benchmark("models", {"step": "i3d", "version": 1, "clip": [10, 32, 32]}),
+        "frechet": Benchmark("host", {"step": "frechet", "version": 1, "num_clips": 256, "num_features": 400}),
+        "draw": Benchmark("host", {"step": "draw", "version": 2, "batch_size": 256, "latents": [4, 8, 6, 6]}),
+        "decode-video": Benchmark("host", {"step": "decode_video", "version": 1, "video": [64, 120, 160], "clip": [16, 64, 64]}),
+        "command-line": Benchmark("host", {"step": "command_line", "version": 1, "arguments": ["ls"]}),
     }
-
-
-def _of_cell(function: str, named: NamedCell, version: int = 1) -> Benchmark:
-    cell = named.cell.model_dump(mode="json")
-    return _plain("models", function, version=version, **{field: cell[field] for field in STEP_FIELDS})
-
-
-def _plain(module: str, function: str, **definition: Any) -> Benchmark:
-    def open_(folder: Path) -> "Workload":
-        return getattr(importlib.import_module(f"bench.perf.{module}"), function)(definition, folder)
-
-    return Benchmark(definition={"step": function, **definition}, open=open_)

@@ -7,7 +7,8 @@ import ctypes
 import json
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -48,36 +49,33 @@ for _ in sys.stdin:
 """
 
 
-class Stepper(AbstractContextManager["Stepper"]):
-    """A process that takes a step when it is told to."""
+@contextmanager
+def stepper(case: str, *, keep: bool, resident: dict[str, int], name: str) -> Iterator[Callable[[], float]]:
+    """A process that takes a step when it is called, and gives the seconds; the peak of its resident memory so far goes to `resident`."""
+    *setting, _ = CASES[case]
+    command = [sys.executable, "-c", STEPPER, json.dumps((*setting, keep))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        into, out = process.stdin, process.stdout
+        assert into is not None and out is not None
 
-    def __init__(self, case: str, *, keep: bool):
-        name, shape, batch_size, _ = CASES[case]
-        command = [sys.executable, "-c", STEPPER, json.dumps((name, shape, batch_size, keep))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.resident_bytes = 0  # the peak so far
+        def step() -> float:
+            print(file=into, flush=True)
+            taken_s, num_bytes = out.readline().split()
+            resident[name] = int(num_bytes)
+            return float(taken_s)
 
-    def step(self) -> float:
-        """Its seconds."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        taken_s, resident = self._process.stdout.readline().split()
-        self.resident_bytes = int(resident)
-        return float(taken_s)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # ends its input
+        step()  # makes the optimiser's state
+        yield step
 
 
 @pytest.mark.perf
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
 @pytest.mark.parametrize("case", CASES)
 def test_gain_of_kept_memory(benchmark: Any, case: str) -> None:
-    with Stepper(case, keep=True) as kept, Stepper(case, keep=False) as plain:
-        for stepper in (kept, plain):
-            stepper.step()  # a warm-up more: it makes the optimiser's state
-        ratios = alternate(benchmark, CASES[case][-1], {"kept": kept.step, "handed back": plain.step})
-    resident = {"resident_bytes": kept.resident_bytes, "resident_without_bytes": plain.resident_bytes}
+    resident: dict[str, int] = {}
+    with (
+        stepper(case, keep=True, resident=resident, name="resident_bytes") as kept,
+        stepper(case, keep=False, resident=resident, name="resident_without_bytes") as plain,
+    ):
+        ratios = alternate(benchmark, CASES[case][-1], {"kept": kept, "handed back": plain})
     report(benchmark, "allocator", case, ratios, **resident)

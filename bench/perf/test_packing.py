@@ -3,6 +3,7 @@
 Every round takes clips of other shapes, as training does.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -76,21 +77,17 @@ def by_kernel(
     report(benchmark, "attention", case, alternate(benchmark, len(packs), calls, warm=True), **fields)
 
 
+@pytest.mark.parametrize("against", [against_padding, against_equal_clips])
 @pytest.mark.parametrize("size", ROUNDS)
-def test_pack_against_padding(benchmark: Any, size: str, threads: int) -> None:
-    against_padding(benchmark, size, mixed_packs(ROUNDS[size], BUDGET, seed=0), threads=threads)
-
-
-@pytest.mark.parametrize("size", ROUNDS)
-def test_pack_against_equal_clips(benchmark: Any, size: str, threads: int) -> None:
-    against_equal_clips(benchmark, size, mixed_packs(ROUNDS[size], BUDGET, seed=1), threads=threads)
+def test_pack(benchmark: Any, size: str, against: Callable[..., None], threads: int) -> None:
+    against(benchmark, size, mixed_packs(ROUNDS[size], BUDGET), threads=threads)
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("size", ROUNDS)
 def test_dropping_half_of_the_tokens(benchmark: Any, size: str) -> None:
     """The clips of a pack with every second token kept, against all of them."""
-    model, packs = dit(f"{size}/2"), mixed_packs(ROUNDS[size], BUDGET, seed=2)
+    model, packs = dit(f"{size}/2"), mixed_packs(ROUNDS[size], BUDGET)
 
     def calls(number: int) -> Calls:
         batch = RandomClips(packs[number])
@@ -107,7 +104,7 @@ def test_gain_in_packs(benchmark: Any, change: str, mix: str) -> None:
     """The packed step with the plain code that a change replaced, over the step as it is."""
     model, rounds = dit("XS/2"), ROUNDS["XS"]
     plainly = OPERATIONS.plain(*(name for each, names in IN_PACKS.items() if change in (each, "all of them") for name in names))
-    packs = mixed_packs(rounds, BUDGET, seed=3) if mix == "any shape" else [list(SIX_SHAPES * 3)] * rounds
+    packs = mixed_packs(rounds, BUDGET) if mix == "any shape" else [list(SIX_SHAPES * 3)] * rounds
 
     def calls(number: int) -> Calls:
         batch = RandomClips(packs[number])
@@ -120,4 +117,4 @@ def test_gain_in_packs(benchmark: Any, change: str, mix: str) -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", ROUNDS)
 def test_attention_kernels(benchmark: Any, size: str, precision: torch.dtype, threads: int) -> None:
-    by_kernel(benchmark, size, mixed_packs(ROUNDS[size], BUDGET, seed=4), precision, threads=threads)
+    by_kernel(benchmark, size, mixed_packs(ROUNDS[size], BUDGET), precision, threads=threads)

@@ -3,6 +3,7 @@
 As `test_packing.py` and `test_peers.py`, with larger packs and networks: small ones measure how fast a host launches kernels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,27 +27,23 @@ def name_of_the_gpu(benchmark: Any) -> None:
     benchmark.extra_info["gpu"] = torch.cuda.get_device_name()
 
 
+@pytest.mark.parametrize("against", [against_padding, against_equal_clips])
 @pytest.mark.parametrize("size", BUDGET)
-def test_pack_against_padding(benchmark: Any, size: str) -> None:
-    against_padding(benchmark, size, mixed_packs(ROUNDS, BUDGET[size], seed=0), CUDA, tokens=BUDGET[size])
-
-
-@pytest.mark.parametrize("size", BUDGET)
-def test_pack_against_equal_clips(benchmark: Any, size: str) -> None:
-    against_equal_clips(benchmark, size, mixed_packs(ROUNDS, BUDGET[size], seed=1), CUDA, tokens=BUDGET[size])
+def test_pack(benchmark: Any, size: str, against: Callable[..., None]) -> None:
+    against(benchmark, size, mixed_packs(ROUNDS, BUDGET[size]), CUDA, tokens=BUDGET[size])
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("size", BUDGET)
 def test_attention_kernels(benchmark: Any, size: str) -> None:
-    by_kernel(benchmark, size, mixed_packs(ROUNDS, SMALL_BUDGET, seed=4), torch.bfloat16, CUDA, tokens=SMALL_BUDGET)
+    by_kernel(benchmark, size, mixed_packs(ROUNDS, SMALL_BUDGET), torch.bfloat16, CUDA, tokens=SMALL_BUDGET)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("size", BUDGET)
 def test_packed_images_against_vit_pytorch(benchmark: Any, size: str, module: str) -> None:
-    against_navit(benchmark, size, module, mixed_packs(ROUNDS, SMALL_BUDGET, seed=0, max_frames=1), CUDA)
+    against_navit(benchmark, size, module, mixed_packs(ROUNDS, SMALL_BUDGET, max_frames=1), CUDA)
 
 
 @pytest.mark.parametrize("size", BUDGET)

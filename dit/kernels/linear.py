@@ -19,22 +19,20 @@ from dit.kernels import private
 from dit.modulation import no_autocast
 
 
-def plain_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """rows weight^T + bias: rows (..., in), weight (out, in) -> (..., out)."""
-    return F.linear(rows, weight, bias)
-
-
 def onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same by oneDNN; `torch.backends.mkldnn.flags(enabled=False)` gives torch's own product back."""
+    """`F.linear` by oneDNN, rows (..., in), weight (out, in) -> (..., out).
+
+    `torch.backends.mkldnn.flags(enabled=False)` gives torch's own product back.
+    """
     if takes_onednn(rows) and weight.dtype == torch.float32:
         return OneDNNLinear.apply(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
-    return plain_linear(rows, weight, bias)
+    return F.linear(rows, weight, bias)
 
 
 def uncast_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The same in the precision of the weights, also under autocast: of few rows, casting the weights would cost more than the product."""
     with no_autocast(rows.device):
-        return plain_linear(rows, weight, bias)
+        return F.linear(rows, weight, bias)
 
 
 def takes_onednn(rows: Tensor) -> bool:
@@ -75,5 +73,5 @@ class OneDNNLinear(torch.autograd.Function):
         return product(grad, weight.t()) if wants_rows else None, grad_weight, grad.sum(0) if wants_bias else None
 
 
-linear = Operation(plain_linear, onednn_linear)
-conditioning_linear = Operation(plain_linear, uncast_linear)
+linear = Operation(F.linear, onednn_linear)
+conditioning_linear = Operation(F.linear, uncast_linear)

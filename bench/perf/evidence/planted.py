@@ -4,20 +4,23 @@ Half of the checks compare a commit with an empty one on top of it; the gate is 
 """
 
 import json
+import random
 import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.data.progress import Progress
-from bench.perf.evidence.recorded import neighbour, twice
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.gate import check_revisions
 from bench.perf.gate.lockstep import run_pair
 from bench.perf.gate.policy import Policy
-from bench.perf.gate.revisions import checked_out
+from bench.perf.gate.revisions import Revision, checked_out
 from bench.records.environment import git
 
 SOURCES = {"UNet-XS": ("baselines/unet.py", "VideoUNet"), "DiT-XS_2": ("dit/model.py", "DiT")}  # of the suite -> file, class
@@ -51,6 +54,19 @@ STATEMENTS = {
     "tensor kept": "if not hasattr(forward, 'kept'):\n                forward.kept = torch.ones({amount}, dtype=torch.uint8)",
     "operator": "torch.ones(())",
 }
+
+# A neighbour on the machine: bursts of matrix products on every core, silence in between, of random lengths.
+NEIGHBOUR = """
+import os, random, sys, time
+import numpy as np
+generator, parent = random.Random(int(sys.argv[1])), os.getppid()
+matrix = np.ones((700, 700))
+while os.getppid() == parent:
+    end_s = time.monotonic() + generator.uniform(0, 4)
+    while time.monotonic() < end_s:
+        matrix @ matrix
+    time.sleep(generator.uniform(0, 4))
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +107,25 @@ TRIALS = (
     Trial(load=False, plant="tensor kept", where="DiT-XS_2"),
     Trial(load=False, plant="operator", where="UNet-XS"),
 )
+
+
+def twice(tree: Path) -> dict[str, Revision]:
+    """A work tree, as it is, against itself."""
+    return dict.fromkeys(("base", "head"), Revision(name=tree.name, commit="", tree=tree))
+
+
+@contextmanager
+def neighbour(load: bool) -> Iterator[None]:
+    """A busy neighbour while the block runs, where `load` says so."""
+    if not load:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(random.randrange(2**31))])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def run_trials(project: Path, out: Path, policy: Policy, say: Progress) -> list[dict[str, Any]]:

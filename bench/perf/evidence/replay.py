@@ -1,17 +1,20 @@
-"""The gate over recorded pairs: how often it cries wolf, and how often it catches what is planted by scaling.
+"""Recorded pairs of workers, and the gate over them: how often it cries wolf, and how often it catches what is planted by scaling.
 
 A check's pairs are drawn at random from the recorded ones, without replacement and the same for all benchmarks, and `gate.Decisions`
 decides, the code of a live check. Beside it stands what `pytest-benchmark --benchmark-compare-fail` would say: one process against
 another one, here the head of each pair against the base of the pair before.
 """
 
+import gzip
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.data.progress import Progress
-from bench.perf.evidence.recorded import Recording
 from bench.perf.gate.gate import Decisions
 from bench.perf.gate.policy import Policy
 
@@ -23,6 +26,29 @@ STEPS = "train/"  # the benchmarks that the promises are about
 CURVE = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.10, 0.15)  # slow-downs planted in those, for a picture
 RULE = 1.05  # of --benchmark-compare-fail
 RULES = tuple(f"{name}:{RULE - 1:.0%}" for name in STATISTICS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Pairs of one file. Times have the shape (pairs, 2, rounds): base, head."""
+
+    name: str
+    times_s: dict[str, np.ndarray]  # benchmark -> times
+
+    def log_ratios(self) -> dict[str, np.ndarray]:
+        """Benchmark -> the number of each pair, (pairs,)."""
+        return {name: np.median(np.log(times[:, 1] / times[:, 0]), axis=-1) for name, times in self.times_s.items()}
+
+
+def read_recording(path: Path) -> Recording:
+    """The pairs in a file, .jsonl or .jsonl.gz. Rounds are cut to the fewest that a pair has."""
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    pairs = [json.loads(line) for line in text.splitlines()]
+    times = {}
+    for name in pairs[0]:
+        rounds = min(len(side) for pair in pairs for side in pair[name])
+        times[name] = np.array([[side[:rounds] for side in pair[name]] for pair in pairs]) / 1e6
+    return Recording(name=path.name.partition(".")[0], times_s=times)
 
 
 def replayed(recording: Recording, policy: Policy, say: Progress) -> pd.DataFrame:
@@ -38,32 +64,28 @@ def replayed(recording: Recording, policy: Policy, say: Progress) -> pd.DataFram
     recorded = len(log_ratios[names[0]])
     draws = [generator.permutation(recorded)[: policy.most_pairs] for _ in range(NUM_TRIALS)]
 
-    def row(name: str | None, slow_down: float) -> dict[str, object]:
-        """`name`: where it is planted, and asked for; None for all of the suite."""
-        shift = {name: np.log1p(slow_down)}
-        outcomes, taken = [], []
-        for draw in draws:
-            found, pairs = _check({each: values[draw] + shift.get(each, 0.0) for each, values in log_ratios.items()}, steps_s, policy)
-            outcomes.append(set(found.values()) if name is None else {found[name]})
-            taken.append(pairs)
-        return {
-            "machine": recording.name,
-            "recorded": recorded,
-            "benchmark": name or "whole suite",
-            "detect": policy.detect_of(name, steps_s[name]) if name else None,
-            "planted": slow_down,
-            "gate": float(np.mean(["regressed" in found for found in outcomes])),
-            "inconclusive": float(np.mean(["inconclusive" in found for found in outcomes])),
-            "pairs": float(np.mean(taken)),
-            **_compare_fail(recording, [name] if name else names, slow_down),
-        }
-
+    # Where a slow-down is planted, and what is asked of; None for all of the suite.
     questions: list[tuple[str | None, float]] = [(None, 0.0)]
     questions += [(name, each) for name in names for each in (CURVE if name.startswith(STEPS) else PROMISES)]
     rows = []
     for index, (name, slow_down) in enumerate(questions):
         say(index, len(questions), f"{recording.name}: {name or 'whole suite'}")
-        rows.append(row(name, slow_down))
+        planted = {each: values + np.log1p(slow_down) if each == name else values for each, values in log_ratios.items()}
+        checks = [_check({each: values[draw] for each, values in planted.items()}, steps_s, policy) for draw in draws]
+        outcomes = [set(found.values()) if name is None else {found[name]} for found, _ in checks]
+        rows.append(
+            {
+                "machine": recording.name,
+                "recorded": recorded,
+                "benchmark": name or "whole suite",
+                "detect": policy.detect_of(name, steps_s[name]) if name else None,
+                "planted": slow_down,
+                "gate": float(np.mean(["regressed" in found for found in outcomes])),
+                "inconclusive": float(np.mean(["inconclusive" in found for found in outcomes])),
+                "pairs": float(np.mean([pairs for _, pairs in checks])),
+                **_compare_fail(recording, [name] if name else names, slow_down),
+            }
+        )
     return pd.DataFrame(rows)
 
 

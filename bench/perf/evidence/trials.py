@@ -9,6 +9,7 @@ A recording or a series of live checks that was stopped goes on.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,12 @@ import typer
 from bench.data.files import write_text
 from bench.data.progress import Reporter
 from bench.perf.evidence.evidence import PICTURE, power, to_markdown
-from bench.perf.evidence.planted import run_trials
-from bench.perf.evidence.recorded import read_recording, record
-from bench.perf.evidence.replay import replayed, spread
+from bench.perf.evidence.planted import neighbour, run_trials, twice
+from bench.perf.evidence.replay import read_recording, replayed, spread
+from bench.perf.gate.lockstep import run_pair
 from bench.perf.gate.policy import read_policy
+from bench.perf.suite import suite
+from bench.shapes import Refusal
 
 PROJECT = Path(__file__).resolve().parents[3]
 LIVE = "live.jsonl"
@@ -33,11 +36,17 @@ app = typer.Typer(add_completion=False, help=__doc__)
 def record_pairs(
     num_pairs: int, out: Path, load: Annotated[bool, typer.Option(help="With a neighbour that works in bursts.")] = False
 ) -> None:
-    """Record pairs of workers of this tree."""
-    from bench.perf.suite import suite
-
-    with Reporter("record").live() as progress:
-        record(PROJECT, list(suite()), num_pairs, out, load, progress)
+    """Record pairs of workers of this tree, times in microseconds, one JSON a line and pair."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = len(out.read_text().splitlines()) if out.is_file() else 0
+    with Reporter("record").live() as progress, neighbour(load), out.open("a", encoding="utf-8") as file:
+        for index in range(done, num_pairs):
+            pair = run_pair(twice(PROJECT), list(suite()), index=index, count=False, say=partial(progress, index, num_pairs))
+            if pair.failed:
+                raise Refusal(f"a benchmark failed: {pair.failed}")
+            times = {name: [[round(1e6 * s) for s in side] for side in (r.base_s, r.head_s)] for name, r in pair.rounds.items()}
+            file.write(json.dumps(times) + "\n")
+            file.flush()
 
 
 @app.command()

@@ -54,7 +54,11 @@ def to_markdown(result: CheckResult) -> str:
     ]
     for verdict in result.verdicts:
         if verdict.outcome == "regressed" and verdict.parts:
-            lines += [f"Where `{verdict.name}` spends its step, in milliseconds:", "", _parts(verdict), ""]
+            rows = [
+                [role, *(f"{1000 * parts[side]:.2f}" for parts in verdict.parts.values())] for side, role in enumerate(("base", "head"))
+            ]
+            table = markdown_table(["", *verdict.parts], rows, figures=range(1, 1 + len(verdict.parts)))
+            lines += [f"Where `{verdict.name}` spends its step, in milliseconds:", "", table, ""]
     detects = sorted({verdict.detect for verdict in result.verdicts if verdict.detect is not None})
     caught = " or ".join(f"{detect:.0%}" for detect in detects)
     lines += [
@@ -143,8 +147,3 @@ def _row(verdict: BenchmarkVerdict) -> list[str]:
     base, head = ("" if seconds is None else f"{1000 * seconds:.2f} ms" for seconds in (verdict.base_s, verdict.head_s))
     sign = f"{SIGNS[verdict.outcome]} {verdict.outcome}"
     return [sign, verdict.name, base, head, ratio, str(verdict.num_pairs or ""), verdict.reason.replace("<", "&lt;")]
-
-
-def _parts(verdict: BenchmarkVerdict) -> str:
-    rows = [[role, *(f"{1000 * parts[side]:.2f}" for parts in verdict.parts.values())] for side, role in enumerate(("base", "head"))]
-    return markdown_table(["", *verdict.parts], rows, figures=range(1, 1 + len(verdict.parts)))
