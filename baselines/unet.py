@@ -43,13 +43,7 @@ class VideoUNet(nn.Module):
         """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
         check_inputs("UNet", self, self.spec, latents, timesteps, labels)
         context, label = self.conditioning(len(latents), labels)
-        prediction = self.unet(
-            torch.stack(latents),  # (B, C, T, H, W)
-            1000.0 * timesteps.float(),
-            context,
-            label,
-        )
-        return list(prediction)
+        return list(self.unet(torch.stack(latents), 1000.0 * timesteps.float(), context, label))
 
     def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens to attend to, (B, 2, context_width), and the label to add to time, (B, context_width) or None; labels (B,) or None."""

@@ -51,7 +51,7 @@ class Server:
     def __init__(self, benchmarks: dict[str, Benchmark]) -> None:
         self._benchmarks = benchmarks
         self._workload: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = contextlib.ExitStack()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do one request."""
@@ -73,9 +73,7 @@ class Server:
         self._workload = None
         gc.enable()
         gc.collect()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._folder.close()
 
     def _open(self, name: str) -> dict[str, Any]:
         import torch
@@ -87,8 +85,7 @@ class Server:
         use_exact_float32()
         keep_freed_memory()
         start_s = time.perf_counter()
-        self._folder = tempfile.TemporaryDirectory()
-        self._workload = self._benchmarks[name].open(Path(self._folder.name))
+        self._workload = self._benchmarks[name].open(Path(self._folder.enter_context(tempfile.TemporaryDirectory())))
         opened_s = time.perf_counter() - start_s
         first_step_s, _ = self._workload.timed_step()
         warm_up(self._workload)

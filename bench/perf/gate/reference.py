@@ -24,7 +24,6 @@ from bench.perf.gate.verdicts import not_comparable, verdict_of
 from bench.perf.gate.workers import BenchmarkFailed, Worker
 from bench.records.environment import Environment, read_environment
 
-SCHEMA_VERSION = 1
 SAME = ("machine", "system", "cpu", "cpu_id", "num_cpus", "gpus", "python", "device", "num_threads")  # of an environment
 SAME_PACKAGES = ("torch", "diffusers", "numpy")
 
@@ -39,7 +38,7 @@ class Process(Frozen):
 class Reference(Frozen):
     """What a file holds."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     suite_version: int
     revision: Compared
     measured_at: str

@@ -9,8 +9,6 @@ from bench.perf.gate.exits import Exit, worst
 from bench.perf.gate.judge import Outcome
 from bench.records.environment import Environment
 
-SCHEMA_VERSION = 1
-
 
 class Counter(Frozen):
     """An exact count on both sides."""
@@ -57,7 +55,7 @@ class Compared(Frozen):
 class CheckResult(Frozen):
     """A whole check."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     base: Compared
     head: Compared
     started_at: str
