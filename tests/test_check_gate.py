@@ -60,6 +60,9 @@ def test_a_slow_down_is_caught_and_told_where(project: FakeProject, tmp_path: Pa
     line = next(line for line in done.stdout.splitlines() if line.startswith("regressed"))
     assert " a " in line
     assert "most of it in backward" in line
+    slow = next(verdict for verdict in json.loads((tmp_path / "out" / "check.json").read_text())["verdicts"] if verdict["name"] == "a")
+    assert (slow["base_s"], slow["head_s"]) == (pytest.approx(0.020, rel=0.03), pytest.approx(0.022, rel=0.03))
+    assert slow["parts"]["backward"] == [pytest.approx(0.6 * 0.020, rel=0.03), pytest.approx(0.64 * 0.022, rel=0.03)]
     markdown = (tmp_path / "out" / "check.md").read_text()
     assert "## Performance: slower" in markdown
     assert "Where `a` spends its step" in markdown
