@@ -7,7 +7,7 @@ import pytest
 
 from bench.data.policy.batches import BatchStream, clips_per_batch, drawn_clips
 from bench.data.policy.config import Batching
-from bench.data.policy.pack import OPEN_PACKS, pack_greedily
+from bench.data.policy.own_shapes import OPEN_PACKS, pack_greedily
 from bench.shapes import Shape, bounding_shape, num_voxels
 
 SHAPES: list[Shape] = [(4, 4, 4)] * 9 + [(1, 4, 8)] * 6 + [(2, 6, 4)] * 7 + [(4, 2, 6)] * 5

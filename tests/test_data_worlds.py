@@ -51,7 +51,7 @@ def test_what_is_stored(tmp_path: Path) -> None:
     clips = load_clips(config(num_frames=4, height=16, width=28, num_objects=1, fps=5.0), tmp_path)
     test = clips.splits["test"]
     assert test.frames.shape == (4, 4, 16, 28, 3) and test.frames.dtype == np.uint8
-    assert clips.label_names == SHAPES and clips.fps == 5.0 and clips.fps_range == (5.0, 5.0)
+    assert clips.label_names == SHAPES and clips.fps == 5.0
     assert test.labels.tolist() == [0, 1, 2, 3] and test.labels.dtype == np.int64
     assert test.truth is not None and set(test.truth) == set(STATE)
     assert all(values.shape == (4, 4, 1) for values in test.truth.values())

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from bench.data.policy.bucket import MAX_BUCKETS
 from bench.data.policy.contract import Item, Rules
-from bench.data.policy.covering import kept_share
+from bench.data.policy.covering import MAX_BUCKETS, kept_share
 from bench.data.policy.fitting import Fitted, fit
 from bench.data.policy.own_shapes import native_shape
 from bench.data.policy.table import POLICIES

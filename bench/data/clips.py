@@ -60,7 +60,6 @@ class Clips:
     splits: dict[str, ClipSet]  # "train", "val", "test"
     label_names: tuple[str, ...]  # () = no classes
     fps: float  # of the clips, after any frame stride; the median over clips where files differ
-    fps_range: tuple[float, float]  # slowest and fastest clip
     skipped: tuple[Skipped, ...] = ()  # files that gave nothing
     lost: dict[str, int]  # reason -> count, of what was usable and is not in any split
     notes: tuple[str, ...] = ()  # how the clips were made, for the report
@@ -87,13 +86,8 @@ def _opened(folder: Path, array_shapes: Mapping[str, tuple[int, ...]]) -> dict[s
     arrays: dict[str, np.ndarray] = {}
     for split, shape in array_shapes.items():
         path = folder / f"{split}.npy"
-        try:
-            arrays[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-            reserve(path)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise out_of_disk(folder, needed_bytes, shutil.disk_usage(folder).free) from error
-            raise
+        arrays[split] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(path)
     return arrays
 
 
@@ -123,7 +117,6 @@ def save_clips(
     *,
     label_names: tuple[str, ...],
     fps: float,
-    fps_range: tuple[float, float] | None = None,
     skipped: tuple[Skipped, ...] = (),
     lost: Mapping[str, int] | None = None,
     notes: tuple[str, ...] = (),
@@ -134,16 +127,12 @@ def save_clips(
         "layout": LAYOUT_VERSION,
         "label_names": label_names,
         "fps": fps,
-        "fps_range": fps_range or (fps, fps),
         "skipped": [[entry.name, entry.reason] for entry in skipped],
         "lost": dict(lost or {}),
         "notes": notes,
         "splits": {split: {"clip_ids": clips.clip_ids, "bytes": files[split]} for split, clips in splits.items()},
     }
-    path = folder / META
-    path.write_text(json.dumps(meta))
-    _sync(path)
-    _sync(folder)
+    (folder / META).write_text(json.dumps(meta))
 
 
 def _save_split(folder: Path, split: str, clips: ClipSet) -> dict[str, int]:
@@ -166,8 +155,6 @@ def _save_split(folder: Path, split: str, clips: ClipSet) -> dict[str, int]:
     if clips.truth is not None:
         paths.append(folder / f"{split}.truth.npz")
         np.savez(paths[-1], **{name: values[:num, :num_frames] for name, values in clips.truth.items()})  # type: ignore[arg-type]
-    for path in paths:
-        _sync(path)
     return {path.name: path.stat().st_size for path in paths}
 
 
@@ -181,15 +168,6 @@ def _cut(frames: Frames, path: Path) -> Frames:
     return copy
 
 
-def _sync(path: Path) -> None:
-    """Returns when the disk has the file, or the folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_clips(folder: Path, digest: str) -> Clips:
     """Clips that `save_clips` left in `folder`, frames memory-mapped. Refusal naming what is missing, cut short or inconsistent."""
     try:
@@ -201,7 +179,6 @@ def read_clips(folder: Path, digest: str) -> Clips:
             splits=splits,
             label_names=tuple(meta["label_names"]),
             fps=meta["fps"],
-            fps_range=(meta["fps_range"][0], meta["fps_range"][1]),
             skipped=tuple(Skipped(name, reason) for name, reason in meta["skipped"]),
             lost=meta["lost"],
             notes=tuple(meta["notes"]),

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich import progress as bars
 from rich.console import Console
@@ -14,6 +14,10 @@ Counted = Callable[[int, int], None]  # the same by what does not say what it co
 Say = Callable[[str], None]  # called with a line for the user
 
 LOG_INTERVAL_S = 10.0
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """A `Progress` that tells nobody."""
 
 
 class Reporter:
@@ -39,10 +43,11 @@ class Reporter:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is not None:
-            if self._task is None or total != self._total:
+            if total != self._total:  # another piece of work
                 if self._task is not None:
                     self._bar.remove_task(self._task)
                 self._task, self._total = self._bar.add_task(what, total=total, label=self._label), total
+            assert self._task is not None
             self._bar.update(self._task, completed=done, description=what)
         elif done >= total or time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = time.monotonic()
@@ -51,8 +56,5 @@ class Reporter:
     @contextmanager
     def live(self) -> Iterator["Reporter"]:
         """Show the bar while the block runs."""
-        if self._bar is None:
-            yield self
-            return
-        with self._bar:
+        with self._bar or nullcontext():
             yield self

@@ -20,42 +20,25 @@ import json
 import pkgutil
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import numpy as np
 import pydantic
 
 import bench.data.sources
 from bench.backbone import did_you_mean, refusing
-from bench.data.clips import LAYOUT_VERSION, Clips, ClipSet, Skipped, out_of_disk, read_clips
+from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
 from bench.data.files import fresh_folder, remove_folder
-from bench.data.frozen import Count, explain
-from bench.data.progress import Progress
+from bench.data.frozen import Count, Frozen, explain
+from bench.data.progress import Progress, silent
 from bench.shapes import Refusal, Shape
 
-__all__ = [
-    "ClipSet",
-    "Clips",
-    "Progress",
-    "Skipped",
-    "SourceConfig",
-    "Survey",
-    "describe",
-    "digest_of",
-    "load_clips",
-    "load_config",
-    "sources",
-    "survey_clips",
-]
 
-
-class SourceConfig(pydantic.BaseModel):
+class SourceConfig(Frozen):
     """What every source is told. Each source's `Config` adds its own fields."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     source: str  # module of the source
     num_frames: Count  # T of a clip
@@ -105,17 +88,7 @@ class Survey:
     notes: tuple[str, ...] = ()  # how the clips would be made, and how far this can be off
 
 
-class Source(Protocol):
-    """A module that is a clip source."""
-
-    Config: type[SourceConfig]
-
-    def digest(self, config: Any) -> str: ...
-    def labels(self, config: Any) -> tuple[str, ...]: ...
-    def write(self, config: Any, folder: Path, progress: Progress) -> None: ...
-
-
-def find_source(name: str) -> Source:
+def find_source(name: str) -> Any:
     """The source module `bench.data.sources.<name>`, or the plug-in module `name`. Refusal for anything else."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise _unknown(name)
@@ -129,7 +102,7 @@ def find_source(name: str) -> Source:
         raise _unknown(name) from error
     if not _is_source(module):
         raise _unknown(name)
-    return cast(Source, module)
+    return module
 
 
 def _is_source(module: Any) -> bool:
@@ -189,7 +162,7 @@ def clips_digest(config: SourceConfig) -> str:
         return digest_of(LAYOUT_VERSION, config.source, find_source(config.source).digest(config))
 
 
-def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = None) -> Clips:
+def load_clips(config: SourceConfig, cache: Path, progress: Progress = silent) -> Clips:
     """Clips of `config`, memory-mapped from `cache/clips/<digest>/`, which is built when it is not there.
 
     Built in a temporary folder and renamed: a killed build leaves nothing that is ever read, and of two builds at once
@@ -203,16 +176,25 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress | None = No
         except (Refusal, OSError) as error:
             warnings.warn(f"cached clips are damaged and are built again: {error}", stacklevel=2)
             remove_folder(folder)
-    _build(config, folder, digest, progress or (lambda done, total, what: None))
+    with fresh_folder(folder) as temp:
+        try:
+            with refusing():
+                find_source(config.source).write(config, temp, progress)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or "bytes needed" in str(error):
+                raise
+            needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
+            raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
+        _check_written(config, read_clips(temp, digest))
     return read_clips(folder, digest)
 
 
-def survey_clips(config: SourceConfig, cache: Path, progress: Progress | None = None) -> Survey:
+def survey_clips(config: SourceConfig, cache: Path, progress: Progress = silent) -> Survey:
     """What clips `config` has: as its source tells it, or, from a source that cannot tell, by loading them."""
-    own: Callable[[Any, Progress], Survey] | None = getattr(find_source(config.source), "survey", None)
-    if own is not None:
+    source = find_source(config.source)
+    if hasattr(source, "survey"):
         with refusing():
-            return own(config, progress or (lambda done, total, what: None))
+            return source.survey(config, progress)
     clips = load_clips(config, cache, progress)
     boxes = {split: clip_set.truth["box"] for split, clip_set in clips.splits.items() if clip_set.truth and "box" in clip_set.truth}
     return Survey(
@@ -224,19 +206,6 @@ def survey_clips(config: SourceConfig, cache: Path, progress: Progress | None = 
         fps=clips.fps,
         notes=clips.notes,
     )
-
-
-def _build(config: SourceConfig, folder: Path, digest: str, progress: Progress) -> None:
-    with fresh_folder(folder) as temp:
-        try:
-            with refusing():
-                find_source(config.source).write(config, temp, progress)
-        except OSError as error:
-            if error.errno == errno.ENOSPC and "bytes needed" not in str(error):
-                needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
-                raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
-            raise
-        _check_written(config, read_clips(temp, digest))
 
 
 def _check_written(config: SourceConfig, clips: Clips) -> None:

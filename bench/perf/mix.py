@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.data.policy.pack import pack_greedily
+from bench.data.policy.own_shapes import pack_greedily
 from bench.shapes import Shape
 
 SIDES = (8, 32)  # least and most latent voxels of a side, even

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.data.clips import Clips, ClipSet
 from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
 from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.seeds import stream_seed
-from bench.data.source import Clips, ClipSet
 from bench.shapes import LatentSpec, Refusal
 
 STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on

@@ -41,14 +41,20 @@ class Cutting:
     num_test: int
     gap_s: float  # seconds of a file that separate two splits
 
+    @property
+    def held_out(self) -> dict[str, int]:
+        """Split -> clips that it is to have."""
+        return {"val": self.num_val, "test": self.num_test}
+
+
+Starts = list[tuple[str, int]]  # of clips: (file name, first frame)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Starts of clips, as (file name, first frame), sorted; and what is in none."""
+    """Where clips start, and what is in none."""
 
-    train: list[tuple[str, int]]
-    val: list[tuple[str, int]]
-    test: list[tuple[str, int]]
+    starts: dict[str, Starts]  # of train, val and test, sorted
     split_by: str  # "file" or "time"
     lost: dict[str, int]
 
@@ -90,7 +96,7 @@ class _Scene:
         """Part of the timeline that val and test would have with one more clip."""
         return (sum(self.num.values()) + 1) * self.clip_frames / self.shortest.num_frames
 
-    def parts(self, split: str) -> dict[str, tuple[int, int]]:
+    def parts(self, split: str) -> "Parts":
         """File -> first frame of its part of `split` and one past the last, whole frames; the second below the first where it has none."""
         parts = {}
         for file in self.files:
@@ -131,21 +137,19 @@ def make_plan(footage: list[Footage], cutting: Cutting, split_by: str, *, keep_s
     candidates["train"] += _clips(_whole(used), cutting, "train")
     candidates["train"] += [(file.name, 0) for file in used if file.num_frames < cutting.span]
     lost = {"short files of scenes in val or test": len(short) - len(used)}
-    for split, num in (("val", cutting.num_val), ("test", cutting.num_test), ("train", 1)):
+    for split, num in (cutting.held_out | {"train": 1}).items():
         if len(candidates[split]) < num:  # only where the splits were made for other clips
             raise Refusal(
                 f"the part kept for {split} when the splits were made, for clips of {dealt.span} frames, holds {len(candidates[split])} "
                 f"of {cutting.span} frames, {num} are needed; ask for fewer or shorter ones"
             )
-    for split, num in (("val", cutting.num_val), ("test", cutting.num_test)):
+    for split, num in cutting.held_out.items():
         lost[f"{split} clips beyond num_{split}"] = len(candidates[split]) - num
-        candidates[split] = _chosen(candidates[split], num)
+        candidates[split] = sorted(candidates[split], key=lambda start: _hash(f"{start[0]}#{start[1]}"))[:num]
     lost["frames in gaps between splits"] = gap_frames
     lost["frames in no clip for other reasons"] = _uncovered(long + used, cutting.span, candidates) - gap_frames
     return Plan(
-        train=sorted(candidates["train"]),
-        val=sorted(candidates["val"]),
-        test=sorted(candidates["test"]),
+        starts={split: sorted(clips) for split, clips in candidates.items()},
         split_by=split_by,
         lost={reason: count for reason, count in lost.items() if count},
     )
@@ -168,12 +172,9 @@ def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
     groups = sorted(groups, key=lambda files: _hash(files[0].group))
     rest = iter(groups)
     parts: dict[str, Parts] = {"test": {}, "val": {}, "train": {}}
-    for split, num in (("test", cutting.num_test), ("val", cutting.num_val)):
+    for split, num in reversed(cutting.held_out.items()):
         num_groups = num_clips = 0
-        while num_clips < num or num_groups < MIN_SHARE * len(groups):
-            files = next(rest, None)
-            if files is None:
-                break
+        while (num_clips < num or num_groups < MIN_SHARE * len(groups)) and (files := next(rest, None)):
             parts[split] |= _whole(files)
             num_clips += _num_clips(_whole(files), cutting, split)
             num_groups += 1
@@ -191,8 +192,8 @@ def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
 def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, Parts], int]:
     """The ends of all scenes' timelines, in equal shares of their length, until val and test have their clips."""
     scenes = [_Scene(files=files, cutting=cutting) for files in sorted(groups, key=lambda files: _hash(files[0].group))]
-    have = _allocate(scenes, {"val": cutting.num_val, "test": cutting.num_test})
-    if have["val"] < cutting.num_val or have["test"] < cutting.num_test:
+    have = _allocate(scenes, cutting.held_out)
+    if any(have[split] < num for split, num in cutting.held_out.items()):
         raise Refusal(
             f"num_val = {cutting.num_val} and num_test = {cutting.num_test} are more than there is: cut by time, with gaps of "
             f"{cutting.gap_s} s and one clip left to train on, {sum(len(files) for files in groups)} files hold {have['val']} val and "
@@ -228,26 +229,21 @@ def _whole(files: Iterable[Footage]) -> Parts:
     return {file.name: (0, file.num_frames) for file in files}
 
 
-def _starts(parts: Parts, cutting: Cutting, split: str) -> dict[str, range]:
+def _ranges(parts: Parts, cutting: Cutting, split: str) -> dict[str, range]:
     """File -> first frames of its clips of `split`."""
     hop = cutting.hop if split == "train" else cutting.span
     return {name: range(first, end - cutting.span + 1, hop) for name, (first, end) in parts.items()}
 
 
 def _num_clips(parts: Parts, cutting: Cutting, split: str) -> int:
-    return sum(map(len, _starts(parts, cutting, split).values()))
+    return sum(map(len, _ranges(parts, cutting, split).values()))
 
 
-def _clips(parts: Parts, cutting: Cutting, split: str) -> list[tuple[str, int]]:
-    return [(name, start) for name, starts in _starts(parts, cutting, split).items() for start in starts]
+def _clips(parts: Parts, cutting: Cutting, split: str) -> Starts:
+    return [(name, start) for name, starts in _ranges(parts, cutting, split).items() for start in starts]
 
 
-def _chosen(starts: list[tuple[str, int]], num: int) -> list[tuple[str, int]]:
-    """`num` of the clips, by a hash of their names."""
-    return sorted(starts, key=lambda start: _hash(f"{start[0]}#{start[1]}"))[:num]
-
-
-def _uncovered(footage: list[Footage], span: int, candidates: dict[str, list[tuple[str, int]]]) -> int:
+def _uncovered(footage: list[Footage], span: int, candidates: dict[str, Starts]) -> int:
     """Frames that lie in no clip."""
     covered = {file.name: np.zeros(file.num_frames, dtype=bool) for file in footage}
     for starts in candidates.values():

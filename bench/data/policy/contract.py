@@ -1,5 +1,6 @@
 """A batching policy is one object that carries all that the rest of the tree asks of it. Knows integers and boxes, not pixels."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ class Rules:
     fit: "FitClips"
     nothing: str  # what an error says where no item is left
     one_shape: Shape  # (T, H, W) in pixels: of the data
-    multiple: int  # pixels: heights and widths are cut to multiples of it
-    max_pixels: int  # T x H x W of the largest item that fits a batch
+    multiple: int = 1  # pixels: heights and widths are cut to multiples of it
+    max_pixels: int = sys.maxsize  # T x H x W of the largest item that fits a batch
     buckets: tuple[Shape, ...] = ()  # that the user lists; () = none
 
 

@@ -1,11 +1,35 @@
-"""Clips brought to a few shapes, and batches of one shape each: what `crop` and `bucket` share."""
+"""Clips brought to a few shapes, and batches of one shape each: what the policies `crop` and `bucket` do."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.data.policy.contract import Item, Lost, Rules
+from bench.data.policy.own_shapes import native_shape
 from bench.shapes import Refusal, Shape, cover_box, num_voxels, shape_text
+
+MAX_BUCKETS = 16  # derived ones; rarer shapes join the bucket that keeps most of them
+
+
+def cropped(shapes: Sequence[Shape], rules: Rules) -> list[list[Item] | Lost]:
+    """Windows of the one shape of the data; images become one frame of it."""
+    return covered("crop", (rules.one_shape, (1, *rules.one_shape[1:])), shapes, rules)
+
+
+def bucketed(shapes: Sequence[Shape], rules: Rules) -> list[list[Item] | Lost]:
+    """Windows of the one of several shapes that keeps most of a clip: those that the user lists, or those that clips have most often."""
+    return covered("bucket", rules.buckets or _frequent(shapes, rules), shapes, rules)
+
+
+def _frequent(shapes: Sequence[Shape], rules: Rules) -> tuple[Shape, ...]:
+    counts = Counter(native_shape(shape, rules.multiple) for shape in shapes)
+    possible = [(shape, num) for shape, num in counts.most_common() if 0 < math.prod(shape) <= rules.max_pixels]
+    # A bucket that cannot fill one batch would never be trained on.
+    filling = [shape for shape, num in possible if num * math.prod(shape) >= rules.max_pixels]
+    found = tuple((filling or [shape for shape, _ in possible])[:MAX_BUCKETS])
+    if not found:
+        raise Refusal(f"no clip fits batching.voxel_budget ({rules.max_pixels:,} pixels of a clip); raise it or use smaller clips")
+    return found
 
 
 def covered(name: str, targets: Sequence[Shape], shapes: Sequence[Shape], rules: Rules) -> list[list[Item] | Lost]:

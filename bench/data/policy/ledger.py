@@ -9,13 +9,13 @@ The remainder changes with the epoch, so both are means over the first `EPOCHS` 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.data.policy.batches import BatchStream, clips_per_batch
 from bench.data.policy.config import Batching
-from bench.data.policy.contract import Box, Item
+from bench.data.policy.contract import Item
 from bench.data.policy.fitting import Fitted
 from bench.data.policy.table import POLICIES
 from bench.shapes import LatentSpec, Shape, num_voxels, shape_text
@@ -93,31 +93,36 @@ def ledger(
     drawn, room, steps = _drawn(latent_shapes, batching, seed)
     total = sum(math.prod(shape) for shape in shapes)
     account = dict.fromkeys(Pixels.__dataclass_fields__, 0.0)
-    used_frames = np.zeros(len(shapes))
+    in_items = np.zeros(len(shapes))  # frames of each clip that some item has
+    used_frames = 0.0
     used_clips: dict[int, float] = {}
     for item, share in zip(fitted.items, drawn, strict=True):
         height, width = shapes[item.clip][1:]
-        window = _area(item.box)
+        left, top, right, bottom = item.box
+        window = (right - left) * (bottom - top)
         kept = min(window, item.shape[1] * item.shape[2])
         account["used"] += share * item.shape[0] * kept
         account["scaled"] += share * item.shape[0] * (window - kept)
         account["cropped"] += share * item.shape[0] * (height * width - window)
         account["remainder"] += (1 - share) * item.shape[0] * height * width
-        used_frames[item.clip] += share * item.shape[0]
-        used_clips[item.clip] = max(used_clips.get(item.clip, 0.0), share)
-    in_items = np.zeros(len(shapes))
-    for item in fitted.items:
         in_items[item.clip] += item.shape[0]
+        used_frames += share * item.shape[0]
+        used_clips[item.clip] = max(used_clips.get(item.clip, 0.0), share)
     lost = {entry.clip: entry for entry in fitted.lost}
     for clip, (num_frames, height, width) in enumerate(shapes):
         kind = lost[clip].kind if clip in lost else "frames"
         account[kind] += (num_frames - in_items[clip]) * height * width
+    hungry = [
+        f"bucket {shape_text(shape)} has {num} items and a batch takes {needed}, so it is never trained on; "
+        "lower batching.voxel_budget or list other buckets"
+        for shape, (num, needed) in starved(fitted, batching, spec).items()
+    ]
     kept_box, whole = _subject(fitted.items, boxes)
     voxels = sorted(num_voxels(shape) for shape in latent_shapes)
     return Ledger(
         pixels=Pixels(**{kind: amount / total for kind, amount in account.items()}),
         room=room,
-        frames_used=float(used_frames.sum()) / sum(shape[0] for shape in shapes),
+        frames_used=used_frames / sum(shape[0] for shape in shapes),
         clips_used=sum(used_clips.values()) / len(shapes),
         num_clips=len(shapes),
         num_items=len(fitted.items),
@@ -126,13 +131,8 @@ def ledger(
         voxels_per_item=(voxels[0], voxels[len(voxels) // 2], voxels[-1]),
         subject_kept=kept_box,
         subject_whole=whole,
-        losses=(*_lost_clips(fitted, names), *_starved_lines(fitted, batching, spec)),
+        losses=(*_lost_clips(fitted, names), *hungry),
     )
-
-
-def as_json(account: Ledger) -> dict[str, object]:
-    """For a record."""
-    return asdict(account)
 
 
 def _drawn(shapes: Sequence[Shape], batching: Batching, seed: int) -> tuple[list[float], Room, float]:
@@ -162,7 +162,7 @@ def _subject(items: Sequence[Item], boxes: np.ndarray | None) -> tuple[float | N
         return None, None
     shares = []
     for item in items:
-        box = boxes[item.clip, item.first_frame : item.first_frame + item.shape[0]]  # (T, 4)
+        box = _item_boxes(item, boxes)
         left, top, right, bottom = item.box
         inside = np.clip(np.minimum(box[:, 2:], (right, bottom)) - np.maximum(box[:, :2], (left, top)), 0, None)  # (T, 2)
         shares.append(float((inside.prod(1) / (box[:, 2:] - box[:, :2]).prod(1)).mean()))
@@ -173,10 +173,15 @@ def wholly_inside(items: Sequence[Item], boxes: np.ndarray) -> list[bool]:
     """Whether an item's window holds all of the subject's box in every frame; `boxes` (N, T, 4) of the clips."""
     found = []
     for item in items:
-        box = boxes[item.clip, item.first_frame : item.first_frame + item.shape[0]]  # (T, 4)
+        box = _item_boxes(item, boxes)
         beyond = np.concatenate([np.array(item.box[:2]) - box[:, :2], box[:, 2:] - np.array(item.box[2:])], axis=1)  # pixels, each side
         found.append(bool((beyond <= INSIDE).all()))
     return found
+
+
+def _item_boxes(item: Item, boxes: np.ndarray) -> np.ndarray:
+    """The subject's box in each frame of an item, (T, 4)."""
+    return boxes[item.clip, item.first_frame : item.first_frame + item.shape[0]]
 
 
 def _lost_clips(fitted: Fitted, names: Sequence[str] | None) -> list[str]:
@@ -193,15 +198,3 @@ def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape,
     counts = Counter(item.shape for item in fitted.items)
     needed = {shape: clips_per_batch(spec.latent_shape(shape), batching) for shape in fitted.shapes}
     return {shape: (counts[shape], needed[shape]) for shape in fitted.shapes if counts[shape] < needed[shape]}
-
-
-def _starved_lines(fitted: Fitted, batching: Batching, spec: LatentSpec) -> list[str]:
-    return [
-        f"bucket {shape_text(shape)} has {num} items and a batch takes {needed}, so it is never trained on; "
-        "lower batching.voxel_budget or list other buckets"
-        for shape, (num, needed) in starved(fitted, batching, spec).items()
-    ]
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

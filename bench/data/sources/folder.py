@@ -9,8 +9,8 @@ they have, and images are clips of one frame.
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,13 +18,14 @@ import av
 import numpy as np
 import pydantic
 
-from bench.data.clips import ClipSet, Skipped, open_frames, open_ragged_frames, save_clips
+from bench.data.clips import ClipSet, Skipped, open_ragged_frames, save_clips
+from bench.data.frozen import Count, Frozen
 from bench.data.media import images
 from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, decoded, file_hash, find_files, probed
-from bench.data.media.timeline import Cutting, Footage, make_plan
+from bench.data.media.timeline import Cutting, Footage, Plan, Starts, make_plan
 from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
-from bench.data.ragged import Frames
-from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
+from bench.data.progress import Progress
+from bench.data.source import SourceConfig, Survey, digest_of
 from bench.shapes import Refusal, Shape
 
 READER_VERSION = 1  # bump when the same files give other clips
@@ -32,10 +33,8 @@ ONE_A_FILE = 2**31  # a hop that leads beyond any file
 PACKETS = "frames are counted in packets, without decoding: not exact for a few codecs (VP8, packed MPEG-4)"
 
 
-class SplitsOf(pydantic.BaseModel):
+class SplitsOf(Frozen):
     """Other clips of the same files, whose splits are to be kept."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     span: Count  # frames of a file that one of them covers
     num_val: Count  # of them, in the validation split
@@ -91,20 +90,16 @@ def labels(config: Config) -> tuple[str, ...]:
 def write(config: Config, folder: Path, progress: Progress) -> None:
     """Counts every file's frames, plans the splits, then reads each file once."""
     files = find_media(config)
-    layout = _layout(config, files, decoded, progress)
-    if config.native:
-        frames: Mapping[str, Frames] = open_ragged_frames(folder, layout.shapes)
-    else:
-        num_clips = {split: len(starts) for split, starts in layout.starts.items()}
-        frames = open_frames(folder, num_clips, (config.num_frames, config.height, config.width))
-    places = _places(config, layout)
+    plan, media, found = _planned(config, files, decoded, progress)
+    frames = open_ragged_frames(folder, found.shapes)
+    places = _places(config, plan.starts, found.shapes)
     fit: FitMode = "whole" if config.native else "cover"
     for done, (name, wanted) in enumerate(sorted(places.items())):
         progress(done, len(places), "reading videos")
         split, row, _ = wanted[min(wanted)][0]
         height, width = frames[split][row].shape[1:3]
         try:
-            if layout.media[name].is_image:
+            if media[name].is_image:
                 frames[split][row][0] = images.read_image(files[name], height, width, fit)
                 continue
             for index, pixels in iter_frames(files[name], sorted(wanted), height, width, fit):
@@ -114,36 +109,17 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
             raise Refusal(f"{config.path}: {name} was read once and fails now: {error}") from error
     progress(len(places), len(places), "reading videos")
     names = label_names(config, list(files))
-    save_clips(
-        folder,
-        {
-            split: ClipSet(
-                frames[split],
-                np.array([names.index(_top(name)) if names else 0 for name, _ in starts], dtype=np.int64),
-                layout.clip_ids[split],
-            )
-            for split, starts in layout.starts.items()
-        },
-        label_names=names,
-        fps=layout.fps,
-        fps_range=layout.fps_range,
-        skipped=layout.skipped,
-        lost=layout.lost,
-        notes=layout.notes,
-    )
+    splits = {}
+    for split, starts in plan.starts.items():
+        label_ids = np.array([names.index(_top(name)) if names else 0 for name, _ in starts], dtype=np.int64)
+        splits[split] = ClipSet(frames[split], label_ids, found.clip_ids[split])
+    save_clips(folder, splits, label_names=names, fps=found.fps, skipped=found.skipped, lost=found.lost, notes=found.notes)
 
 
 def survey(config: Config, progress: Progress) -> Survey:
     """What `write` would make, by counting packets instead of decoding."""
-    layout = _layout(config, find_media(config), probed, progress)
-    return Survey(
-        shapes={split: tuple(shapes) for split, shapes in layout.shapes.items()},
-        clip_ids=layout.clip_ids,
-        skipped=layout.skipped,
-        lost=layout.lost,
-        fps=layout.fps,
-        notes=(*layout.notes, PACKETS),
-    )
+    _, _, found = _planned(config, find_media(config), probed, progress)
+    return replace(found, notes=(*found.notes, PACKETS))
 
 
 def find_media(config: Config) -> dict[str, Path]:
@@ -169,56 +145,39 @@ def _top(name: str) -> str:
     return name.partition("/")[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """Which clips there are, before any is read."""
-
-    media: dict[str, Media]  # readable files
-    starts: dict[str, list[tuple[str, int]]]  # split -> its clips, as (file, first frame)
-    shapes: dict[str, list[Shape]]  # split -> shape of each clip
-    fps: float
-    fps_range: tuple[float, float]
-    skipped: tuple[Skipped, ...]
-    lost: dict[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def clip_ids(self) -> dict[str, tuple[str, ...]]:
-        """Split -> name of each clip."""
-        return {split: tuple(f"{name}#{start}" for name, start in starts) for split, starts in self.starts.items()}
-
-
-def _layout(config: Config, files: dict[str, Path], measure: Callable[[Path], Media], progress: Progress) -> _Layout:
-    """Measures every file and plans the splits. Refusal where they have too few clips."""
+def _planned(
+    config: Config, files: dict[str, Path], measure: Callable[[Path], Media], progress: Progress
+) -> tuple[Plan, dict[str, Media], Survey]:
+    """Measures every file and plans the splits: where clips start, the readable files, what there is. Refusal for too few clips."""
     media, footage, skipped = _measured(config, files, measure, progress)
     what = f"clips of {config.num_frames}x{config.height}x{config.width} (frames x height x width)"
     if not media:
         raise Refusal(f"no readable video in {config.path}: {len(skipped)} tried, the first: {skipped[0].name} {skipped[0].reason}")
     if (longest := max(file.num_frames for file in footage)) < config.span:
         raise Refusal(f"{config.path}: no file is long enough for {what}: the longest has {longest} frames, {config.span} are needed")
-    cutting = Cutting(
+    cutting = dealt = Cutting(
         span=config.span, hop=config.clip_hop or config.span, num_val=config.num_val, num_test=config.num_test, gap_s=config.gap_s
     )
-    dealt = cutting
     if (other := config.splits_of) is not None:
         dealt = Cutting(span=other.span, hop=other.span, num_val=other.num_val, num_test=other.num_test, gap_s=config.gap_s)
     try:
         plan = make_plan(footage, cutting, config.split_by, keep_short=config.native, dealt=dealt)
     except Refusal as error:
         raise Refusal(f"{config.path}: {error}; {what}") from error
-    starts = {"train": plan.train, "val": plan.val, "test": plan.test}
     usable = [file for file in footage if config.native or file.num_frames >= config.span]
     fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
-    rates = [fps[name] for clips in starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
-    return _Layout(
-        media=media,
-        starts=starts,
-        shapes={split: [_clip_shape(config, media[name], start) for name, start in clips] for split, clips in starts.items()},
-        fps=float(np.median(rates)),
-        fps_range=(min(fps.values(), default=STILL_FPS), max(fps.values(), default=STILL_FPS)),
-        skipped=tuple(skipped),
-        lost=plan.lost | _others(config, files),
-        notes=_notes(config, usable, media, plan.split_by),
+    rates = [fps[name] for clips in plan.starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
+    return (
+        plan,
+        media,
+        Survey(
+            shapes={split: tuple(_clip_shape(config, media[name], start) for name, start in at) for split, at in plan.starts.items()},
+            clip_ids={split: tuple(f"{name}#{start}" for name, start in at) for split, at in plan.starts.items()},
+            fps=float(np.median(rates)),
+            skipped=tuple(skipped),
+            lost=plan.lost | _others(config, files),
+            notes=_notes(config, usable, media, plan.split_by),
+        ),
     )
 
 
@@ -272,11 +231,11 @@ def _clip_shape(config: Config, file: Media, start: int) -> Shape:
 Places = dict[int, list[tuple[str, int, int]]]  # frame of a file -> the (split, clip, frame of the clip) that show it
 
 
-def _places(config: Config, layout: _Layout) -> dict[str, Places]:
+def _places(config: Config, starts: Mapping[str, Starts], shapes: Mapping[str, Sequence[Shape]]) -> dict[str, Places]:
     """File -> where each of its frames goes, so that one pass over the file fills all its clips."""
     places: dict[str, Places] = defaultdict(lambda: defaultdict(list))
-    for split, clips in layout.starts.items():
-        for row, ((name, start), shape) in enumerate(zip(clips, layout.shapes[split], strict=True)):
+    for split, clips in starts.items():
+        for row, ((name, start), shape) in enumerate(zip(clips, shapes[split], strict=True)):
             for t in range(shape[0]):
                 places[name][start + t * config.frame_stride].append((split, row, t))
     return places

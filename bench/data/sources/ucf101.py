@@ -14,8 +14,10 @@ import numpy as np
 
 from bench.backbone import did_you_mean
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
+from bench.data.frozen import Count
 from bench.data.media.video import probe, read_frames
-from bench.data.source import Count, Progress, SourceConfig, digest_of
+from bench.data.progress import Progress
+from bench.data.source import SourceConfig, digest_of
 from bench.shapes import Refusal
 
 READER_VERSION = 1  # bump when the same files give other clips
@@ -134,7 +136,6 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
         splits,
         label_names=labels(config),
         fps=float(np.median(rates)),
-        fps_range=(min(rates), max(rates)),
         skipped=tuple(skipped),
         lost=lost,
         notes=(f"fold {config.fold}, one clip from the middle of each video, val = groups {', '.join(held_back)} of train",),

@@ -23,9 +23,11 @@ import numpy as np
 import pydantic
 import pymunk
 
-from bench.data.clips import SPLITS, ClipSet, open_frames, open_ragged_frames, save_clips
-from bench.data.ragged import Frames, by_shape
-from bench.data.source import Count, Progress, SourceConfig, Survey, digest_of
+from bench.data.clips import SPLITS, ClipSet, open_ragged_frames, save_clips
+from bench.data.frozen import Count
+from bench.data.progress import Progress
+from bench.data.ragged import by_shape
+from bench.data.source import SourceConfig, Survey, digest_of
 from bench.shapes import Refusal, Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
@@ -75,11 +77,10 @@ class Config(SourceConfig):
                 f"radius = {self.radius} and margin = {self.margin}: a radius must be above 0, and with the margin below 0.5, "
                 "or a shape does not fit the frame"
             )
-        for shape in self.shapes:
+        for shape in self.shapes or [clip_shape(self, 0)]:
             if shape[0] < 1 or min(shape[1:]) < 8:
                 raise Refusal(f"shapes has {shape}: (frames, height, width) of a clip are at least (1, 8, 8)")
-        for _, height, width in self.shapes or [clip_shape(self, 0)]:
-            self._fits_frame(height, width)
+            self._fits_frame(*shape[1:])
         return self
 
     def _fits_frame(self, height: int, width: int) -> None:
@@ -120,50 +121,47 @@ def labels(config: Config) -> tuple[str, ...]:
 def write(config: Config, folder: Path, progress: Progress) -> None:
     """All splits. Clip k of a split is the same whatever the number of clips."""
     shapes = split_shapes(config)
-    if config.mixed:
-        frames: Mapping[str, Frames] = open_ragged_frames(folder, shapes)
-    else:
-        frames = open_frames(folder, {split: len(clips) for split, clips in shapes.items()}, clip_shape(config, 0))
-    total, done = sum(map(len, shapes.values())), 0
+    frames = open_ragged_frames(folder, shapes)
+    states: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for split, batch in _simulated(config, shapes, progress):
+        start = len(states[split])
+        states[split] += batch
+        for (_, height, width), members in by_shape(shapes[split][start : start + len(batch)]).items():
+            clips = render(np.stack([batch[member] for member in members]), height, width)
+            for member, clip in zip(members, clips, strict=True):
+                frames[split][start + member][...] = clip
     splits = {}
     for split in SPLITS:
-        num = len(shapes[split])
-        states = []
-        for start in range(0, num, BATCH):
-            stop = min(start + BATCH, num)
-            states += [simulate(config, split, index) for index in range(start, stop)]
-            for (_, height, width), members in by_shape(shapes[split][start:stop]).items():
-                clips = render(np.stack([states[start + member] for member in members]), height, width)
-                for member, clip in zip(members, clips, strict=True):
-                    frames[split][start + member][...] = clip
-            done += stop - start
-            progress(done, total, "simulating worlds")
-        truth = truth_of(states)
+        truth = truth_of(states[split])
         if not set(ADDED).isdisjoint(config.identity(added=ADDED)):  # the truth of older configs is cached without it
-            truth["box"] = boxes(states, shapes[split])
-        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, num), truth)
+            truth["box"] = boxes(states[split], shapes[split])
+        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, len(shapes[split])), truth)
     save_clips(folder, splits, label_names=SHAPES, fps=config.fps)
 
 
 def survey(config: Config, progress: Progress) -> Survey:
     """What `write` would make, by simulating without rendering. Boxes are told of any config."""
     shapes = split_shapes(config)
-    total = sum(map(len, shapes.values()))
-    box, done = {}, 0
-    for split, clips in shapes.items():
-        states = []
-        for index in range(len(clips)):
-            states.append(simulate(config, split, index))
-            done += 1
-            if done % BATCH == 0 or done == total:
-                progress(done, total, "simulating worlds")
-        box[split] = boxes(states, clips)
+    states: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    for split, batch in _simulated(config, shapes, progress):
+        states[split] += batch
     return Survey(
         shapes={split: tuple(clips) for split, clips in shapes.items()},
         clip_ids={split: clip_ids(split, len(clips)) for split, clips in shapes.items()},
-        boxes=box,
+        boxes={split: boxes(states[split], clips) for split, clips in shapes.items()},
         fps=config.fps,
     )
+
+
+def _simulated(config: Config, shapes: Mapping[str, Sequence[Shape]], progress: Progress) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Split and states of the next clips of it, up to `BATCH` at a time."""
+    total, done = sum(map(len, shapes.values())), 0
+    for split, clips in shapes.items():
+        for start in range(0, len(clips), BATCH):
+            batch = [simulate(config, split, index) for index in range(start, min(start + BATCH, len(clips)))]
+            yield split, batch
+            done += len(batch)
+            progress(done, total, "simulating worlds")
 
 
 def split_shapes(config: Config) -> dict[str, list[Shape]]:
@@ -313,13 +311,9 @@ def render(states: np.ndarray, height: int, width: int) -> np.ndarray:
             x, y, _, _, angle, _, radius, hue, _, _ = flat[chosen, k].T[:, :, None, None]
             dx, dy = columns - x * side, rows - y * side  # (frames, 1, W), (frames, H, 1)
             cover = np.clip(0.5 - DISTANCES[name](dx, dy, angle, radius * side), 0, 1)[..., None]  # (frames, H, W, 1)
-            image[chosen] += cover * (_rgb(hue[:, 0, 0])[:, None, None] - image[chosen])
+            colour = np.array([colorsys.hsv_to_rgb(float(turn), 1.0, 1.0) for turn in hue[:, 0, 0]], dtype=np.float32) * 255  # (frames, 3)
+            image[chosen] += cover * (colour[:, None, None] - image[chosen])
     return (image + 0.5).astype(np.uint8).reshape(num, num_frames, height, width, 3)
-
-
-def _rgb(hue: np.ndarray) -> np.ndarray:
-    """Hue in turns (M,) -> fully saturated bright colour (M, 3), 0 to 255."""
-    return np.array([colorsys.hsv_to_rgb(float(turn), 1.0, 1.0) for turn in hue], dtype=np.float32) * 255
 
 
 def _disc(dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
