@@ -134,7 +134,7 @@ def find_factory(name: str) -> Factory:
     """Factory of "module:config{changes}". Refusal naming what is unknown and the nearest known name."""
     plain, changes = split_name(name)
     module_name, colon, config = plain.partition(":")
-    if not colon or not module_name or not config:
+    if not colon or not config or not all(part.isidentifier() for part in module_name.split(".")):
         raise Refusal(f"backbone {name!r} is not of the form module:config; known modules: {', '.join(known_modules())}")
     try:
         module = import_plugin(module_name)

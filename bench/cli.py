@@ -40,9 +40,8 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     from bench.run.match.resolve import resolve
 
     console = Console(highlight=False, soft_wrap=True)
-    matched = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
-    study = matched.study
-    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), matched.proofs)
+    study, proofs = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
+    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
     console.print(summary([outcome.record for outcome in outcomes]))
     failures = [failure for outcome in outcomes for failure in outcome.failures()]
     for failure in failures:
@@ -317,7 +316,7 @@ def validate(matrix: MatrixName, overrides: Overrides = None, results: Results =
     from bench.run.launch import check_study
     from bench.run.match.resolve import resolve
 
-    study = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo).study
+    study, _ = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo)
     check_study(study, results)
     print_study(study)
 

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from bench.data.files import fresh_folder
-from bench.data.latents.autoencoder import FrameAutoencoder, from_model, prepare, to_model
+from bench.data.latents.autoencoder import FrameAutoencoder, from_model, load_autoencoder, to_model
 from bench.data.latents.config import PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.source import Clips, load_clips
 from tests.tiny import tiny_cell
@@ -42,7 +42,7 @@ def test_generated_pixels_are_rounded_and_clamped() -> None:
 
 
 def test_decoding_undoes_the_scaling_of_encoding(clips: Clips, tmp_path: Path) -> None:
-    autoencoder = prepare(CONFIG, clips, tmp_path, CPU, quiet).autoencoder
+    autoencoder = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
     batch = to_model(clips.splits["val"].frames[:2])
     with torch.no_grad():
         expected = autoencoder.decode_frames(autoencoder.encode_frames(batch.transpose(1, 2).flatten(0, 1)))
@@ -52,11 +52,11 @@ def test_decoding_undoes_the_scaling_of_encoding(clips: Clips, tmp_path: Path) -
 
 def test_frames_keep_their_place(clips: Clips, tmp_path: Path) -> None:
     """Encoding a clip is encoding its frames: nothing is swapped between clips, frames, height and width."""
-    stage = prepare(CONFIG, clips, tmp_path, CPU, quiet)
+    stage = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
     batch = torch.randn(2, 3, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        whole = stage.autoencoder.encode(batch)
-        single = stage.autoencoder.encode(batch[1:, :, 2:3])
+        whole = stage.encode(batch)
+        single = stage.encode(batch[1:, :, 2:3])
     assert whole.shape == (2, 4, 4, 4, 6)
     assert_close(whole[1:, :, 2:3], single, atol=1e-5, rtol=1e-5)
 
@@ -64,20 +64,20 @@ def test_frames_keep_their_place(clips: Clips, tmp_path: Path) -> None:
 def test_training_helps_and_is_deterministic(clips: Clips, tmp_path: Path) -> None:
     longer = CONFIG.model_copy(update={"num_steps": 40, "learning_rate": 5e-3})
     first, again, short = (
-        prepare(config, clips, tmp_path / name, CPU, quiet) for name, config in (("a", longer), ("b", longer), ("c", CONFIG))
+        load_autoencoder(config, clips, tmp_path / name, CPU, quiet) for name, config in (("a", longer), ("b", longer), ("c", CONFIG))
     )
     assert first.facts["train_loss"] == again.facts["train_loss"] < short.facts["train_loss"]
-    for a, b in zip(first.autoencoder.parameters(), again.autoencoder.parameters(), strict=True):
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_the_cache_is_used_and_keyed_by_everything(clips: Clips, tmp_path: Path) -> None:
-    stage = prepare(CONFIG, clips, tmp_path, CPU, quiet)
+    stage = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
     called = []
-    again = prepare(CONFIG, clips, tmp_path, CPU, lambda *arguments: called.append(arguments))
+    again = load_autoencoder(CONFIG, clips, tmp_path, CPU, lambda *arguments: called.append(arguments))
     assert again.key == stage.key
     assert not called
-    assert prepare(CONFIG.model_copy(update={"seed": 1}), clips, tmp_path, CPU, quiet).key != stage.key
+    assert load_autoencoder(CONFIG.model_copy(update={"seed": 1}), clips, tmp_path, CPU, quiet).key != stage.key
 
 
 def test_a_pretrained_autoencoder_from_a_folder(clips: Clips, tmp_path: Path) -> None:
@@ -89,14 +89,14 @@ def test_a_pretrained_autoencoder_from_a_folder(clips: Clips, tmp_path: Path) ->
         norm_num_groups=4,
     )
     network.save_pretrained(tmp_path / "vae")
-    stage = prepare(PretrainedAutoencoder(kind="pretrained", name=str(tmp_path / "vae")), clips, tmp_path, CPU, quiet)
-    spec = stage.autoencoder.spec(0)
+    stage = load_autoencoder(PretrainedAutoencoder(kind="pretrained", name=str(tmp_path / "vae")), clips, tmp_path, CPU, quiet)
+    spec = stage.spec(0)
     assert (spec.latent_channels, spec.spatial_stride) == (4, 2)
     batch = to_model(clips.splits["val"].frames[:1])
     with torch.no_grad():
         mode = network.encode(batch[:, :, 1]).latent_dist.mode()
-        latents = stage.autoencoder.encode(batch)[:, :, 1]
-    assert_close(latents / stage.autoencoder.scale.view(-1, 1, 1) + stage.autoencoder.shift.view(-1, 1, 1), mode, atol=1e-5, rtol=1e-5)
+        latents = stage.encode(batch)[:, :, 1]
+    assert_close(latents / stage.scale.view(-1, 1, 1) + stage.shift.view(-1, 1, 1), mode, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_bad_pretrained_autoencoders(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=expected):
-        prepare(PretrainedAutoencoder(kind="pretrained", **options), clips, tmp_path, CPU, quiet)  # type: ignore[arg-type]
+        load_autoencoder(PretrainedAutoencoder(kind="pretrained", **options), clips, tmp_path, CPU, quiet)  # type: ignore[arg-type]
     assert not list((tmp_path / "autoencoder").iterdir())
 
 

@@ -41,7 +41,7 @@ def test_what_is_meant_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("detekt: 0.1", "unknown field 'detekt'; did you mean 'detect'"),
+        ("detekt: 0.1", r"unknown field 'detekt' \(did you mean 'detect'"),
         ("detect: much", r"detect: .*valid number.* \(got 'much'\)"),
         ("detect: -1", r"detect: .*greater than 0 \(got -1\)"),
         ("least_pairs: 9\nmost_pairs: 5", "most_pairs 5 is below least_pairs 9"),

@@ -115,7 +115,7 @@ def test_config_round_trips_and_is_frozen() -> None:
         ({"source": "no.such.module"}, "unknown source 'no.such.module'"),
         ({"source": ""}, "unknown source ''"),
         ({"source": 3}, "source=3; name one of"),
-        ({"heigth": 4}, "unknown field 'heigth'; did you mean 'height'"),
+        ({"heigth": 4}, r"unknown field 'heigth' \(did you mean 'height'"),
         ({"height": 4}, r"height: Input should be greater than or equal to 8 \(got 4\)"),
         ({"num_val": 0}, r"num_val: .*\(got 0\)"),
         ({"num_train": "many"}, r"num_train: .*\(got 'many'\)"),

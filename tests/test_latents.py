@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from bench.commands.score.windows import cover
-from bench.data.latents.autoencoder import Stage, decode_clips, encode_clips, prepare
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_autoencoder
 from bench.data.latents.config import TrainedAutoencoder
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
 from bench.data.policy.contract import Item, Rules
@@ -40,8 +40,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 
 
 @pytest.fixture(scope="module")
-def stage(mixed: Clips, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return prepare(CONFIG, mixed, tmp_path_factory.mktemp("stage"), CPU, quiet)
+def stage(mixed: Clips, tmp_path_factory: pytest.TempPathFactory) -> FrameAutoencoder:
+    return load_autoencoder(CONFIG, mixed, tmp_path_factory.mktemp("stage"), CPU, quiet)
 
 
 def rules(policy: str, one_shape: Shape = (4, 16, 16)) -> Rules:
@@ -49,32 +49,32 @@ def rules(policy: str, one_shape: Shape = (4, 16, 16)) -> Rules:
 
 
 def test_latents_have_unit_variance_and_decode(clips: Clips, tmp_path: Path) -> None:
-    stage = prepare(CONFIG, clips, tmp_path, CPU, quiet)
+    stage = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
     whole = fit(clips.splits["train"].shapes, rules("pack"))
     latents = cached_latents(stage, clips.splits["train"].frames, whole, clips.digest, "train", tmp_path, quiet)
     assert isinstance(latents, np.ndarray) and latents.shape == (8, 4, 4, 4, 4)
-    assert stage.autoencoder.spec(4).latent_shape((4, 16, 16)) == latents.shape[2:]
+    assert stage.spec(4).latent_shape((4, 16, 16)) == latents.shape[2:]
     assert_close(torch.from_numpy(latents.std(axis=(0, 2, 3, 4))), torch.ones(4), atol=1e-3, rtol=0)
     assert_close(torch.from_numpy(latents.mean(axis=(0, 2, 3, 4))), torch.zeros(4), atol=1e-3, rtol=0)
-    decoded = decode_clips(stage.autoencoder, [torch.from_numpy(np.array(latents[0]))])
+    decoded = decode_clips(stage, [torch.from_numpy(np.array(latents[0]))])
     assert isinstance(decoded, np.ndarray) and decoded.shape == (1, 4, 16, 16, 3)
     assert decoded.dtype == np.uint8
 
 
 @pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
-def test_latents_of_items_are_those_of_their_pixels(mixed: Clips, stage: Stage, tmp_path: Path, policy: str) -> None:
+def test_latents_of_items_are_those_of_their_pixels(mixed: Clips, stage: FrameAutoencoder, tmp_path: Path, policy: str) -> None:
     frames = mixed.splits["train"].frames
     fitted = fit(mixed.splits["train"].shapes, rules(policy))
     latents = cached_latents(stage, frames, fitted, mixed.digest, "train", tmp_path, quiet)
     assert isinstance(latents, Ragged) and len(latents) == len(fitted.items) == 12
     for item, own in zip(fitted.items, latents, strict=True):
-        expected = encode_clips(stage.autoencoder, item_pixels(frames, item)[None])[0]
+        expected = encode_clips(stage, item_pixels(frames, item)[None])[0]
         assert_close(torch.from_numpy(np.array(own)), expected, atol=1e-5, rtol=1e-5)
     again = cached_latents(stage, frames, fitted, mixed.digest, "train", tmp_path, lambda *_: pytest.fail("not from the cache"))
     assert all(np.array_equal(a, b) for a, b in zip(latents, again, strict=True))
 
 
-def test_policies_do_not_share_latents(mixed: Clips, stage: Stage, tmp_path: Path) -> None:
+def test_policies_do_not_share_latents(mixed: Clips, stage: FrameAutoencoder, tmp_path: Path) -> None:
     frames, shapes = mixed.splits["train"].frames, mixed.splits["train"].shapes
     for policy in ("crop", "pack"):
         cached_latents(stage, frames, fit(shapes, rules(policy)), mixed.digest, "train", tmp_path, quiet)

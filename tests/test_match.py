@@ -11,8 +11,9 @@ from bench.backbone import find_factory, load_backbone
 from bench.meters.flops import count_flops
 from bench.run.match.resolve import resolve
 from bench.run.match.search import Search
+from bench.shapes import Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import Match, MatrixError, load_study
+from bench.study.matrix import Match, load_study
 from tests.commands import here, write_matrix
 from tests.tiny import SPEC, cell_fields
 
@@ -107,13 +108,13 @@ def test_costs_grow_with_width(name: str) -> None:
 
 
 def test_a_match_of_time_or_memory_needs_a_target() -> None:
-    with pytest.raises(MatrixError, match="name it with `to`"):
+    with pytest.raises(Refusal, match="name it with `to`"):
         load_study("smoke", ["match={by: step_time}"])
 
 
 def test_an_unknown_target(tmp_path: Path) -> None:
     study = load_study("smoke", ["match={by: params, to: DiT-S/2}"])
-    with pytest.raises(MatrixError, match=r"match.to 'DiT-S/2' names none of its backbones; use one of baselines:UNet-XS, dit:DiT-XS/2"):
+    with pytest.raises(Refusal, match=r"match.to 'DiT-S/2' names none of its backbones; use one of baselines:UNet-XS, dit:DiT-XS/2"):
         resolve(study, tmp_path, lambda line: None)
 
 
@@ -127,8 +128,8 @@ def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None
     (proof,) = (tmp_path / "results" / "cache" / "match").glob("*.json")
     found = json.loads(proof.read_text())["found"]
     said: list[str] = []
-    matched = resolve(load_study(str(path)), tmp_path / "results", said.append)
+    study, proofs = resolve(load_study(str(path)), tmp_path / "results", said.append)
     assert not [line for line in said if "looking for" in line]  # known by now
-    assert [named.cell.backbone for named in matched.study.cells] == [found, DIT]
-    assert {name: each.found for name, each in matched.proofs.items()} == {matched.study.cells[0].name: found}
-    assert len(matched.study.rivals()) == 1
+    assert [named.cell.backbone for named in study.cells] == [found, DIT]
+    assert {name: each.found for name, each in proofs.items()} == {study.cells[0].name: found}
+    assert len(study.rivals()) == 1

@@ -9,7 +9,7 @@ import yaml
 from bench.run.checks import check_all, check_cell
 from bench.shapes import Refusal, lines_of
 from bench.study.cell import Cell
-from bench.study.matrix import MatrixError, load_study, shipped
+from bench.study.matrix import load_study, shipped
 from tests.tiny import cell_fields, tiny_cell
 
 
@@ -149,7 +149,7 @@ def test_overrides_change_the_fingerprint_of_their_cells(tmp_path: Path) -> None
     ],
 )
 def test_bad_overrides_name_the_thing_and_the_remedy(tmp_path: Path, overrides: list[str], expected: str) -> None:
-    with pytest.raises(MatrixError) as error:
+    with pytest.raises(Refusal) as error:
         load_study(write(tmp_path), overrides)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
@@ -157,25 +157,25 @@ def test_bad_overrides_name_the_thing_and_the_remedy(tmp_path: Path, overrides: 
 
 def test_too_many_cells_are_refused_before_any_is_made(tmp_path: Path) -> None:
     axes = {f"optimizer.field{place}": list(range(100)) for place in range(8)}
-    with pytest.raises(MatrixError, match=r"20,000,000,000,000,000 cells, at most 10,000 can be"):
+    with pytest.raises(Refusal, match=r"20,000,000,000,000,000 cells, at most 10,000 can be"):
         load_study(write(tmp_path, axes=axes))
 
 
 def test_unknown_matrix_field_and_name(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match="did you mean 'seeds'"):
+    with pytest.raises(Refusal, match="did you mean 'seeds'"):
         load_study(write(tmp_path, seedz=[1]))
-    with pytest.raises(MatrixError, match="did you mean 'quick'"):
+    with pytest.raises(Refusal, match="did you mean 'quick'"):
         load_study("quik")
-    with pytest.raises(MatrixError, match="no matrix file"):
+    with pytest.raises(Refusal, match="no matrix file"):
         load_study(str(tmp_path / "absent.yaml"))
     for content in (b"a: [", "description: \u00e9".encode("latin-1"), b"a: " + b"[" * 3000 + b"]" * 3000):
         (tmp_path / "broken.yaml").write_bytes(content)
-        with pytest.raises(MatrixError, match="not readable as YAML"):
+        with pytest.raises(Refusal, match="not readable as YAML"):
             load_study(str(tmp_path / "broken.yaml"))
 
 
 def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MatrixError, match="two cells have the content of UNet-XS-seed0"):
+    with pytest.raises(Refusal, match="two cells have the content of UNet-XS-seed0"):
         load_study(write(tmp_path, seeds=[0, 0]))
 
 
@@ -202,16 +202,16 @@ def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str],
 
 def test_an_override_that_included_cells_would_undo_is_refused() -> None:
     for override in ("batching.policy=pack", "batching={policy: pack, voxel_budget: 9}", "backbone=[dit:DiT-XS/2]"):
-        with pytest.raises(MatrixError, match=r"have their own '(batching\.policy|backbone)', which would win"):
+        with pytest.raises(Refusal, match=r"have their own '(batching\.policy|backbone)', which would win"):
             load_study("shapes", [override])
     assert len(load_study("shapes", ["batching.voxel_budget=2000"]).cells) == 18
 
 
 @pytest.mark.parametrize(
-    ("override", "now"), [("batching.cell_budget=100", "'voxel_budget' now"), ("budget.latent_cells=100", "'latent_voxels' now")]
+    ("override", "now"), [("batching.cell_budget=100", "'voxel_budget'"), ("budget.latent_cells=100", "'latent_voxels'")]
 )
 def test_old_words_are_told_the_new_ones(override: str, now: str) -> None:
-    with pytest.raises(MatrixError, match=now):
+    with pytest.raises(Refusal, match=f"did you mean {now}"):
         load_study("shapes", [override])
 
 

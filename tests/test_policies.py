@@ -22,7 +22,7 @@ from bench.run.checks import check_cell
 from bench.shapes import Refusal
 from bench.study.budget import BUDGETS, Budget, Spent
 from bench.study.cell import Cell
-from bench.study.matrix import MatrixError, load_study
+from bench.study.matrix import load_study
 from tests.tiny import linear_trainer, mixed_set, tiny_cell
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +157,7 @@ def test_a_budget_is_stored_as_its_one_axis(given: dict[str, Any], dumped: str) 
     ],
 )
 def test_what_is_no_policy_and_no_budget_is_told_what_would_be(override: str, message: str) -> None:
-    with pytest.raises(MatrixError) as error:
+    with pytest.raises(Refusal) as error:
         load_study("quick", [override])
     assert message in str(error.value) and "\n" not in str(error.value)
 

@@ -15,6 +15,7 @@ from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
 from bench.records.store import latest, read_run, run_folders
+from bench.shapes import Refusal
 from bench.study import matrix as matrices
 from bench.study.cell import differences
 from bench.study.matrix import Study
@@ -66,7 +67,7 @@ def _shared_fields(study: Study) -> dict[str, object]:
 def _description(name: str) -> str:
     try:
         return matrices.load_study(name).matrix.description
-    except matrices.MatrixError as error:
+    except Refusal as error:
         return str(error)
 
 

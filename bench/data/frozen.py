@@ -1,13 +1,13 @@
 """Frozen data: models whose fields never change, what is wrong with one in a line, its content as a hash, trees of fields as flat ones."""
 
-import difflib
 import hashlib
 import json
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-RENAMED = {"cell_budget": "voxel_budget"}  # fields of older configurations -> their names now
+from bench.backbone import did_you_mean
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -38,14 +38,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """A pydantic error as one line that names field, value and remedy, and for an unknown field the nearest known one."""
     parts = []
     for item in error.errors():
-        location = ".".join(str(key) for key in item["loc"])
+        location = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
             known = _fields_at(model, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-            if (renamed := RENAMED.get(str(item["loc"][-1]))) in known:
-                hint = f"it is called {renamed!r} now"
-            parts.append(f"unknown field {location!r}; {hint}")
+            near = did_you_mean(str(item["loc"][-1]), known)
+            parts.append(f"unknown field {location!r}{near or '; known fields: ' + ', '.join(known)}")
         elif item["type"] == "missing":
             parts.append(f"field {location!r} is missing")
         else:
@@ -59,22 +56,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Field names of the model that `location` leads to; a union contributes those of all its members."""
     models = [model]
-    for key in location:
-        following = [
-            inner for current in models if key in current.model_fields for inner in _models(current.model_fields[str(key)].annotation)
-        ]
-        models = following or [current for current in models if key == current.__name__ or _has_kind(current, key)] or models
+    for key in location:  # one that is no field, the place in a list or the kind of a union's member, leads no further
+        following = [current.model_fields[str(key)].annotation for current in models if key in current.model_fields]
+        models = [inner for annotation in following for inner in _models(annotation)] or models
     return sorted({name for current in models for name in current.model_fields})
-
-
-def _has_kind(model: type[BaseModel], kind: int | str) -> bool:
-    field = model.model_fields.get("kind")
-    return field is not None and kind in get_args(field.annotation)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) is not None:
-        return [model for argument in get_args(annotation) for model in _models(argument)]
-    return []
+    return [model for argument in get_args(annotation) for model in _models(argument)]

@@ -165,21 +165,6 @@ class BackboneFacts(Frozen):
     match: MatchProof | None = None  # where it was sized to match another
 
 
-# What the process of a cell does, in this order.
-CellPhase = Literal[
-    "training set",
-    "backbone",
-    "canaries",
-    "untrained model",
-    "training",
-    "sampling",
-    "reference set",
-    "costs",
-    "quality",
-    "shape grid",
-]
-
-
 class Record(Frozen):
     """Outcome of one attempt at a cell. What an attempt did not get to is empty or None."""
 
@@ -203,7 +188,7 @@ class Record(Frozen):
     ledger: Ledger | None = None  # what the batching policy makes of the training clips
     training: Training | None = None
     sampling: Sampling | None = None
-    time_split_s: dict[CellPhase, float] = Field(default_factory=dict)  # seconds of the cell's process
+    time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process, in order
     measurements: list[Measurement] = Field(default_factory=list)
     grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
     canaries: list[Canary] = Field(default_factory=list)

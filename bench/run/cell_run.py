@@ -10,7 +10,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,7 @@ from torch import nn
 
 from bench.backbone import check_latents
 from bench.data.files import now, write_text
-from bench.data.latents import autoencoder as autoencoders
-from bench.data.policy.ledger import Ledger
+from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
 from bench.data.ragged import Frames
 from bench.meters.flops import count_flops, num_params
@@ -30,22 +28,10 @@ from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name, pick_device
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
-from bench.records.record import (
-    AutoencoderFacts,
-    BackboneFacts,
-    Canary,
-    CellPhase,
-    DataFacts,
-    GridPoint,
-    Measurement,
-    Record,
-    Sampling,
-    Status,
-    Training,
-)
+from bench.records.record import AutoencoderFacts, BackboneFacts, Measurement, Record, Sampling, Status
 from bench.records.store import next_attempt, write_record
 from bench.run.job import TRACEBACK, CellJob
-from bench.run.measure.costs import Costed, autoencoder_measurements, sampling_measurements, training_measurements
+from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
@@ -57,23 +43,6 @@ from bench.training.course import Diverged
 from bench.training.precision import HALF
 from bench.training.sampling import Samples
 from bench.training.trainer import Interrupted, Trainer
-
-
-@dataclass
-class Findings:
-    """What is known of a cell so far; a record can be made of it at any time."""
-
-    data: DataFacts | None = None
-    ledger: Ledger | None = None
-    autoencoder: AutoencoderFacts | None = None
-    backbone: BackboneFacts | None = None
-    canaries: list[Canary] = field(default_factory=list)
-    training: Training | None = None
-    sampling: Sampling | None = None
-    measurements: list[Measurement] = field(default_factory=list)
-    grid: list[GridPoint] = field(default_factory=list)
-    time_split_s: dict[CellPhase, float] = field(default_factory=dict)
-    artefacts: dict[str, str] = field(default_factory=dict)
 
 
 class CellRun:
@@ -94,11 +63,14 @@ class CellRun:
         self.started_at = now()
         self.trainer: Trainer | None = None
         self.untrained: Frames | None = None  # clips of the initial weights, where they are asked for
-        self.found = Findings()
+        self.measurements: list[Measurement] = []
+        self.time_split_s: dict[str, float] = {}
+        self.artefacts: dict[str, str] = {}
+        self.found: dict[str, Any] = {}  # further fields of the record, as far as they are known
 
     def run(self) -> None:
         """The whole cell. Whatever happens but a request to stop, a record says so."""
-        phases: dict[CellPhase, Callable[[], None]] = {
+        phases: dict[str, Callable[[], None]] = {
             "training set": self.make_training_set,
             "backbone": self.build_backbone,
             "canaries": self.check_canaries,
@@ -128,7 +100,7 @@ class CellRun:
         except Exception as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
             if is_out_of_memory(error):  # the peak up to there is a result
                 peaks = PhaseMemory(self.device).peaks()
-                self.found.measurements += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]
+                self.measurements += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]
                 self._write("oom", _one_line(error))
                 return
             with contextlib.suppress(OSError):  # a full disk has no room for it either
@@ -139,22 +111,22 @@ class CellRun:
         else:
             self._write("ok", None)
 
-    def _time(self, name: CellPhase, phase: Callable[[], None]) -> None:
+    def _time(self, name: str, phase: Callable[[], None]) -> None:
         start_s = time.perf_counter()
         try:
             phase()
         finally:
-            self.found.time_split_s[name] = time.perf_counter() - start_s
+            self.time_split_s[name] = time.perf_counter() - start_s
 
     # --- the phases
 
     def make_training_set(self) -> None:
         """Clips, autoencoder, latents; what an earlier attempt left behind goes, where its data was not this data."""
         self.training_set = training_set(self.cell, self.job.results, self.device, self.progress)
-        stage = self.training_set.autoencoder
-        self.found.data = self.training_set.facts()
-        self.found.ledger = self.training_set.ledger
-        self.found.autoencoder = AutoencoderFacts.model_validate({"key": stage.key, **stage.facts})
+        autoencoder = self.training_set.autoencoder
+        self.found["data"] = self.training_set.facts()
+        self.found["ledger"] = self.training_set.ledger
+        self.found["autoencoder"] = AutoencoderFacts.model_validate({"key": autoencoder.key, **autoencoder.facts})
         inputs, marker = inputs_of(self.cell, self.training_set), self.folder / INPUTS
         known = marker.read_text() if marker.is_file() else None
         if known not in (None, inputs):
@@ -171,7 +143,7 @@ class CellRun:
         for latent_shape in dict.fromkeys((*given.train.shapes, *given.val.shapes)):
             check_latents(self.backbone, latent_shape)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
-        self.facts = self.found.backbone = BackboneFacts(
+        self.facts = self.found["backbone"] = BackboneFacts(
             num_params=num_params(self.backbone),
             flops_per_clip=self.flops_of(shape),
             tokens_per_clip=self.backbone.num_tokens(shape),
@@ -184,13 +156,13 @@ class CellRun:
         """The self-checks that run with every cell."""
         given, (_, *shape) = self.training_set, self.facts.latent_shape
         one_shape = (shape[0], shape[1], shape[2])
-        self.found.canaries = run_canaries(self.cell, self.backbone, given.spec, one_shape, given.train, given.val, self.device)
+        self.found["canaries"] = run_canaries(self.cell, self.backbone, given.spec, one_shape, given.train, given.val, self.device)
 
     def sample_untrained(self) -> None:
         """Clips of the initial weights; a resumed cell has them already."""
         path = self.folder / "untrained.npz"
         if path.is_file():
-            self.found.artefacts["untrained"] = path.name
+            self.artefacts["untrained"] = path.name
             self.untrained = load_frames(path)
         else:
             self.untrained = self._keep(self._sampled(self.backbone.to(self.device).eval())[0], "untrained")
@@ -200,7 +172,7 @@ class CellRun:
         """The budget, from the checkpoint on where there is one; leaves the averaged weights."""
         gc.collect()
         given = self.training_set
-        given.autoencoder.autoencoder.to("cpu")  # not in the way of what training is measured by
+        given.autoencoder.to("cpu")  # not in the way of what training is measured by
         accelerate(self.backbone, self.cell.acceleration)
         self.trainer = trainer = Trainer(
             self.cell,
@@ -217,11 +189,12 @@ class CellRun:
         )
         if trainer.state.step:
             print(f"{self.name}: resumed at step {trainer.state.step}", file=sys.stderr)
-        self.found.training = training = trainer.train()
-        self.found.measurements += training_measurements(training, self._costed(), trainer.state.peaks, trainer.state.peak_storage_bytes)
+        self.found["training"] = training = trainer.train()
+        peaks, storage_bytes = trainer.state.peaks, trainer.state.peak_storage_bytes
+        self.measurements += training_measurements(training, self.cell, given, self.facts, peaks, storage_bytes)
         self.backbone = trainer.averaged_backbone()
         save_tensors(self.folder / WEIGHTS, self.backbone.state_dict())
-        self.found.artefacts["weights"] = WEIGHTS
+        self.artefacts["weights"] = WEIGHTS
 
     def sample(self) -> None:
         """One clip for each test clip's class, and what that takes."""
@@ -229,7 +202,7 @@ class CellRun:
         memory.start()
         samples, warmup_time_s = self._sampled(self.backbone)
         peaks = memory.peaks()
-        self.found.sampling = sampling = Sampling(
+        self.found["sampling"] = sampling = Sampling(
             num_clips=len(samples.latents),
             num_evals=samples.num_evals,
             batch_time_s=samples.batch_time_s,
@@ -238,8 +211,8 @@ class CellRun:
             warmup_time_s=warmup_time_s,
         )
         storage_bytes = sampling_storage(self.cell, self.backbone, self.training_set, self.device)
-        self.found.measurements += sampling_measurements(sampling, self._costed(), peaks, storage_bytes)
-        self.training_set.autoencoder.autoencoder.to(self.device)
+        self.measurements += sampling_measurements(sampling, self.facts, peaks, storage_bytes)
+        self.training_set.autoencoder.to(self.device)
         self.generated = self._keep(samples, "samples")
 
     def make_reference_set(self) -> None:
@@ -248,33 +221,23 @@ class CellRun:
 
     def measure_costs(self) -> None:
         """Of what all contenders share."""
-        self.found.measurements += autoencoder_measurements(self.reference, self.device)
+        self.measurements += autoencoder_measurements(self.training_set.autoencoder, self.reference.held_out["test"], self.device)
 
     def measure_quality(self) -> None:
         """Distances and all else that is measured of the clips; features and clips for others to look at."""
         quality = Quality(self.cell, self.reference, self.device, self.progress, self.job.results)
-        self.found.measurements += quality.measure(self.generated, self.untrained)
+        self.measurements += quality.measure(self.generated, self.untrained)
         # Features of every subject under every extractor, as `<extractor>/<subject>`: for the report, and for others to score again.
         named = {f"{name}/{subject}": values for name, sets in quality.features.items() for subject, values in sets.items()}
         save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(values)) for name, values in named.items()})
-        self.found.artefacts["features"] = FEATURES
+        self.artefacts["features"] = FEATURES
         self._save_sheet()
 
     def measure_grid(self) -> None:
         """Samples at other shapes."""
-        trained = self.training_set.trained_shapes
-        self.found.grid = measure_grid(self.cell, self.backbone, self.reference, trained, self.job.results, self.device, self.progress)
+        self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, self.job.results, self.device, self.progress)
 
     # --- their parts
-
-    def _costed(self) -> Costed:
-        return Costed(
-            cell=self.cell,
-            training_set=self.training_set,
-            flops=self.facts.flops_per_clip,
-            num_params=self.facts.num_params,
-            peak_flop_per_s=self.facts.peak_flop_per_s,
-        )
 
     def _sampled(self, backbone: nn.Module) -> tuple[Samples, float]:
         return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
@@ -282,29 +245,29 @@ class CellRun:
     def _keep(self, samples: Samples, kind: str) -> Frames:
         """Decode samples to clips and keep them losslessly under `kind`."""
         given = self.training_set
-        frames = autoencoders.decode_clips(given.autoencoder.autoencoder, samples.latents)
+        frames = decode_clips(given.autoencoder, samples.latents)
         path = self.folder / f"{kind}.npz"
         save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
-        self.found.artefacts[kind] = path.name
+        self.artefacts[kind] = path.name
         return frames
 
     def _save_sheet(self) -> None:
         """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
-        real, encoder = self.reference.held_out["test"][:SHEET_CLIPS], self.reference.autoencoder.autoencoder
-        latents = [autoencoders.encode_clips(encoder, np.array(clip)[None])[0] for clip in real]
-        sets = {"real": real, "reconstruction": autoencoders.decode_clips(encoder, latents), "generated": self.generated[:SHEET_CLIPS]}
+        real, encoder = self.reference.held_out["test"][:SHEET_CLIPS], self.training_set.autoencoder
+        latents = [encode_clips(encoder, np.array(clip)[None])[0] for clip in real]
+        sets = {"real": real, "reconstruction": decode_clips(encoder, latents), "generated": self.generated[:SHEET_CLIPS]}
         if self.untrained is not None:
             sets["untrained"] = self.untrained[:SHEET_CLIPS]
         arrays = {name: framed(frames) for name, frames in sets.items()}
-        labels, fps = self.training_set.labels[:SHEET_CLIPS], np.float64(self.reference.clips.fps)
+        labels, fps = self.training_set.labels[:SHEET_CLIPS], np.float64(self.training_set.clips.fps)
         save_arrays(self.folder / SHEET, **arrays, labels_real=labels, labels_generated=labels, fps=fps)
-        self.found.artefacts["sheet"] = SHEET
+        self.artefacts["sheet"] = SHEET
 
     def _write(self, status: Status, reason: str | None) -> None:
         """The record of all that is known."""
         state = self.trainer.state if self.trainer is not None else None
-        if self.found.training is None and state is not None and state.loss:  # training ended early: its course up to there
-            self.found.training = state.training()
+        if "training" not in self.found and state is not None and state.loss:  # training ended early: its course up to there
+            self.found["training"] = state.training()
         record = Record(
             matrix=self.job.matrix,
             name=self.name,
@@ -318,7 +281,10 @@ class CellRun:
             environment=read_environment(num_threads=torch.get_num_threads(), device=device_name(self.device)),
             commits=state.commits if state is not None else [commit()],
             machines=state.machines if state is not None else [],
-            **vars(self.found),
+            measurements=self.measurements,
+            time_split_s=self.time_split_s,
+            artefacts=self.artefacts,
+            **self.found,
         )
         write_record(self.folder, record)
 

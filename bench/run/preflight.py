@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.backbone import check_latents, load_backbone
-from bench.data.latents import autoencoder as autoencoders
+from bench.data.latents.autoencoder import load_autoencoder
 from bench.data.policy.fitting import fit, held_out_rules, training_rules
 from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
@@ -94,17 +94,16 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     """The latent space of a cell: known of an autoencoder yet to be trained, read off a pretrained one."""
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
-    spec = latent_spec(cell, len(clips.label_names))
-    if spec is None:
-        spec = autoencoders.prepare(cell.autoencoder, clips, cache, pick_device(cell), progress).autoencoder.spec(len(clips.label_names))
-    return spec
+    num_labels = len(clips.label_names)
+    known = latent_spec(cell, num_labels)
+    return known or load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels)
 
 
 def _apart(job: PrepareJob, match: Match, sizes: dict[str, CellSize]) -> list[str]:
     """A line for every pair of rivals that is further apart than the matrix allows."""
     wrong = []
     for first, second in job.rivals if match.to is None else ():  # sizes that were found for a match were proved
-        a, b = ({"params": size.params, "flops": size.flops}[match.by] for size in (sizes[first], sizes[second]))
+        a, b = (getattr(sizes[name], match.by) for name in (first, second))
         mismatch = max(a, b) / min(a, b) - 1
         if mismatch > match.tolerance:
             wrong.append(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
-from bench.data.latents import autoencoder as autoencoders
+from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Progress, Reporter
 from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
@@ -47,7 +47,7 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
         shapes = [latent_shape(job.shape, training.spec, backbone)] * job.num_clips
     plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
     samples = sample(backbone.to(device).eval(), plan, device, progress)
-    frames = autoencoders.decode_clips(training.autoencoder.autoencoder, samples.latents)
+    frames = decode_clips(training.autoencoder, samples.latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
 
 

@@ -4,19 +4,19 @@ Each stage is cached under the hash of exactly what determines it, so the first 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.data.latents import autoencoder as autoencoders
+from bench.data.clips import Clips
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, load_autoencoder
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips
 from bench.data.policy.fitting import Fitted, fit, held_out_rules, training_rules
 from bench.data.policy.ledger import Ledger, ledger, starved
 from bench.data.progress import Progress
 from bench.data.ragged import Frames
-from bench.data.source import Clips, load_clips
+from bench.data.source import load_clips
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.records.record import DataFacts
@@ -31,7 +31,7 @@ class TrainingSet:
     """What a cell is trained on."""
 
     clips: Clips
-    autoencoder: autoencoders.Stage
+    autoencoder: FrameAutoencoder
     spec: LatentSpec
     ledger: Ledger  # what of the training clips the policy uses
     train: LatentSet  # the policy's items
@@ -62,9 +62,7 @@ class ReferenceSet:
     shape as they are.
     """
 
-    clips: Clips
-    autoencoder: autoencoders.Stage
-    spec: LatentSpec
+    training: TrainingSet
     held_out: dict[str, Frames]  # "test", "val" -> the first n clips of the split
     boxes: list[np.ndarray] | None  # (T, 4) of the one subject of each test clip, in its pixels; None where the source knows none
     extractors: tuple[Extractor, ...]
@@ -79,28 +77,23 @@ def cache_folder(results: Path) -> Path:
     return results / "cache"
 
 
-def feature_folder(results: Path) -> Path:
-    """Where features of clips are cached, by the hash of the clips."""
-    return cache_folder(results) / "features"
-
-
 def training_set(cell: Cell, results: Path, device: torch.device, progress: Progress) -> TrainingSet:
     """Clips, autoencoder and latents of a cell, from the cache or made now."""
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
-    stage = autoencoders.prepare(cell.autoencoder, clips, cache, device, progress)
-    spec = stage.autoencoder.spec(num_labels=len(clips.label_names))
+    autoencoder = load_autoencoder(cell.autoencoder, clips, cache, device, progress)
+    spec = autoencoder.spec(num_labels=len(clips.label_names))
     fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
     sets = {}
     for split in ("train", "val"):
-        latents = cached_latents(stage, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
+        latents = cached_latents(autoencoder, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
         labels = _labels(clips, split, fitted[split])
         sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
     num = cell.evaluation.num_samples
     return TrainingSet(
         clips=clips,
-        autoencoder=stage,
+        autoencoder=autoencoder,
         spec=spec,
         ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
         train=sets["train"],
@@ -113,29 +106,21 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
 
 def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torch.device, progress: Progress) -> ReferenceSet:
     """Held-out clips of a cell and their features, from the cache or made now."""
-    clips, stage, num = training.clips, training.autoencoder, cell.evaluation.num_samples
+    clips, num = training.clips, cell.evaluation.num_samples
     fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     held_out = {split: fitted_clips(clips.splits[split].frames, fitted[split], num) for split in ("val", "test")}
     latents = [torch.from_numpy(np.array(clip)) for clip in training.val.latents[:num]]
-    reconstructed = autoencoders.decode_clips(stage.autoencoder, latents)
+    reconstructed = decode_clips(training.autoencoder, latents)
     extractors = tuple(load_extractor(name, device) for name in cell.evaluation.extractors)
+    subjects = {"test": held_out["test"], "real": held_out["val"], "reconstruction": reconstructed}
     features = {}
     for extractor in extractors:
         most = min(len(usable(extractor.manifest, frames)) for frames in held_out.values())  # equal numbers in all sets
         features[extractor.name] = {
-            subject: cached_features(
-                extractor,
-                usable(extractor.manifest, frames, most),
-                None,
-                feature_folder(results),
-                partial(labelled, progress, f"{extractor.name} features of {subject}"),
-            )
-            for subject, frames in {"test": held_out["test"], "real": held_out["val"], "reconstruction": reconstructed}.items()
+            subject: features_of(subject, frames, most, extractor, results, progress) for subject, frames in subjects.items()
         }
     return ReferenceSet(
-        clips=clips,
-        autoencoder=stage,
-        spec=training.spec,
+        training=training,
         held_out=held_out,
         boxes=_item_boxes(clips, fitted["test"], num),
         extractors=extractors,
@@ -172,6 +157,10 @@ def _item_boxes(clips: Clips, fitted: Fitted, num: int) -> list[np.ndarray] | No
     return [boxes[item.clip, : item.shape[0]] - (*item.box[:2], *item.box[:2]) for item in fitted.items[:num]]
 
 
-def labelled(progress: Progress, what: str, done: int, total: int) -> None:
-    """Progress of a part that counts without saying what it counts."""
-    progress(done, total, what)
+def features_of(subject: str, frames: Frames, num: int, extractor: Extractor, results: Path, progress: Progress) -> np.ndarray:
+    """Features (n, D) of a subject's first `num` clips that are long enough, from the cache or made now."""
+
+    def report(done: int, total: int) -> None:
+        progress(done, total, f"{extractor.name} features of {subject}")
+
+    return cached_features(extractor, usable(extractor.manifest, frames, num), None, cache_folder(results) / "features", report)

@@ -12,7 +12,6 @@ from bench.shapes import Refusal
 
 MOST = 10**18  # of what is counted in whole numbers
 FRACTIONS = 1000  # parts in which progress counts what has no whole numbers
-RENAMED = {"latent_cells": "latent_voxels"}  # axes of older matrices -> their names now
 _WHOLE: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1, le=MOST)])
 _ABOVE_ZERO: TypeAdapter[Any] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 
@@ -99,8 +98,6 @@ class Budget(Frozen, extra="allow"):
         if len(amounts) != 1:
             raise Refusal(f"budget needs exactly one of {', '.join(BUDGETS.names())}, got {', '.join(map(str, amounts)) or 'none'}")
         ((name, amount),) = amounts.items()
-        if name in RENAMED:
-            raise Refusal(f"unknown budget axis {name!r}; it is called {RENAMED[name]!r} now")
         return {name: BUDGETS.find(name).checked(amount)}
 
     @property

@@ -4,6 +4,7 @@ A matrix has `defaults` (fields of a cell), `axes` (dotted field -> values; the 
 cells), `exclude` (cells to leave out, by the fields given), and `seeds`.
 """
 
+import copy
 import itertools
 import math
 from collections import Counter
@@ -25,10 +26,9 @@ from bench.study.cell import Cell
 MATRICES = Path(__file__).parent / "matrices"
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 MOST_CELLS = 10_000  # of a matrix, before `exclude`
-
-
-class MatrixError(Refusal):
-    """A matrix that cannot be read or resolved; the message is one line for the user."""
+# What rivals may be matched on -> the measurement of a record that this fixes: nobody can win it.
+MATCHED = {"params": "num_params", "flops": "flops_per_clip", "step_time": "step_time_s", "peak_memory": "peak_storage_bytes"}
+COUNTED = ("params", "flops")  # of these, what is known without taking a step
 
 
 class Match(Frozen):
@@ -43,7 +43,7 @@ class Match(Frozen):
 
     @model_validator(mode="after")
     def _needs_a_target(self) -> Self:
-        if self.to is None and self.by in ("step_time", "peak_memory"):
+        if self.to is None and self.by not in COUNTED:
             raise Refusal(f"match.by {self.by} is found by sizing one backbone to another: name it with `to`")
         return self
 
@@ -89,20 +89,20 @@ class Study:
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> Study:
-    """The study of a shipped matrix ("quick") or of a YAML file, after overrides. MatrixError says what is wrong with either."""
+    """The study of a shipped matrix ("quick") or of a YAML file, after overrides. Refusal says what is wrong with either."""
     path = find_matrix(name)
     try:
         tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, UnicodeDecodeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise MatrixError(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise Refusal(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
-        raise MatrixError(f"matrix {path}: expected a mapping with description, defaults and axes")
+        raise Refusal(f"matrix {path}: expected a mapping with description, defaults and axes")
     for override in overrides or []:
         _apply(tree, override)
     try:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
-        raise MatrixError(f"matrix {path.stem}: {explain(error, Matrix)}") from error
+        raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
     return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
 
 
@@ -110,11 +110,11 @@ def find_matrix(name: str) -> Path:
     """Path of a matrix: a file, or the name of a shipped one."""
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise MatrixError(f"no matrix file {name}")
+            raise Refusal(f"no matrix file {name}")
         return Path(name)
     path = MATRICES / f"{name}.yaml"
     if not path.is_file():
-        raise MatrixError(f"unknown matrix {name!r}{did_you_mean(name, shipped())}; there are {', '.join(shipped())}, or give a .yaml file")
+        raise Refusal(f"unknown matrix {name!r}{did_you_mean(name, shipped())}; there are {', '.join(shipped())}, or give a .yaml file")
     return path
 
 
@@ -127,7 +127,7 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None
     """The cells of a matrix; `sized` gives a cell's backbone another size: its name."""
     num_cells = (math.prod(map(len, matrix.axes.values())) + len(matrix.include)) * len(matrix.seeds)
     if num_cells > MOST_CELLS:
-        raise MatrixError(f"matrix {name}: {num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
+        raise Refusal(f"matrix {name}: {num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
     points: list[dict[str, Any]] = [
         dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
     ]
@@ -135,12 +135,12 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None
     points = [_with_one_name(name, point) for point in points] + [flatten(_with_one_name(name, extra)) for extra in matrix.include]
     exclude = [flatten(_with_one_name(name, rule)) for rule in matrix.exclude]
     if not points:
-        raise MatrixError(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
+        raise Refusal(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
     backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
     short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
     cells: list[NamedCell] = []
     for point, seed in itertools.product(points, matrix.seeds):
-        fields: dict[str, Any] = _deep_copy(matrix.defaults)
+        fields: dict[str, Any] = copy.deepcopy(matrix.defaults)
         fields["seed"] = seed
         for key, value in point.items():
             _set(fields, key, value)
@@ -151,31 +151,29 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None
         try:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
-            raise MatrixError(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
+            raise Refusal(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
         if sized is not None and (backbone := sized(cell)) != cell.backbone:
             point = {**point, "backbone": backbone}
             cell, slug = cell.model_copy(update={"backbone": backbone}), _slug(point, seed, short)
         cells.append(NamedCell(name=slug, axes=point, cell=cell))
     if not cells:
-        raise MatrixError(f"matrix {name}: `exclude` leaves no cell")
+        raise Refusal(f"matrix {name}: `exclude` leaves no cell")
     for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):
         counts = Counter(keys)
         for named, key in zip(cells, keys, strict=True):
             if counts[key] > 1:
-                raise MatrixError(
-                    f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds"
-                )
+                raise Refusal(f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds")
     return cells
 
 
 def _with_one_name(matrix: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a cell with the backbone's name as cells hold it. MatrixError where it is not one."""
+    """The fields of a cell with the backbone's name as cells hold it. Refusal where it is not one."""
     if "backbone" not in fields:
         return fields
     try:
         return {**fields, "backbone": canonical_name(fields["backbone"])}
     except Refusal as error:
-        raise MatrixError(f"matrix {matrix}: {error}") from error
+        raise Refusal(f"matrix {matrix}: {error}") from error
 
 
 def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
@@ -201,30 +199,30 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """`seeds=[0,1]` sets a field of the matrix; any other key is a field of the cells, and takes the place of an axis of that name."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise MatrixError(f"override {override!r} is not key=value, for example budget.steps=100")
+        raise Refusal(f"override {override!r} is not key=value, for example budget.steps=100")
     try:
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
     except (RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise MatrixError(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
+        raise Refusal(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
     value = parsed["value"]
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
         _set(tree, key, value)
         return
     if head not in Cell.model_fields:
-        raise MatrixError(f"override {override!r}: unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
+        raise Refusal(f"override {override!r}: unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
     if head == "seed":
-        raise MatrixError(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
+        raise Refusal(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
     for cell in tree.get("include") or []:
         for own in flatten(cell):
             if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
-                raise MatrixError(
+                raise Refusal(
                     f"override {override!r}: the cells that this matrix lists under `include` have their own {own!r}, which would win; "
                     "copy the matrix and change them there"
                 )
     axes = tree.setdefault("axes", {})
     if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
-        raise MatrixError(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
+        raise Refusal(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
     if key in axes:
         axes[key] = value if isinstance(value, list) else [value]
     elif key.startswith("budget."):  # a budget has one axis: setting another replaces it
@@ -238,10 +236,6 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         child = tree.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise MatrixError(f"field {key!r}: {parent!r} holds the value {child!r}, so nothing can be set inside it")
+            raise Refusal(f"field {key!r}: {parent!r} holds the value {child!r}, so nothing can be set inside it")
         tree = child
     tree[last] = value
-
-
-def _deep_copy(tree: Any) -> Any:
-    return {key: _deep_copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

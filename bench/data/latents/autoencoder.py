@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,18 @@ class FrameAutoencoder(nn.Module):
 
     shift: Tensor  # (C,) mean of the raw latents
     scale: Tensor  # (C,) one over their standard deviation
+    key: str  # identity, of one that `load_autoencoder` gives: configuration, code version, weights and, where trained here, the clips
+    facts: dict[str, Any]  # of the same, for the record: seconds, parameters, loss
 
     def __init__(self, network: nn.Module, *, unshuffle: int):
         super().__init__()
         self.network: Any = network
         self.unshuffle = unshuffle  # side of the block of pixels folded into channels before the network; 1 = none
-        channels, stride = self._probe()
-        self.latent_channels, self.spatial_stride = channels, stride
-        self.register_buffer("shift", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
+        with torch.no_grad():  # what the network says of itself
+            probed = self.encode_frames(torch.zeros(1, 3, 64, 64))
+        self.latent_channels, self.spatial_stride = probed.shape[1], 64 // probed.shape[-1]
+        self.register_buffer("shift", torch.zeros(self.latent_channels))
+        self.register_buffer("scale", torch.ones(self.latent_channels))
 
     def spec(self, num_labels: int) -> LatentSpec:
         """The latent space as backbones see it."""
@@ -88,7 +90,9 @@ class FrameAutoencoder(nn.Module):
         """Set shift and scale from evenly spaced training clips."""
         index = np.unique(np.linspace(0, len(train.frames) - 1, STATISTICS_CLIPS).astype(int))
         if isinstance(train.frames, Ragged):
-            clips = [self._divisible(train.frames[i][None]) for i in index]
+            stride, found = self.spatial_stride, [train.frames[i] for i in index]
+            # Without the rows and columns that the stride leaves over.
+            clips = [clip[None, :, : clip.shape[1] // stride * stride, : clip.shape[2] // stride * stride] for clip in found]
         else:
             frames = train.frames[index]
             clips = [frames[chunk] for chunk in _batches(frames)]
@@ -102,29 +106,8 @@ class FrameAutoencoder(nn.Module):
         self.shift.copy_(latents.mean(dim=1))
         self.scale.copy_(1 / deviation)
 
-    def _divisible(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (..., H, W, 3) without the rows and columns that the stride leaves over."""
-        height, width = (size // self.spatial_stride * self.spatial_stride for size in frames.shape[-3:-1])
-        return frames[..., :height, :width, :]
 
-    @torch.no_grad()
-    def _probe(self) -> tuple[int, int]:
-        """(latent channels, spatial stride), read off the network itself."""
-        side = 64
-        latents = self.encode_frames(torch.zeros(1, 3, side, side))
-        return latents.shape[1], side // latents.shape[-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A loaded autoencoder, where its cache is, and what its making cost."""
-
-    autoencoder: FrameAutoencoder
-    key: str  # identity: configuration, code version and, where trained here, the clips
-    facts: dict[str, float | int | str]  # seconds, parameters, loss: for the record
-
-
-def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> Stage:
+def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> FrameAutoencoder:
     """The autoencoder of a data set, from the cache or made now. Refusal or OSError with one line for the user."""
     identity = {
         "config": config.model_dump(mode="json"),
@@ -144,7 +127,8 @@ def prepare(config: Autoencoder, clips: Clips, cache: Path, device: torch.device
     autoencoder.shift.copy_(torch.tensor(facts["shift"]))
     autoencoder.scale.copy_(torch.tensor(facts["scale"]))
     # The weights are part of the identity: trained again on another machine, they are other weights.
-    return Stage(autoencoder=autoencoder.to(device), key=content_hash([key, _weights_hash(autoencoder)])[:16], facts=facts)
+    autoencoder.key, autoencoder.facts = content_hash([key, _weights_hash(autoencoder)])[:16], facts
+    return autoencoder.to(device)
 
 
 @torch.inference_mode()
@@ -172,7 +156,11 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
         autoencoder, loss = FrameAutoencoder(_load_pretrained(config), unshuffle=1).to(device), None
         class_name, unshuffle = config.class_name, 1
     autoencoder.eval().measure_statistics(clips.splits["train"], device)
-    _save_network(autoencoder.network, folder / "network")
+    autoencoder.network.save_pretrained(folder / "network", safe_serialization=True)
+    path = folder / "network" / "config.json"
+    known = inspect.signature(type(autoencoder.network).__init__).parameters  # of other fields its reader would warn
+    kept = {name: value for name, value in json.loads(path.read_text()).items() if name.startswith("_") or name in known}
+    path.write_text(json.dumps(kept, indent=2))
     facts = {
         "class_name": class_name,
         "unshuffle": unshuffle,
@@ -183,15 +171,6 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
         "train_loss": loss,
     }
     (folder / "facts.json").write_text(json.dumps(facts))
-
-
-def _save_network(network: Any, folder: Path) -> None:
-    """diffusers' own format, less the fields of its configuration that its reader does not know."""
-    network.save_pretrained(folder, safe_serialization=True)
-    path = folder / "config.json"
-    known = inspect.signature(type(network).__init__).parameters
-    config = {key: value for key, value in json.loads(path.read_text()).items() if key.startswith("_") or key in known}
-    path.write_text(json.dumps(config, indent=2))
 
 
 def _load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
@@ -225,12 +204,12 @@ def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, pro
         )
     autoencoder = FrameAutoencoder(network, unshuffle=2).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1)
+    rising = 0.1 if config.num_steps != 10 else 0.11  # a tenth of 10 steps is one, and the schedule divides by one less
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=rising)
     for step in range(config.num_steps):
         generator = np.random.default_rng(stream_seed(config.seed, "autoencoder_frames", step))
-        batch = to_model(_random_frames(train.frames, config.batch_size, config.spatial_stride, generator)[:, None], device)[
-            :, :, 0
-        ]  # (F, 3, H, W)
+        frames = _random_frames(train.frames, config.batch_size, config.spatial_stride, generator)
+        batch = to_model(frames[:, None], device)[:, :, 0]  # (F, 3, H, W)
         loss = functional.mse_loss(autoencoder.decode_frames(autoencoder.encode_frames(batch)), batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -10,9 +10,10 @@ from PIL import Image
 from bench.data.clips import reserve
 from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
-from bench.data.latents.autoencoder import PIXELS_AT_ONCE, Progress, Stage, encode_clips
+from bench.data.latents.autoencoder import PIXELS_AT_ONCE, FrameAutoencoder, encode_clips
 from bench.data.policy.contract import Item
 from bench.data.policy.fitting import Fitted
+from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
 from bench.shapes import Shape
 
@@ -66,14 +67,14 @@ def is_whole(frames: Frames, fitted: Fitted) -> bool:
 
 
 def cached_latents(
-    stage: Stage, frames: Frames, fitted: Fitted, clips_digest: str, split: str, cache: Path, progress: Progress
+    autoencoder: FrameAutoencoder, frames: Frames, fitted: Fitted, clips_digest: str, split: str, cache: Path, progress: Progress
 ) -> np.ndarray | Ragged:
     """Latents of a split's items, memory-mapped: (N, C, T, H, W) float32 where all have one shape, else N of (C, T, H, W)."""
-    identity = {"autoencoder": stage.key, "clips": clips_digest, "split": split}
+    identity = {"autoencoder": autoencoder.key, "clips": clips_digest, "split": split}
     if not is_whole(frames, fitted):  # items that are the clips themselves are found under the key of the clips
         identity["items"] = content_hash([[item.clip, item.first_frame, item.box, item.shape] for item in fitted.items])
     folder = cache / "latents" / content_hash(identity)[:16]
-    spec = stage.autoencoder.spec(0)
+    spec = autoencoder.spec(0)
     shapes = [(spec.latent_channels, *spec.latent_shape(item.shape)) for item in fitted.items]
     uniform = len(set(shapes)) == 1
     if not (folder / "latents.npy").is_file():
@@ -85,7 +86,7 @@ def cached_latents(
             done = 0
             for chunk in _chunks(fitted):
                 pixels = np.stack([item_pixels(frames, fitted.items[index]) for index in chunk])
-                for index, latents in zip(chunk, encode_clips(stage.autoencoder, pixels).numpy(), strict=True):
+                for index, latents in zip(chunk, encode_clips(autoencoder, pixels).numpy(), strict=True):
                     target[index][...] = latents
                 done += len(chunk)
                 progress(done, len(shapes), f"latents of {split}")

@@ -129,18 +129,6 @@ def _pixels(value: PixelValue) -> Metric:
     return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.unit == SHARE else "plain", axis=value.axis)
 
 
-# What a matrix matches its rivals by -> the measurement that a verdict must not celebrate. What a budget fixes: bench/study/budget.py.
-MATCHED = {
-    "params": "num_params",
-    "num_params": "num_params",
-    "flops": "flops_per_clip",
-    "flops_per_clip": "flops_per_clip",
-    "step_time": "step_time_s",
-    "peak_memory": "peak_storage_bytes",
-    "wall_clock": "train_wall_time_s",
-}
-
-
 def find(name: str) -> Metric:
     """The metric of a measurement's name, its title filled in; a generic one for an unknown name."""
     base, _, num_clips = name.partition("@")

@@ -14,6 +14,7 @@ from bench.report.render import catalogue as metrics
 from bench.report.verdicts import stats
 from bench.report.verdicts.stats import SeedInterval, Verdict
 from bench.study.budget import BUDGETS
+from bench.study.matrix import MATCHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +202,7 @@ def _machine(cell: CellResult, key: str) -> Any:
 
 def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
     """Why nobody can win an axis: the matrix matched the contenders on it, or the budget fixed it."""
-    if run.match and metrics.MATCHED.get(str(run.match.get("by"))) == name:
+    if run.match and MATCHED.get(str(run.match.get("by"))) == name:
         means = [statistics.fmean(series) for series in values.values() if series]
         apart = max(means) / min(means) - 1 if min(means) > 0 else math.inf
         tolerance = float(run.match.get("tolerance", 0))
@@ -275,12 +276,12 @@ class Mismatch:
         return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
 
 
-MATCHABLE = {*metrics.MATCHED.values(), *(axis.measurement for axis in BUDGETS.own.values())}
+MATCHABLE = {*MATCHED.values(), *(axis.measurement for axis in BUDGETS.own.values())}
 
 
 def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[Mismatch]:
     """The axes a comparison can be matched on, each with its measured mismatch."""
-    matched = metrics.MATCHED.get(str(run.match.get("by"))) if run.match else None
+    matched = MATCHED.get(str(run.match.get("by"))) if run.match else None
     found = []
     for row in rows:
         means = [entry.interval.mean for entry in row.entries if entry.interval]

@@ -4,6 +4,7 @@ A factory that can be sized has `scaled(width, deeper, skew)`: the changes that 
 (fewer below 0) and with inner levels wider than outer ones by `skew`, where it has levels. Costs grow with width, so a few candidates tell.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from bench.backbone import canonical_name, find_factory, load_backbone, refusing
 from bench.data.files import write_text
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
-from bench.meters.flops import count_flops
+from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
 from bench.records.record import MatchProof
 from bench.run.job import MatchJob
@@ -52,9 +53,8 @@ class Search:
         self.factory: Any = find_factory(cell.backbone)
         if not hasattr(self.factory, "scaled"):
             raise Refusal(f"backbone {cell.backbone!r} cannot be sized (its factory has no `scaled`); give its size in braces")
-        self.ratios: dict[str, float] = {}  # candidate -> its cost over the target's
-        self.tried: list[tuple[str, float]] = []
-        self.target_cost: float | None = None  # of the axes that are counted or predicted
+        self.ratios: dict[str, float] = {}  # candidate -> its cost over the target's, in the order tried
+        self.cost = functools.cache(self._cost)  # of the axes that are counted or predicted
 
     def run(self) -> MatchProof:
         """The first candidate within the tolerance, the family's own depth first; proved."""
@@ -109,12 +109,12 @@ class Search:
     def _ratio(self, name: str) -> float:
         if name not in self.ratios:
             self.progress(len(self.ratios), len(SHAPES) * BISECTIONS, f"{self.match.by} of {name}")
-            self.ratios[name] = AXES[self.match.by][0](self, name)
-            self.tried.append((name, self.ratios[name]))
+            target, value, _, _ = AXES[self.match.by](self, name, False)
+            self.ratios[name] = value / target
         return self.ratios[name]
 
     def _prove(self, name: str) -> MatchProof:
-        target, value, how, raw = AXES[self.match.by][1](self, name)
+        target, value, how, raw = AXES[self.match.by](self, name, True)
         return MatchProof(
             by=self.match.by,
             to=self.target,
@@ -125,27 +125,22 @@ class Search:
             mismatch=max(target, value) / min(target, value) - 1,
             tolerance=self.match.tolerance,
             how=how,
-            tried=tuple(self.tried),
+            tried=tuple(self.ratios.items()),
             raw=raw,
         )
 
-    def params(self, name: str) -> float:
-        """Parameters."""
+    def _cost(self, name: str) -> float:
+        """Parameters, forward FLOPs of a clip, or the predicted peak of a training step in bytes."""
+        if self.match.by == "flops":
+            return float(count_flops(name, self.spec, self.shape))
+        if self.match.by == "peak_memory":
+            return float(Predictor(name, self.spec, self.cell.precision, self.device.type).peak_bytes("training", self._point()))
         with torch.device("meta"):
             backbone: Any = load_backbone(name, self.spec)
-        return float(sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad))
-
-    def flops(self, name: str) -> float:
-        """Forward FLOPs of a clip."""
-        return float(count_flops(name, self.spec, self.shape))
-
-    def predicted_bytes(self, name: str) -> float:
-        """Predicted peak of tensor storage of a training step."""
-        predictor = Predictor(name, self.spec, self.cell.precision, self.device.type)
-        return float(predictor.peak_bytes("training", self._point()))
+        return float(num_params(backbone))
 
     def measured_bytes(self, name: str) -> float:
-        """The same, measured in a real step."""
+        """Peak of tensor storage of a training step, measured."""
         stepper = self._stepper(name)
         batch = make_batch(self.spec, self._point(), "training", self.device)
         with stepper.meter("training", batch) as meter:
@@ -160,10 +155,8 @@ class Search:
         for index in range(WARMUP_ROUNDS + num_rounds):
             for side in (0, 1) if index % 2 else (1, 0):
                 steppers[side].step("training", batch)
-                seconds = sum(steppers[side].read_timers().values())
-                if index >= WARMUP_ROUNDS:
-                    times[side].append(seconds)
-        return times
+                times[side].append(sum(steppers[side].read_timers().values()))
+        return times[0][WARMUP_ROUNDS:], times[1][WARMUP_ROUNDS:]
 
     def _stepper(self, name: str) -> Stepper:
         backbone: Any = load_backbone(name, self.spec)
@@ -174,47 +167,29 @@ class Search:
         return StepPoint(batch_size=max(1, clips_per_batch(self.shape, self.cell.batching)), shape=self.shape)
 
 
-Proved = tuple[float, float, str, dict[str, list[float]]]  # target, value, how, raw
+Costs = tuple[float, float, str, dict[str, list[float]]]  # of the target, of a candidate, how they were found, raw samples
 
 
-def _ratio_of(cost: Callable[[Search, str], float]) -> Callable[[Search, str], float]:
-    """A candidate's cost over the target's, which is found once."""
-
-    def ratio(search: Search, name: str) -> float:
-        if search.target_cost is None:
-            search.target_cost = cost(search, search.target)
-        return cost(search, name) / search.target_cost
-
-    return ratio
+def _counted(search: Search, name: str, proving: bool) -> Costs:
+    return search.cost(search.target), search.cost(name), "counted", {}
 
 
-def _prove_counted(cost: Callable[[Search, str], float]) -> Callable[[Search, str], Proved]:
-    return lambda search, name: (cost(search, search.target), cost(search, name), "counted", {})
+def _in_a_step(search: Search, name: str, proving: bool) -> Costs:
+    cost = search.measured_bytes if proving else search.cost
+    return cost(search.target), cost(name), "found by prediction, measured in a training step", {}
 
 
-def _prove_memory(search: Search, name: str) -> Proved:
-    return search.measured_bytes(search.target), search.measured_bytes(name), "found by prediction, measured in a training step", {}
-
-
-def _time_ratio(search: Search, name: str) -> float:
-    return _median_ratio(*search.times_s(name, SEARCH_ROUNDS))
-
-
-def _prove_time(search: Search, name: str) -> Proved:
-    target_s, own_s = search.times_s(name, PROOF_ROUNDS)
+def _in_turn(search: Search, name: str, proving: bool) -> Costs:
+    target_s, own_s = search.times_s(name, PROOF_ROUNDS if proving else SEARCH_ROUNDS)
     median_s = statistics.median(target_s)
+    ratio = math.exp(statistics.median(math.log(own / target) for target, own in zip(target_s, own_s, strict=True)))
     how = f"measured, median ratio of {PROOF_ROUNDS} alternating training steps"
-    return median_s, median_s * _median_ratio(target_s, own_s), how, {search.target: target_s, name: own_s}
+    return median_s, median_s * ratio, how, {search.target: target_s, name: own_s}
 
 
-def _median_ratio(target_s: list[float], own_s: list[float]) -> float:
-    return math.exp(statistics.median(math.log(own / target) for target, own in zip(target_s, own_s, strict=True)))
-
-
-# Axis -> (cost of a candidate over the target's, proof of the one that was chosen).
-AXES: dict[str, tuple[Callable[[Search, str], float], Callable[[Search, str], Proved]]] = {
-    "params": (_ratio_of(Search.params), _prove_counted(Search.params)),
-    "flops": (_ratio_of(Search.flops), _prove_counted(Search.flops)),
-    "peak_memory": (_ratio_of(Search.predicted_bytes), _prove_memory),
-    "step_time": (_time_ratio, _prove_time),
+AXES: dict[str, Callable[[Search, str, bool], Costs]] = {
+    "params": _counted,
+    "flops": _counted,
+    "peak_memory": _in_a_step,
+    "step_time": _in_turn,
 }

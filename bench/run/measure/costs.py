@@ -2,37 +2,27 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.data.latents.autoencoder import decode_clips, encode_clips
-from bench.data.ragged import Ragged
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
+from bench.data.ragged import Frames, Ragged
 from bench.meters.clock import synchronize
-from bench.records.record import WORK, Measurement, Sampling, Training
-from bench.run.stages import ReferenceSet, TrainingSet
+from bench.records.record import WORK, BackboneFacts, Measurement, Sampling, Training
+from bench.run.stages import TrainingSet
 from bench.study.cell import Cell
 from bench.training.objective import VALIDATION_TIMESTEPS
 
 TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
 
 
-@dataclass(frozen=True, kw_only=True)
-class Costed:
-    """What was trained and sampled, as far as rates and costs depend on it."""
-
-    cell: Cell
-    training_set: TrainingSet
-    flops: int  # forward, one clip of the data's one shape
-    num_params: int
-    peak_flop_per_s: float  # of a large matrix product here and in the cell's precision
-
-
-def training_measurements(training: Training, subject: Costed, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+def training_measurements(
+    training: Training, cell: Cell, given: TrainingSet, backbone: BackboneFacts, peaks: dict[str, int], storage_bytes: int
+) -> list[Measurement]:
     """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
-    cell, flops, warmup = subject.cell, subject.flops, training.num_warmup_steps
+    warmup = training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
     work = _total(training.step_work[warmup:])
     whole = _total(training.step_work)
@@ -40,26 +30,26 @@ def training_measurements(training: Training, subject: Costed, peaks: dict[str, 
     invalid = None
     if training.other_processes:
         invalid = f"{training.other_processes} other processes were on the device while it was measured"
-    energy = []
+    storage, energy = [], []
+    if storage_bytes:  # there was a second step
+        storage = [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")]
     if training.energy_j is not None:
         per_clip = training.energy_j / training.num_samples
         energy = [Measurement(name="train_energy_per_clip_j", value=per_clip, unit="J/clip", better="lower", invalid=invalid)]
     return [
-        *_rates("train", work, window_s, 3 * work["flops"], subject, invalid),
+        *_rates("train", work, window_s, 3 * work["flops"], backbone, invalid),
         Measurement(name="step_time_s", value=steady_s, unit="s", better="lower", invalid=invalid),
         Measurement(name="first_step_extra_s", value=training.step_time_s[0] - steady_s, unit="s", better="lower", invalid=invalid),
         Measurement(name="other_cpu_share", value=training.other_cpu_share, unit="1", better="none"),
         *energy,
-        *(
-            [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")] if storage_bytes else []
-        ),  # a second step
+        *storage,
         *(
             Measurement(name=f"peak_storage_{kind}_bytes", value=num_bytes, unit="B", better="none")
             for kind, num_bytes in training.storage_by_kind.items()
         ),
         *(Measurement(name=name, value=value, unit="B", better="lower") for name, value in peaks.items()),
-        Measurement(name="num_params", value=subject.num_params, unit="1", better="none"),
-        Measurement(name="flops_per_clip", value=flops, unit="FLOP", better="lower"),
+        Measurement(name="num_params", value=backbone.num_params, unit="1", better="none"),
+        Measurement(name="flops_per_clip", value=backbone.flops_per_clip, unit="FLOP", better="lower"),
         Measurement(name="train_flops", value=3 * whole["flops"], unit="FLOP", better="none"),
         Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
         Measurement(name="train_samples", value=training.num_samples, unit="clip", better="none"),
@@ -70,29 +60,26 @@ def training_measurements(training: Training, subject: Costed, peaks: dict[str, 
             value=training.validation[-1].loss,
             unit="1",
             better="lower",
-            protocol=loss_protocol(
-                cell, subject.training_set.clips.digest, len(subject.training_set.val), subject.training_set.autoencoder.key
-            ),
+            protocol=loss_protocol(cell, given.clips.digest, len(given.val), given.autoencoder.key),
         ),
     ]
 
 
-def sampling_measurements(sampling: Sampling, subject: Costed, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
+def sampling_measurements(sampling: Sampling, backbone: BackboneFacts, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
     """Rates and memory of sampling; the warm-up call is not in the window."""
     assert sampling.work is not None
     work = _total([sampling.work])
     return [
-        *_rates("sample", work, sum(sampling.batch_time_s), sampling.num_evals * work["flops"], subject),
+        *_rates("sample", work, sum(sampling.batch_time_s), sampling.num_evals * work["flops"], backbone),
         Measurement(name="sample_peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
         *(Measurement(name=f"sample_{name}", value=value, unit="B", better="lower") for name, value in peaks.items()),
     ]
 
 
-def autoencoder_measurements(stages: ReferenceSet, device: torch.device) -> list[Measurement]:
+def autoencoder_measurements(network: FrameAutoencoder, test: Frames, device: torch.device) -> list[Measurement]:
     """How fast the autoencoder that all contenders share encodes and decodes, apart from training and sampling; a first call warms up."""
-    network = stages.autoencoder.autoencoder
-    frames = [np.array(clip)[None] for clip in stages.held_out["test"][:TIMED_CLIPS]]
-    if not isinstance(stages.held_out["test"], Ragged):
+    frames = [np.array(clip)[None] for clip in test[:TIMED_CLIPS]]
+    if not isinstance(test, Ragged):
         frames = [np.concatenate(frames)]
     latents = [clip for part in frames for clip in encode_clips(network, part)]
     work: dict[str, Callable[[], object]] = {
@@ -130,12 +117,14 @@ def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:
     return {name: sum(step[place] for step in steps) for place, name in enumerate(WORK)}
 
 
-def _rates(prefix: str, work: dict[str, int], time_s: float, flops: int, subject: Costed, invalid: str | None = None) -> list[Measurement]:
+def _rates(
+    prefix: str, work: dict[str, int], time_s: float, flops: int, backbone: BackboneFacts, invalid: str | None = None
+) -> list[Measurement]:
     totals = {"clips_per_s": ("clips", "clip/s"), "frames_per_s": ("frames", "frame/s")}
     totals |= {"voxels_per_s": ("latent_voxels", "latent voxel/s"), "tokens_per_s": ("tokens", "token/s")}
     rates = {name: (work[field] / time_s, unit) for name, (field, unit) in totals.items()}
     flop_per_s = flops / time_s
-    rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / subject.peak_flop_per_s, "1")}
+    rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / backbone.peak_flop_per_s, "1")}
     return [
         Measurement(name=f"{prefix}_{name}", value=value, unit=unit, better="higher", invalid=invalid)
         for name, (value, unit) in rates.items()

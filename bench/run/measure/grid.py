@@ -12,38 +12,38 @@ import numpy as np
 import torch
 
 from bench.backbone import check_latents
-from bench.data.latents import autoencoder as autoencoders
+from bench.data.clips import Clips
+from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.latents.latents import LatentSet
-from bench.data.progress import Progress
+from bench.data.progress import Progress, silent
 from bench.data.ragged import Frames
-from bench.data.source import Clips, load_clips
-from bench.metrics.extractors.features import cached_features
+from bench.data.source import load_clips
 from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.pixels.contract import PixelSets
-from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
+from bench.metrics.quality import pixel_measurements
 from bench.records.record import GridPoint, Measurement
-from bench.run import stages as stages_of
 from bench.run.measure.costs import loss_protocol
-from bench.run.stages import ReferenceSet
-from bench.shapes import Refusal, Shape
+from bench.run.measure.quality import block_of, distances
+from bench.run.stages import ReferenceSet, cache_folder, features_of, subject_boxes
+from bench.shapes import Refusal, Shape, shape_text
 from bench.study.cell import Cell
 from bench.training.sampling import SamplePlan, sample
 from bench.training.validation import mean_loss, validation_losses
 
 
 def measure_grid(
-    cell: Cell, backbone: Any, reference: ReferenceSet, trained: Sequence[Shape], results: Path, device: torch.device, progress: Progress
+    cell: Cell, backbone: Any, reference: ReferenceSet, results: Path, device: torch.device, progress: Progress
 ) -> list[GridPoint]:
-    """Every shape of the cell's grid, in pixels. `trained`: the shapes of its training items."""
+    """Every shape of the cell's grid, in pixels."""
     points = []
     for done, shape in enumerate(cell.evaluation.grid):
-        progress(done, len(cell.evaluation.grid), f"shape grid, {'x'.join(map(str, shape))}")
-        place = place_of(shape, trained)
+        progress(done, len(cell.evaluation.grid), f"shape grid, {shape_text(shape)}")
+        place = place_of(shape, reference.training.trained_shapes)
         try:
-            latent_shape = reference.spec.latent_shape(shape)
+            latent_shape = reference.training.spec.latent_shape(shape)
             check_latents(backbone, latent_shape)
-            real = load_clips(cell.data.at(shape, cell.evaluation.grid_samples), stages_of.cache_folder(results))
+            real = load_clips(cell.data.at(shape, cell.evaluation.grid_samples), cache_folder(results))
         except Refusal as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
             points.append(GridPoint(shape=shape, place=place, reason=str(error)))
         else:
@@ -70,39 +70,27 @@ def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in r
 def _measure(
     cell: Cell, backbone: Any, reference: ReferenceSet, real: Clips, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
 ) -> list[Measurement]:
-    num = cell.evaluation.grid_samples
+    num, given = cell.evaluation.grid_samples, reference.training
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    samples = sample(backbone, SamplePlan(cell=cell, spec=reference.spec, shapes=[latent_shape] * num, labels=labels), device)
-    clips: dict[str, Frames] = {"trained": autoencoders.decode_clips(reference.autoencoder.autoencoder, samples.latents), "real": val}
-    manifest = reference.extractors[0].manifest  # the first that the matrix names judges the grid
+    samples = sample(backbone, SamplePlan(cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels), device)
+    clips: dict[str, Frames] = {"trained": decode_clips(given.autoencoder, samples.latents), "real": val}
+    extractor = reference.extractors[0]  # the first that the matrix names judges the grid
+    manifest = extractor.manifest
     sets = {**clips, "test": test}
     if manifest.min_frames <= shape[0] <= (manifest.max_frames or shape[0]):
-        folder = stages_of.feature_folder(results)
-        features = {name: cached_features(reference.extractors[0], frames, None, folder) for name, frames in sets.items()}
+        features = {name: features_of(name, frames, num, extractor, results, silent) for name, frames in sets.items()}
     else:  # too short for it: single frames
         encoder, manifest = load_motion(device), FRAME
         features = {name: encoder.features_by_frame(frames) for name, frames in sets.items()}
-    block = protocol_block(
-        manifest,
-        device,
-        n_real=num,
-        n_fake=num,
-        shape=shape,
-        frame_stride=getattr(cell.data, "frame_stride", 1),
-        fps=real.fps,
-        split="test",
-        clip_list=[real.digest, *real.splits["test"].clip_ids],
-        sampling="given",
-    )
-    found = feature_measurements(FeatureSets(real=features.pop("test"), subjects=features, block=block))
-    boxes = stages_of.subject_boxes(real, "test")
+    found = distances(features, block_of(manifest, cell, real, real.splits["test"].clip_ids, num, shape, device))
+    boxes = subject_boxes(real, "test")
     pixels = PixelSets(clips=clips, test=test, source=real.digest, mixed=True, boxes=None if boxes is None else list(boxes))
-    latents = autoencoders.encode_clips(reference.autoencoder.autoencoder, test).numpy()
-    held_out = LatentSet(latents=latents, labels=labels if reference.spec.num_labels else None, null_label=reference.spec.num_labels)
+    latents, num_labels = encode_clips(given.autoencoder, test).numpy(), given.spec.num_labels
+    held_out = LatentSet(latents=latents, labels=labels if num_labels else None, null_label=num_labels)
     loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
-    protocol = loss_protocol(cell, real.digest, num, reference.autoencoder.key) | {"shape": list(shape), "split": "test"}
+    protocol = loss_protocol(cell, real.digest, num, given.autoencoder.key) | {"shape": list(shape), "split": "test"}
     return [
         *found,
         *pixel_measurements(pixels),
