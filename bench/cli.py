@@ -41,9 +41,9 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
 
     console = Console(highlight=False, soft_wrap=True)
     study, proofs = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
-    outcomes = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
-    console.print(summary([outcome.record for outcome in outcomes]))
-    failures = [failure for outcome in outcomes for failure in outcome.failures()]
+    records = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
+    console.print(summary(records))
+    failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
         console.print(failure, markup=False)
     console.print(f"report: python -m bench report {shlex.quote(str(results / study.name))}", markup=False)

@@ -7,7 +7,7 @@ any of them. Only what a sequence offers is offered, so that code for one stacke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -83,6 +83,13 @@ def stacked(clips: Iterable[np.ndarray], num: int) -> Frames:
     if whole is not None:
         return whole
     return Ragged(np.concatenate([part.ravel() for part in parts]), [part.shape for part in parts])
+
+
+def in_batches(shapes: Sequence[Shape], most: Callable[[Shape], int]) -> Iterator[list[int]]:
+    """Items that go through a network together: of one shape, up to `most` of it at once and at least one."""
+    for shape, members in by_shape(shapes).items():
+        size = max(1, most(shape))
+        yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 def by_shape(shapes: Sequence[Shape]) -> dict[Shape, list[int]]:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import BaseModel, Field, computed_field, model_validator
 
 from bench.data.clips import Skipped
 from bench.data.frozen import Frozen, content_hash
@@ -63,26 +63,31 @@ class ValidationPoint(Frozen):
     num_clips: int  # validation clips it is the mean of
 
 
-class Training(Frozen):
-    """Raw course of a training run. Lists have one entry a step."""
+class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
+    """What a training run has seen. Lists have one entry a step."""
 
-    num_steps: int
-    num_samples: int  # clips drawn
-    wall_time_s: float  # of the training loop, checkpoints and validation excluded
-    loss: list[float]
-    step_time_s: list[float]  # measured around each step; on CUDA between events
+    num_samples: int = 0  # clips drawn
+    wall_time_s: float = 0.0  # of the training loop, checkpoints and validation excluded
+    loss: list[float] = Field(default_factory=list)
+    step_time_s: list[float] = Field(default_factory=list)  # measured around each step; on CUDA between events
     step_end_s: list[float] = Field(default_factory=list)  # wall clock of the loop when each step was handed to the device
-    data_time_s: list[float]  # of that, fetching clips and drawing noise
+    data_time_s: list[float] = Field(default_factory=list)  # of that, fetching clips and drawing noise
     step_work: list[Work] = Field(default_factory=list)  # what each step did
-    num_warmup_steps: int  # leading steps left out of the rates
-    validation: list[ValidationPoint]
-    validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
-    grad_norm: list[float]
+    validation: list[ValidationPoint] = Field(default_factory=list)
+    grad_norm: list[float] = Field(default_factory=list)
     storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
     storage_by_module: dict[str, int] = Field(default_factory=dict)
     energy_j: float | None = None  # of the whole device, over the loop
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
-    other_cpu_share: float = 0.0  # part of the processors that others took
+    other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained
+
+
+class Training(Course, frozen=True):
+    """Raw course of a training run that ended."""
+
+    num_steps: int
+    num_warmup_steps: int  # leading steps left out of the rates
+    validation_by_timestep: dict[str, float]  # timestep -> loss, at the end
 
 
 class Sampling(Frozen):
@@ -197,6 +202,12 @@ class Record(Frozen):
     def measurement(self, name: str, subject: str = "trained") -> Measurement | None:
         """The measurement of that name and subject, or None where this attempt did not get so far."""
         return next((m for m in self.measurements if m.name == name and m.subject == subject), None)
+
+    def failures(self) -> list[str]:
+        """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""
+        if self.status != "ok":
+            return [f"{self.name}: {self.status}: {self.reason}"]
+        return [f"{self.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.canaries if not canary.passed]
 
 
 class Memory(Frozen):

@@ -1,7 +1,7 @@
 """What must hold of a cell before anything is built: known without torch, and asked of every cell before the first one runs."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.backbone import check_latents, did_you_mean, find_factory
 from bench.data.policy.table import POLICIES, UNIFORM
@@ -10,6 +10,8 @@ from bench.metrics.weights import table as weights
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Study
+
+Found = TypeVar("Found")
 
 
 def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
@@ -24,16 +26,18 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
     )
 
 
-def check_all(named: Iterable[tuple[str, Cell]], check: Callable[[Cell], None]) -> None:
-    """Refusal with a line for everything that `check` refuses, and the cells that it is wrong with."""
+def check_all(named: Iterable[tuple[str, Cell]], check: Callable[[Cell], Found]) -> dict[str, Found]:
+    """Cell's name -> what `check` finds. Refusal with a line for everything that it refuses, and the cells that it is wrong with."""
+    found: dict[str, Found] = {}
     wrong: dict[str, list[str]] = {}
     for name, cell in named:
         try:
-            check(cell)
+            found[name] = check(cell)
         except Refusal as error:
             wrong.setdefault(str(error), []).append(name)
     if wrong:
         raise Refusal(*(f"cell {', '.join(names)}: {what}" for what, names in wrong.items()))
+    return found
 
 
 def check_weights(study: Study) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from bench.data.files import StoreError, write_text
+from bench.data.files import StoreError
 from bench.data.frozen import Frozen
 from bench.records.record import MatchProof
 from bench.shapes import Shape
@@ -83,9 +83,9 @@ class MatchJob(Task):
 Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob, Field(discriminator="kind")]  # what one process has to do
 
 
-def read_job(path: Path) -> Job:
-    """The job in a file."""
-    return TypeAdapter[Job](Job).validate_json(path.read_text())
+def read_job(text: str) -> Job:
+    """The job in JSON."""
+    return TypeAdapter[Job](Job).validate_json(text)
 
 
 class Refused(Exception):
@@ -110,25 +110,21 @@ def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None
 
 def status_of(job: Job, timeout_s: float | None, lock: int | None) -> int:
     """Exit status of a job's process, started and waited for."""
-    path = job.results / job.matrix / f".job.{os.getpid()}.json"
-    write_text(path, job.model_dump_json())
-    command = [sys.executable, "-m", "bench.run.worker", str(path), str(os.getpid())]
+    command = [sys.executable, "-m", "bench.run.worker", str(os.getpid())]
     environment = {**own_environment(), **CALM_THREADS}
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
     inherited = () if lock is None else (lock,)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True, pass_fds=inherited)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True, pass_fds=inherited)
     try:
-        try:
-            return process.wait(timeout=timeout_s)
-        except KeyboardInterrupt:
-            _terminate(process)
-            raise Stopped("stopped; run the same command again to go on") from None
-        except subprocess.TimeoutExpired:
-            _terminate(process)
-            raise
-    finally:
-        path.unlink(missing_ok=True)
+        process.communicate(job.model_dump_json(), timeout=timeout_s)
+    except KeyboardInterrupt:
+        _terminate(process)
+        raise Stopped("stopped; run the same command again to go on") from None
+    except subprocess.TimeoutExpired:
+        _terminate(process)
+        raise
+    return process.returncode
 
 
 def own_environment() -> dict[str, str]:
@@ -144,7 +140,7 @@ def how_it_ended(code: int) -> str:
     return f"its process was ended by signal {signal.Signals(-code).name}{hint}"
 
 
-def _terminate(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[str]") -> None:
     process.terminate()
     try:
         process.wait(timeout=GRACE_S)

@@ -1,6 +1,6 @@
 """Where cells run: each in a fresh local process, one at a time, so that neither memory nor timings leak between rivals.
 
-Knows no torch. A job is a file; the process that reads it is bench/run/worker.py.
+Knows no torch. The process that does a job is bench/run/worker.py.
 """
 
 import contextlib
@@ -9,108 +9,82 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.files import StoreError, now
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, MatchProof, Record, RunCell, RunSnapshot
+from bench.records.record import FINAL, MatchProof, Record, RunCell, RunSnapshot, Status
 from bench.records.store import cell_folder, latest, next_attempt, write_record, write_run
 from bench.run.job import CellJob, JobCell, PrepareJob, Refused, SampleJob, how_it_ended, run_job
 from bench.shapes import Shape
 from bench.study.cell import Cell
-from bench.study.matrix import NamedCell, Study
+from bench.study.matrix import Study
 
 ABANDONED_S = 7 * 24 * 3600.0  # what nobody has touched for so long in the cache, its process is not alive
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellOutcome:
-    """One cell after a run."""
+def run_study(study: Study, results: Path, say: Say, command: str, proofs: Mapping[str, MatchProof] | None = None) -> list[Record]:
+    """Run every cell of a study that has no final record yet; the record of each. All that is done is kept.
 
-    named: NamedCell
-    record: Record
-
-    def failures(self) -> list[str]:
-        """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""
-        if self.record.status != "ok":
-            return [f"{self.named.name}: {self.record.status}: {self.record.reason}"]
-        return [f"{self.named.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.record.canaries if not canary.passed]
-
-
-def run_study(study: Study, results: Path, say: Say, command: str, proofs: Mapping[str, MatchProof] | None = None) -> list[CellOutcome]:
-    """Run every cell of a study that has no final record yet. Raises Refused, Stopped or StoreError; all that is done is kept.
-
-    `proofs`: cell's name -> how its backbone was sized, for its record.
+    `proofs`: cell's name -> how its backbone was sized, for its record. Raises Refused, Stopped or StoreError.
     """
-    results = results.resolve()
+    results, cells = results.resolve(), _job_cells(study, proofs or {})
     with _only_one(results / study.name) as lock:
         started_at = now()
-        folders = {named.name: cell_folder(results, study.name, named.name, named.cell) for named in study.cells}
         _remove_leftovers(results / study.name, results / "cache")
-        records = {named.name: _latest_final(folders[named.name], named.cell) for named in study.cells}
-        waiting = [named for named in study.cells if records[named.name] is None]
-        done = len(study.cells) - len(waiting)
-        say(f"{study.name}: {len(study.cells)} cells, {done} finished before, {len(waiting)} to run")
-        write_run(results, _snapshot(study, folders, started_at, command))
+        known = {cell.name: _latest_final(results / cell.folder, cell.cell) for cell in cells}
+        waiting = [name for name, record in known.items() if record is None]
+        say(f"{study.name}: {len(cells)} cells, {len(cells) - len(waiting)} finished before, {len(waiting)} to run")
+        write_run(results, _snapshot(study, cells, started_at, command))
         if waiting:
-            run_job(_prepare_job(study, results, waiting), lock=lock)
-        outcomes = []
-        for named in study.cells:
-            record = records[named.name]
-            if record is None:
-                cell = _job_cell(named, study, results, proofs)
-                job = CellJob(label=named.name, matrix=study.name, results=results, cell=cell)
-                outcomes.append(CellOutcome(named=named, record=_run_cell(job, named, folders[named.name], say, lock)))
-            else:
-                outcomes.append(CellOutcome(named=named, record=record))
-        write_run(results, _snapshot(study, folders, started_at, command))
-        return outcomes
+            run_job(_prepare_job(study, cells, results, waiting), lock=lock)
+        records = []
+        for cell in cells:
+            job = CellJob(label=cell.name, matrix=study.name, results=results, cell=cell)
+            records.append(known[cell.name] or _run_cell(job, say, lock))
+        write_run(results, _snapshot(study, cells, started_at, command))
+        return records
 
 
 def check_study(study: Study, results: Path) -> None:
     """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
-    run_job(_prepare_job(study, results.resolve(), list(study.cells), only_check=True))
+    cells = _job_cells(study, {})
+    run_job(_prepare_job(study, cells, results.resolve(), [cell.name for cell in cells], only_check=True))
 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
     """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
-    cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results.resolve())), cell=record.cell)
+    results = results.resolve()
+    cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results)), cell=record.cell)
     job = SampleJob(
-        label=record.name,
-        matrix=record.matrix,
-        results=results.resolve(),
-        cell=cell,
-        num_clips=num_clips,
-        shape=shape,
-        out=out.resolve(),
+        label=record.name, matrix=record.matrix, results=results, cell=cell, num_clips=num_clips, shape=shape, out=out.resolve()
     )
     run_job(job)
 
 
-def _run_cell(job: CellJob, named: NamedCell, folder: Path, say: Say, lock: int) -> Record:
+def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
     """The record of one attempt: the one its process wrote, or one that says how the process died."""
+    name, cell, folder = job.cell.name, job.cell.cell, job.results / job.cell.folder
     attempt, started_at, start_s = next_attempt(folder), now(), time.monotonic()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    say(f"{named.name}: attempt {attempt} in {folder}")
-    status, reason = "failed", ""
+    say(f"{name}: attempt {attempt} in {folder}")
+    status: Status = "failed"
     try:
-        code = run_job(job, timeout_s=named.cell.timeout_s, lock=lock)
-        reason = how_it_ended(code)
+        reason = how_it_ended(run_job(job, timeout_s=cell.timeout_s, lock=lock))
     except subprocess.TimeoutExpired:
-        status, reason = "timeout", f"ran over timeout_s = {named.cell.timeout_s:g}; the next `run` goes on from its checkpoint"
+        status, reason = "timeout", f"ran over timeout_s = {cell.timeout_s:g}; the next `run` goes on from its checkpoint"
     except Refused as refused:
         reason = str(refused)
     record = latest(folder)
     if record is None or record.attempt < attempt:
         record = Record(
             matrix=job.matrix,
-            name=named.name,
-            fingerprint=named.cell.fingerprint(),
-            cell=named.cell,
+            name=name,
+            fingerprint=cell.fingerprint(),
+            cell=cell,
             attempt=attempt,
             status=status,
             reason=reason,
@@ -120,26 +94,32 @@ def _run_cell(job: CellJob, named: NamedCell, folder: Path, say: Say, lock: int)
             commits=[commit()],
         )
         write_record(folder, record)
-    say(f"{named.name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
+    say(f"{name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
     return record
 
 
-def _job_cell(named: NamedCell, study: Study, results: Path, proofs: Mapping[str, MatchProof] | None = None) -> JobCell:
-    folder = cell_folder(results, study.name, named.name, named.cell).relative_to(results)
-    return JobCell(name=named.name, folder=str(folder), cell=named.cell, match=(proofs or {}).get(named.name))
+def _job_cells(study: Study, proofs: Mapping[str, MatchProof]) -> list[JobCell]:
+    return [
+        JobCell(
+            name=named.name,
+            folder=str(cell_folder(Path(), study.name, named.name, named.cell)),
+            cell=named.cell,
+            match=proofs.get(named.name),
+        )
+        for named in study.cells
+    ]
 
 
-def _prepare_job(study: Study, results: Path, waiting: list[NamedCell], *, only_check: bool = False) -> PrepareJob:
-    cells = [named for named in study.cells if named in waiting or study.matrix.match]
-    names = {named.name for named in cells}
+def _prepare_job(study: Study, cells: list[JobCell], results: Path, waiting: list[str], *, only_check: bool = False) -> PrepareJob:
+    compared = {cell.name: cell for cell in cells if cell.name in waiting or study.matrix.match}
     return PrepareJob(
         label="validate" if only_check else "prepare",
         only_check=only_check,
         matrix=study.name,
         results=results,
-        cells=tuple(_job_cell(named, study, results) for named in cells),
-        waiting=tuple(named.name for named in waiting),
-        rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in names and b.name in names),
+        cells=tuple(compared.values()),
+        waiting=tuple(waiting),
+        rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in compared and b.name in compared),
         match=study.matrix.match,
     )
 
@@ -154,25 +134,15 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
 
 def _remove_leftovers(folder: Path, cache: Path) -> None:
     """Temporary files of processes that were killed: this run's, as who holds the lock is alone in `folder`, and old ones in `cache`."""
-    for path in [*folder.glob(".job.*.json"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         path.unlink(missing_ok=True)
-    for path in [*cache.glob("*/.*.tmp")]:  # others may be writing there
+    for path in cache.glob("*/.*.tmp"):  # others may be writing there
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _snapshot(study: Study, folders: dict[str, Path], started_at: str, command: str) -> RunSnapshot:
-    cells = (
-        RunCell(
-            name=named.name,
-            axes=named.axes,
-            seed=named.cell.seed,
-            fingerprint=named.cell.fingerprint(),
-            folder=folders[named.name].name,
-        )
-        for named in study.cells
-    )
+def _snapshot(study: Study, cells: list[JobCell], started_at: str, command: str) -> RunSnapshot:
     return RunSnapshot(
         matrix=study.name,
         description=study.matrix.description,
@@ -181,7 +151,16 @@ def _snapshot(study: Study, folders: dict[str, Path], started_at: str, command: 
         started_at=started_at,
         ended_at=now(),
         command=command,
-        cells=tuple(cells),
+        cells=tuple(
+            RunCell(
+                name=named.name,
+                axes=named.axes,
+                seed=named.cell.seed,
+                fingerprint=named.cell.fingerprint(),
+                folder=Path(cell.folder).name,
+            )
+            for named, cell in zip(study.cells, cells, strict=True)
+        ),
     )
 
 

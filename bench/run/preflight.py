@@ -42,13 +42,7 @@ def prepare(job: PrepareJob, progress: Reporter) -> None:
     """
     for named in job.cells:
         pick_device(named.cell)
-    found: dict[str, CellSize] = {}  # fingerprint -> size
-
-    def measure(cell: Cell) -> None:
-        found[cell.fingerprint()] = _size(cell, job, progress)
-
-    check_all(((named.name, named.cell) for named in job.cells), measure)
-    sizes = {named.name: found[named.cell.fingerprint()] for named in job.cells}
+    sizes = check_all(((named.name, named.cell) for named in job.cells), lambda cell: _size(cell, job, progress))
     if job.match is not None and (apart := _apart(job, job.match, sizes)):
         raise Refusal(*apart)
     _check_disk(job, sizes)

@@ -1,4 +1,4 @@
-"""The process a job runs in: `python -m bench.run.worker JOB.json PARENT`. Turns signals and errors into exit statuses, and nothing else.
+"""The process of a job, `python -m bench.run.worker PARENT`: a job on standard input; signals and errors into exit statuses.
 
 What is heavy is imported late: from the first moment on, this process must not outlive a parent that was killed.
 """
@@ -8,17 +8,16 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PrepareJob, SampleJob, read_job
 from bench.shapes import Refusal, lines_of
 
 
-def main(job_path: str, parent: int) -> int:
+def main(parent: int) -> int:
     """Run a job for the process `parent`; the exit status tells it how the job ended."""
     die_with_parent(parent)
-    job = read_job(Path(job_path))
+    job = read_job(sys.stdin.read())
     stop = StopFlag(at_once=job.kind != "cell")
     try:
         perform(job, stop)
@@ -88,4 +87,4 @@ def die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1])))

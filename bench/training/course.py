@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.meters.warmup import num_warmup_steps
-from bench.records.record import Training, ValidationPoint, Work
+from bench.records.record import Course, Training, ValidationPoint, Work
 from bench.study.budget import Spent
 
 EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first step
@@ -17,30 +17,14 @@ class Diverged(Exception):
     """The loss became infinite, not a number, or exploded. A result, not a fault."""
 
 
-class State(BaseModel):
-    """Where a run is and what it has seen. Lists have one entry a step; fields named as in `Training` mean what they mean there."""
-
-    model_config = ConfigDict(extra="forbid")
+class State(Course):
+    """Where a run is and what it has seen."""
 
     inputs: str  # identity of the cell and of its latents: a checkpoint of other inputs is not resumed
     step: int = 0
-    num_samples: int = 0
     num_voxels: int = 0  # as in WORK, of all steps
     forward_flops: int = 0
-    wall_time_s: float = 0.0
-    peak_storage_bytes: int = 0
-    storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes alive at that peak: weights, gradients, activations, ...
-    storage_by_module: dict[str, int] = Field(default_factory=dict)
-    energy_j: float | None = None
-    other_processes: int = 0
-    other_cpu_share: float = 0.0  # the largest of the processes that trained
-    loss: list[float] = Field(default_factory=list)
-    grad_norm: list[float] = Field(default_factory=list)
-    step_time_s: list[float] = Field(default_factory=list)
-    step_end_s: list[float] = Field(default_factory=list)
-    data_time_s: list[float] = Field(default_factory=list)
-    step_work: list[Work] = Field(default_factory=list)
-    validation: list[ValidationPoint] = Field(default_factory=list)
+    peak_storage_bytes: int = 0  # of which `storage_by_kind` is the split
     commits: list[str] = Field(default_factory=list)  # every one that worked on the run
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that did
     peaks: dict[str, int] = Field(default_factory=dict)  # highest memory of every process that did, in bytes
@@ -76,7 +60,7 @@ class State(BaseModel):
 
     def training(self, last: ValidationPoint | None = None, by_timestep: dict[float, float] | None = None) -> Training:
         """What the record says; of a run that diverged too, which has no `last` validation."""
-        shared: dict[str, Any] = {field: getattr(self, field) for field in Training.model_fields if field in State.model_fields}
+        shared: dict[str, Any] = {field: getattr(self, field) for field in Course.model_fields}
         shared["validation"] = [*self.validation, *([last] if last else [])]
         return Training(
             num_steps=self.step,

@@ -1,7 +1,7 @@
 """Samplers: noise and labels in, latents out. Solvers are diffusers' schedulers; guidance wraps the backbone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from bench.backbone import Backbone
-from bench.data.progress import Progress
+from bench.data.progress import Progress, silent
+from bench.data.ragged import in_batches
 from bench.meters.clock import synchronize
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
@@ -79,7 +80,7 @@ class SamplePlan:
 
 
 @torch.inference_mode()
-def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Progress = lambda done, total, what: None) -> Samples:
+def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Progress = silent) -> Samples:
     """Generate the clips of a plan.
 
     The noise of a clip is that of its index, whatever the batch size, the device or the backbone. A backbone that takes one shape a
@@ -89,7 +90,8 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
     samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
     samples.latents = [torch.empty(0)] * len(plan.shapes)
     done = 0
-    for batch in _batches(plan.shapes, sampler.batch_size, ragged=backbone.ragged):
+    groups = [plan.shapes[0]] * len(plan.shapes) if backbone.ragged else plan.shapes  # of any shapes together, or of one
+    for batch in in_batches(groups, lambda shape: sampler.batch_size):
         sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
         draws = zip(batch, sizes, strict=True)
         noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
@@ -105,15 +107,6 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         done += len(batch)
         progress(done, len(plan.shapes), "sampling")
     return samples
-
-
-def _batches(shapes: Sequence[Shape], size: int, *, ragged: bool) -> Iterator[list[int]]:
-    """Clips that are denoised together: `size` of them, of one shape where the backbone needs that."""
-    groups: dict[object, list[int]] = {}
-    for index, shape in enumerate(shapes):
-        groups.setdefault(None if ragged else shape, []).append(index)
-    for members in groups.values():
-        yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:

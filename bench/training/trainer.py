@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bench.data.latents.latents import LatentSet
-from bench.data.progress import Progress
+from bench.data.progress import Progress, silent
 from bench.data.seeds import stream_seed
 from bench.meters.clock import StepTimer, StopWatch
 from bench.meters.device import EnergyMeter, Neighbours
@@ -55,7 +55,7 @@ class Trainer:
         device: torch.device,
         commit: str = "unknown",
         should_stop: Callable[[], bool] = lambda: False,
-        progress: Progress = lambda done, total, what: None,
+        progress: Progress = silent,
     ):
         self.cell, self.val = cell, val
         network: Any = backbone

@@ -1,6 +1,5 @@
 """The validation loss: held-out clips at fixed timesteps, with noise that neither the seed nor the batching changes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,7 @@ import torch
 
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import clips_per_batch
-from bench.data.policy.config import Batching
-from bench.data.ragged import by_shape
+from bench.data.ragged import in_batches
 from bench.study.cell import Cell
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
@@ -20,7 +18,7 @@ from bench.training.precision import HALF, autocast
 def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell, device: torch.device) -> dict[float, float]:
     """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell."""
     path = PATHS[cell.objective.name]
-    batches = list(_batches(val, num_clips, cell.batching))
+    batches = list(in_batches(val.shapes[:num_clips], lambda shape: clips_per_batch(shape, cell.batching)))  # as a training step
     losses = {}
     for place, timestep in enumerate(VALIDATION_TIMESTEPS):
         total = torch.zeros((), dtype=torch.float64, device=device)
@@ -40,10 +38,3 @@ def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell,
 def mean_loss(losses: dict[float, float]) -> float:
     """Over all timesteps."""
     return sum(losses.values()) / len(losses)
-
-
-def _batches(val: LatentSet, num_clips: int, batching: Batching) -> Iterator[list[int]]:
-    """Clips of one shape, as many at once as a training step has."""
-    for shape, clips in by_shape(val.shapes[:num_clips]).items():
-        size = max(1, clips_per_batch(shape, batching))
-        yield from (clips[start : start + size] for start in range(0, len(clips), size))

@@ -8,7 +8,6 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, Traine
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.seeds import stream_seed
-from bench.shapes import LatentSpec, Refusal
+from bench.shapes import LatentSpec, Refusal, Shape
 
 STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on
 PIXELS_AT_ONCE = 2**19  # encoded in one call
@@ -94,8 +93,7 @@ class FrameAutoencoder(nn.Module):
             # Without the rows and columns that the stride leaves over.
             clips = [clip[None, :, : clip.shape[1] // stride * stride, : clip.shape[2] // stride * stride] for clip in found]
         else:
-            frames = train.frames[index]
-            clips = [frames[chunk] for chunk in _batches(frames)]
+            clips = _batches(train.frames[index])
         raw = [self.encode_frames(_fold_frames(to_model(clip, device))).double().cpu() for clip in clips]  # each (F, C, h, w)
         latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, voxels)
         deviation = latents.std(dim=1)
@@ -143,7 +141,7 @@ def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> Frames
 @torch.inference_mode()
 def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
     """Clips as stored, (B, T, H, W, 3) uint8 -> latents (B, C, T, H, W) on the CPU, as many clips at once as memory allows."""
-    parts = [autoencoder.encode(to_model(frames[chunk], autoencoder.shift.device)).cpu() for chunk in _batches(frames)]
+    parts = [autoencoder.encode(to_model(chunk, autoencoder.shift.device)).cpu() for chunk in _batches(frames)]
     return torch.cat(parts)
 
 
@@ -266,8 +264,12 @@ def _unfold_frames(frames: Tensor, num_clips: int) -> Tensor:
     return frames.unflatten(0, (num_clips, -1)).transpose(1, 2)
 
 
-def _batches(frames: np.ndarray) -> Iterator[slice]:
-    """Slices of clips (N, T, H, W, 3) that hold about half a million pixels each, and at least one clip."""
-    size = max(1, PIXELS_AT_ONCE // math.prod(frames.shape[1:4]))
-    for start in range(0, len(frames), size):
-        yield slice(start, min(start + size, len(frames)))
+def clips_at_once(shape: Shape) -> int:
+    """How many clips (T, H, W) are encoded in one call."""
+    return max(1, PIXELS_AT_ONCE // math.prod(shape))
+
+
+def _batches(frames: np.ndarray) -> list[np.ndarray]:
+    """Clips (N, T, H, W, 3), as many together as are encoded in one call."""
+    size = clips_at_once(frames.shape[1:4])
+    return [frames[start : start + size] for start in range(0, len(frames), size)]

@@ -10,11 +10,11 @@ from PIL import Image
 from bench.data.clips import reserve
 from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
-from bench.data.latents.autoencoder import PIXELS_AT_ONCE, FrameAutoencoder, encode_clips
+from bench.data.latents.autoencoder import FrameAutoencoder, clips_at_once, encode_clips
 from bench.data.policy.contract import Item
 from bench.data.policy.fitting import Fitted
 from bench.data.progress import Progress
-from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
+from bench.data.ragged import Frames, Ragged, clip_shapes, in_batches, stacked
 from bench.shapes import Shape
 
 
@@ -84,7 +84,7 @@ def cached_latents(
             reserve(temp / "latents.npy")
             target: np.ndarray | Ragged = flat if uniform else Ragged(flat, shapes)
             done = 0
-            for chunk in _chunks(fitted):
+            for chunk in in_batches([item.shape for item in fitted.items], clips_at_once):
                 pixels = np.stack([item_pixels(frames, fitted.items[index]) for index in chunk])
                 for index, latents in zip(chunk, encode_clips(autoencoder, pixels).numpy(), strict=True):
                     target[index][...] = latents
@@ -94,12 +94,3 @@ def cached_latents(
             del flat, target
     stored = np.load(folder / "latents.npy", mmap_mode="r")
     return stored if uniform else Ragged(stored, shapes)
-
-
-def _chunks(fitted: Fitted) -> list[list[int]]:
-    """Items of one shape that are encoded in one call."""
-    chunks = []
-    for shape, members in by_shape([item.shape for item in fitted.items]).items():
-        at_once = max(1, PIXELS_AT_ONCE // math.prod(shape))
-        chunks += [members[start : start + at_once] for start in range(0, len(members), at_once)]
-    return chunks
