@@ -216,19 +216,19 @@ def canonical_name(value: Any) -> Any:
     >>> canonical_name("dit:DiT-S/2{}")
     'dit:DiT-S/2'
     """
+    plain, changes = value, {}
     if isinstance(value, dict):
-        changes = {str(key): change for key, change in value.items() if key != "name"}
-        plain = value.get("name")
+        plain, changes = value.get("name"), {str(key): change for key, change in value.items() if key != "name"}
         if not isinstance(plain, str):
             form = "{name: 'module:config', field: value}, or 'module:config{field: value}' in quotes"
             raise Refusal(f"backbone {value!r} has no name; write {form}")
         if changes and "{" in plain:
             raise Refusal(f"backbone {plain!r} has changes in its name and beside it, {changes!r}; write them in one place")
-        value = plain + (_flow(changes) if changes else "")
-    if not isinstance(value, str) or "{" not in value:
+    if not isinstance(plain, str):
         return value
-    plain, changes = split_name(value)
-    return plain + (_flow(changes) if changes else "")
+    plain, written = split_name(plain)
+    flow = yaml.safe_dump(changes or written, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
+    return plain + (flow if changes or written else "")
 
 
 def short_name(name: str) -> str:
@@ -288,14 +288,6 @@ def known_modules() -> list[str]:
 def registered(group: str) -> dict[str, str]:
     """Name -> module, or "module:OBJECT", of an entry-point group. Read once: it looks through every installed distribution."""
     return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
-
-
-def _flow(changes: dict[str, Any]) -> str:
-    """{'b': 1, 'a': [2]} -> '{a: [2], b: 1}'. Refusal for what YAML has no plain form of."""
-    try:
-        return yaml.safe_dump(changes, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
-    except yaml.YAMLError as error:
-        raise Refusal(f"backbone: {changes!r} holds what YAML cannot write") from error
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

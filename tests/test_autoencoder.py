@@ -71,6 +71,12 @@ def test_training_helps_and_is_deterministic(clips: Clips, tmp_path: Path) -> No
         assert torch.equal(a, b)
 
 
+def test_any_number_of_steps_has_a_schedule(clips: Clips, tmp_path: Path) -> None:
+    """Of 10 steps a tenth is one step, which torch's one-cycle schedule would divide by less one."""
+    for num_steps in (1, 2, 9, 10, 11, 20):
+        load_autoencoder(CONFIG.model_copy(update={"num_steps": num_steps}), clips, tmp_path, CPU, quiet)
+
+
 def test_the_cache_is_used_and_keyed_by_everything(clips: Clips, tmp_path: Path) -> None:
     stage = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
     called = []

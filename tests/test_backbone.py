@@ -86,6 +86,8 @@ def test_changes_reach_the_configuration() -> None:
         ("dit:DiT-XS/2{depth: 5}x", "not of the form {field: value, ...}"),
         ("dit:DiT-XS/2{depth: 5, depth: 6}", "not of the form {field: value, ...}"),
         ("dit:DiT-XS/3{depth: 5}", "did you mean 'dit:DiT-XS"),
+        (".x:y", "not of the form module:config"),
+        ("dit.:y", "not of the form module:config"),
     ],
 )
 def test_errors_name_the_backbone_and_the_remedy(name: str, expected: str) -> None:

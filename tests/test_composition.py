@@ -13,7 +13,7 @@ from bench.data.source import load_clips, load_config
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import pixel_measurements
 from bench.records.record import Measurement
-from bench.run.measure.crop_control import crop_control
+from bench.run.measure.quality import crop_control
 from tests.tiny import tiny_cell
 
 WORLD = {

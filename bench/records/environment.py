@@ -3,25 +3,23 @@
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+
+from bench.data.frozen import Frozen
 
 PACKAGES = ("torch", "diffusers", "accelerate", "torchmetrics", "numpy", "scipy", "pandas", "pymunk", "pillow", "av", "safetensors")
 
 
-class Environment(BaseModel):
+class Environment(Frozen):
     """Where a cell ran. Bytes are bytes; an empty list of GPUs means none was seen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     machine: str  # architecture
     system: str
     python: str
-    cpu: str
+    cpu: str  # model name, or the architecture where the system does not tell
     cpu_id: str = ""  # vendor, family, model, stepping, cache: tells two processors of one marketing name apart
     num_cpus: int  # that this process may use
     memory_bytes: int
@@ -37,20 +35,15 @@ def read_environment(num_threads: int | None = None, device: str | None = None) 
         machine=platform.machine(),
         system=platform.system(),
         python=platform.python_version(),
-        cpu=cpu_model(),
+        cpu=_first_cpu().get("model name") or platform.processor() or platform.machine(),
         cpu_id=cpu_id(),
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
         memory_bytes=psutil.virtual_memory().total,
         gpus=list_gpus(),
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
         num_threads=num_threads,
         device=device,
     )
-
-
-def cpu_model() -> str:
-    """Model name of the processor, or its architecture where the system does not tell."""
-    return _first_cpu().get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_id() -> str:
@@ -72,10 +65,7 @@ def _first_cpu() -> dict[str, str]:
 
 def list_gpus() -> list[str]:
     """One line per NVIDIA GPU from its driver's tool; empty where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return [line.strip() for line in (_output(query) or "").splitlines() if line.strip()]
 
 
@@ -90,23 +80,13 @@ def commit() -> str:
 
 def git(folder: Path, *arguments: str) -> str | None:
     """What git prints, or None where it fails or is not there."""
-    tool = shutil.which("git")
-    if tool is None:
-        return None
-    return _output([tool, "-C", str(folder), *arguments])
+    return _output(["git", "-C", str(folder), *arguments])
 
 
 def _output(command: list[str]) -> str | None:
-    """What a command prints; None where it fails or hangs: no record is lost for want of a driver's answer."""
+    """What a command prints; None where it is not there, fails or hangs: no record is lost for want of a driver's answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

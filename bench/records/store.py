@@ -35,15 +35,10 @@ def read_record(path: Path) -> Record:
         raise StoreError(f"record {path} cannot be read ({explain(error, Record)}); mend that or run the cell again") from error
 
 
-def attempts(folder: Path) -> list[Record]:
-    """Every attempt in a cell's folder, oldest first."""
-    return [read_record(path) for path in sorted(folder.glob("attempt-*.json"), key=_attempt_number)]
-
-
 def latest(folder: Path) -> Record | None:
     """The newest attempt in a cell's folder, or None."""
-    records = attempts(folder)
-    return records[-1] if records else None
+    path = max(folder.glob("attempt-*.json"), key=_attempt_number, default=None)
+    return None if path is None else read_record(path)
 
 
 def next_attempt(folder: Path) -> int:

@@ -90,7 +90,7 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
     samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
     samples.latents = [torch.empty(0)] * len(plan.shapes)
     done = 0
-    groups = [plan.shapes[0]] * len(plan.shapes) if backbone.ragged else plan.shapes  # of any shapes together, or of one
+    groups = [*plan.shapes[:1]] * len(plan.shapes) if backbone.ragged else plan.shapes  # of any shapes together, or of one
     for batch in in_batches(groups, lambda shape: sampler.batch_size):
         sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
         draws = zip(batch, sizes, strict=True)

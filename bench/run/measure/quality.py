@@ -6,16 +6,20 @@ import numpy as np
 import torch
 
 from bench.data.clips import Clips
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
+from bench.data.latents.latents import item_pixels
+from bench.data.policy.fitting import cropping_rules, fit
+from bench.data.policy.ledger import wholly_inside
 from bench.data.progress import Progress
-from bench.data.ragged import Frames
+from bench.data.ragged import Frames, clip_shapes
 from bench.metrics.extractors.manifest import FRAME, Manifest
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels.contract import PixelSets
+from bench.metrics.pixels.framing import FRAMING, measure
 from bench.metrics.protocol import ProtocolBlock
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import Measurement
-from bench.run.measure.crop_control import crop_control
 from bench.run.stages import ReferenceSet, features_of, subject_boxes
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -56,7 +60,12 @@ class Quality:
             num_objects=getattr(data, "num_objects", None),
             boxes=reference.boxes,
         )
-        return [*found, *pixel_measurements(pixels), *self._crop_control()]
+        found += pixel_measurements(pixels)
+        boxes = subject_boxes(self.clips, "val") if data.mixed or reference.boxes is not None else None
+        if boxes is not None:
+            real, autoencoder = self.clips.splits["val"].frames, reference.training.autoencoder
+            found += crop_control(self.cell, autoencoder, real, boxes, self.clips.digest)
+        return found
 
     def _distances(self, manifest: Manifest, features: SubjectFeatures) -> list[Measurement]:
         """Of every subject to the test clips; of data at several shapes, its one shape stands for them and `sampling` says so."""
@@ -76,14 +85,6 @@ class Quality:
         for subject in clips.keys() - features.keys():
             features[subject] = features_of(subject, clips[subject], num, extractor, self.results, self.progress)
         return {subject: features[subject] for subject in ("test", *clips)}
-
-    def _crop_control(self) -> list[Measurement]:
-        """Where the boxes of subjects are known."""
-        clips = self.clips
-        boxes = subject_boxes(clips, "val") if self.cell.data.mixed or self.reference.boxes is not None else None
-        if boxes is None:
-            return []
-        return crop_control(self.cell, self.reference.training.autoencoder, clips.splits["val"].frames, boxes, clips.digest)
 
 
 def distances(features: SubjectFeatures, block: ProtocolBlock) -> list[Measurement]:
@@ -115,3 +116,23 @@ def block_of(
         clip_list=[clips.digest, *clip_ids],
         sampling=sampling,
     )
+
+
+def crop_control(cell: Cell, autoencoder: FrameAutoencoder, frames: Frames, boxes: np.ndarray, source: str) -> list[Measurement]:
+    """Share of real clips whose subject is whole when they are cropped to the one shape: in truth, and seen through the autoencoder.
+
+    One that never saw a cut subject paints the frame's outermost pixels dark and hides cuts, a model's too: then the second is higher.
+    """
+    one_shape = (cell.data.num_frames, cell.data.height, cell.data.width)
+    items = fit(clip_shapes(frames), cropping_rules(one_shape)).items
+    crops = [item_pixels(frames, item) for item in items]
+    latents = [encode_clips(autoencoder, crop[None])[0] for crop in crops]
+    rates = {
+        "real": float(np.mean(wholly_inside(items, boxes))),
+        "reconstruction": float(measure(list(decode_clips(autoencoder, latents))).whole.mean()),
+    }
+    known, protocol = FRAMING.value("crop_control_whole_rate"), FRAMING.protocol(source, len(crops), cropped=list(one_shape))
+    return [
+        Measurement(name=known.name, subject=subject, value=rate, unit=known.unit, better=known.better, protocol=protocol)
+        for subject, rate in rates.items()
+    ]
