@@ -40,8 +40,8 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     from bench.run.match.resolve import resolve
 
     console = Console(highlight=False, soft_wrap=True)
-    study, proofs = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
-    records = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]), proofs)
+    study = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
+    records = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
@@ -316,7 +316,7 @@ def validate(matrix: MatrixName, overrides: Overrides = None, results: Results =
     from bench.run.launch import check_study
     from bench.run.match.resolve import resolve
 
-    study, _ = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo)
+    study = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo)
     check_study(study, results)
     print_study(study)
 

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.run.job import CellJob, JobCell, MatchJob, PrepareJob, SampleJob, read_job
-from bench.study.matrix import Match
+from bench.run.job import CellJob, MatchJob, PrepareJob, SampleJob, read_job
+from bench.study.matrix import Match, NamedCell, load_study
 from tests.tiny import tiny_cell
 
-CELL = JobCell(name="c", folder="m/c-1", cell=tiny_cell())
+CELL = NamedCell(name="c", axes={}, cell=tiny_cell())
 COMMON: dict[str, Any] = {"matrix": "m", "results": Path("/results")}
 JOBS = [
-    PrepareJob(**COMMON, label="p", only_check=False, cells=(CELL,), waiting=("c",), rivals=(("a", "b"),), match=Match(by="params")),
+    PrepareJob(**COMMON, label="p", only_check=False, study=load_study("shapes"), waiting=("c",)),
     CellJob(**COMMON, label="c", cell=CELL),
-    SampleJob(**COMMON, label="c", cell=CELL, num_clips=3, shape=(4, 16, 16), out=Path("/more.npz")),
+    SampleJob(**COMMON, label="c", cell=CELL.cell, folder=Path("/results/m/c"), num_clips=3, shape=(4, 16, 16), out=Path("/more.npz")),
     MatchJob(
         **COMMON, label="match", cell=tiny_cell(), target="dit:DiT-XS/2", match=Match(by="flops", to="DiT-XS/2"), out=Path("/proof.json")
     ),
@@ -29,6 +29,6 @@ def test_a_job_is_read_as_it_was_written(job: Any) -> None:
 
 
 def test_a_kind_has_no_fields_of_another() -> None:
-    for job, more in zip(JOBS, ('"num_clips":3', '"rivals":[]', '"target":"x"', '"shape":null'), strict=True):
+    for job, more in zip(JOBS, ('"num_clips":3', '"study":{}', '"target":"x"', '"shape":null'), strict=True):
         with pytest.raises(ValidationError, match="Extra inputs"):
             read_job(job.model_dump_json()[:-1] + f",{more}}}")

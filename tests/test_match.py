@@ -128,8 +128,8 @@ def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None
     (proof,) = (tmp_path / "results" / "cache" / "match").glob("*.json")
     found = json.loads(proof.read_text())["found"]
     said: list[str] = []
-    study, proofs = resolve(load_study(str(path)), tmp_path / "results", said.append)
+    study = resolve(load_study(str(path)), tmp_path / "results", said.append)
     assert not [line for line in said if "looking for" in line]  # known by now
     assert [named.cell.backbone for named in study.cells] == [found, DIT]
-    assert {name: each.found for name, each in proofs.items()} == {study.cells[0].name: found}
+    assert [named.match and named.match.found for named in study.cells] == [found, None]
     assert len(study.rivals()) == 1

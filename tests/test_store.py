@@ -13,7 +13,8 @@ import pytest
 from bench.data.files import StoreError, sha256_texts, write_text
 from bench.records.environment import read_environment
 from bench.records.record import Record, Training
-from bench.records.store import cell_folder, latest, next_attempt, read_record, write_record
+from bench.records.store import latest, next_attempt, read_record, write_record
+from bench.study.matrix import NamedCell
 from tests.tiny import tiny_cell
 
 
@@ -93,9 +94,9 @@ def test_a_record_of_a_source_that_is_not_installed_says_which(tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
-def test_folder_names_carry_the_fingerprint(tmp_path: Path) -> None:
+def test_folder_names_carry_the_fingerprint() -> None:
     cell = tiny_cell()
-    assert cell_folder(tmp_path, "m", "c", cell) == tmp_path / "m" / f"c-{cell.fingerprint()[:8]}"
+    assert NamedCell(name="c", axes={}, cell=cell).folder == f"c-{cell.fingerprint()[:8]}"
 
 
 def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:

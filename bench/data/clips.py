@@ -144,18 +144,16 @@ def _save_split(folder: Path, split: str, clips: ClipSet) -> dict[str, int]:
         (folder / f"{split}.short.npy").replace(path)
     if isinstance(stored := frames.flat if isinstance(frames, Ragged) else frames, np.memmap):
         stored.flush()
-    paths = [path, folder / f"{split}.labels.npy"]
-    np.save(paths[1], np.asarray(clips.labels, dtype=np.int64)[:num])
+    np.save(folder / f"{split}.labels.npy", np.asarray(clips.labels, dtype=np.int64)[:num])
     num_frames = None  # of the longest clip, which may have been cut off
     if isinstance(frames, Ragged):
         shapes = clip_shapes(frames)
         num_frames = max((shape[0] for shape in shapes), default=0)
-        paths.append(folder / f"{split}.shapes.npy")
-        np.save(paths[-1], np.array(shapes, dtype=np.int64).reshape(num, 3))
+        np.save(folder / f"{split}.shapes.npy", np.array(shapes, dtype=np.int64).reshape(num, 3))
     if clips.truth is not None:
-        paths.append(folder / f"{split}.truth.npz")
-        np.savez(paths[-1], **{name: values[:num, :num_frames] for name, values in clips.truth.items()})  # type: ignore[arg-type]
-    return {path.name: path.stat().st_size for path in paths}
+        truth = {name: values[:num, :num_frames] for name, values in clips.truth.items()}
+        np.savez(folder / f"{split}.truth.npz", **truth)  # type: ignore[arg-type]
+    return {path.name: path.stat().st_size for path in sorted(folder.glob(f"{split}.*np[yz]"))}
 
 
 def _cut(frames: Frames, path: Path) -> Frames:
@@ -195,35 +193,32 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
     for name, num_bytes in meta["bytes"].items():
         if (actual := (folder / name).stat().st_size) != num_bytes:
             raise Refusal(f"{folder / name} has {actual} bytes, {num_bytes} were written")
-    clip_ids = tuple(meta["clip_ids"])
-    frames = _read_frames(folder, split, len(clip_ids), ragged=f"{split}.shapes.npy" in meta["bytes"])
+    num, frames = len(meta["clip_ids"]), np.load(folder / f"{split}.npy", mmap_mode="r")
+    if f"{split}.shapes.npy" in meta["bytes"]:
+        frames = _in_shapes(frames, np.load(folder / f"{split}.shapes.npy"), f"{split} frames in {folder}")
     labels = np.load(folder / f"{split}.labels.npy")
-    check_shape(f"{split} labels in {folder}", labels, (len(clip_ids),))
+    check_shape(f"{split} labels in {folder}", labels, (num,))
     if frames.dtype != np.uint8:
         raise Refusal(f"{split} frames in {folder} are {frames.dtype}, expected uint8")
+    if len(frames) != num:
+        raise Refusal(f"{split} frames in {folder} are of {len(frames)} clips, expected {num}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < max(num_labels, 1):
         raise Refusal(f"{split} labels in {folder} run from {labels.min()} to {labels.max()}, there are {num_labels} label names")
     truth = None
     if f"{split}.truth.npz" in meta["bytes"]:
         with np.load(folder / f"{split}.truth.npz") as stored:
-            truth = {name: stored[name] for name in stored.files}
-        expected = (len(frames), max((shape[0] for shape in clip_shapes(frames)), default=0))
+            truth = dict(stored)
+        expected = (num, max((shape[0] for shape in clip_shapes(frames)), default=0))
         for name, values in truth.items():
             if values.ndim < 3 or values.shape[:2] != expected:
                 raise Refusal(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
-    return ClipSet(frames=frames, labels=labels, clip_ids=clip_ids, truth=truth)
+    return ClipSet(frames=frames, labels=labels, clip_ids=tuple(meta["clip_ids"]), truth=truth)
 
 
-def _read_frames(folder: Path, split: str, num: int, *, ragged: bool) -> Frames:
-    """The memory map of a split's frames: one array where all clips have one shape, however they were written."""
-    frames = np.load(folder / f"{split}.npy", mmap_mode="r")
-    if not ragged:
-        check_shape(f"{split} frames in {folder}", frames, (num, None, None, None, 3))
-        return frames
-    shapes = np.load(folder / f"{split}.shapes.npy")
-    check_shape(f"{split} shapes in {folder}", shapes, (num, 3))
+def _in_shapes(flat: np.ndarray, shapes: np.ndarray, what: str) -> Frames:
+    """Clips that lie one behind the other: one array where all have one shape."""
     try:
-        items = Ragged(frames, [(*shape, 3) for shape in shapes.tolist()])
+        items = Ragged(flat, [(*shape, 3) for shape in shapes.tolist()])
     except Refusal as error:
-        raise Refusal(f"{split} frames in {folder} do not have the shapes beside them: {error}") from error
-    return frames.reshape(num, *items.shapes[0]) if len(set(items.shapes)) == 1 else items
+        raise Refusal(f"{what} do not have the shapes beside them: {error}") from error
+    return flat.reshape(len(items), *items.shapes[0]) if len(set(items.shapes)) == 1 else items

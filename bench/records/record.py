@@ -10,7 +10,7 @@ from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
 from bench.shapes import Shape
 from bench.study.cell import PROTOCOL_VERSION, Cell
-from bench.study.matrix import Match
+from bench.study.matrix import Match, MatchProof
 
 SCHEMA_VERSION = 2
 
@@ -141,22 +141,6 @@ class AutoencoderFacts(Frozen):
     num_params: int
     seconds: float
     train_loss: float | None  # None of a pretrained one
-
-
-class MatchProof(Frozen):
-    """How a backbone came to its size, and that it fits."""
-
-    by: str
-    to: str  # the backbone that is matched
-    asked: str  # the backbone as the matrix names it
-    found: str  # the same, sized
-    target: float  # what `to` costs: parameters, FLOPs, seconds or bytes
-    value: float  # what `found` costs
-    mismatch: float  # larger over smaller, less 1
-    tolerance: float
-    how: str  # counted, measured
-    tried: tuple[tuple[str, float], ...]  # candidates and what they cost, in order
-    raw: dict[str, list[float]]  # of a measured axis: backbone -> seconds of alternating steps
 
 
 class BackboneFacts(Frozen):

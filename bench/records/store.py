@@ -13,14 +13,8 @@ from pydantic import ValidationError
 from bench.data.files import StoreError, write_text
 from bench.data.frozen import explain
 from bench.records.record import SCHEMA_VERSION, Record, RunSnapshot
-from bench.study.cell import Cell
 
 RUN = "run.json"  # in a run's folder
-
-
-def cell_folder(results: Path, matrix: str, name: str, cell: Cell) -> Path:
-    """Folder of a cell. The fingerprint is part of it, so that an override never overwrites."""
-    return results / matrix / f"{name}-{cell.fingerprint()[:8]}"
 
 
 def read_record(path: Path) -> Record:

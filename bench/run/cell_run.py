@@ -58,7 +58,7 @@ class CellRun:
     def __init__(self, job: CellJob, progress: Reporter, should_stop: Callable[[], bool]):
         self.job, self.progress, self.should_stop = job, progress, should_stop
         self.name, self.cell = job.cell.name, job.cell.cell
-        self.folder = job.results / job.cell.folder
+        self.folder = job.results / job.matrix / job.cell.folder
         self.device = pick_device(self.cell)
         self.started_at = now()
         self.trainer: Trainer | None = None

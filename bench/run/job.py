@@ -12,10 +12,9 @@ from pydantic import Field, TypeAdapter
 
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
-from bench.records.record import MatchProof
 from bench.shapes import Shape
 from bench.study.cell import Cell
-from bench.study.matrix import Match
+from bench.study.matrix import Match, NamedCell, Study
 
 EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
 EXIT_STOPPED = 130  # asked to stop; what was done is kept
@@ -23,15 +22,6 @@ TRACEBACK = "UNET_VS_DIT_TRACEBACK"  # set in the environment: what a line says 
 GRACE_S = 60.0  # after SIGTERM, before SIGKILL
 # Threads that wait for each other by spinning: beside one other busy process on two cores a U-Net's step took 80 times as long.
 CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-
-
-class JobCell(Frozen):
-    """A cell as a job names it."""
-
-    name: str
-    folder: str  # inside the results folder
-    cell: Cell
-    match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
 
 
 class Task(Frozen):
@@ -46,10 +36,8 @@ class PrepareJob(Task):
     """Check cells and, unless they are only to be checked, make the stages they share."""
 
     kind: Literal["prepare"] = "prepare"
-    cells: tuple[JobCell, ...]
+    study: Study
     waiting: tuple[str, ...]  # cells that are to run; the others are only compared with
-    rivals: tuple[tuple[str, str], ...]
-    match: Match | None
     only_check: bool
 
 
@@ -57,14 +45,15 @@ class CellJob(Task):
     """Train, sample and measure one cell."""
 
     kind: Literal["cell"] = "cell"
-    cell: JobCell
+    cell: NamedCell
 
 
 class SampleJob(Task):
     """Make more clips from a finished cell."""
 
     kind: Literal["sample"] = "sample"
-    cell: JobCell
+    cell: Cell
+    folder: Path  # of the cell
     num_clips: int
     shape: Shape | None  # of the clips, (T, H, W) in pixels; None = as those that were scored
     out: Path

@@ -8,16 +8,16 @@ import fcntl
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.data.files import StoreError, now
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, MatchProof, Record, RunCell, RunSnapshot, Status
-from bench.records.store import cell_folder, latest, next_attempt, write_record, write_run
-from bench.run.job import CellJob, JobCell, PrepareJob, Refused, SampleJob, how_it_ended, run_job
+from bench.records.record import FINAL, Record, RunCell, RunSnapshot, Status
+from bench.records.store import latest, next_attempt, write_record, write_run
+from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, how_it_ended, run_job
 from bench.shapes import Shape
 from bench.study.cell import Cell
 from bench.study.matrix import Study
@@ -25,48 +25,50 @@ from bench.study.matrix import Study
 ABANDONED_S = 7 * 24 * 3600.0  # what nobody has touched for so long in the cache, its process is not alive
 
 
-def run_study(study: Study, results: Path, say: Say, command: str, proofs: Mapping[str, MatchProof] | None = None) -> list[Record]:
-    """Run every cell of a study that has no final record yet; the record of each. All that is done is kept.
-
-    `proofs`: cell's name -> how its backbone was sized, for its record. Raises Refused, Stopped or StoreError.
-    """
-    results, cells = results.resolve(), _job_cells(study, proofs or {})
-    with _only_one(results / study.name) as lock:
+def run_study(study: Study, results: Path, say: Say, command: str) -> list[Record]:
+    """Run every cell of a study that has no final record yet; the records of all. Raises Refused, Stopped or StoreError."""
+    results = results.resolve()
+    folder = results / study.name
+    with _only_one(folder) as lock:
         started_at = now()
-        _remove_leftovers(results / study.name, results / "cache")
-        known = {cell.name: _latest_final(results / cell.folder, cell.cell) for cell in cells}
+        _remove_leftovers(folder, results / "cache")
+        known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         waiting = [name for name, record in known.items() if record is None]
-        say(f"{study.name}: {len(cells)} cells, {len(cells) - len(waiting)} finished before, {len(waiting)} to run")
-        write_run(results, _snapshot(study, cells, started_at, command))
+        say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
+        write_run(results, _snapshot(study, started_at, command))
         if waiting:
-            run_job(_prepare_job(study, cells, results, waiting), lock=lock)
+            run_job(_prepare_job(study, results, waiting), lock=lock)
         records = []
-        for cell in cells:
-            job = CellJob(label=cell.name, matrix=study.name, results=results, cell=cell)
-            records.append(known[cell.name] or _run_cell(job, say, lock))
-        write_run(results, _snapshot(study, cells, started_at, command))
+        for named in study.cells:
+            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named)
+            records.append(known[named.name] or _run_cell(job, say, lock))
+        write_run(results, _snapshot(study, started_at, command))
         return records
 
 
 def check_study(study: Study, results: Path) -> None:
     """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
-    cells = _job_cells(study, {})
-    run_job(_prepare_job(study, cells, results.resolve(), [cell.name for cell in cells], only_check=True))
+    run_job(_prepare_job(study, results.resolve(), [named.name for named in study.cells], only_check=True))
 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
     """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
-    results = results.resolve()
-    cell = JobCell(name=record.name, folder=str(folder.resolve().relative_to(results)), cell=record.cell)
     job = SampleJob(
-        label=record.name, matrix=record.matrix, results=results, cell=cell, num_clips=num_clips, shape=shape, out=out.resolve()
+        label=record.name,
+        matrix=record.matrix,
+        results=results.resolve(),
+        cell=record.cell,
+        folder=folder.resolve(),
+        num_clips=num_clips,
+        shape=shape,
+        out=out.resolve(),
     )
     run_job(job)
 
 
 def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
     """The record of one attempt: the one its process wrote, or one that says how the process died."""
-    name, cell, folder = job.cell.name, job.cell.cell, job.results / job.cell.folder
+    name, cell, folder = job.cell.name, job.cell.cell, job.results / job.matrix / job.cell.folder
     attempt, started_at, start_s = next_attempt(folder), now(), time.monotonic()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,29 +100,15 @@ def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
     return record
 
 
-def _job_cells(study: Study, proofs: Mapping[str, MatchProof]) -> list[JobCell]:
-    return [
-        JobCell(
-            name=named.name,
-            folder=str(cell_folder(Path(), study.name, named.name, named.cell)),
-            cell=named.cell,
-            match=proofs.get(named.name),
-        )
-        for named in study.cells
-    ]
-
-
-def _prepare_job(study: Study, cells: list[JobCell], results: Path, waiting: list[str], *, only_check: bool = False) -> PrepareJob:
-    compared = {cell.name: cell for cell in cells if cell.name in waiting or study.matrix.match}
+def _prepare_job(study: Study, results: Path, waiting: list[str], *, only_check: bool = False) -> PrepareJob:
+    compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
     return PrepareJob(
         label="validate" if only_check else "prepare",
-        only_check=only_check,
         matrix=study.name,
         results=results,
-        cells=tuple(compared.values()),
+        study=study.model_copy(update={"cells": tuple(compared)}),
         waiting=tuple(waiting),
-        rivals=tuple((a.name, b.name) for a, b in study.rivals() if a.name in compared and b.name in compared),
-        match=study.matrix.match,
+        only_check=only_check,
     )
 
 
@@ -142,7 +130,7 @@ def _remove_leftovers(folder: Path, cache: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _snapshot(study: Study, cells: list[JobCell], started_at: str, command: str) -> RunSnapshot:
+def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
     return RunSnapshot(
         matrix=study.name,
         description=study.matrix.description,
@@ -157,9 +145,9 @@ def _snapshot(study: Study, cells: list[JobCell], started_at: str, command: str)
                 axes=named.axes,
                 seed=named.cell.seed,
                 fingerprint=named.cell.fingerprint(),
-                folder=Path(cell.folder).name,
+                folder=named.folder,
             )
-            for named, cell in zip(study.cells, cells, strict=True)
+            for named in study.cells
         ),
     )
 

@@ -19,7 +19,7 @@ from bench.run.job import PrepareJob
 from bench.run.stages import cache_folder, reference_set, training_set
 from bench.shapes import LatentSpec, Refusal, num_voxels
 from bench.study.cell import Cell
-from bench.study.matrix import Match
+from bench.study.matrix import Study
 from bench.training.draws import check_dropping
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
@@ -40,15 +40,15 @@ def prepare(job: PrepareJob, progress: Reporter) -> None:
 
     Refusal, with a line for every cell that something is wrong with, or OSError.
     """
-    for named in job.cells:
+    for named in job.study.cells:
         pick_device(named.cell)
-    sizes = check_all(((named.name, named.cell) for named in job.cells), lambda cell: _size(cell, job, progress))
-    if job.match is not None and (apart := _apart(job, job.match, sizes)):
+    sizes = check_all(((named.name, named.cell) for named in job.study.cells), lambda cell: _size(cell, job, progress))
+    if apart := _apart(job.study, sizes):
         raise Refusal(*apart)
     _check_disk(job, sizes)
     if job.only_check:
         return
-    for named in job.cells:
+    for named in job.study.cells:
         device = pick_device(named.cell)
         training = training_set(named.cell, job.results, device, progress)
         reference_set(named.cell, training, job.results, device, progress)
@@ -93,10 +93,13 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     return known or load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels)
 
 
-def _apart(job: PrepareJob, match: Match, sizes: dict[str, CellSize]) -> list[str]:
+def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:
     """A line for every pair of rivals that is further apart than the matrix allows."""
+    match = study.matrix.match
+    if match is None or match.to is not None:  # sizes that were found for a match were proved
+        return []
     wrong = []
-    for first, second in job.rivals if match.to is None else ():  # sizes that were found for a match were proved
+    for first, second in ((one.name, other.name) for one, other in study.rivals()):
         a, b = (getattr(sizes[name], match.by) for name in (first, second))
         mismatch = max(a, b) / min(a, b) - 1
         if mismatch > match.tolerance:

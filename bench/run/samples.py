@@ -32,7 +32,7 @@ FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be m
 
 def sample_more(job: SampleJob, progress: Reporter) -> None:
     """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
-    cell, folder = job.cell.cell, job.results / job.cell.folder
+    cell, folder = job.cell, job.folder
     if not (folder / WEIGHTS).is_file():
         raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)

@@ -42,16 +42,8 @@ class TrainingSet:
 
     def facts(self) -> DataFacts:
         """What the record says of the clips."""
-        clips = self.clips
-        return DataFacts(
-            digest=clips.digest,
-            num_clips={split: len(clip_set) for split, clip_set in clips.splits.items()},
-            label_names=clips.label_names,
-            fps=clips.fps,
-            skipped=clips.skipped,
-            lost=clips.lost,
-            notes=clips.notes,
-        )
+        shared = {name: value for name, value in vars(self.clips).items() if name != "splits"}
+        return DataFacts(num_clips={split: len(clip_set) for split, clip_set in self.clips.splits.items()}, **shared)
 
 
 @dataclass(frozen=True, kw_only=True)

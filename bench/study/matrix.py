@@ -9,7 +9,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -61,17 +60,37 @@ class Matrix(Frozen):
     match: Match | None = None  # None: rivals may cost what they cost
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedCell:
+class MatchProof(Frozen):
+    """How a backbone came to its size, and that it fits."""
+
+    by: str
+    to: str  # the backbone that is matched
+    asked: str  # the backbone as the matrix names it
+    found: str  # the same, sized
+    target: float  # what `to` costs: parameters, FLOPs, seconds or bytes
+    value: float  # what `found` costs
+    mismatch: float  # larger over smaller, less 1
+    tolerance: float
+    how: str  # counted, measured
+    tried: tuple[tuple[str, float], ...]  # candidates and what they cost, in order
+    raw: dict[str, list[float]]  # of a measured axis: backbone -> seconds of alternating steps
+
+
+class NamedCell(Frozen):
     """A cell and how the matrix speaks of it."""
 
     name: str  # axis values and seed, fit for a folder name
     axes: dict[str, Any]  # dotted field -> value
     cell: Cell
+    match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
+
+    @property
+    def folder(self) -> str:
+        """Its folder inside the run's. The fingerprint is part of it, so that an override never overwrites."""
+        return f"{self.name}-{self.cell.fingerprint()[:8]}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Frozen):
     """A matrix, resolved."""
 
     name: str
@@ -123,8 +142,8 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in MATRICES.glob("*.yaml"))
 
 
-def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None) -> list[NamedCell]:
-    """The cells of a matrix; `sized` gives a cell's backbone another size: its name."""
+def expand(name: str, matrix: Matrix, sized: Callable[[Cell], MatchProof | None] = lambda cell: None) -> list[NamedCell]:
+    """The cells of a matrix; `sized` gives a cell's backbone another size."""
     num_cells = (math.prod(map(len, matrix.axes.values())) + len(matrix.include)) * len(matrix.seeds)
     if num_cells > MOST_CELLS:
         raise Refusal(f"matrix {name}: {num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
@@ -152,10 +171,11 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], str] | None = None
             cell = Cell.model_validate(fields)
         except ValidationError as error:
             raise Refusal(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
-        if sized is not None and (backbone := sized(cell)) != cell.backbone:
-            point = {**point, "backbone": backbone}
-            cell, slug = cell.model_copy(update={"backbone": backbone}), _slug(point, seed, short)
-        cells.append(NamedCell(name=slug, axes=point, cell=cell))
+        proof = sized(cell)
+        if proof is not None and proof.found != cell.backbone:
+            point = {**point, "backbone": proof.found}
+            cell, slug = cell.model_copy(update={"backbone": proof.found}), _slug(point, seed, short)
+        cells.append(NamedCell(name=slug, axes=point, cell=cell, match=proof))
     if not cells:
         raise Refusal(f"matrix {name}: `exclude` leaves no cell")
     for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):

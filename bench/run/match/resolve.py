@@ -12,11 +12,10 @@ from bench.data.files import StoreError
 from bench.data.frozen import content_hash
 from bench.data.progress import Say
 from bench.records.environment import read_environment
-from bench.records.record import MatchProof
 from bench.run.job import MatchJob, run_job
 from bench.shapes import Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import Match, Study, expand
+from bench.study.matrix import Match, MatchProof, Study, expand
 
 PROOF_VERSION = 2  # of the files that proofs are kept in
 # Fields of a cell that its costs depend on, and of a machine that its times do.
@@ -24,42 +23,24 @@ DECIDING = {"backbone", "data", "autoencoder", "batching", "optimizer", "precisi
 MACHINE = {"machine", "cpu", "cpu_id", "num_cpus", "gpus"}
 
 
-def resolve(study: Study, results: Path, say: Say) -> tuple[Study, dict[str, MatchProof]]:
-    """The study with the sizes found now or before, and cell's name -> proof where its backbone was sized; itself without a match.
-
-    Refusal where nothing fits.
-    """
+def resolve(study: Study, results: Path, say: Say) -> Study:
+    """The study itself where no match is asked for; else with the sizes found now or before. Refusal where nothing fits."""
     match = study.matrix.match
     if match is None or match.to is None:
-        return study, {}
+        return study
     target = _target(study, match.to)
     answers: dict[str, MatchProof] = {}  # of every search
     for named in study.cells:
         key = _key(match, named.cell, target)
         if named.cell.backbone != target and key not in answers:
+            out = results.resolve() / "cache" / "match" / f"{key}.json"
             job = MatchJob(
-                label="match",
-                matrix=study.name,
-                results=results.resolve(),
-                cell=named.cell,
-                target=target,
-                match=match,
-                out=results.resolve() / "cache" / "match" / f"{key}.json",
+                label="match", matrix=study.name, results=results.resolve(), cell=named.cell, target=target, match=match, out=out
             )
             answers[key] = proof = _proof(job, say)
             say(f"{proof.asked} -> {proof.found}: {match.by} within {proof.mismatch:.2%} of {target} ({proof.how})")
-    by_cell: dict[str, MatchProof] = {}
-
-    def sized(cell: Cell) -> str:
-        found = answers.get(_key(match, cell, target))
-        if found is None:
-            return cell.backbone
-        by_cell[cell.model_copy(update={"backbone": found.found}).fingerprint()] = found
-        return found.found
-
-    cells = expand(study.name, study.matrix, sized)
-    proofs = {named.name: by_cell[key] for named in cells if (key := named.cell.fingerprint()) in by_cell}
-    return Study(name=study.name, matrix=study.matrix, cells=tuple(cells)), proofs
+    cells = expand(study.name, study.matrix, lambda cell: answers.get(_key(match, cell, target)))
+    return Study(name=study.name, matrix=study.matrix, cells=tuple(cells))
 
 
 def _target(study: Study, to: str) -> str:

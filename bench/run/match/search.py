@@ -18,12 +18,11 @@ from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.records.record import MatchProof
 from bench.run.job import MatchJob
 from bench.run.preflight import latent_space
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import Match
+from bench.study.matrix import Match, MatchProof
 from bench.training.acceleration import accelerate
 from bench.training.predict import Predictor
 from bench.training.step import Stepper, StepPoint, make_batch
