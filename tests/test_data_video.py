@@ -54,9 +54,9 @@ def moving_bar(num_frames: int = 7, height: int = 32, width: int = 48) -> np.nda
 def test_reads_every_container(tmp_path: Path, extension: str) -> None:
     frames = moving_bar()
     path = write_video(tmp_path / f"clip{extension}", frames)
-    info = probe(path)
-    assert (info.num_frames, info.height, info.width) == (7, 32, 48)
-    assert info.fps == pytest.approx(10, rel=0.01)
+    num_frames, fps = probe(path)
+    assert (num_frames, *upright_size(path)) == (7, 32, 48)
+    assert fps == pytest.approx(10, rel=0.01)
     assert count_frames(path) == 7
     clip = read_frames(path, 0, 7, 1, 32, 48)
     error = np.abs(clip.astype(int) - frames).mean()
@@ -93,7 +93,7 @@ def test_turns_a_file_upright(tmp_path: Path) -> None:
     path.write_bytes(content)
     clip = read_frames(path, 0, 3, 1, 48, 32)
     assert clip[:, :, 20:].min() > 220 and clip[:, :, :12].max() < 35
-    assert upright_size(path) == (48, 32) and (probe(path).height, probe(path).width) == (32, 48)
+    assert upright_size(path) == (48, 32)
 
 
 def test_a_frame_that_is_shown_whole_loses_nothing(tmp_path: Path) -> None:

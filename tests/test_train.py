@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch
 from bench.shapes import num_voxels
-from bench.training.course import Diverged
+from bench.training.checkpoint import Diverged
 from bench.training.trainer import CURVE_FRACTIONS, Interrupted
 from bench.training.validation import validation_losses
 from tests.tiny import Linear, latent_set, linear_trainer, mixed_set, tiny_cell

@@ -39,7 +39,7 @@ from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_s
 from bench.shapes import Refusal
 from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
-from bench.training.course import Diverged
+from bench.training.checkpoint import Diverged
 from bench.training.precision import HALF
 from bench.training.sampling import Samples
 from bench.training.trainer import Interrupted, Trainer

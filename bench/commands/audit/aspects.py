@@ -83,7 +83,7 @@ def write_aspects(source: Path, out: Path) -> tuple[int, int]:
 def _cut(path: Path, out: Path, stem: str) -> list[Path]:
     """Writes all takes of one video, in one pass; the files."""
     height, width = upright_size(path)
-    rate = Fraction(probe(path).fps).limit_denominator(1001)
+    rate = Fraction(probe(path)[1]).limit_denominator(1001)
     found = takes(count_frames(path))
     sizes = {f"{aspect[0]}x{aspect[1]}": cropped_size(height, width, aspect) for aspect in ASPECTS}
     frames = iter_frames(path, [index for take in found for index in take], height, width, "whole")

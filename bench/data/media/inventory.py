@@ -6,8 +6,7 @@ which takes a fraction of the time and is wrong for a few codecs.
 
 import functools
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data.media import images
@@ -43,26 +42,20 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in images.EXTENSIONS
 
 
-def decoded(path: Path) -> Media:
-    """By decoding all of it. Refusal(reason) where that fails."""
-    media = _measured(path, count_frames)
-    if media.is_image:
-        images.read_image(path, media.height, media.width)
-    return media
-
-
 def probed(path: Path) -> Media:
     """By headers, packets and one frame. Refusal(reason) where that fails."""
-    return _measured(path, lambda path: probe(path).num_frames)
+    num_frames, fps = (1, STILL_FPS) if is_image(path) else probe(path)
+    height, width = images.image_size(path) if is_image(path) else upright_size(path)
+    return Media(num_frames=num_frames, fps=fps, height=height, width=width, is_image=is_image(path))
 
 
-def _measured(path: Path, count: Callable[[Path], int]) -> Media:
-    if is_image(path):
-        height, width = images.image_size(path)
-        return Media(num_frames=1, fps=STILL_FPS, height=height, width=width, is_image=True)
-    fps, num_frames = probe(path).fps, count(path)
-    height, width = upright_size(path)
-    return Media(num_frames=num_frames, fps=fps, height=height, width=width, is_image=False)
+def decoded(path: Path) -> Media:
+    """By decoding all of it. Refusal(reason) where that fails."""
+    media = probed(path)
+    if not media.is_image:
+        return replace(media, num_frames=count_frames(path))
+    images.read_whole(path)
+    return media
 
 
 def file_hash(path: Path) -> str:

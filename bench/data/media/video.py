@@ -8,7 +8,6 @@ stored: a variable frame rate is not resampled, and pixels count as square. What
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,16 +22,6 @@ EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 FitMode = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What a file says of its first video stream."""
-
-    num_frames: int
-    fps: float
-    height: int  # stored size, before rotation
-    width: int
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its first video stream; whatever FFmpeg says against them becomes a Refusal."""
@@ -45,8 +34,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def probe(path: Path) -> VideoInfo:
-    """Size, rate and number of frames, without decoding. Refusal(reason) if it is not a video.
+def probe(path: Path) -> tuple[int, float]:
+    """Number of frames, and frames per second, without decoding. Refusal(reason) if it is not a video.
 
     Frames are counted in packets, which a few codecs (VP8, packed MPEG-4) do not keep exactly; `count_frames` is exact.
     """
@@ -57,7 +46,7 @@ def probe(path: Path) -> VideoInfo:
         num_frames = sum(1 for packet in container.demux(stream) if packet.size)
         if not num_frames or not stream.width or not stream.height:
             raise Refusal("has no frames")
-        return VideoInfo(num_frames=num_frames, fps=float(rate), height=stream.height, width=stream.width)
+        return num_frames, float(rate)
 
 
 def count_frames(path: Path) -> int:
@@ -132,5 +121,4 @@ def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit:
 
 def window(height: int, width: int, to_height: int, to_width: int, fit: FitMode) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of what is shown of a frame that is scaled to `to_height` x `to_width`."""
-    windows = {"cover": cover_box(height, width, to_height, to_width), "whole": (0.0, 0.0, float(width), float(height))}
-    return windows[fit]
+    return cover_box(height, width, to_height, to_width) if fit == "cover" else (0.0, 0.0, float(width), float(height))

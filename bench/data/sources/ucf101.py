@@ -161,10 +161,10 @@ def _with_val(present: dict[str, list[Listed]], config: Config) -> tuple[dict[st
 
 def _middle(config: Config, path: Path) -> tuple[np.ndarray, float]:
     """The clip (T, H, W, 3) in the middle of the file, and its frames per second. Refusal(reason)."""
-    info = probe(path)
+    num_frames, fps = probe(path)
     span = (config.num_frames - 1) * config.frame_stride + 1
-    if info.num_frames < span:
-        raise Refusal(f"has {info.num_frames} frames, a clip needs {span}")
-    start = (info.num_frames - span) // 2
+    if num_frames < span:
+        raise Refusal(f"has {num_frames} frames, a clip needs {span}")
+    start = (num_frames - span) // 2
     clip = read_frames(path, start, config.num_frames, config.frame_stride, config.height, config.width)
-    return clip, info.fps / config.frame_stride
+    return clip, fps / config.frame_stride
