@@ -23,7 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.shapes import LatentSpec, Refusal, Shape, check_shape
+from bench.shapes import LatentSpec, Refusal, Shape, check_shape, told_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,10 +153,8 @@ def find_factory(name: str) -> Factory:
         return factory
     if not hasattr(factory, "configured"):
         raise Refusal(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
-    try:
+    with told_of(f"backbone {name!r}"), refusing():
         return factory.configured(**changes)
-    except ValueError as error:  # a plug-in's, by its contract
-        raise Refusal(f"backbone {name!r}: {error}") from error
 
 
 @contextmanager

@@ -6,13 +6,23 @@ Dimension key, used in every file of the suite:
     P  values in one patch       W  width
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 
 class Refusal(ValueError):
     """What a user got wrong, in one line that names the thing, the value and what would be right. Any other exception is a bug."""
+
+
+@contextmanager
+def told_of(subject: str) -> Iterator[None]:
+    """Inside, a Refusal begins with what it is of: "matrix quick: ..."."""
+    try:
+        yield
+    except Refusal as error:
+        raise Refusal(f"{subject}: {error}") from error
 
 
 def lines_of(error: Exception) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.ragged import Frames, Ragged, clip_shapes
-from bench.shapes import Refusal, Shape, check_shape
+from bench.shapes import Refusal, Shape, check_shape, told_of
 
 SPLITS = ("train", "val", "test")
 LAYOUT_VERSION = 1  # of the files below; part of every digest
@@ -217,8 +217,6 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
 
 def _in_shapes(flat: np.ndarray, shapes: np.ndarray, what: str) -> Frames:
     """Clips that lie one behind the other: one array where all have one shape."""
-    try:
+    with told_of(f"{what} do not have the shapes beside them"):
         items = Ragged(flat, [(*shape, 3) for shape in shapes.tolist()])
-    except Refusal as error:
-        raise Refusal(f"{what} do not have the shapes beside them: {error}") from error
     return flat.reshape(len(items), *items.shapes[0]) if len(set(items.shapes)) == 1 else items

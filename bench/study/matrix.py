@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from bench.backbone import canonical_name, did_you_mean, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, explain, flatten
-from bench.shapes import Refusal
+from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
 
 MATRICES = Path(__file__).parent / "matrices"
@@ -117,7 +117,8 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     if not isinstance(tree, dict):
         raise Refusal(f"matrix {path}: expected a mapping with description, defaults and axes")
     for override in overrides or []:
-        _apply(tree, override)
+        with told_of(f"override {override!r}"):
+            _apply(tree, override)
     try:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
@@ -144,17 +145,22 @@ def shipped() -> list[str]:
 
 def expand(name: str, matrix: Matrix, sized: Callable[[Cell], MatchProof | None] = lambda cell: None) -> list[NamedCell]:
     """The cells of a matrix; `sized` gives a cell's backbone another size."""
+    with told_of(f"matrix {name}"):
+        return _cells(matrix, sized)
+
+
+def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[NamedCell]:
     num_cells = (math.prod(map(len, matrix.axes.values())) + len(matrix.include)) * len(matrix.seeds)
     if num_cells > MOST_CELLS:
-        raise Refusal(f"matrix {name}: {num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
+        raise Refusal(f"{num_cells:,} cells, at most {MOST_CELLS:,} can be; give `axes` fewer values")
     points: list[dict[str, Any]] = [
         dict(zip(matrix.axes, values, strict=True)) for values in itertools.product(*matrix.axes.values()) if matrix.axes
     ]
     # A backbone may be written as a mapping, and is one name before anything is dotted.
-    points = [_with_one_name(name, point) for point in points] + [flatten(_with_one_name(name, extra)) for extra in matrix.include]
-    exclude = [flatten(_with_one_name(name, rule)) for rule in matrix.exclude]
+    points = [_with_one_name(point) for point in points] + [flatten(_with_one_name(extra)) for extra in matrix.include]
+    exclude = [flatten(_with_one_name(rule)) for rule in matrix.exclude]
     if not points:
-        raise Refusal(f"matrix {name}: no cells; give `axes` with at least one value each, or `include`")
+        raise Refusal("no cells; give `axes` with at least one value each, or `include`")
     backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
     short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
     cells: list[NamedCell] = []
@@ -163,37 +169,32 @@ def expand(name: str, matrix: Matrix, sized: Callable[[Cell], MatchProof | None]
         fields["seed"] = seed
         for key, value in point.items():
             _set(fields, key, value)
-        flat = flatten(_with_one_name(name, fields))
+        flat = flatten(_with_one_name(fields))
         if any(all(flat.get(key) == value for key, value in rule.items()) for rule in exclude):
             continue
         slug = _slug(point, fields["seed"], short)
         try:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
-            raise Refusal(f"matrix {name}, cell {slug}: {explain(error, Cell)}") from error
+            raise Refusal(f"cell {slug}: {explain(error, Cell)}") from error
         proof = sized(cell)
         if proof is not None and proof.found != cell.backbone:
             point = {**point, "backbone": proof.found}
             cell, slug = cell.model_copy(update={"backbone": proof.found}), _slug(point, seed, short)
         cells.append(NamedCell(name=slug, axes=point, cell=cell, match=proof))
     if not cells:
-        raise Refusal(f"matrix {name}: `exclude` leaves no cell")
+        raise Refusal("`exclude` leaves no cell")
     for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):
         counts = Counter(keys)
         for named, key in zip(cells, keys, strict=True):
             if counts[key] > 1:
-                raise Refusal(f"matrix {name}: two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds")
+                raise Refusal(f"two cells have the {kind} of {named.name}; remove or change one in axes, include or seeds")
     return cells
 
 
-def _with_one_name(matrix: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _with_one_name(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a cell with the backbone's name as cells hold it. Refusal where it is not one."""
-    if "backbone" not in fields:
-        return fields
-    try:
-        return {**fields, "backbone": canonical_name(fields["backbone"])}
-    except Refusal as error:
-        raise Refusal(f"matrix {matrix}: {error}") from error
+    return {**fields, "backbone": canonical_name(fields["backbone"])} if "backbone" in fields else fields
 
 
 def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
@@ -219,30 +220,30 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """`seeds=[0,1]` sets a field of the matrix; any other key is a field of the cells, and takes the place of an axis of that name."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise Refusal(f"override {override!r} is not key=value, for example budget.steps=100")
+        raise Refusal("it is not key=value, for example budget.steps=100")
     try:
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
     except (RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise Refusal(f"override {override!r}: the value is not readable as YAML ({' '.join(str(error).split())})") from error
+        raise Refusal(f"the value is not readable as YAML ({' '.join(str(error).split())})") from error
     value = parsed["value"]
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
         _set(tree, key, value)
         return
     if head not in Cell.model_fields:
-        raise Refusal(f"override {override!r}: unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
+        raise Refusal(f"unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
     if head == "seed":
-        raise Refusal(f"override {override!r}: seeds are an axis of their own; use seeds=[{text}]")
+        raise Refusal(f"seeds are an axis of their own; use seeds=[{text}]")
     for cell in tree.get("include") or []:
         for own in flatten(cell):
             if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
                 raise Refusal(
-                    f"override {override!r}: the cells that this matrix lists under `include` have their own {own!r}, which would win; "
+                    f"the cells that this matrix lists under `include` have their own {own!r}, which would win; "
                     "copy the matrix and change them there"
                 )
     axes = tree.setdefault("axes", {})
     if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
-        raise Refusal(f"override {override!r}: {head!r} is an axis of this matrix; give its values whole, {head}=[...]")
+        raise Refusal(f"{head!r} is an axis of this matrix; give its values whole, {head}=[...]")
     if key in axes:
         axes[key] = value if isinstance(value, list) else [value]
     elif key.startswith("budget."):  # a budget has one axis: setting another replaces it

@@ -21,16 +21,13 @@ from bench.data.seeds import stream_seed
 from bench.shapes import Refusal, Shape, bounding_shape, num_voxels
 from bench.study.cell import Cell
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
+from bench.training.step import StepBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What an optimiser step is given; on the device."""
+class Drawn(StepBatch):
+    """What an optimiser step is given, on the device: noised latents, where the policy pads all of one shape, and targets never padded."""
 
-    latents: list[Tensor]  # B noised (C, T_i, H_i, W_i); where the policy pads, all of one shape, zeros beyond the clip
-    targets: list[Tensor]  # B of (C, T_i, H_i, W_i), never padded
-    timesteps: Tensor  # (B,)
-    labels: Tensor | None  # (B,)
     kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
     mask: Tensor | None  # bool: which of the values of all clips in a row belong to those tokens
     num_values: int  # that are trained on

@@ -33,7 +33,7 @@ class StepPoint:
 class StepBatch:
     """What a step is given."""
 
-    latents: list[Tensor]  # B of (C, T, H, W)
+    latents: list[Tensor]  # B of (C, T_i, H_i, W_i)
     targets: list[Tensor]  # the same; empty for a sampling step
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)

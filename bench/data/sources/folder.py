@@ -26,7 +26,7 @@ from bench.data.media.timeline import Cutting, Footage, Plan, Starts, make_plan
 from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
 from bench.data.progress import Progress
 from bench.data.source import SourceConfig, Survey, digest_of
-from bench.shapes import Refusal, Shape
+from bench.shapes import Refusal, Shape, told_of
 
 READER_VERSION = 1  # bump when the same files give other clips
 ONE_A_FILE = 2**31  # a hop that leads beyond any file
@@ -98,15 +98,13 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
         progress(done, len(places), "reading videos")
         split, row, _ = wanted[min(wanted)][0]
         height, width = frames[split][row].shape[1:3]
-        try:
+        with told_of(f"{config.path}: {name} was read once and fails now"):
             if media[name].is_image:
                 frames[split][row][0] = images.read_image(files[name], height, width, fit)
                 continue
             for index, pixels in iter_frames(files[name], sorted(wanted), height, width, fit):
                 for split, row, t in wanted[index]:
                     frames[split][row][t] = pixels
-        except Refusal as error:
-            raise Refusal(f"{config.path}: {name} was read once and fails now: {error}") from error
     progress(len(places), len(places), "reading videos")
     names = label_names(config, list(files))
     splits = {}

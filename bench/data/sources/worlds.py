@@ -63,15 +63,11 @@ class Config(SourceConfig):
     margin: NonNegative = 0.0  # between every object's disc and the frame's edge, at all times; shorter sides
     placement: Literal["uniform", "edges"] = "uniform"  # edges: the first object starts in an outer third of the longer side
 
-    @pydantic.field_validator("radius", "speed")
-    @classmethod
-    def _ordered(cls, value: Range) -> Range:
-        if value[0] > value[1]:
-            raise Refusal("is (smallest, largest), so the first must not exceed the second")
-        return value
-
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Self:
+        for name, value in (("radius", self.radius), ("speed", self.speed)):
+            if value[0] > value[1]:
+                raise Refusal(f"{name}: {value} is (smallest, largest), so the first must not exceed the second")
         if self.radius[0] == 0 or self.radius[1] + self.margin >= 0.5:
             raise Refusal(
                 f"radius = {self.radius} and margin = {self.margin}: a radius must be above 0, and with the margin below 0.5, "

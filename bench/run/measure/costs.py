@@ -27,9 +27,8 @@ def training_measurements(
     work = _total(training.step_work[warmup:])
     whole = _total(training.step_work)
     steady_s = float(np.median(training.step_time_s[warmup:]))
-    invalid = None
-    if training.other_processes:
-        invalid = f"{training.other_processes} other processes were on the device while it was measured"
+    others = training.other_processes
+    invalid = f"{others} other processes were on the device while it was measured" if others else None
     storage, energy = [], []
     if storage_bytes:  # there was a second step
         storage = [Measurement(name="peak_storage_bytes", value=storage_bytes, unit="B", better="lower")]
@@ -120,11 +119,14 @@ def _total(steps: Sequence[tuple[int, ...]]) -> dict[str, int]:
 def _rates(
     prefix: str, work: dict[str, int], time_s: float, flops: int, backbone: BackboneFacts, invalid: str | None = None
 ) -> list[Measurement]:
-    totals = {"clips_per_s": ("clips", "clip/s"), "frames_per_s": ("frames", "frame/s")}
-    totals |= {"voxels_per_s": ("latent_voxels", "latent voxel/s"), "tokens_per_s": ("tokens", "token/s")}
-    rates = {name: (work[field] / time_s, unit) for name, (field, unit) in totals.items()}
-    flop_per_s = flops / time_s
-    rates |= {"tflop_per_s": (flop_per_s / 1e12, "TFLOP/s"), "mfu": (flop_per_s / backbone.peak_flop_per_s, "1")}
+    rates = {
+        "clips_per_s": (work["clips"] / time_s, "clip/s"),
+        "frames_per_s": (work["frames"] / time_s, "frame/s"),
+        "voxels_per_s": (work["latent_voxels"] / time_s, "latent voxel/s"),
+        "tokens_per_s": (work["tokens"] / time_s, "token/s"),
+        "tflop_per_s": (flops / time_s / 1e12, "TFLOP/s"),
+        "mfu": (flops / time_s / backbone.peak_flop_per_s, "1"),
+    }
     return [
         Measurement(name=f"{prefix}_{name}", value=value, unit=unit, better="higher", invalid=invalid)
         for name, (value, unit) in rates.items()
