@@ -98,7 +98,7 @@ class Sampling(Frozen):
     batch_time_s: list[float]
     batch_clips: list[int]
     work: Work | None = None  # of one pass over all clips, without guidance
-    warmup_time_s: float
+    warmup_time_s: float = 0.0  # of a call before, that no rate counts
 
 
 class GridPoint(Frozen):

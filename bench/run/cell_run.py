@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench.backbone import check_latents
 from bench.data.files import now, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
@@ -41,7 +40,6 @@ from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
 from bench.training.checkpoint import Diverged
 from bench.training.precision import HALF
-from bench.training.sampling import Samples
 from bench.training.trainer import Interrupted, Trainer
 
 
@@ -136,12 +134,10 @@ class CellRun:
             write_text(marker, inputs)
 
     def build_backbone(self) -> None:
-        """The backbone with its initial weights, checked at every shape that it will meet."""
+        """The backbone with its initial weights."""
         given, data = self.training_set, self.cell.data
         shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
-        for latent_shape in dict.fromkeys((*given.train.shapes, *given.val.shapes)):
-            check_latents(self.backbone, latent_shape)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
         self.facts = self.found["backbone"] = BackboneFacts(
             num_params=num_params(self.backbone),
@@ -200,20 +196,14 @@ class CellRun:
         """One clip for each test clip's class, and what that takes."""
         memory = PhaseMemory(self.device)
         memory.start()
-        samples, warmup_time_s = self._sampled(self.backbone)
+        latents, course = self._sampled(self.backbone)
         peaks = memory.peaks()
-        self.found["sampling"] = sampling = Sampling(
-            num_clips=len(samples.latents),
-            num_evals=samples.num_evals,
-            batch_time_s=samples.batch_time_s,
-            batch_clips=samples.batch_clips,
-            work=sampling_work(samples, self.backbone, self.flops_of),
-            warmup_time_s=warmup_time_s,
-        )
+        sampling = course.model_copy(update={"work": sampling_work(latents, self.backbone, self.flops_of)})
+        self.found["sampling"] = sampling
         storage_bytes = sampling_storage(self.cell, self.backbone, self.training_set, self.device)
         self.measurements += sampling_measurements(sampling, self.facts, peaks, storage_bytes)
         self.training_set.autoencoder.to(self.device)
-        self.generated = self._keep(samples, "samples")
+        self.generated = self._keep(latents, "samples")
 
     def make_reference_set(self) -> None:
         """What the samples are judged against."""
@@ -239,13 +229,13 @@ class CellRun:
 
     # --- their parts
 
-    def _sampled(self, backbone: nn.Module) -> tuple[Samples, float]:
+    def _sampled(self, backbone: nn.Module) -> tuple[list[Tensor], Sampling]:
         return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
 
-    def _keep(self, samples: Samples, kind: str) -> Frames:
+    def _keep(self, latents: list[Tensor], kind: str) -> Frames:
         """Decode samples to clips and keep them losslessly under `kind`."""
         given = self.training_set
-        frames = decode_clips(given.autoencoder, samples.latents)
+        frames = decode_clips(given.autoencoder, latents)
         path = self.folder / f"{kind}.npz"
         save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
         self.artefacts[kind] = path.name

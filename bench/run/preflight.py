@@ -20,7 +20,6 @@ from bench.run.stages import cache_folder, reference_set, training_set
 from bench.shapes import LatentSpec, Refusal, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Study
-from bench.training.draws import check_dropping
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
@@ -75,8 +74,8 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
     """Bytes of the latents that the cell trains and is judged on. Refusal for a shape or a policy that its backbone cannot do."""
     check_policy(cell, backbone)
-    if cell.batching.token_dropping is not None:
-        check_dropping(repr(cell.backbone), backbone)
+    if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):
+        raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it")
     rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}
     shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
     for shape in dict.fromkeys(shapes):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
@@ -19,13 +20,13 @@ from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, save_frames
-from bench.records.record import Work
+from bench.records.record import Sampling, Work
 from bench.run.job import SampleJob
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
 from bench.training.precision import HALF, autocast
-from bench.training.sampling import SamplePlan, Samples, guided, sample
+from bench.training.sampling import SamplePlan, guided, sample
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
@@ -46,8 +47,8 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
     if job.shape is not None:
         shapes = [latent_shape(job.shape, training.spec, backbone)] * job.num_clips
     plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
-    samples = sample(backbone.to(device).eval(), plan, device, progress)
-    frames = decode_clips(training.autoencoder, samples.latents)
+    latents, _ = sample(backbone.to(device).eval(), plan, device, progress)
+    frames = decode_clips(training.autoencoder, latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
 
 
@@ -76,14 +77,15 @@ def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
         raise
 
 
-def sample_scored(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress) -> tuple[Samples, float]:
-    """One clip for each test clip's class and shape; and the seconds of a warm-up call before, that no rate counts."""
+def sample_scored(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress) -> tuple[list[Tensor], Sampling]:
+    """Latents of one clip for each test clip's class and shape, after a call that warms up."""
     count = min(cell.sampler.batch_size, len(given.labels))
     one_step = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": 1})})
     warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count])
-    warmup_time_s = sum(sample(backbone, warm_up, device).batch_time_s)
+    _, before = sample(backbone, warm_up, device)
     plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels)
-    return sample(backbone, plan, device, progress), warmup_time_s
+    latents, course = sample(backbone, plan, device, progress)
+    return latents, course.model_copy(update={"warmup_time_s": sum(before.batch_time_s)})
 
 
 @torch.no_grad()  # in inference mode autocast's casts are lost on a meter
@@ -100,9 +102,9 @@ def sampling_storage(cell: Cell, backbone: Any, given: TrainingSet, device: torc
     return meter.peak_bytes
 
 
-def sampling_work(samples: Samples, backbone: Any, flops_of: Callable[[Shape], int]) -> Work:
+def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shape], int]) -> Work:
     """One pass over all samples in the fields of WORK."""
-    shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in samples.latents]
+    shapes = [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in latents]
     times = Counter(shapes)
     cells, tokens = (sum(num * count(shape) for shape, num in times.items()) for count in (num_voxels, backbone.num_tokens))
     flops = sum(num * flops_of(shape) for shape, num in times.items())

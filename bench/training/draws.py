@@ -18,7 +18,7 @@ from bench.data.policy.batches import Batch, BatchStream
 from bench.data.policy.config import TokenDropping
 from bench.data.policy.table import POLICIES
 from bench.data.seeds import stream_seed
-from bench.shapes import Refusal, Shape, bounding_shape, num_voxels
+from bench.shapes import Shape, bounding_shape, num_voxels
 from bench.study.cell import Cell
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 from bench.training.step import StepBatch
@@ -111,17 +111,10 @@ class Drawer:
         )
 
 
-def check_dropping(name: str, backbone: Any) -> None:
-    """Refusal where a backbone of a name cannot drop tokens."""
-    if not hasattr(backbone, "kept_voxels"):
-        raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {name} cannot; remove it")
-
-
 class _Dropping:
     """The tokens of each item that stay in a draw: how many, and which."""
 
     def __init__(self, config: TokenDropping, shapes: Sequence[Shape], backbone: Any):
-        check_dropping(type(backbone).__name__, backbone)
         self.config, self.shapes, self.backbone = config, shapes, backbone
         self.num_tokens = [backbone.num_tokens(shape) for shape in shapes]
         self.most = max(self.num_tokens)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,8 @@ from bench.backbone import Backbone
 from bench.data.progress import Progress, silent
 from bench.data.ragged import in_batches
 from bench.meters.clock import synchronize
-from bench.shapes import LatentSpec, Refusal, Shape
+from bench.records.record import Sampling
+from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 from bench.training.precision import HALF, autocast
@@ -44,24 +45,13 @@ SCHEDULERS: dict[tuple[str, str], Callable[[int], FlowMatchEulerDiscreteSchedule
 }
 
 
-@dataclass
-class Samples:
-    """Latents of generated clips and how long each batch took."""
-
-    latents: list[Tensor] = field(default_factory=list)  # (C, T, H, W) each, on the CPU
-    batch_time_s: list[float] = field(default_factory=list)
-    batch_clips: list[int] = field(default_factory=list)
-    num_evals: int = 0  # backbone calls a clip
-
-
 def guided(
     backbone: Backbone, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, null_label: int, scale: float
 ) -> list[Tensor]:
     """Classifier-free guidance (Ho & Salimans 2022, 2207.12598): uncond + scale * (cond - uncond). Scale 1 is one call."""
     if scale == 1.0:
         return backbone(latents, timesteps, labels)
-    if labels is None:
-        raise Refusal(f"sampler.guidance_scale {scale} needs classes, and this data has none; use 1.0")
+    assert labels is not None  # a cell without classes has no guidance
     both = torch.cat([labels, torch.full_like(labels, null_label)])
     predictions = backbone([*latents, *latents], timesteps.repeat(2), both)
     cond, uncond = predictions[: len(latents)], predictions[len(latents) :]
@@ -80,16 +70,15 @@ class SamplePlan:
 
 
 @torch.inference_mode()
-def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Progress = silent) -> Samples:
-    """Generate the clips of a plan.
+def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Progress = silent) -> tuple[list[Tensor], Sampling]:
+    """Generate the clips of a plan: latents (C, T, H, W) of each, on the CPU, and how long each batch took.
 
     The noise of a clip is that of its index, whatever the batch size, the device or the backbone. A backbone that takes one shape a
     batch gets clips of one shape at a time.
     """
     sampler, spec = plan.cell.sampler, plan.spec
-    samples = Samples(num_evals=sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2))
-    samples.latents = [torch.empty(0)] * len(plan.shapes)
-    done = 0
+    found: dict[int, Tensor] = {}
+    batch_time_s, batch_clips = [], []
     groups = [*plan.shapes[:1]] * len(plan.shapes) if backbone.ragged else plan.shapes  # of any shapes together, or of one
     for batch in in_batches(groups, lambda shape: sampler.batch_size):
         sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
@@ -100,13 +89,13 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         start_s = time.perf_counter()
         latents = _denoise(backbone, noise, labels, spec.num_labels, plan.cell)
         synchronize(device)
-        samples.batch_time_s.append(time.perf_counter() - start_s)
-        samples.batch_clips.append(len(batch))
-        for index, clip in zip(batch, latents, strict=True):
-            samples.latents[index] = clip.float().cpu()
-        done += len(batch)
-        progress(done, len(plan.shapes), "sampling")
-    return samples
+        batch_time_s.append(time.perf_counter() - start_s)
+        batch_clips.append(len(batch))
+        found |= {index: clip.float().cpu() for index, clip in zip(batch, latents, strict=True)}
+        progress(len(found), len(plan.shapes), "sampling")
+    num_evals = sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2)
+    course = Sampling(num_clips=len(found), num_evals=num_evals, batch_time_s=batch_time_s, batch_clips=batch_clips)
+    return [found[index] for index in range(len(found))], course
 
 
 def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:

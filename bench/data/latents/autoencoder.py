@@ -132,8 +132,6 @@ def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: tor
 @torch.inference_mode()
 def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> Frames:
     """B latents (C, T, H, W) -> clips as stored: (B, T, H, W, 3) uint8 where all have one shape, else B of (T, H, W, 3)."""
-    if not latents:
-        raise Refusal("no latents to decode; pass at least one clip")
     decoded = (from_model(autoencoder.decode(clip[None].float().to(autoencoder.shift.device)))[0] for clip in latents)
     return stacked(decoded, len(latents))
 

@@ -33,8 +33,6 @@ class BatchStream:
 
     def __init__(self, shapes: Sequence[Shape], batching: Batching, seed: int, kept_voxels: Callable[[int, int], int] | None = None):
         """Latent shapes of the items. `kept_voxels(item, epoch)`: what an item costs where tokens are dropped; else all its voxels."""
-        if not shapes:
-            raise Refusal("cannot draw from 0 clips; the training split needs at least 1")
         self.shapes, self.batching, self.seed = tuple(shapes), batching, seed
         self.kept_voxels = kept_voxels or (lambda item, epoch: num_voxels(self.shapes[item]))
         self._starts = [(0, 0)]  # of each epoch known so far: its first batch and its first draw
@@ -90,8 +88,6 @@ def drawn_clips(seed: int, num_clips: int, first_draw: int, num_draws: int) -> l
     >>> sorted(drawn_clips(0, 5, 5, 5))
     [0, 1, 2, 3, 4]
     """
-    if num_clips < 1:
-        raise Refusal(f"cannot draw from {num_clips} clips; the training split needs at least 1")
     draws = range(first_draw, first_draw + num_draws)
     return [int(_epoch_order(seed, num_clips, draw // num_clips)[draw % num_clips]) for draw in draws]
 

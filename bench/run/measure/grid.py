@@ -74,8 +74,8 @@ def _measure(
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    samples = sample(backbone, SamplePlan(cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels), device)
-    clips: dict[str, Frames] = {"trained": decode_clips(given.autoencoder, samples.latents), "real": val}
+    generated, _ = sample(backbone, SamplePlan(cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels), device)
+    clips: dict[str, Frames] = {"trained": decode_clips(given.autoencoder, generated), "real": val}
     extractor = reference.extractors[0]  # the first that the matrix names judges the grid
     manifest = extractor.manifest
     sets = {**clips, "test": test}
