@@ -1,11 +1,17 @@
 """Samplers: the exact answer where one is known; clips that depend on nothing but their index."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from bench.shapes import LatentSpec
+from bench.data.progress import silent
+from bench.run import preflight
+from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import SOLVERS, Sampler
 from bench.training.objective import PATHS, draw_noise
 from bench.training.sampling import SCHEDULERS, SamplePlan, guided, sample
@@ -95,6 +101,13 @@ def test_one_euler_step_by_hand() -> None:
     one = LatentSpec(latent_channels=1, spatial_stride=1, temporal_stride=1, num_labels=0)
     clip = run(Constant("rectified_flow"), spec=one, shapes=[(1, 1, 2)], labels=[0], sampler=Sampler(num_steps=1))[0]
     assert_close(clip, draw_noise(0, "sample_noise", 0, (1, 1, 1, 2)) - 2.0)
+
+
+def test_guidance_without_classes_is_refused_before_anything_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "load_clips", lambda *arguments: SimpleNamespace(label_names=()))
+    job: Any = SimpleNamespace(results=Path())
+    with pytest.raises(Refusal, match="needs classes"):
+        preflight._size(tiny_cell(sampler={"guidance_scale": 2.0}), job, silent)  # type: ignore[arg-type]
 
 
 def test_guidance_by_hand_and_its_cost() -> None:

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -54,27 +53,19 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
 
 def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
     """A clip (T, H, W) in pixels -> its latents. Refusal with the nearest shape that autoencoder and backbone both divide."""
-
-    def latents(candidate: Shape) -> Shape:
-        found = spec.latent_shape(candidate)
-        check_latents(backbone, found)
-        return found
-
-    def divides(candidate: Shape) -> bool:
-        with suppress(Refusal):
-            return bool(latents(candidate))
-        return False
-
-    try:
-        return latents(shape)
-    except Refusal as error:
-        reach = range(-FURTHEST, FURTHEST + 1)
-        for offsets in sorted(itertools.product(reach, repeat=3), key=lambda each: sum(map(abs, each))):
-            near = (shape[0] + offsets[0], shape[1] + offsets[1], shape[2] + offsets[2])
-            if divides(near):
-                why = str(error).partition(";")[0]  # its remedy minds one of the two alone
-                raise Refusal(f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}") from error
-        raise
+    why, reach = "", range(-FURTHEST, FURTHEST + 1)
+    for offsets in sorted(itertools.product(reach, repeat=3), key=lambda each: sum(map(abs, each))):  # the shape itself first
+        near = (shape[0] + offsets[0], shape[1] + offsets[1], shape[2] + offsets[2])
+        try:
+            latents = spec.latent_shape(near)
+            check_latents(backbone, latents)
+        except Refusal as error:
+            why = why or str(error).partition(";")[0]  # its remedy minds one of the two alone
+            continue
+        if near == shape:
+            return latents
+        raise Refusal(f"--shape {shape_text(shape)}: {why}; the nearest that this cell can make is {shape_text(near)}")
+    raise Refusal(f"--shape {shape_text(shape)}: {why}")
 
 
 def sample_scored(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress) -> tuple[list[Tensor], Sampling]:

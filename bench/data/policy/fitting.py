@@ -55,17 +55,13 @@ def cropping_rules(one_shape: Shape) -> Rules:
 
 def fit(shapes: Sequence[Shape], rules: Rules) -> Fitted:
     """Clips (T, H, W) in pixels -> items. Refusal where a shape that was asked for cannot be, or no item is left."""
-    items: list[Item] = []
-    lost: list[Lost] = []
-    for found in rules.fit(shapes, rules):
-        if isinstance(found, Lost):
-            lost.append(found)
-        else:
-            items += found
+    found = rules.fit(shapes, rules)
+    items = tuple(item for each in found if not isinstance(each, Lost) for item in each)
+    lost = tuple(each for each in found if isinstance(each, Lost))
     if not items:
         raise Refusal(f"{rules.nothing}: {len(lost)} are lost, clip {lost[0].clip} {lost[0].reason}")
     if empty := set(rules.buckets) - {item.shape for item in items}:
         name = shape_text(sorted(empty)[0])
         raise Refusal(f"bucket {name} stays empty: no clip is best kept by it; remove it from batching.buckets or add clips of its shape")
     counts = Counter(item.shape for item in items)
-    return Fitted(items=tuple(items), lost=tuple(lost), shapes=tuple(shape for shape, _ in counts.most_common()))
+    return Fitted(items=items, lost=lost, shapes=tuple(shape for shape, _ in counts.most_common()))
