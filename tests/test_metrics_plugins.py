@@ -118,7 +118,7 @@ def plugin_kind() -> distances_table.DistanceKind:
     ("entry_points", "message"),
     [
         ("[unet_vs_dit.distances]\nx = own_measures:NONE\n", "distance 'x' is registered as 'own_measures:NONE', which is no DistanceKind"),
-        ("[unet_vs_dit.distances]\nx = own_measures:BRIGHTNESS\n", "which is no DistanceKind of that name; mend its entry point"),
+        ("[unet_vs_dit.distances]\nx = own_measures:BRIGHTNESS\n", "which is no DistanceKind; mend its entry point"),
         ("[unet_vs_dit.distances]\nx = own_measures:TAKEN\n", "distances 'frechet' and 'taken' share the name 'fd_'"),
     ],
 )

@@ -220,12 +220,10 @@ def test_what_is_registered_never_takes_the_place_of_ours_and_says_what_is_wrong
     assert POLICIES.names() == ["crop", "bucket", "pack", "pad", "absent", "gone", "misnamed", "pairs"]
     assert POLICIES.find("crop").word == "crops"
     assert [policy.name for policy in POLICIES.among(["pairs", "pad", "unheard"])] == ["pad", "pairs"]
-    for name, message in (("gone", "there is no module 'no_such_module'; install it"), ("absent", "no BatchingPolicy of that name")):
+    for name, message in (("gone", "there is no module 'no_such_module'; install it"), ("absent", "no BatchingPolicy; mend")):
         with pytest.raises(Refusal, match=message):
             POLICIES.find(name)
-    with pytest.raises(
-        ValidationError, match="'misnamed' is registered as 'outside_plugin:STRANGER', which is no BatchingPolicy of that name"
-    ):
+    with pytest.raises(ValidationError, match="'misnamed' is registered for an object that is called"):
         Batching(policy="misnamed", voxel_budget=9)
 
 

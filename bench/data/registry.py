@@ -44,7 +44,7 @@ class Registry(Generic[NamedT]):
             raise Refusal(f"unknown {self.what} {name!r}{did_you_mean(str(name), known)}; there are {', '.join(known)}")
         found = load_registered(self.what, self.group, name, self.kind)
         if found.name != name:
-            raise _misfit(self.what, self.group, name, self.kind)
+            raise Refusal(f"{self.what} {name!r} is registered for an object that is called {found.name!r}; mend its entry point")
         return found
 
     def among(self, names: Iterable[str]) -> list[NamedT]:
@@ -54,18 +54,13 @@ class Registry(Generic[NamedT]):
 
 
 def load_registered(what: str, group: str, name: str, kind: type[ObjectT]) -> ObjectT:
-    """The object of an entry point. Refusal where its module is not there or it is something else."""
-    module_name, _, attribute = registered(group)[name].partition(":")
+    """The object of an entry point. Refusal where its module is not there, or it is something else."""
+    where = registered(group)[name]
+    module_name, _, attribute = where.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
-        where = registered(group)[name]
         raise Refusal(f"{what} {name!r} is registered as {where!r}, and there is no module {error.name!r}; install it") from error
     if not isinstance(found, kind):
-        raise _misfit(what, group, name, kind)
+        raise Refusal(f"{what} {name!r} is registered as {where!r}, which is no {kind.__name__}; mend its entry point")
     return found
-
-
-def _misfit(what: str, group: str, name: str, kind: type) -> Refusal:
-    where = registered(group)[name]
-    return Refusal(f"{what} {name!r} is registered as {where!r}, which is no {kind.__name__} of that name; mend its entry point")

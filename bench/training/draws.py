@@ -93,8 +93,7 @@ class Drawer:
         kept = mask = None
         num_values = sum(clip.numel() for clip in clips)
         if self.kept_tokens is not None:
-            epoch = self.stream.epoch_of(batch.first_draw)
-            kept = [self.kept_tokens.draw(item, epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
+            kept = [self.kept_tokens.draw(item, batch.epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
             voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
             on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(voxels, clips, strict=True)])
             mask, num_values = to_device(on_host, self.device), int(on_host.sum())

@@ -26,6 +26,7 @@ class Batch:
 
     items: tuple[int, ...]  # of the training set
     first_draw: int  # draw index of the first; the others follow
+    epoch: int = 0  # of the first
 
 
 class BatchStream:
@@ -42,25 +43,16 @@ class BatchStream:
         """The batch of optimiser step `index`, from 0."""
         if self.batching.batch_size is not None:  # one shape: batches go on over the ends of epochs, and nothing waits
             first, num = index * self.batching.batch_size, self.batching.batch_size
-            return Batch(tuple(drawn_clips(self.seed, len(self.shapes), first, num)), first)
+            return Batch(tuple(drawn_clips(self.seed, len(self.shapes), first, num)), first, first // len(self.shapes))
         while self._starts[-1][0] <= index:
-            self._extend()
+            batches = self.epoch(len(self._starts) - 1)
+            first_batch, first_draw = self._starts[-1]
+            self._starts.append((first_batch + len(batches), first_draw + sum(map(len, batches))))
         epoch = next(epoch for epoch in range(len(self._starts) - 2, -1, -1) if self._starts[epoch][0] <= index)
         first_batch, first_draw = self._starts[epoch]
         batches = self.epoch(epoch)
         before = sum(len(items) for items in batches[: index - first_batch])
-        return Batch(batches[index - first_batch], first_draw + before)
-
-    def epoch_of(self, draw: int) -> int:
-        """The epoch that a draw of a batch already given belongs to."""
-        if self.batching.batch_size is not None:
-            return draw // len(self.shapes)
-        return next(epoch for epoch in range(len(self._starts) - 1, -1, -1) if self._starts[epoch][1] <= draw)
-
-    def _extend(self) -> None:
-        batches = self.epoch(len(self._starts) - 1)
-        first_batch, first_draw = self._starts[-1]
-        self._starts.append((first_batch + len(batches), first_draw + sum(map(len, batches))))
+        return Batch(batches[index - first_batch], first_draw + before, epoch)
 
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         """All batches of an epoch. Refusal where there is none."""

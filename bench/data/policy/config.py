@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from bench.data.frozen import Frozen
 from bench.data.policy.table import POLICIES
@@ -40,11 +40,6 @@ class Batching(Frozen):
     side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
     token_dropping: TokenDropping | None = None  # of `pack`; None: all tokens are trained on
-
-    @field_validator("policy")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return POLICIES.find(name).name
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
