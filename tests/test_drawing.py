@@ -10,6 +10,8 @@ from torch.testing import assert_close
 from bench.backbone import load_backbone
 from bench.data.policy.batches import Batch
 from bench.data.policy.config import TokenDropping
+from bench.run.preflight import _check_shapes
+from bench.shapes import Refusal
 from bench.training.draws import RATES, Drawer, pad
 from tests.tiny import SPEC, Linear, mixed_set, tiny_cell
 
@@ -118,8 +120,11 @@ def test_rates(config: dict[str, Any], size: float, epoch: int, rate: float) -> 
 
 
 def test_a_backbone_that_cannot_drop_is_refused() -> None:
-    with pytest.raises(ValueError, match="predicts a part of its tokens, Linear cannot"):
-        drawer("pack", token_dropping={"kind": "constant", "rate": 0.5})
+    """Before anything trains: no clip is asked for."""
+    cell = tiny_cell(batching={"policy": "pack", "voxel_budget": 48, "token_dropping": {"kind": "constant", "rate": 0.5}})
+    no_clips: Any = None
+    with pytest.raises(Refusal, match="predicts a part of its tokens, 'dit:DiT-XS/2' cannot"):
+        _check_shapes(cell, no_clips, SPEC, Linear())
 
 
 @pytest.mark.parametrize(

@@ -165,18 +165,17 @@ def _planned(
     usable = [file for file in footage if config.native or file.num_frames >= config.span]
     fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
     rates = [fps[name] for clips in plan.starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
-    return (
-        plan,
-        media,
-        Survey(
-            shapes={split: tuple(_clip_shape(config, media[name], start) for name, start in at) for split, at in plan.starts.items()},
-            clip_ids={split: tuple(f"{name}#{start}" for name, start in at) for split, at in plan.starts.items()},
-            fps=float(np.median(rates)),
-            skipped=tuple(skipped),
-            lost=plan.lost | _others(config, files),
-            notes=_notes(config, usable, media, plan.split_by),
-        ),
+    others = len(find_files(config.path)) - len(files)
+    untried = f"files that are not {'videos or images' if config.reads_images else 'videos'} by their extension"
+    found = Survey(
+        shapes={split: tuple(_clip_shape(config, media[name], start) for name, start in at) for split, at in plan.starts.items()},
+        clip_ids={split: tuple(f"{name}#{start}" for name, start in at) for split, at in plan.starts.items()},
+        fps=float(np.median(rates)),
+        skipped=tuple(skipped),
+        lost=plan.lost | ({untried: others} if others else {}),
+        notes=_notes(config, usable, media, plan.split_by),
     )
+    return plan, media, found
 
 
 def _measured(
@@ -237,13 +236,6 @@ def _places(config: Config, starts: Mapping[str, Starts], shapes: Mapping[str, S
             for t in range(shape[0]):
                 places[name][start + t * config.frame_stride].append((split, row, t))
     return places
-
-
-def _others(config: Config, files: dict[str, Path]) -> dict[str, int]:
-    """Files that are not even tried."""
-    num = len(find_files(config.path)) - len(files)
-    what = "videos or images" if config.reads_images else "videos"
-    return {f"files that are not {what} by their extension": num} if num else {}
 
 
 def _notes(config: Config, footage: list[Footage], media: dict[str, Media], split_by: str) -> tuple[str, ...]:
