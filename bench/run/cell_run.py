@@ -35,7 +35,7 @@ from bench.run.measure.grid import measure_grid
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
-from bench.shapes import Refusal
+from bench.shapes import Refusal, Shape
 from bench.training.acceleration import accelerate
 from bench.training.canary import run_canaries
 from bench.training.checkpoint import Diverged
@@ -49,6 +49,7 @@ class CellRun:
     # Each is there once its phase is through.
     training_set: TrainingSet
     backbone: Any  # from training on with the averaged weights
+    shape: Shape  # latent (T, H, W) of the data's one shape
     facts: BackboneFacts
     reference: ReferenceSet
     generated: Frames
@@ -86,7 +87,11 @@ class CellRun:
             del phases["shape grid"]
         try:
             for name, phase in phases.items():
-                self._time(name, phase)
+                start_s = time.perf_counter()
+                try:
+                    phase()
+                finally:
+                    self.time_split_s[name] = time.perf_counter() - start_s
                 if self.should_stop() and name != list(phases)[-1]:  # after the last phase there is nothing left to stop
                     raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
         except Interrupted:
@@ -109,13 +114,6 @@ class CellRun:
         else:
             self._write("ok", None)
 
-    def _time(self, name: str, phase: Callable[[], None]) -> None:
-        start_s = time.perf_counter()
-        try:
-            phase()
-        finally:
-            self.time_split_s[name] = time.perf_counter() - start_s
-
     # --- the phases
 
     def make_training_set(self) -> None:
@@ -136,7 +134,7 @@ class CellRun:
     def build_backbone(self) -> None:
         """The backbone with its initial weights."""
         given, data = self.training_set, self.cell.data
-        shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
+        self.shape = shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
         self.facts = self.found["backbone"] = BackboneFacts(
@@ -150,9 +148,8 @@ class CellRun:
 
     def check_canaries(self) -> None:
         """The self-checks that run with every cell."""
-        given, (_, *shape) = self.training_set, self.facts.latent_shape
-        one_shape = (shape[0], shape[1], shape[2])
-        self.found["canaries"] = run_canaries(self.cell, self.backbone, given.spec, one_shape, given.train, given.val, self.device)
+        given = self.training_set
+        self.found["canaries"] = run_canaries(self.cell, self.backbone, given.spec, self.shape, given.train, given.val, self.device)
 
     def sample_untrained(self) -> None:
         """Clips of the initial weights; a resumed cell has them already."""

@@ -44,9 +44,12 @@ def run_canaries(
 @torch.no_grad()
 def batch_against_single(backbone: Any, spec: LatentSpec, shape: Shape, device: torch.device) -> float:
     """Largest relative difference between clips in one batch, of mixed shapes where the backbone takes them, and alone."""
-    shapes = [shape, shape]
-    if backbone.ragged:
-        shapes += [other for other in _smaller(shape) if _takes(backbone, other)]
+    shapes, (frames, height, width) = [shape, shape], shape
+    smaller = [(max(1, frames // 2), height, width), (frames, height, max(1, width // 3 * 2)), (1, height, width)]
+    for other in smaller if backbone.ragged else []:
+        with contextlib.suppress(Refusal):
+            check_latents(backbone, other)
+            shapes.append(other)
     latents = [draw_noise(0, "canary", index, (spec.latent_channels, *each)).to(device) for index, each in enumerate(shapes)]
     timesteps = torch.linspace(0.1, 0.9, len(shapes), device=device)
     labels = torch.arange(len(shapes), device=device) % spec.num_labels if spec.num_labels else None
@@ -115,16 +118,3 @@ def _wake(backbone: nn.Module, device: torch.device) -> Any:
             if not bool(weight.any()):
                 weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
     return woken.to(device).eval()
-
-
-def _smaller(shape: Shape) -> list[Shape]:
-    frames, height, width = shape
-    return [(max(1, frames // 2), height, width), (frames, height, max(1, width // 3 * 2)), (1, height, width)]
-
-
-def _takes(backbone: Any, shape: Shape) -> bool:
-    try:
-        check_latents(backbone, shape)
-    except Refusal:
-        return False
-    return True

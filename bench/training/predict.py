@@ -21,23 +21,20 @@ def code_path(device_type: str) -> str:
     return "cpu" if torch.version.cuda is None else device_type
 
 
-def _half(device_type: str) -> torch.dtype:
-    """What autocast casts to. On a CPU that stands in for a GPU float16: as large as bfloat16, and no CPU's own way of doing bfloat16."""
-    return torch.bfloat16 if code_path(device_type) == device_type else torch.float16
-
-
 class Predictor:
     """Predicts the peaks of one backbone at any batch and shape. Its tensors are its own: nothing of them is left behind."""
 
     def __init__(self, name: str, spec: LatentSpec, precision: str, device_type: str):
         self.name, self.spec = name, spec
         self.device = torch.device(code_path(device_type))
+        # On a CPU that stands in for a GPU float16: as large as bfloat16, and no CPU's own way of doing bfloat16.
+        half = torch.bfloat16 if self.device.type == device_type else torch.float16
         self._mode = FakeTensorMode()
         with torch.device("meta"):
             backbone: Any = load_backbone(name, spec)
         with self._mode:
             _make_fake(backbone, self.device)
-            self._stepper = Stepper(backbone, self.device, precision, trains=True, half=_half(device_type))
+            self._stepper = Stepper(backbone, self.device, precision, trains=True, half=half)
         self.num_params = sum(weight.numel() for weight in backbone.parameters() if weight.requires_grad)
         self.num_tokens, self.check = backbone.num_tokens, functools.partial(check_latents, backbone)
         self._update_bytes: int | None = None  # peak of clipping, optimiser and average, less the batch

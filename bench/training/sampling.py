@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,26 +23,12 @@ from bench.study.cell import Cell
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 from bench.training.precision import HALF, autocast
 
-SchedulerT = TypeVar("SchedulerT", DDIMScheduler, DPMSolverMultistepScheduler)
-
-
-def _flow_euler(num_steps: int) -> FlowMatchEulerDiscreteScheduler:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / num_steps, num_steps))  # even steps from noise to data, the last one to 0
-    return scheduler
-
-
-def _stepping(scheduler: SchedulerT, num_steps: int) -> SchedulerT:
-    scheduler.set_timesteps(num_steps)
-    return scheduler
-
-
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
-SCHEDULERS: dict[tuple[str, str], Callable[[int], FlowMatchEulerDiscreteScheduler | DDIMScheduler | DPMSolverMultistepScheduler]] = {
-    ("rectified_flow", "euler"): _flow_euler,
-    ("rectified_flow", "dpmsolver++"): lambda num: _stepping(DPMSolverMultistepScheduler(**FLOW), num),
-    ("v_prediction", "ddim"): lambda num: _stepping(DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False), num),
-    ("v_prediction", "dpmsolver++"): lambda num: _stepping(DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE), num),
+SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {
+    ("rectified_flow", "euler"): partial(FlowMatchEulerDiscreteScheduler, shift=1.0),
+    ("rectified_flow", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **FLOW),
+    ("v_prediction", "ddim"): partial(DDIMScheduler, **DISCRETE_SCHEDULE, clip_sample=False),
+    ("v_prediction", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **DISCRETE_SCHEDULE),
 }
 
 
@@ -101,7 +88,11 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
 def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:
     """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
     objective, sampler = cell.objective.name, cell.sampler
-    scheduler = SCHEDULERS[objective, sampler.solver](sampler.num_steps)
+    scheduler = SCHEDULERS[objective, sampler.solver]()
+    if sampler.solver == "euler":  # even steps from noise to data, the last one to 0
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / sampler.num_steps, sampler.num_steps))
+    else:
+        scheduler.set_timesteps(sampler.num_steps)
     sizes = [clip.numel() for clip in noise]
     flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
     # Read on the host once: the same timesteps as in training, 1 = noise.

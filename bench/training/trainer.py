@@ -62,7 +62,10 @@ class Trainer:
         self.flops_of, self.should_stop, self.progress = functools.cache(flops_of), should_stop, progress
         self.num_tokens: Callable[[Shape], int] = functools.cache(network.num_tokens)
         self.checkpoint = folder / "checkpoint.pt"
-        self.accelerator = _accelerator(device)
+        self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")  # the step has its own autocast
+        if self.accelerator.num_processes != 1:
+            num = self.accelerator.num_processes
+            raise Refusal(f"a cell trains in one process, got {num}; start it with `python -m bench run`")
         self.device = self.accelerator.device
         self.train_step = TrainStep(self.accelerator.prepare(backbone), cell.optimizer, self.device, HALF[cell.precision])
         self.drawer = Drawer(cell, train, backbone, self.device)
@@ -188,11 +191,3 @@ class Trainer:
         left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
         what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
         self.progress(min(int(self._fraction() * total), total), total, what)
-
-
-def _accelerator(device: torch.device) -> Accelerator:
-    """What puts a backbone on the device. Refusal where the environment makes it another device, or several processes."""
-    accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")  # the step has its own autocast
-    if accelerator.num_processes != 1:
-        raise Refusal(f"a cell trains in one process, got {accelerator.num_processes}; start it with `python -m bench run`")
-    return accelerator

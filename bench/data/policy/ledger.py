@@ -21,6 +21,7 @@ from bench.data.policy.table import POLICIES
 from bench.shapes import LatentSpec, Shape, num_voxels, shape_text
 
 EPOCHS = 4
+SHOWN = 5  # lost clips that are named
 INSIDE = 1e-6  # pixels that a box may stick out of a window by rounding
 
 # Kind of share -> what tables and pictures call it.
@@ -108,11 +109,12 @@ def ledger(
         in_items[item.clip] += item.shape[0]
         used_frames += share * item.shape[0]
         used_clips[item.clip] = max(used_clips.get(item.clip, 0.0), share)
-    lost = {entry.clip: entry for entry in fitted.lost}
+    kinds = {lost.clip: lost.kind for lost in fitted.lost}
     for clip, (num_frames, height, width) in enumerate(shapes):
-        kind = lost[clip].kind if clip in lost else "frames"
-        account[kind] += (num_frames - in_items[clip]) * height * width
-    hungry = [
+        account[kinds.get(clip, "frames")] += (num_frames - in_items[clip]) * height * width
+    losses = [f"clip {names[lost.clip] if names else lost.clip} {lost.reason}" for lost in fitted.lost[:SHOWN]]
+    losses += [f"and {len(fitted.lost) - SHOWN} more clips"] if len(fitted.lost) > SHOWN else []
+    losses += [
         f"bucket {shape_text(shape)} has {num} items and a batch takes {needed}, so it is never trained on; "
         "lower batching.voxel_budget or list other buckets"
         for shape, (num, needed) in starved(fitted, batching, spec).items()
@@ -131,7 +133,7 @@ def ledger(
         voxels_per_item=(voxels[0], voxels[len(voxels) // 2], voxels[-1]),
         subject_kept=kept_box,
         subject_whole=whole,
-        losses=(*_lost_clips(fitted, names), *hungry),
+        losses=tuple(losses),
     )
 
 
@@ -182,13 +184,6 @@ def wholly_inside(items: Sequence[Item], boxes: np.ndarray) -> list[bool]:
 def _item_boxes(item: Item, boxes: np.ndarray) -> np.ndarray:
     """The subject's box in each frame of an item, (T, 4)."""
     return boxes[item.clip, item.first_frame : item.first_frame + item.shape[0]]
-
-
-def _lost_clips(fitted: Fitted, names: Sequence[str] | None) -> list[str]:
-    """One line a clip, up to a few; then how many more."""
-    shown = 5
-    lines = [f"clip {names[lost.clip] if names else lost.clip} {lost.reason}" for lost in fitted.lost[:shown]]
-    return lines + ([f"and {len(fitted.lost) - shown} more clips"] if len(fitted.lost) > shown else [])
 
 
 def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape, tuple[int, int]]:
