@@ -19,9 +19,8 @@ from bench.perf.workload import Workload
 from bench.run.checks import latent_spec
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
-from bench.training.acceleration import accelerate
+from bench.training.acceleration import HALF, accelerate
 from bench.training.objective import mean_square
-from bench.training.precision import HALF
 from bench.training.sampling import SamplePlan, sample
 from bench.training.step import PARTS, TrainStep
 from bench.training.trainer import Trainer

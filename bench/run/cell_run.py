@@ -36,10 +36,9 @@ from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
-from bench.training.acceleration import accelerate
+from bench.training.acceleration import HALF, accelerate
 from bench.training.canary import run_canaries
 from bench.training.checkpoint import Diverged
-from bench.training.precision import HALF
 from bench.training.trainer import Interrupted, Trainer
 
 

@@ -24,7 +24,7 @@ from bench.run.job import SampleJob
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
-from bench.training.precision import HALF, autocast
+from bench.training.acceleration import HALF, autocast
 from bench.training.sampling import SamplePlan, guided, sample
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for

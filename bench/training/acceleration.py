@@ -1,9 +1,12 @@
-"""What may be done to any backbone without changing what it computes: compile its blocks, recompute them in backward.
+"""How a backbone is run: in which precision, and its blocks compiled or recomputed. One way for every backbone.
 
-A backbone that offers it has `repeated_blocks()`: the modules that are compiled one by one (regional compilation: one compilation serves
-all blocks of a kind) or whose activations are dropped and computed again (Chen et al., 1604.06174).
+Weights stay float32, `bf16` casts inside. A backbone that offers it has `repeated_blocks()`: the modules that are compiled one by one
+(regional compilation: one compilation serves all blocks of a kind) or whose activations are dropped and computed again in the backward
+pass (Chen et al., 1604.06174); neither changes what it computes.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +16,27 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.shapes import Refusal
 from bench.study.cell import Acceleration
+
+HALF: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}  # precision of a cell -> what autocast casts to
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, half: torch.dtype | None) -> Iterator[None]:
+    """Autocast to `half`, or none. Where a fake CUDA device has no driver `torch.autocast` would switch itself off."""
+    kind = device.type
+    if half is None:
+        yield
+    elif kind == "cpu" or torch.cuda.is_available():
+        with torch.autocast(kind, dtype=half):
+            yield
+    else:
+        torch.set_autocast_enabled(kind, True)
+        torch.set_autocast_dtype(kind, half)
+        try:
+            yield
+        finally:
+            torch.set_autocast_enabled(kind, False)
+            torch.clear_autocast_cache()
 
 
 def accelerate(backbone: nn.Module, acceleration: Acceleration) -> None:

@@ -20,8 +20,8 @@ from bench.meters.clock import synchronize
 from bench.records.record import Sampling
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
+from bench.training.acceleration import HALF, autocast
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
-from bench.training.precision import HALF, autocast
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
 SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {

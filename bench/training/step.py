@@ -13,8 +13,8 @@ from bench.meters.clock import StepTimer
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Optimizer
+from bench.training.acceleration import HALF, autocast
 from bench.training.objective import mean_square
-from bench.training.precision import HALF, autocast
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
 PARTS = ("forward", "backward", "optimiser")

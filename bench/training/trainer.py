@@ -25,8 +25,8 @@ from bench.records.record import Training, ValidationPoint
 from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
 from bench.training import checkpoint
+from bench.training.acceleration import HALF
 from bench.training.draws import Drawer, Drawn
-from bench.training.precision import HALF
 from bench.training.step import TrainStep
 from bench.training.validation import mean_loss, validation_losses
 

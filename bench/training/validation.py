@@ -9,9 +9,9 @@ from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import clips_per_batch
 from bench.data.ragged import in_batches
 from bench.study.cell import Cell
+from bench.training.acceleration import HALF, autocast
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
-from bench.training.precision import HALF, autocast
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import pixel_measurements
 from bench.records.record import GridPoint, Measurement
 from bench.run.measure.costs import loss_protocol
-from bench.run.measure.quality import block_of, distances
+from bench.run.measure.quality import distances
 from bench.run.stages import ReferenceSet, cache_folder, features_of, subject_boxes
 from bench.shapes import Refusal, Shape, shape_text
 from bench.study.cell import Cell
@@ -84,7 +84,7 @@ def _measure(
     else:  # too short for it: single frames
         encoder, manifest = load_motion(device), FRAME
         features = {name: encoder.features_by_frame(frames) for name, frames in sets.items()}
-    found = distances(features, block_of(manifest, cell, real, real.splits["test"].clip_ids, num, shape, device))
+    found = distances(features, manifest, cell, real, num, shape, device, "given")
     boxes = subject_boxes(real, "test")
     pixels = PixelSets(clips=clips, test=test, source=real.digest, mixed=True, boxes=None if boxes is None else list(boxes))
     latents, num_labels = encode_clips(given.autoencoder, test).numpy(), given.spec.num_labels

@@ -17,7 +17,6 @@ from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.pixels.framing import FRAMING, measure
-from bench.metrics.protocol import ProtocolBlock
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import Measurement
 from bench.run.stages import ReferenceSet, features_of, subject_boxes
@@ -74,9 +73,8 @@ class Quality:
         if data.mixed:
             multiple = self.cell.batching.side_multiple
             sampling = f"own shapes, sides cut to multiples of {multiple}; with {manifest.min_frames} frames or more, the first {num}"
-        clip_ids = self.clips.splits["test"].clip_ids[: self.cell.evaluation.num_samples]
-        shape = (data.num_frames, data.height, data.width)
-        return distances(features, block_of(manifest, self.cell, self.clips, clip_ids, num, shape, self.device, sampling))
+        shape, num_listed = (data.num_frames, data.height, data.width), self.cell.evaluation.num_samples
+        return distances(features, manifest, self.cell, self.clips, num_listed, shape, self.device, sampling)
 
     def _extract(self, extractor: Extractor, clips: dict[str, Frames]) -> SubjectFeatures:
         """Features of every subject: those of the shared clips came with the reference set."""
@@ -87,24 +85,12 @@ class Quality:
         return {subject: features[subject] for subject in ("test", *clips)}
 
 
-def distances(features: SubjectFeatures, block: ProtocolBlock) -> list[Measurement]:
-    """Of every subject to the test clips."""
-    subjects = {subject: values for subject, values in features.items() if subject != "test"}
-    return feature_measurements(FeatureSets(real=features["test"], subjects=subjects, block=block))
-
-
-def block_of(
-    manifest: Manifest,
-    cell: Cell,
-    clips: Clips,
-    clip_ids: tuple[str, ...],
-    num: int,
-    shape: Shape,
-    device: torch.device,
-    sampling: str = "given",
-) -> ProtocolBlock:
-    """The protocol of a distance of `num` clips to the test clips of these names, at a shape in pixels."""
-    return protocol_block(
+def distances(
+    features: SubjectFeatures, manifest: Manifest, cell: Cell, clips: Clips, listed: int, shape: Shape, device: torch.device, sampling: str
+) -> list[Measurement]:
+    """Of every subject to the test clips, the first `listed` of `clips`, at a shape in pixels; `sampling` as in the protocol."""
+    num = len(features["test"])
+    block = protocol_block(
         manifest,
         device,
         n_real=num,
@@ -113,9 +99,11 @@ def block_of(
         frame_stride=getattr(cell.data, "frame_stride", 1),
         fps=clips.fps,
         split="test",
-        clip_list=[clips.digest, *clip_ids],
+        clip_list=[clips.digest, *clips.splits["test"].clip_ids[:listed]],
         sampling=sampling,
     )
+    subjects = {subject: values for subject, values in features.items() if subject != "test"}
+    return feature_measurements(FeatureSets(real=features["test"], subjects=subjects, block=block))
 
 
 def crop_control(cell: Cell, autoencoder: FrameAutoencoder, frames: Frames, boxes: np.ndarray, source: str) -> list[Measurement]:
