@@ -61,12 +61,10 @@ class DropsTokens(Backbone, Protocol):
         ...
 
 
-class Factory(Protocol):
-    """Builds a backbone for a latent space. May also have `check(shape)` and `ragged`, so that both are known before torch is imported,
-    `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name, and
-    `scaled(width, deeper, skew)`, the changes that give it another size: what `match` searches (bench/run/match/search.py)."""
-
-    def __call__(self, spec: LatentSpec) -> Backbone: ...
+# Builds a backbone for a latent space. May also have `check(shape)` and `ragged`, so that both are known before torch is imported,
+# `configured(**changes)`, the factory of the same backbone with other fields: what is in braces behind a name, and
+# `scaled(width, deeper, skew)`, the changes that give it another size: what `match` searches (bench/run/match/search.py).
+Factory = Callable[[LatentSpec], Backbone]
 
 
 def check_inputs(

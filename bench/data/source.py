@@ -100,15 +100,11 @@ def find_source(name: str) -> Any:
         if error.name is not None and error.name != name and not name.startswith(f"{error.name}."):
             raise Refusal(f"source {name!r} needs the module {error.name!r}, which is not installed") from error
         raise _unknown(name) from error
-    if not _is_source(module):
+    config = getattr(module, "Config", None)
+    functions = all(callable(getattr(module, function, None)) for function in ("digest", "labels", "write"))
+    if not functions or not isinstance(config, type) or not issubclass(config, SourceConfig):
         raise _unknown(name)
     return module
-
-
-def _is_source(module: Any) -> bool:
-    config = getattr(module, "Config", None)
-    functions = all(callable(getattr(module, name, None)) for name in ("digest", "labels", "write"))
-    return functions and isinstance(config, type) and issubclass(config, SourceConfig)
 
 
 def _unknown(name: str) -> Refusal:
@@ -121,8 +117,7 @@ def _unknown(name: str) -> Refusal:
 
 def sources() -> list[str]:
     """Names of the sources of this project. Any other importable source module works too."""
-    names = (found.name for found in pkgutil.iter_modules(bench.data.sources.__path__))
-    return sorted(name for name in names if _is_source(importlib.import_module(f"bench.data.sources.{name}")))
+    return sorted(found.name for found in pkgutil.iter_modules(bench.data.sources.__path__))
 
 
 def describe(name: str) -> str:
