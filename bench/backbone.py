@@ -119,11 +119,10 @@ class Operations(dict[str, Operation[..., Any]]):
     @contextmanager
     def plain(self, *names: str) -> Iterator[None]:
         """Inside, these operations are their plain formulas. Refusal for a name that the table lacks."""
-        for name in names:
-            if name not in self:
-                raise Refusal(f"unknown operation {name!r}{did_you_mean(name, list(self))}; there are {', '.join(self)}")
         with ExitStack() as stack:
             for name in names:
+                if name not in self:
+                    raise Refusal(f"unknown operation {name!r}{did_you_mean(name, list(self))}; there are {', '.join(self)}")
                 stack.enter_context(self[name].by(self[name].plain))
             yield
 

@@ -12,7 +12,7 @@ def footage(*lengths: int, fps: float = 10.0) -> list[Footage]:
 
 
 def cutting(span: int = 5, hop: int = 5, num_val: int = 2, num_test: int = 2, gap_s: float = 0.4) -> Cutting:
-    return Cutting(span=span, hop=hop, num_val=num_val, num_test=num_test, gap_s=gap_s)
+    return Cutting(span=span, hop=hop, held_out={"val": num_val, "test": num_test}, gap_s=gap_s)
 
 
 def frames_of(plan: Plan, split: str, name: str, span: int = 5) -> set[int]:

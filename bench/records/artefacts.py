@@ -28,10 +28,8 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
     """Clips as `frames` (N, T, H, W, 3); of many shapes as `frames`, one behind the other, and `shapes` (N, 4). StoreError as above."""
-    if isinstance(frames, Ragged):
-        save_arrays(path, frames=frames.flat, shapes=np.array(frames.shapes), **arrays)
-    else:
-        save_arrays(path, frames=frames, **arrays)
+    stored = {"frames": frames.flat, "shapes": np.array(frames.shapes)} if isinstance(frames, Ragged) else {"frames": frames}
+    save_arrays(path, **stored, **arrays)
 
 
 def load_frames(path: Path) -> Frames:

@@ -99,12 +99,9 @@ class Study(Frozen):
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
         """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
-        pairs = []
-        for first, second in itertools.combinations(self.cells, 2):
-            rest = [{**named.axes, "seed": named.cell.seed, "backbone": None} for named in (first, second)]
-            if first.cell.backbone != second.cell.backbone and rest[0] == rest[1]:
-                pairs.append((first, second))
-        return pairs
+        rest = {named.name: {**named.axes, "seed": named.cell.seed, "backbone": None} for named in self.cells}
+        pairs = itertools.combinations(self.cells, 2)
+        return [(a, b) for a, b in pairs if a.cell.backbone != b.cell.backbone and rest[a.name] == rest[b.name]]
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> Study:

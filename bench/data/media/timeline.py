@@ -37,14 +37,13 @@ class Cutting:
 
     span: int  # frames of a file that one clip covers: (num_frames - 1) * frame_stride + 1
     hop: int  # frames between the starts of training clips
-    num_val: int
-    num_test: int
+    held_out: dict[str, int]  # val and test -> clips that they are to have
     gap_s: float  # seconds of a file that separate two splits
 
     @property
-    def held_out(self) -> dict[str, int]:
-        """Split -> clips that it is to have."""
-        return {"val": self.num_val, "test": self.num_test}
+    def asked(self) -> str:
+        """'num_val = 2 and num_test = 3'."""
+        return " and ".join(f"num_{split} = {num}" for split, num in self.held_out.items())
 
 
 Starts = list[tuple[str, int]]  # of clips: (file name, first frame)
@@ -180,10 +179,10 @@ def _by_file(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
             num_groups += 1
     parts["train"] = _whole(file for files in rest for file in files)
     have = {split: _num_clips(files, cutting, split) for split, files in parts.items()}
-    if min(have["val"] - cutting.num_val, have["test"] - cutting.num_test, have["train"] - 1) < 0:
+    if any(have[split] < num for split, num in (cutting.held_out | {"train": 1}).items()):
         total = _num_clips(_whole(file for files in groups for file in files), cutting, "test")
         raise Refusal(
-            f"num_val = {cutting.num_val} and num_test = {cutting.num_test} leave nothing to train on: {len(groups)} files or groups hold "
+            f"{cutting.asked} leave nothing to train on: {len(groups)} files or groups hold "
             f"{total} disjoint clips of {cutting.span} frames; ask for fewer, add videos or try split_by='time'"
         )
     return parts, 0
@@ -195,7 +194,7 @@ def _by_time(groups: list[list[Footage]], cutting: Cutting) -> tuple[dict[str, P
     have = _allocate(scenes, cutting.held_out)
     if any(have[split] < num for split, num in cutting.held_out.items()):
         raise Refusal(
-            f"num_val = {cutting.num_val} and num_test = {cutting.num_test} are more than there is: cut by time, with gaps of "
+            f"{cutting.asked} are more than there is: cut by time, with gaps of "
             f"{cutting.gap_s} s and one clip left to train on, {sum(len(files) for files in groups)} files hold {have['val']} val and "
             f"{have['test']} test clips of {cutting.span} frames; ask for fewer, shorten the clips or add videos"
         )

@@ -153,11 +153,10 @@ def _planned(
         raise Refusal(f"no readable video in {config.path}: {len(skipped)} tried, the first: {skipped[0].name} {skipped[0].reason}")
     if (longest := max(file.num_frames for file in footage)) < config.span:
         raise Refusal(f"{config.path}: no file is long enough for {what}: the longest has {longest} frames, {config.span} are needed")
-    cutting = dealt = Cutting(
-        span=config.span, hop=config.clip_hop or config.span, num_val=config.num_val, num_test=config.num_test, gap_s=config.gap_s
-    )
+    held_out = {"val": config.num_val, "test": config.num_test}
+    cutting = dealt = Cutting(span=config.span, hop=config.clip_hop or config.span, held_out=held_out, gap_s=config.gap_s)
     if (other := config.splits_of) is not None:
-        dealt = Cutting(span=other.span, hop=other.span, num_val=other.num_val, num_test=other.num_test, gap_s=config.gap_s)
+        dealt = replace(cutting, span=other.span, hop=other.span, held_out={"val": other.num_val, "test": other.num_test})
     try:
         plan = make_plan(footage, cutting, config.split_by, keep_short=config.native, dealt=dealt)
     except Refusal as error:

@@ -1,1 +1,0 @@
-"""Matched pairs: sizes of rivals found so that they cost the same on a stated axis."""
