@@ -222,8 +222,12 @@ def canonical_name(value: Any) -> Any:
     if not isinstance(plain, str):
         return value
     plain, written = split_name(plain)
-    flow = yaml.safe_dump(changes or written, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
-    return plain + (flow if changes or written else "")
+    changes = changes or written
+    try:
+        flow = yaml.safe_dump(changes, default_flow_style=True, sort_keys=True, width=float("inf"), allow_unicode=True).strip()
+    except yaml.YAMLError as error:
+        raise Refusal(f"backbone: {changes!r} holds what YAML cannot write") from error
+    return plain + (flow if changes else "")
 
 
 def short_name(name: str) -> str:
