@@ -210,6 +210,8 @@ def _check_written(config: SourceConfig, clips: Clips) -> None:
     for split, clip_set in clips.splits.items():
         if not config.mixed and (others := set(clip_set.shapes) - {promised}):
             raise Refusal(f"source {config.source!r} wrote {split} clips of {min(others)}, its config says {promised}")
+        if empty := [shape for shape in clip_set.shapes if min(shape) < 1]:
+            raise Refusal(f"source {config.source!r} wrote {split} clips of {empty[0]}; a clip has at least one frame of one pixel")
         if len(clip_set) != expected.get(split, len(clip_set)) or not len(clip_set):
             raise Refusal(f"source {config.source!r} wrote {len(clip_set)} {split} clips, expected {expected.get(split, 'at least 1')}")
     clip_ids = [clip_id for clip_set in clips.splits.values() for clip_id in clip_set.clip_ids]
