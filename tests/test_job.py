@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.run.job import CellJob, MatchJob, PrepareJob, SampleJob, read_job
+from bench.run.job import CellJob, MatchJob, PrepareJob, Refused, SampleJob, read_job, run_job
 from bench.study.matrix import Match, NamedCell, load_study
 from tests.tiny import tiny_cell
 
@@ -32,3 +32,15 @@ def test_a_kind_has_no_fields_of_another() -> None:
     for job, more in zip(JOBS, ('"num_clips":3', '"study":{}', '"target":"x"', '"shape":null'), strict=True):
         with pytest.raises(ValidationError, match="Extra inputs"):
             read_job(job.model_dump_json()[:-1] + f",{more}}}")
+
+
+def test_a_process_is_told_its_job_and_leaves_no_file_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even a folder of the matrix: `validate` and others write nothing of their own into the results."""
+    cell = tiny_cell()
+    job = SampleJob(
+        label="c", matrix="m", results=tmp_path, cell=cell, folder=tmp_path / "m", num_clips=1, shape=None, out=tmp_path / "x.npz"
+    )
+    with pytest.raises(Refused):
+        run_job(job)
+    assert "finish the cell with `python -m bench run m` first" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

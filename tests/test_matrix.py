@@ -215,6 +215,12 @@ def test_old_words_are_told_the_new_ones(override: str, now: str) -> None:
         load_study("shapes", [override])
 
 
+@pytest.mark.parametrize("override", ["budgets.steps=3", "seed=3", "steps", "budget.steps=["])
+def test_an_override_that_cannot_be_is_named(override: str) -> None:
+    with pytest.raises(Refusal, match=f"^override {re.escape(repr(override))}: "):
+        load_study("smoke", [override])
+
+
 def test_what_is_wrong_with_several_cells_is_said_once_with_their_names() -> None:
     def check(cell: Cell) -> None:
         if cell.seed < 3:
