@@ -27,7 +27,7 @@ from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name, pick_device
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
-from bench.records.record import AutoencoderFacts, BackboneFacts, Measurement, Record, Sampling, Status
+from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import next_attempt, write_record
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
@@ -119,7 +119,9 @@ class CellRun:
         """Clips, autoencoder, latents; what an earlier attempt left behind goes, where its data was not this data."""
         self.training_set = training_set(self.cell, self.job.results, self.device, self.progress)
         autoencoder = self.training_set.autoencoder
-        self.found["data"] = self.training_set.facts()
+        clips = vars(self.training_set.clips).copy()
+        num_clips = {split: len(clip_set) for split, clip_set in clips.pop("splits").items()}
+        self.found["data"] = DataFacts(num_clips=num_clips, **clips)
         self.found["ledger"] = self.training_set.ledger
         self.found["autoencoder"] = AutoencoderFacts.model_validate({"key": autoencoder.key, **autoencoder.facts})
         inputs, marker = inputs_of(self.cell, self.training_set), self.folder / INPUTS

@@ -19,7 +19,6 @@ from bench.data.ragged import Frames
 from bench.data.source import load_clips
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
-from bench.records.record import DataFacts
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
 
@@ -39,11 +38,6 @@ class TrainingSet:
     val: LatentSet
     labels: np.ndarray  # (n,) of the clips to generate: those of the first n test clips
     shapes: list[Shape]  # latent (T, H, W) of each of them
-
-    def facts(self) -> DataFacts:
-        """What the record says of the clips."""
-        shared = {name: value for name, value in vars(self.clips).items() if name != "splits"}
-        return DataFacts(num_clips={split: len(clip_set) for split, clip_set in self.clips.splits.items()}, **shared)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +74,9 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
     sets = {}
     for split in ("train", "val"):
         latents = cached_latents(autoencoder, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
-        labels = _labels(clips, split, fitted[split])
+        labels = clips.splits[split].labels[[item.clip for item in fitted[split].items]]
         sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
-    num = cell.evaluation.num_samples
+    generated = fitted["test"].items[: cell.evaluation.num_samples]
     return TrainingSet(
         clips=clips,
         autoencoder=autoencoder,
@@ -91,8 +85,8 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
         train=sets["train"],
         trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
         val=sets["val"],
-        labels=_labels(clips, "test", fitted["test"])[:num],
-        shapes=[spec.latent_shape(item.shape) for item in fitted["test"].items[:num]],
+        labels=clips.splits["test"].labels[[item.clip for item in generated]],
+        shapes=[spec.latent_shape(item.shape) for item in generated],
     )
 
 
@@ -111,10 +105,13 @@ def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torc
         features[extractor.name] = {
             subject: features_of(subject, frames, most, extractor, results, progress) for subject, frames in subjects.items()
         }
+    known, own = subject_boxes(clips, "test"), None
+    if known is not None:  # in the pixels of their windows, which are not scaled
+        own = [known[item.clip, : item.shape[0]] - (*item.box[:2], *item.box[:2]) for item in fitted["test"].items[:num]]
     return ReferenceSet(
         training=training,
         held_out=held_out,
-        boxes=_item_boxes(clips, fitted["test"], num),
+        boxes=own,
         extractors=extractors,
         features=features,
         reconstructed=reconstructed,
@@ -130,23 +127,10 @@ def _held_out(cell: Cell, clips: Clips, split: str) -> Fitted:
     return fitted
 
 
-def _labels(clips: Clips, split: str, fitted: Fitted) -> np.ndarray:
-    """Label of each item, (N,) int64."""
-    return clips.splits[split].labels[[item.clip for item in fitted.items]]
-
-
 def subject_boxes(clips: Clips, split: str) -> np.ndarray | None:
     """(N, T, 4) box of the one object of each clip, in pixels, where the source knows it and there is one."""
     truth = clips.splits[split].truth
     return truth["box"][:, :, 0] if truth is not None and "box" in truth and truth["box"].shape[2] == 1 else None
-
-
-def _item_boxes(clips: Clips, fitted: Fitted, num: int) -> list[np.ndarray] | None:
-    """Boxes of the first items, in the pixels of their windows, which are not scaled."""
-    boxes = subject_boxes(clips, "test")
-    if boxes is None:
-        return None
-    return [boxes[item.clip, : item.shape[0]] - (*item.box[:2], *item.box[:2]) for item in fitted.items[:num]]
 
 
 def features_of(subject: str, frames: Frames, num: int, extractor: Extractor, results: Path, progress: Progress) -> np.ndarray:
