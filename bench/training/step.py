@@ -67,13 +67,17 @@ class TrainStep:
     def __call__(self, loss_of: Callable[[Callable[..., list[Tensor]]], Tensor], step: int, used: float) -> tuple[Tensor, Tensor]:
         """Step `step`, from 0, with a part `used` of the budget behind it; `loss_of` is given `predict`. Loss and gradient norm."""
         loss = loss_of(self.predict)
-        loss.backward()
+        self.backward(loss)
         return loss.detach(), self.update(step, used)
 
     def predict(self, *batch: Any, **more: Any) -> list[Tensor]:
         """The backbone's predictions, in the run's precision."""
         with autocast(self.device, self.half):
             return self.backbone(*batch, **more)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of every weight; a method, so that it can be timed apart."""
+        loss.backward()
 
     def update(self, step: int, used: float) -> Tensor:
         """What follows the backward pass; the norm of the gradient before it was clipped, still on the device."""
@@ -134,7 +138,7 @@ class Stepper:
             loss = mean_square(self.train_step.predict(batch.latents, batch.timesteps, batch.labels), batch.targets)
         # On this thread: where a fake device has no driver, torch has no thread for it.
         with self.timers["backward"].step(), torch.autograd.set_multithreading_enabled(False):
-            loss.backward()
+            self.train_step.backward(loss)
         return loss.detach()
 
     def update(self, loss: Tensor) -> None:
