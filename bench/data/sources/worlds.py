@@ -128,7 +128,9 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
                 frames[split][start + member][...] = clip
     splits = {}
     for split in SPLITS:
-        truth = truth_of(states[split])
+        padded = _padded(states[split])  # (N, longest T, objects, 10)
+        truth = {name: padded[..., i] for i, name in enumerate(STATE)}
+        truth["shape"] = np.nan_to_num(truth["shape"], nan=-1).astype(np.int64)
         if not set(ADDED).isdisjoint(config.identity(added=ADDED)):  # the truth of older configs is cached without it
             truth["box"] = boxes(states[split], shapes[split])
         splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, len(shapes[split])), truth)
@@ -182,14 +184,6 @@ def clip_ids(split: str, num: int) -> tuple[str, ...]:
     return tuple(f"{split}-{index:06d}" for index in range(num))
 
 
-def truth_of(states: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """States (T, objects, 10) of N clips -> name -> (N, longest T, objects); behind a shorter clip's end NaN, and -1 for the shape."""
-    padded = _padded(states)
-    truth = {name: padded[..., i] for i, name in enumerate(STATE)}
-    truth["shape"] = np.nan_to_num(truth["shape"], nan=-1).astype(np.int64)
-    return truth
-
-
 def boxes(states: Sequence[np.ndarray], shapes: Sequence[Shape]) -> np.ndarray:
     """States (T, objects, 10) of N clips of `shapes` -> x0, y0, x1, y1 in pixels of what is drawn: (N, longest T, objects, 4).
 
@@ -233,7 +227,13 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
     space.damping = 1 - config.damping  # pymunk names the share that is kept
     space.iterations = 30
     space.collision_slop = 1e-4  # pymunk's 0.1 is meant for pixels
-    space.add(*_walls(space, width, height, config.margin))
+    thick = 2.0  # of four elastic walls `margin` inside the frame's edges: nothing passes through between two steps
+    near, right, bottom = config.margin - thick, width - config.margin + thick, height - config.margin + thick
+    corners = [(near, near), (right, near), (right, bottom), (near, bottom)]
+    for k in range(4):
+        wall = pymunk.Segment(space.static_body, corners[k - 1], corners[k], thick)
+        wall.elasticity, wall.friction = 1.0, 0.0
+        space.add(wall)
     bodies: list[pymunk.Body] = []
     constants = []  # radius, hue, shape, mass of each
     for radius, (x, y) in _placed(config, rng, width, height):
@@ -254,19 +254,6 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
             space.step(1 / config.fps / config.num_substeps)
         state[frame] = [(*b.position, *b.velocity, b.angle, b.angular_velocity, *c) for b, c in zip(bodies, constants, strict=True)]
     return state
-
-
-def _walls(space: pymunk.Space, width: float, height: float, margin: float) -> list[pymunk.Segment]:
-    """Four elastic walls `margin` inside the frame's edges, thick enough that nothing passes through between two steps."""
-    thick = 2.0
-    near, right, bottom = margin - thick, width - margin + thick, height - margin + thick
-    corners = [(near, near), (right, near), (right, bottom), (near, bottom)]
-    walls = []
-    for k in range(4):
-        wall = pymunk.Segment(space.static_body, corners[k - 1], corners[k], thick)
-        wall.elasticity, wall.friction = 1.0, 0.0
-        walls.append(wall)
-    return walls
 
 
 def _placed(config: Config, rng: np.random.Generator, width: float, height: float) -> Iterator[tuple[float, tuple[float, float]]]:
