@@ -195,7 +195,10 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
             raise Refusal(f"{folder / name} has {actual} bytes, {num_bytes} were written")
     num, frames = len(meta["clip_ids"]), np.load(folder / f"{split}.npy", mmap_mode="r")
     if f"{split}.shapes.npy" in meta["bytes"]:
-        frames = _in_shapes(frames, np.load(folder / f"{split}.shapes.npy"), f"{split} frames in {folder}")
+        shapes = np.load(folder / f"{split}.shapes.npy").tolist()
+        with told_of(f"{split} frames in {folder} do not have the shapes beside them"):
+            items = Ragged(frames, [(*shape, 3) for shape in shapes])
+        frames = frames.reshape(len(items), *items.shapes[0]) if len(set(items.shapes)) == 1 else items
     labels = np.load(folder / f"{split}.labels.npy")
     check_shape(f"{split} labels in {folder}", labels, (num,))
     if frames.dtype != np.uint8:
@@ -213,10 +216,3 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
             if values.ndim < 3 or values.shape[:2] != expected:
                 raise Refusal(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
     return ClipSet(frames=frames, labels=labels, clip_ids=tuple(meta["clip_ids"]), truth=truth)
-
-
-def _in_shapes(flat: np.ndarray, shapes: np.ndarray, what: str) -> Frames:
-    """Clips that lie one behind the other: one array where all have one shape."""
-    with told_of(f"{what} do not have the shapes beside them"):
-        items = Ragged(flat, [(*shape, 3) for shape in shapes.tolist()])
-    return flat.reshape(len(items), *items.shapes[0]) if len(set(items.shapes)) == 1 else items

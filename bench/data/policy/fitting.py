@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from bench.data.policy.config import Batching
 from bench.data.policy.contract import Item, Lost, Rules
-from bench.data.policy.covering import cropped
 from bench.data.policy.own_shapes import at_own_shapes
 from bench.data.policy.table import POLICIES
 from bench.data.source import SourceConfig
@@ -46,11 +45,6 @@ def held_out_rules(data: SourceConfig, batching: Batching) -> Rules:
         one_shape=(data.num_frames, data.height, data.width),
         multiple=batching.side_multiple if data.mixed else 1,
     )
-
-
-def cropping_rules(one_shape: Shape) -> Rules:
-    """Rules of a control: clips cropped to one shape (T, H, W) in pixels, of any size."""
-    return Rules(fit=cropped, nothing="no clip can be cropped", one_shape=one_shape)
 
 
 def fit(shapes: Sequence[Shape], rules: Rules) -> Fitted:

@@ -8,7 +8,9 @@ import torch
 from bench.data.clips import Clips
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.data.latents.latents import item_pixels
-from bench.data.policy.fitting import cropping_rules, fit
+from bench.data.policy.contract import Rules
+from bench.data.policy.covering import cropped
+from bench.data.policy.fitting import fit
 from bench.data.policy.ledger import wholly_inside
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, clip_shapes
@@ -112,7 +114,7 @@ def crop_control(cell: Cell, autoencoder: FrameAutoencoder, frames: Frames, boxe
     One that never saw a cut subject paints the frame's outermost pixels dark and hides cuts, a model's too: then the second is higher.
     """
     one_shape = (cell.data.num_frames, cell.data.height, cell.data.width)
-    items = fit(clip_shapes(frames), cropping_rules(one_shape)).items
+    items = fit(clip_shapes(frames), Rules(fit=cropped, nothing="no clip can be cropped", one_shape=one_shape)).items
     crops = [item_pixels(frames, item) for item in items]
     latents = [encode_clips(autoencoder, crop[None])[0] for crop in crops]
     rates = {
