@@ -15,8 +15,8 @@ from bench.meters.storage import StorageMeter
 from bench.perf.mix import num_tokens
 from bench.perf.speed import of_pairs
 from bench.shapes import LatentSpec, Shape
+from bench.training.acceleration import autocast
 from bench.training.objective import mean_square
-from bench.training.precision import autocast
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=10)
 CPU = torch.device("cpu")
