@@ -14,6 +14,7 @@ from bench import cli
 from bench.backbone import registered
 from bench.commands.score.page import to_markdown
 from bench.commands.score.score import score
+from bench.commands.score.windows import SeededCut
 from bench.data.progress import Reporter
 from bench.metrics.distances import table as distances_table
 from bench.metrics.extractors.manifest import RANDOM3D
@@ -94,7 +95,7 @@ def test_a_score_and_the_reports_know_both(plugin: ModuleType, tmp_path: Path) -
     for name, num in (("real", 40), ("generated", 20)):
         sets.append(tmp_path / f"{name}.npy")
         np.save(sets[-1], rng.integers(0, 256 if name == "real" else 128, (num, 4, 12, 12, 3), dtype=np.uint8))
-    found = score(*sets, num_frames=4, extractors=["random3d"])
+    found = score(*sets, cut=SeededCut(num_frames=4), extractors=["random3d"])
     assert [value.name for value in found.distances] == ["fd_random3d@20", "kd_random3d@20", "sd_random3d@20"]
     assert found.distances[2].floor_source == "measured against 20 other real clips"
     pixels = by_name(found.measurements)

@@ -22,6 +22,7 @@ from bench.commands.score.published import (
     scaled_and_cropped,
     square_lanczos,
 )
+from bench.commands.score.windows import SeededCut
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors.features import extract
 from bench.metrics.extractors.i3d import preprocess
@@ -152,7 +153,8 @@ def test_cd_fvd_goes_through_generated_clips_again_and_again() -> None:
     assert len(list(cd_fvd(again=False).draws(items(4)))) == 4
     protocol = find_protocol("cd-fvd")
     assert (protocol.limit("real", None), protocol.limit("generated", None)) == (None, MAX_CLIPS)
-    assert not protocol.rule("real", 16, 1, None, 0, None).again and protocol.rule("generated", 16, 1, None, 0, 2048).again
+    cut = SeededCut(num_frames=16)
+    assert not protocol.rule("real", cut, None).describe()["again"] and protocol.rule("generated", cut, 2048).describe()["again"]
 
 
 def test_cd_fvd_cuts_off_fractions() -> None:
@@ -194,7 +196,7 @@ def test_wrong_names_and_sizes() -> None:
     with pytest.raises(ValueError, match=r"unknown protocol 'cdfvd' \(did you mean 'cd-fvd'\?\); there are stylegan-v, cd-fvd"):
         find_protocol("cdfvd")
     with pytest.raises(ValueError, match="cd-fvd crops to a square, got --size 16x32"):
-        find_protocol("cd-fvd").rule("real", 16, 1, (16, 32), 0, None)
+        find_protocol("cd-fvd").rule("real", SeededCut(num_frames=16, size=(16, 32)), None)
     for protocol in PROTOCOLS.values():
         assert "fvd" not in protocol.extractor and protocol.choices["source"]
         assert MANIFESTS[protocol.extractor].resize == "half-pixel-bilinear-224/1"

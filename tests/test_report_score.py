@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench.commands.score.page import MAX_LISTED, comparison, to_json, to_markdown, write
-from bench.commands.score.record import Omitted, PublishedValue, Score, ScoredGroup, ScoredSet, read_score
+from bench.commands.score.record import PublishedValue, Score, ScoredGroup, ScoredSet, read_score
+from bench.data.clips import Skipped
 from bench.metrics.protocol import ProtocolBlock
 from bench.records.environment import read_environment
 from bench.records.record import Measurement
@@ -66,7 +67,7 @@ def limit() -> Measurement:
 def side(path: str, skipped: int = 0) -> ScoredSet:
     return ScoredSet(
         path=path, num_items=64, num_read=64, num_used=64, num_untried=0, num_copies=0, labels={}, shapes={"16x32x48": 64}, fps=None,
-        digest="2" * 32, skipped=[Omitted(name=f"bad{index}.mp4", reason="cannot be read") for index in range(skipped)],
+        digest="2" * 32, skipped=[Skipped(f"bad{index}.mp4", "cannot be read") for index in range(skipped)],
     )  # fmt: skip
 
 

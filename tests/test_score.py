@@ -63,7 +63,9 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def measure(real: Path, generated: Path, **options: Any) -> Score:
-    return score(real, generated, **{"num_frames": T, "extractors": ["random3d"]} | options)
+    cut = {name: options.pop(name) for name in ("stride", "start", "size", "seed") if name in options}
+    rule = SeededCut(num_frames=options.pop("num_frames", T), **cut)
+    return score(real, generated, **{"cut": rule, "extractors": ["random3d"]} | options)
 
 
 def named(found: Score, kind: str) -> Measurement:
@@ -246,7 +248,7 @@ def test_single_frames_are_compared_where_their_network_is_asked_for(
 def test_missing_weights_are_named_before_a_clip_is_read(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("read first"))
     with pytest.raises(WeightsError, match="weights get i3d"):
-        score(*sets, num_frames=16, extractors=["i3d"])
+        score(*sets, extractors=["i3d"])
 
 
 def test_a_second_run_reads_no_frame_and_says_the_same(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

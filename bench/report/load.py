@@ -17,7 +17,7 @@ import pandas as pd
 from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
-from bench.records.record import Record, RunCell
+from bench.records.record import Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal, Shape, check_shape
 
@@ -28,44 +28,24 @@ FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval
 COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellResult:
-    """One cell of a run: a contender at a seed, and what became of it."""
+class CellResult(RunCell):
+    """One cell of a run: a contender at a seed, and what became of it. Axes without the seed; its backbone, where there are none."""
 
-    name: str
-    contender: str  # label of the cell's axes
-    axes: dict[str, Any]
-    seed: int
-    fingerprint: str
-    folder: Path
+    contender: str  # label of the axes
+    path: Path  # the cell's folder
     record: Record | None
     status: str  # of the record; or "not run", "unreadable"
     reason: str | None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The cell as asked for; empty without a record."""
-        return self.record.cell.model_dump(mode="json") if self.record else {}
-
     def artefact(self, what: str) -> Path | None:
         """File of an artefact inside the cell's folder, None where the record names none or one outside."""
         name = self.record.artefacts.get(what) if self.record else None
-        if not name or Path(name).name != name:
-            return None
-        return self.folder / name
+        return self.path / name if name and Path(name).name == name else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(RunSnapshot):
     """One matrix as it was last run."""
 
-    matrix: str
-    description: str
-    claim: str | None
-    match: dict[str, Any] | None  # {"by", "tolerance"}
-    started_at: str
-    ended_at: str
-    command: str
     cells: tuple[CellResult, ...]
 
     @cached_property
@@ -103,66 +83,30 @@ class Run:
         reasons = []
         for cell in self.of(contender):
             measurement = cell.record.measurement(name, subject) if cell.record else None
-            why = None
-            if measurement is None:
-                why = cell.status if cell.status != "ok" else "not measured"
-            elif not math.isfinite(measurement.value):
-                why = cell.status if cell.status != "ok" else "not finite"
+            if measurement is None or not math.isfinite(measurement.value):
+                why = "not measured" if measurement is None else "not finite"
+                reasons.append(f"seed {cell.seed} {why if cell.status == 'ok' else cell.status}")
             elif measurement.invalid is not None:
-                why = f"not valid: {measurement.invalid}"
-            if why is not None:
-                reasons.append(f"seed {cell.seed} {why}")
+                reasons.append(f"seed {cell.seed} not valid: {measurement.invalid}")
         return ", ".join(reasons) or None
 
 
 def load_run(folder: Path) -> Run:
     """The run in `results/<matrix>/`. StoreError where there is no readable `run.json`."""
-    snapshot = read_run(folder)
-    attempts = [_newest(folder, listed) for listed in snapshot.cells]
-    axes = [_axes(listed, record) for listed, (record, _, _) in zip(snapshot.cells, attempts, strict=True)]
-    return Run(
-        matrix=snapshot.matrix,
-        description=snapshot.description,
-        claim=snapshot.claim,
-        match=snapshot.match.model_dump() if snapshot.match else None,
-        started_at=snapshot.started_at,
-        ended_at=snapshot.ended_at,
-        command=snapshot.command,
-        cells=tuple(
-            CellResult(
-                name=listed.name,
-                contender=label,
-                axes=own,
-                seed=listed.seed,
-                fingerprint=listed.fingerprint,
-                folder=_folder(folder, listed),
-                record=record,
-                status=status,
-                reason=reason,
-            )
-            for label, own, listed, (record, status, reason) in zip(contender_labels(axes), axes, snapshot.cells, attempts, strict=True)
-        ),
-    )
-
-
-def _folder(folder: Path, listed: RunCell) -> Path:
-    """Of a cell; never outside the run's."""
-    return folder / Path(listed.folder).name
-
-
-def _newest(folder: Path, listed: RunCell) -> tuple[Record | None, str, str | None]:
-    """(newest record, status, reason) of a cell."""
-    try:
-        record = latest(_folder(folder, listed))
-    except StoreError as error:
-        return None, "unreadable", str(error).replace(f"{folder}/", "")
-    return (record, record.status, record.reason) if record else (None, "not run", "no attempt is stored")
-
-
-def _axes(listed: RunCell, record: Record | None) -> dict[str, Any]:
-    """Axes of a cell without the seed; of a matrix without any, its backbone."""
-    axes = {key: value for key, value in listed.axes.items() if key != "seed"}
-    return axes or {"backbone": record.cell.backbone if record else listed.name}
+    snapshot, found = read_run(folder), []
+    for listed in snapshot.cells:
+        path = folder / Path(listed.folder).name  # never outside the run's
+        try:
+            record = latest(path)
+            status, reason = (record.status, record.reason) if record else ("not run", "no attempt is stored")
+        except StoreError as error:
+            record, status, reason = None, "unreadable", str(error).replace(f"{folder}/", "")
+        axes = {key: value for key, value in listed.axes.items() if key != "seed"}
+        axes = axes or {"backbone": record.cell.backbone if record else listed.name}
+        found.append(dict(listed) | {"axes": axes, "path": path, "record": record, "status": status, "reason": reason})
+    labels = contender_labels([fields["axes"] for fields in found])
+    cells = [CellResult(contender=label, **fields) for label, fields in zip(labels, found, strict=True)]
+    return Run.model_validate(dict(snapshot) | {"cells": cells})
 
 
 def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
@@ -261,15 +205,14 @@ def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
 def config_fields(run: Run) -> tuple[list[tuple[str, Any]], list[tuple[str, dict[str, Any]]]]:
     """Dotted fields of the cells, the seed left out: (field, value) where all contenders agree, (field, contender -> value) where not."""
     flat: dict[str, dict[str, Any]] = {}
-    for contender in run.contenders:
-        cell = next((cell for cell in run.of(contender) if cell.record), None)
-        if cell:
-            flat[contender] = flatten(cell.config)
-    keys = sorted({key for fields in flat.values() for key in fields if key != "seed"})
-    lines = [(key, {name: fields.get(key) for name, fields in flat.items()}) for key in keys]
+    for cell in sorted(run.cells, key=lambda cell: cell.seed, reverse=True):
+        if cell.record:
+            flat[cell.contender] = flatten(cell.record.cell.model_dump(mode="json"))
+    contenders = [name for name in run.contenders if name in flat]
     shared, differing = [], []
-    for key, values in lines:
-        first = next(iter(values.values()))
+    for key in sorted({key for fields in flat.values() for key in fields} - {"seed"}):
+        values = {name: flat[name].get(key) for name in contenders}
+        first = values[contenders[0]]
         if all(value == first for value in values.values()):
             shared.append((key, first))
         else:

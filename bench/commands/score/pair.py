@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from bench.shapes import Refusal
 class ClipSets:
     """Clips of both sets, in the order of taking: the first n of each are compared, real ones after them are spare."""
 
+    cut: SeededCut
     real: ReadSet
     generated: ReadSet
     n: int
@@ -61,29 +61,26 @@ class SetReader:
 
     def features(self, extractor: Extractor, clips: ReadSet, what: str) -> np.ndarray:
         """Features of a set's clips as they count, (len(clips), D)."""
-        found = cached_features(
-            extractor, clips.frames, clips.digest, self.cache, partial(labelled, self.progress, f"{extractor.name} features, {what}")
-        )
-        return found[list(clips.rows)]
+
+        def tell(done: int, total: int) -> None:
+            self.progress(done, total, f"{extractor.name} features, {what}")
+
+        return cached_features(extractor, clips.frames, clips.digest, self.cache, tell)[list(clips.rows)]
 
 
-def labelled(progress: Progress, what: str, done: int, total: int) -> None:
-    progress(done, total, what)
-
-
-def read_pair(real: Collection, generated: Collection, rule: SeededCut, num_clips: int | None, reader: SetReader) -> ClipSets:
+def read_pair(real: Collection, generated: Collection, cut: SeededCut, num_clips: int | None, reader: SetReader) -> ClipSets:
     """Both sets at one size. Refusal where a set is smaller than asked, or sizes differ."""
-    fake = reader.clips(generated, rule, num_clips)
+    fake = reader.clips(generated, cut, num_clips)
     check_count("GENERATED", generated, fake, num_clips)
-    true = reader.clips(real, rule, 2 * len(fake))
+    true = reader.clips(real, cut, 2 * len(fake))
     check_count("REAL", real, true, num_clips)
-    sizes = [f"{clips.frames.shape[2]}x{clips.frames.shape[3]}" for clips in (true, fake)]
+    sizes = [f"{clips.shape[1]}x{clips.shape[2]}" for clips in (true, fake)]
     if sizes[0] != sizes[1]:
         raise Refusal(f"real clips are {sizes[0]}, generated ones {sizes[1]}; choose one size with --size, such as --size {sizes[1]}")
     n = min(len(true), len(fake))
     if n < 2:
         raise Refusal(f"a distance needs at least 2 clips in each set, got {len(true)} real and {len(fake)} generated")
-    return ClipSets(real=true, generated=fake, n=n)
+    return ClipSets(cut=cut, real=true, generated=fake, n=n)
 
 
 def check_count(argument: str, collection: Collection, clips: ReadSet, asked: int | None) -> None:
@@ -102,7 +99,7 @@ def block(
         extractor.device,
         n_real=n_real,
         n_fake=n_fake,
-        shape=real.frames.shape[1:4],
+        shape=real.shape,
         frame_stride=stride,
         fps=rates[0] / stride if rates else None,
         split="as given",

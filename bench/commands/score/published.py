@@ -32,7 +32,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -42,29 +42,21 @@ from PIL import Image
 
 from bench.backbone import did_you_mean
 from bench.commands.score.collection import CollectionItem
-from bench.commands.score.windows import cover, fraction
+from bench.commands.score.windows import Rule, SeededCut, fraction
 from bench.metrics.distances.frechet import Features, check_features
 from bench.metrics.extractors.manifest import I3D_EPS, I3D_HALF_PIXEL
 from bench.shapes import Refusal
-
-Set = Literal["real", "generated"]
 
 MAX_CLIPS = 2048  # of StyleGAN-V's two sets and cd-fvd's generated one
 CD_FVD_RESOLUTION = 256  # default of load_videos in cdfvd/fvd.py; its README says 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class StyleganVRule:
+class StyleganVRule(Rule):
     """Which clips StyleGAN-V's script takes of a set. A size is for folders that were not brought to one before, as its users do."""
 
-    of: Set
-    num_frames: int
-    stride: int
-    size: tuple[int, int] | None
-    seed: int
-
-    def describe(self) -> dict[str, Any]:
-        return {"rule": "stylegan-v/1"} | {key: getattr(self, key) for key in ("of", "num_frames", "stride", "size", "seed")}
+    key = "stylegan-v/1"
+    of: str  # real, generated
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for item in sorted(items, key=lambda item: item.name):
@@ -78,31 +70,24 @@ class StyleganVRule:
         start = int(fraction(self.seed, "stylegan-v", item.name) * choices) if self.of == "real" else 0
         return [range(start, start + covered, self.stride)]
 
-    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
-        return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
-
 
 @dataclass(frozen=True, kw_only=True)
-class CdFvdRule:
+class CdFvdRule(Rule):
     """Which clips cd-fvd takes of a set; with `again`, in as many turns as it needs."""
 
+    key = "cd-fvd/1"
     again: bool
-    num_frames: int
-    stride: int
-    resolution: int
-    seed: int
+    resolution: int  # pixels of a side
 
     def describe(self) -> dict[str, Any]:
-        return {"rule": "cd-fvd/1"} | {key: getattr(self, key) for key in ("again", "num_frames", "stride", "resolution", "seed")}
+        return {key: value for key, value in super().describe().items() if key != "size"}
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
+        shuffles = not all(item.kind == "array" for item in items)
         for turn in count() if self.again else (0,):
-            shuffled = items if all(item.kind == "array" for item in items) else self.shuffled(items, turn)
-            for item in shuffled:
+            places = [fraction(self.seed, f"cd-fvd order {turn}", item.name) if shuffles else 0.0 for item in items]
+            for _, item in sorted(zip(places, items, strict=True), key=lambda placed: placed[0]):
                 yield item, turn
-
-    def shuffled(self, items: Sequence[CollectionItem], turn: int) -> list[CollectionItem]:
-        return sorted(items, key=lambda item: fraction(self.seed, f"cd-fvd order {turn}", item.name))
 
     def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         place = fraction(self.seed, f"cd-fvd start {turn}", item.name)
@@ -155,20 +140,19 @@ class Published:
     real_first: bool  # order of the covariances' product
     choices: dict[str, str]
 
-    def rule(self, of: Any, num_frames: int, stride: int, size: tuple[int, int] | None, seed: int, limit: int | None) -> Any:
-        """How the tool cuts clips. Refusal for a size it cannot have."""
+    def rule(self, of: str, cut: SeededCut, limit: int | None) -> Rule:
+        """How the tool cuts clips where this suite cuts them by `cut`. Refusal for a size it cannot have."""
+        common: dict[str, Any] = {"num_frames": cut.num_frames, "stride": cut.stride, "seed": cut.seed}
         if self.name == "stylegan-v":
-            return StyleganVRule(of=of, num_frames=num_frames, stride=stride, size=size, seed=seed)
-        if size is not None and size[0] != size[1]:
-            raise Refusal(f"cd-fvd crops to a square, got --size {size[0]}x{size[1]}; give one number")
-        again = limit is not None
-        return CdFvdRule(again=again, num_frames=num_frames, stride=stride, resolution=size[0] if size else CD_FVD_RESOLUTION, seed=seed)
+            return StyleganVRule(of=of, size=cut.size, **common)
+        height, width = cut.size or (CD_FVD_RESOLUTION, CD_FVD_RESOLUTION)
+        if height != width:
+            raise Refusal(f"cd-fvd crops to a square, got --size {height}x{width}; give one number")
+        return CdFvdRule(again=limit is not None, resolution=height, **common)
 
     def limit(self, of: str, asked: int | None) -> int | None:
         """Clips of a set; None = all."""
-        if asked is not None:
-            return asked
-        return None if self.name == "cd-fvd" and of == "real" else MAX_CLIPS
+        return asked or (None if self.name == "cd-fvd" and of == "real" else MAX_CLIPS)
 
 
 _COMMON = {

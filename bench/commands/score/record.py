@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from bench.data.clips import Skipped
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
 from bench.metrics.protocol import read_name
@@ -19,13 +20,6 @@ FILE = "score.json"
 GENERATED = "generated"  # the subject of its measurements
 
 
-class Omitted(Frozen):
-    """Something in a folder that gave no clip, or fewer than it holds."""
-
-    name: str
-    reason: str
-
-
 class ScoredSet(Frozen):
     """One of the two sets: what there was and what became of it."""
 
@@ -35,7 +29,7 @@ class ScoredSet(Frozen):
     num_used: int  # of those, compared with the other set
     num_untried: int  # items never opened, because there were enough clips
     num_copies: int  # clips whose frames equal those of an earlier clip
-    skipped: list[Omitted]
+    skipped: list[Skipped]  # what gave no clip, or fewer than it holds
     labels: dict[str, int]  # class -> clips used; empty without classes
     shapes: dict[str, int]  # "TxHxW" of the items as they came -> clips used
     fps: tuple[float, float] | None  # slowest and fastest item; None where no file says it
@@ -64,7 +58,7 @@ class PublishedValue(Frozen):
     distinct_real: int  # different clips among them
     distinct_fake: int
     choices: dict[str, str]  # what the tool does, and where it says so
-    skipped: list[Omitted]
+    skipped: list[Skipped]
     canonical_name: str | None  # this suite's value on the same folders
     canonical_value: float | None
 

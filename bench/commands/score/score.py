@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from bench.backbone import did_you_mean
 from bench.commands.score import published
 from bench.commands.score.collection import Collection, find_collection, natural
 from bench.commands.score.pair import ClipSets, SetReader, block, find_device, rates_of, read_pair
-from bench.commands.score.record import GENERATED, Omitted, PublishedValue, Score, ScoredGroup, ScoredSet
+from bench.commands.score.record import GENERATED, PublishedValue, Score, ScoredGroup, ScoredSet
 from bench.commands.score.windows import STARTS, ReadSet, SeededCut, Start
 from bench.data.frozen import content_hash
 from bench.data.progress import Progress
@@ -37,9 +36,10 @@ from bench.metrics.weights import table as weights
 from bench.metrics.weights.cache import cache_folder
 from bench.records.environment import commit, read_environment
 from bench.records.record import REAL, Measurement
-from bench.shapes import Refusal
+from bench.shapes import Refusal, shape_text
 
 DEFAULT_EXTRACTORS = ("i3d", "motion")
+DEFAULT_CUT = SeededCut(num_frames=16)
 MIN_GROUP_CLIPS = 16  # of a class or shape in each set; fewer are named, not scored
 
 
@@ -65,12 +65,8 @@ def score(
     real: Path,
     generated: Path,
     *,
+    cut: SeededCut = DEFAULT_CUT,
     num_clips: int | None = None,
-    num_frames: int = 16,
-    stride: int = 1,
-    start: Start = "random",
-    size: tuple[int, int] | None = None,
-    seed: int = 0,
     extractors: Sequence[str] = DEFAULT_EXTRACTORS,
     protocols: Sequence[str] = (),
     device: str = "cpu",
@@ -79,41 +75,40 @@ def score(
 ) -> Score:
     """Every distance between the clips in `real` and those in `generated`; bench.commands.score.collection says what these may be.
 
-    Clips are cut by `SeededCut`. `num_clips`: of each set; None = as many as the smaller one has. Twice as many real ones are read where
+    Clips are cut by `cut`. `num_clips`: of each set; None = as many as the smaller one has. Twice as many real ones are read where
     there are, so that the floor is measured at the same n. Refusal for what cannot be compared, with the remedy.
     """
     for name in extractors:
-        check_extractor(name, num_frames)
+        check_extractor(name, cut.num_frames)
     tools = [published.find_protocol(name) for name in protocols]
-    for option, number, least in (("--num-clips", num_clips, 2), ("--num-frames", num_frames, 1), ("--stride", stride, 1)):
+    for option, number, least in (("--num-clips", num_clips, 2), ("--num-frames", cut.num_frames, 1), ("--stride", cut.stride, 1)):
         if number is not None and number < least:
             raise Refusal(f"{option} must be at least {least}, got {number}")
-    rule = SeededCut(num_frames=num_frames, stride=stride, start=start, size=size, seed=seed)
     where = find_device(device)
     reader = SetReader(cache or cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
-    pair = read_pair(*collections, rule, num_clips, reader)
+    pair = read_pair(*collections, cut, num_clips, reader)
     # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
     networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
     tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
-    sets = [features_of(pair, network, rule, reader) for network in networks]
+    sets = [features_of(pair, network, reader) for network in networks]
     if FRAME.weights_sha256 in {found.block.weights_sha256 for found in sets}:
-        sets.append(frame_features(pair, rule, reader, where))  # the frame encoder is a part of that network
-    measured = [measurement for each in sets for measurement in feature_measurements(each)] + by_pixels(pair, rule)
+        sets.append(frame_features(pair, reader, where))  # the frame encoder is a part of that network
+    measured = [measurement for each in sets for measurement in feature_measurements(each)] + by_pixels(pair)
     canonical = next((found for found in measured if read_name(found.name) == (FRECHET, CANONICAL_EXTRACTOR)), None)
-    clips = pair.real.frames.shape
+    frames, height, width = pair.real.shape
     return Score(
         real=side(collections[0], pair.real, pair.n),
         generated=side(collections[1], pair.generated, pair.n),
         n=pair.n,
-        num_frames=clips[1],
-        height=clips[2],
-        width=clips[3],
-        rule=rule.describe(),
+        num_frames=frames,
+        height=height,
+        width=width,
+        rule=cut.describe(),
         measurements=measured,
         groups=groups(pair, sets),
         published=[
-            published_value(tool, network, collections, rule, num_clips, reader, canonical)
+            published_value(tool, network, collections, cut, num_clips, reader, canonical)
             for tool, network in zip(tools, tool_networks, strict=True)
         ],
         notes=pair.notes(),
@@ -137,18 +132,18 @@ def check_extractor(name: str, num_frames: int) -> None:
         weights.files(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 
 
-def features_of(pair: ClipSets, extractor: Extractor, rule: SeededCut, reader: SetReader) -> FeatureSets:
+def features_of(pair: ClipSets, extractor: Extractor, reader: SetReader) -> FeatureSets:
     """Features of the pair's clips by one extractor, and what they were made under."""
     real = reader.features(extractor, pair.real, "real clips")
     generated = reader.features(extractor, pair.generated, "generated clips")
-    sampling = f"{rule.start} start, seed {rule.seed}"
-    made = block(extractor, rule.describe(), sampling, rule.stride, pair.real, pair.generated, pair.n, pair.n)
+    sampling = f"{pair.cut.start} start, seed {pair.cut.seed}"
+    made = block(extractor, pair.cut.describe(), sampling, pair.cut.stride, pair.real, pair.generated, pair.n, pair.n)
     return FeatureSets(real=real[: pair.n], spare=real[pair.n :], subjects={GENERATED: generated[: pair.n]}, block=made)
 
 
-def frame_features(pair: ClipSets, rule: SeededCut, reader: SetReader, device: torch.device) -> FeatureSets:
+def frame_features(pair: ClipSets, reader: SetReader, device: torch.device) -> FeatureSets:
     """Features of every single frame, which know nothing of the others: the quality of pictures alone."""
-    num_frames = pair.real.frames.shape[1]
+    num_frames = pair.real.shape[0]
     network = load_motion(device)
     every = Extractor(
         manifest=replace(FRAME, dim=num_frames * FRAME.dim),
@@ -156,22 +151,19 @@ def frame_features(pair: ClipSets, rule: SeededCut, reader: SetReader, device: t
         batch_size=16,
         features=lambda frames: network.frame_features(frames).reshape(len(frames), -1),
     )
-    found = features_of(pair, every, rule, reader)
-
-    def apart(features: np.ndarray) -> np.ndarray:
-        return features.reshape(-1, num_frames, FRAME.dim)
-
+    found = features_of(pair, every, reader)
+    apart = (-1, num_frames, FRAME.dim)
     return FeatureSets(
-        real=apart(found.real),
-        spare=None if found.spare is None else apart(found.spare),
-        subjects={subject: apart(features) for subject, features in found.subjects.items()},
+        real=found.real.reshape(apart),
+        spare=None if found.spare is None else found.spare.reshape(apart),
+        subjects={subject: features.reshape(apart) for subject, features in found.subjects.items()},
         block=found.block.model_copy(update={"dim": FRAME.dim}),
     )
 
 
-def by_pixels(pair: ClipSets, rule: SeededCut) -> list[Measurement]:
+def by_pixels(pair: ClipSets) -> list[Measurement]:
     """What the pair's clips show as they are, and spare real ones where there are as many."""
-    source = content_hash([pair.real.clip_list(pair.n), rule.describe()])
+    source = content_hash([pair.real.clip_list(pair.n), pair.cut.describe()])
     facts = PixelSets(clips={}, test=pair.real.frames, source=source)
     if not any(measure.applies(facts) for measure in pixel_measures()):
         return []  # cached frames need not be read
@@ -185,15 +177,13 @@ def groups(pair: ClipSets, measured: Sequence[FeatureSets]) -> list[ScoredGroup]
     """Distances of each class that both sets have, and of each shape that clips came in, where there is more than one."""
     found = []
     for by in ("class", "shape"):
-        names = [[group_name(clips, row, by) for row in range(pair.n)] for clips in (pair.real, pair.generated)]
+        sides = pair.real, pair.generated
+        names = [(clips.labels if by == "class" else list(map(shape_text, clips.shapes)))[: pair.n] for clips in sides]
         counts = [Counter(side_names) for side_names in names]
-        if by == "class" and None in counts[0] | counts[1]:
+        known = counts[0] | counts[1]
+        if None in known or len(known) < 2:
             continue
-        if len(counts[0] | counts[1]) < 2:
-            continue
-        for name in sorted(counts[0], key=lambda name: natural(str(name))):
-            if name not in counts[1]:
-                continue
+        for name in sorted(counts[0].keys() & counts[1].keys(), key=lambda name: natural(str(name))):
             n = min(counts[0][name], counts[1][name])
             rows = [[row for row, other in enumerate(side_names) if other == name][:n] for side_names in names]
             values = {}
@@ -210,10 +200,6 @@ def groups(pair: ClipSets, measured: Sequence[FeatureSets]) -> list[ScoredGroup]
     return found
 
 
-def group_name(clips: ReadSet, row: int, by: str) -> str | None:
-    return clips.labels[row] if by == "class" else "x".join(map(str, clips.shapes[row]))
-
-
 def side(collection: Collection, clips: ReadSet, n: int) -> ScoredSet:
     used = clips.rows[:n]
     return ScoredSet(
@@ -223,23 +209,19 @@ def side(collection: Collection, clips: ReadSet, n: int) -> ScoredSet:
         num_used=n,
         num_untried=clips.num_untried,
         num_copies=clips.num_copies,
-        skipped=omitted(clips),
+        skipped=list(clips.skipped),
         labels=dict(Counter(label for row in used if (label := clips.labels[row]) is not None)),
-        shapes=dict(Counter("x".join(map(str, clips.shapes[row])) for row in used)),
+        shapes=dict(Counter(shape_text(clips.shapes[row]) for row in used)),
         fps=rates_of(clips),
         digest=clips.digest,
     )
-
-
-def omitted(clips: ReadSet) -> list[Omitted]:
-    return [Omitted(name=entry.name, reason=entry.reason) for entry in clips.skipped]
 
 
 def published_value(
     tool: published.Published,
     network: Extractor,
     collections: tuple[Collection, Collection],
-    rule: SeededCut,
+    cut: SeededCut,
     num_clips: int | None,
     reader: SetReader,
     canonical: Measurement | None,
@@ -248,14 +230,14 @@ def published_value(
     sets, cuts = [], {}
     for of, collection in zip(("real", "generated"), collections, strict=True):
         limit = tool.limit(of, num_clips)
-        cut = tool.rule(of, rule.num_frames, rule.stride, rule.size, rule.seed, limit)
-        sets.append(reader.clips(collection, cut, limit))
-        cuts[of] = cut.describe()
+        rule = tool.rule(of, cut, limit)
+        sets.append(reader.clips(collection, rule, limit))
+        cuts[of] = rule.describe()
     real, fake = sets
     features = [reader.features(network, clips, f"{what} clips") for clips, what in ((real, "real"), (fake, "generated"))]
     value, exact = published.distance_over_n(features[0], features[1], real_first=tool.real_first)
     distinct = [len(set(clips.rows)) for clips in (real, fake)]
-    made = block(network, cuts, f"as {tool.name}", rule.stride, real, fake, len(real), len(fake)).model_copy(
+    made = block(network, cuts, f"as {tool.name}", cut.stride, real, fake, len(real), len(fake)).model_copy(
         update={"covariance": "n", "root": "sqrtm"}
     )
     name = made.model_copy(update={"n_real": distinct[0], "n_fake": distinct[1]}).name(FRECHET.key)
@@ -276,7 +258,7 @@ def published_value(
         distinct_real=distinct[0],
         distinct_fake=distinct[1],
         choices=tool.choices,
-        skipped=[*omitted(real), *omitted(fake)],
+        skipped=[*real.skipped, *fake.skipped],
         canonical_name=canonical.name if canonical else None,
         canonical_value=canonical.value if canonical else None,
     )

@@ -4,17 +4,15 @@ A file `<key>.json` in the cache folder holds everything of a `ReadSet` but its 
 number of clips; the content of every item that was opened is hashed again before the file is believed.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from bench.commands.score.collection import Collection
 from bench.commands.score.windows import Progress, ReadSet, Rule, content_of, identity, read_set
-from bench.data.clips import Skipped
 from bench.data.files import write_text
 from bench.data.source import digest_of
 from bench.shapes import Refusal
@@ -55,33 +53,17 @@ def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: 
             return again.frames
 
         # Only dtype, shape, length and slices are used of frames, and a slice reads them.
-        return dataclasses.replace(known, frames=cast(np.ndarray, LateFrames(known.frames.shape, read)))
+        return known.model_copy(update={"frames": LateFrames((len(known.names), *known.shape, 3), read)})
     found = read_set(collection, rule, limit, progress, cache)
-    stored = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "frames"}
-    stored |= {"skipped": [[entry.name, entry.reason] for entry in found.skipped], "frames": list(found.frames.shape)}
-    write_text(file, json.dumps(stored) + "\n")
+    write_text(file, found.model_dump_json() + "\n")
     return found
 
 
 def _remembered(file: Path, collection: Collection) -> ReadSet | None:
-    """What `file` says, its frames an empty array of the right shape; None where it is not there, damaged or out of date."""
+    """What `file` says, without frames; None where it is not there, damaged or out of date."""
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        content = stored["content"]
-        if any(content_of(item) != content[item.name] for item in collection.items if item.name in content):
-            return None
-        return ReadSet(
-            frames=np.broadcast_to(np.uint8(0), stored["frames"]),
-            rows=tuple(stored["rows"]),
-            names=tuple(stored["names"]),
-            labels=tuple(stored["labels"]),
-            shapes=tuple((num_frames, height, width) for num_frames, height, width in stored["shapes"]),
-            fps=tuple(stored["fps"]),
-            content=content,
-            skipped=tuple(Skipped(name, reason) for name, reason in stored["skipped"]),
-            num_untried=stored["num_untried"],
-            num_copies=stored["num_copies"],
-            digest=stored["digest"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        known = ReadSet.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
         return None
+    opened = [item for item in collection.items if item.name in known.content]
+    return known if all(content_of(item) == known.content[item.name] for item in opened) else None

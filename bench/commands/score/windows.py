@@ -10,41 +10,50 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, ClassVar, Literal
 
 import av
 import numpy as np
 import PIL
 from PIL import Image
+from pydantic import Field
 
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
+from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.data.source import digest_of
-from bench.shapes import Refusal, cover_box
+from bench.shapes import Refusal, Shape, cover_box
 
 Start = Literal["random", "first", "disjoint"]
 STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
 
 
-class Rule(Protocol):
-    """How a set of clips is made of a collection."""
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a set of clips is made of a collection: `key` and the fields are all that decides it."""
+
+    key: ClassVar[str]
+    num_frames: int
+    stride: int = 1  # frames of the item from one frame of a clip to the next
+    size: tuple[int, int] | None = None  # height and width the frames are scaled and cropped to; None = as stored
+    seed: int = 0
 
     def describe(self) -> dict[str, Any]:
         """All that decides the clips, as plain data."""
-        ...
+        return {"rule": self.key} | vars(self)
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         """(item, turn) in the order of taking; an item may come again in a later turn."""
-        ...
+        raise NotImplementedError
 
     def windows(self, item: CollectionItem, turn: int, num_frames: int) -> list[range]:
         """Frame indices of the clips of an item of `num_frames`. Refusal(reason) where it gives none."""
-        ...
+        raise NotImplementedError
 
     def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
         """Frames (T, H, W, 3) uint8 as stored -> as the metric sees them."""
-        ...
+        return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
 
 
 def fraction(seed: int, stream: str, name: str) -> float:
@@ -54,18 +63,15 @@ def fraction(seed: int, stream: str, name: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeededCut:
+class SeededCut(Rule):
     """The rule of `score`: each item once, in an order drawn by seed and name, cut into clips of `num_frames`.
 
     Start "random": one clip an item, its start uniform over all that fit, drawn by seed and name. "first": one clip, from the first
     frame. "disjoint": every clip that fits, one after the other. Names decide, so adding an item moves no other.
     """
 
-    num_frames: int
-    stride: int = 1  # frames of the item from one frame of a clip to the next
+    key = "seeded-cut/1"
     start: Start = "random"
-    size: tuple[int, int] | None = None  # height and width the frames are scaled and cropped to; None = as stored
-    seed: int = 0
 
     @property
     def span(self) -> int:
@@ -73,9 +79,7 @@ class SeededCut:
         return (self.num_frames - 1) * self.stride + 1
 
     def describe(self) -> dict[str, Any]:
-        size = f"cover {self.size[0]}x{self.size[1]}, bicubic, centre crop" if self.size else "as stored"
-        fields = {"num_frames": self.num_frames, "stride": self.stride, "start": self.start, "size": size, "seed": self.seed}
-        return {"rule": "seeded-cut/1", **fields}
+        return super().describe() | {"size": f"cover {self.size[0]}x{self.size[1]}, bicubic, centre crop" if self.size else "as stored"}
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         for item in sorted(items, key=lambda item: fraction(self.seed, "order", item.name)):
@@ -94,9 +98,6 @@ class SeededCut:
             starts = list(range(0, spare + 1, self.span))
         return [range(start, start + self.span, self.stride) for start in starts]
 
-    def fit(self, item: CollectionItem, frames: np.ndarray) -> np.ndarray:
-        return frames if self.size is None else np.stack([cover(frame, *self.size) for frame in frames])
-
 
 def cover(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (height, width, 3): scaled by Pillow's antialiased bicubic filter until it covers, cropped around the centre."""
@@ -104,15 +105,15 @@ def cover(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadSet:
+class ReadSet(Frozen):
     """The clips of one set. `rows` are the clips as they count: row r is frames[rows[r]]; a rule of ours takes none twice."""
 
-    frames: np.ndarray  # (unique clips, T, H, W, 3) uint8, in a file
+    frames: Any = Field(default=None, exclude=True)  # (unique clips, T, H, W, 3) uint8, in a file
+    shape: Shape  # (T, H, W) of each clip, as the metric sees it
     rows: tuple[int, ...]
     names: tuple[str, ...]  # of the unique clips: item and first frame
     labels: tuple[str | None, ...]
-    shapes: tuple[tuple[int, int, int], ...]  # (T, H, W) of each clip's item, as it came
+    shapes: tuple[Shape, ...]  # (T, H, W) of each clip's item, as it came
     fps: tuple[float | None, ...]  # of each clip's item
     content: dict[str, str]  # item that was opened -> hash of its files
     skipped: tuple[Skipped, ...]  # items that gave nothing, or not all, in the order of trying
@@ -138,9 +139,8 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
         taking = _Taking(rule, file)
         taking.take_all(collection, limit, progress)
         if not taking.rows:
-            first = taking.skipped[0]
-            tried = f"{len(taking.skipped)} tried, the first: {first.name} {first.reason}"
-            raise Refusal(f"no clip could be read from {collection.path}: {tried}")
+            num, first = len(taking.skipped), taking.skipped[0]
+            raise Refusal(f"no clip could be read from {collection.path}: {num} tried, the first: {first.name} {first.reason}")
         if len(taking.sizes) > 1:
             sizes = ", ".join(f"{height}x{width} ({num})" for (height, width), num in taking.sizes.most_common(8))
             raise Refusal(
@@ -173,7 +173,7 @@ class _Taking:
         self.bad: set[str] = set()
         self.names: list[str] = []
         self.labels: list[str | None] = []
-        self.shapes: list[tuple[int, int, int]] = []
+        self.shapes: list[Shape] = []
         self.fps: list[float | None] = []
 
     def take_all(self, collection: Collection, limit: int | None, progress: Progress) -> None:
@@ -229,6 +229,7 @@ class _Taking:
         self.file.flush()
         return ReadSet(
             frames=np.memmap(self.file, dtype=np.uint8, mode="r", shape=(len(self.names), *self.shape)),
+            shape=self.shape[:3],
             rows=tuple(self.rows),
             names=tuple(self.names),
             labels=tuple(self.labels),

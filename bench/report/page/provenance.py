@@ -93,7 +93,7 @@ def environment_table(run: Run) -> Table:
 def cell_table(run: Run) -> Table:
     """Every cell with its fingerprint."""
     lines = [
-        (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.folder.name)
+        (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.path.name)
         for cell in run.cells
     ]
     header = ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder")

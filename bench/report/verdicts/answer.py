@@ -12,7 +12,9 @@ from bench.report.verdicts import claim_shapes, compare
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
+from bench.shapes import Shape
 from bench.study.budget import BUDGETS
+from bench.study.cell import Cell
 
 QUESTIONS = {
     "backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?",
@@ -39,16 +41,10 @@ def setting(run: Run) -> str:
     """What was run, in one sentence."""
     done = sum(cell.status == "ok" for cell in run.cells)
     parts = [f"{_contenders_text(run)}, {_seeds_text(run)} each"]
-    configs = [cell.config for cell in run.cells if cell.record]
-    if configs:
-        data, budget = configs[0].get("data") or {}, configs[0].get("budget") or {}
-        if data.get("num_frames"):
-            parts.append(f"{data.get('source', 'clips')}, {_clips_text(data, configs[0].get('batching') or {})}")
-        if amount := next(((key, value) for key, value in budget.items() if value is not None), None):
-            parts.append(f"budget {budget_text(*amount)}")
-    machines = list(dict.fromkeys(machine_text(record.environment) for record in run.records))
-    if machines:
-        parts.append(f"on {' / '.join(machines)}")
+    if run.records:
+        cell = run.records[0].cell
+        parts += [f"{cell.data.source}, {_clips_text(cell)}", f"budget {budget_text(cell.budget.axis, cell.budget.amount)}"]
+        parts.append(f"on {' / '.join(dict.fromkeys(machine_text(record.environment) for record in run.records))}")
     return f"{'; '.join(parts)}. {done} of {len(run.cells)} cells finished."
 
 
@@ -63,17 +59,18 @@ def _contenders_text(run: Run) -> str:
     return "; ".join(f"{backbone} under {' and '.join(_list(names))}" for backbone, names in policies.items())
 
 
-def _clips_text(data: dict[str, Any], batching: dict[str, Any]) -> str:
+def _clips_text(cell: Cell) -> str:
     """The clips, and where they have several shapes what crops make of them and what a batch holds."""
-    size = f"{data.get('width')}{metrics.TIMES}{data.get('height')}"
-    shapes = sorted((tuple(shape) for shape in data.get("shapes") or ()), key=math.prod)
-    if not shapes and not data.get("native"):
-        return f"clips of {data['num_frames']} frames of {size}"
-    text = f"clips at their own shapes, up to {data['num_frames']} frames and the area of {size}"
+    data = cell.data
+    size = f"{data.width}{metrics.TIMES}{data.height}"
+    shapes: list[Shape] = sorted(getattr(data, "shapes", ()), key=math.prod)
+    if not shapes and not getattr(data, "native", False):
+        return f"clips of {data.num_frames} frames of {size}"
+    text = f"clips at their own shapes, up to {data.num_frames} frames and the area of {size}"
     if shapes:
         text = f"clips of {len(shapes)} shapes from {shape_text(shapes[0])} to {shape_text(shapes[-1])} (frames, height, width)"
-    text += f"; crops are {shape_text((data['num_frames'], data['height'], data['width']))}"
-    budget = batching.get("voxel_budget")
+    text += f"; crops are {shape_text((data.num_frames, data.height, data.width))}"
+    budget = cell.batching.voxel_budget
     return f"{text}; at most {metrics.count(budget)} latent voxels a batch" if budget else text
 
 

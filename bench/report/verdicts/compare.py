@@ -202,19 +202,17 @@ def _machine(cell: CellResult, key: str) -> Any:
 
 def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
     """Why nobody can win an axis: the matrix matched the contenders on it, or the budget fixed it."""
-    if run.match and MATCHED.get(str(run.match.get("by"))) == name:
+    if run.match and MATCHED[run.match.by] == name:
         means = [statistics.fmean(series) for series in values.values() if series]
         apart = max(means) / min(means) - 1 if min(means) > 0 else math.inf
-        tolerance = float(run.match.get("tolerance", 0))
-        held = "matched by the matrix" if apart <= tolerance else "NOT matched as the matrix asks"
-        return f"{held}: {100 * apart:.2g} % apart, tolerance {100 * tolerance:.3g} %"
+        held = "matched by the matrix" if apart <= run.match.tolerance else "NOT matched as the matrix asks"
+        return f"{held}: {100 * apart:.2g} % apart, tolerance {100 * run.match.tolerance:.3g} %"
     return "fixed by the budget" if fixed_by_budget(run, name) else None
 
 
 def fixed_by_budget(run: Run, name: str) -> bool:
     """Whether a measurement is what the budget of the cells sets."""
-    axes = {key for cell in run.cells for key, value in (cell.config.get("budget") or {}).items() if value is not None}
-    return name in {axis.measurement for axis in BUDGETS.among(axes)}
+    return name in {axis.measurement for axis in BUDGETS.among(record.cell.budget.axis for record in run.records)}
 
 
 def _distrust(run: Run, verdict: Verdict) -> Verdict:
@@ -281,11 +279,11 @@ MATCHABLE = {*MATCHED.values(), *(axis.measurement for axis in BUDGETS.own.value
 
 def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[Mismatch]:
     """The axes a comparison can be matched on, each with its measured mismatch."""
-    matched = MATCHED.get(str(run.match.get("by"))) if run.match else None
+    matched = MATCHED[run.match.by] if run.match else None
     found = []
     for row in rows:
         means = [entry.interval.mean for entry in row.entries if entry.interval]
         if row.name in MATCHABLE and row.subject == "trained" and len(means) > 1 and min(means) > 0:
-            tolerance = float(run.match["tolerance"]) if run.match and row.name == matched else None
+            tolerance = run.match.tolerance if run.match and row.name == matched else None
             found.append(Mismatch(row=row, ratio=max(means) / min(means), tolerance=tolerance))
     return found
