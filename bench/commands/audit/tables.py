@@ -7,7 +7,8 @@ from bench.backbone import short_name
 from bench.commands.audit.result import AuditResult, ShapeCount, SizeRange, StepCost
 from bench.data.policy.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
 from bench.report.render.catalogue import DASH, TIMES, number
-from bench.report.render.export import markdown, to_markdown
+from bench.report.render.export import to_markdown
+from bench.report.render.markdown import markdown
 from bench.report.render.table import Table
 from bench.shapes import shape_text
 

@@ -35,7 +35,7 @@ def envelopes(grid: ShapeMap) -> list[Envelope]:
     """One a contender that has any value and no failed canary."""
     found = []
     for contender in grid.contenders:
-        spots = {shape: grid.spots[contender, shape] for shape in grid.shapes}
+        spots = grid.of(contender)
         if contender not in grid.untrusted and any(spot.floors is not None for spot in spots.values()):
             found.append(_envelope(contender, spots, grid.measures))
     return found
@@ -45,14 +45,12 @@ def _envelope(contender: str, spots: dict[Shape, Spot], measures: dict[Shape, st
     bars, parts = {}, []
     for measure in dict.fromkeys(measures.values()):
         values = {shape: spot.floors for shape, spot in spots.items() if measures.get(shape) == measure and spot.floors is not None}
-        if not values:
-            continue
-        own, text = _own(values, spots, min)
-        bars[measure] = MOST_TIMES * own
-        parts.append(f"{measure} {metrics.number(own)} ({text})")
-    whole = {shape: spot.whole for shape, spot in spots.items() if spot.whole is not None}
+        if values:
+            own, text = _own(values, spots, min)
+            bars[measure] = MOST_TIMES * own
+            parts.append(f"{measure} {metrics.number(own)} ({text})")
     whole_bar = None
-    if whole:
+    if whole := {shape: spot.whole for shape, spot in spots.items() if spot.whole is not None}:
         own, text = _own(whole, spots, max)
         whole_bar = LEAST_WHOLE * own
         parts.append(f"whole {100 * own:.0f} % ({text})")
@@ -112,12 +110,12 @@ def envelope_table(grid: ShapeMap) -> Table:
     """Where each contender holds beyond what it trained on, and where it breaks."""
     lines = []
     for envelope in envelopes(grid):
-        spots = {shape: grid.spots[envelope.contender, shape] for shape in grid.shapes}
-        by_place: dict[str, list[str]] = {place: [] for place in PLACES}
-        for shape in envelope.holds:
-            by_place[spots[shape].place or PLACES[-1]].append(_named(shape, spots))
-        holds = "; ".join(f"{place}: {', '.join(shapes)}" for place, shapes in by_place.items() if shapes)
-        breaks = "; ".join(f"{_named(shape, spots, place=True)}: {why}" for shape, why in envelope.breaks)
+        spots, parts = grid.of(envelope.contender), []
+        for place in PLACES:
+            if held := [_named(shape, beyond(shape, spots)) for shape in envelope.holds if (spots[shape].place or PLACES[-1]) == place]:
+                parts.append(f"{place}: {', '.join(held)}")
+        holds = "; ".join(parts)
+        breaks = "; ".join(f"{_named(shape, beyond(shape, spots) or spots[shape].place)}: {why}" for shape, why in envelope.breaks)
         unknown = ", ".join(shape_text(shape) for shape, _ in envelope.unknown)
         lines.append((envelope.contender, envelope.basis, holds or "nowhere", breaks or "nowhere", unknown or NONE))
     header = ("Contender", "Its own", "Holds", "Breaks (times its own floors, whole subjects)", "No value")
@@ -125,17 +123,16 @@ def envelope_table(grid: ShapeMap) -> Table:
     return Table(name="envelope", caption=caption, header=header, rows=tuple(lines))
 
 
-def _named(shape: Shape, spots: dict[Shape, Spot], place: bool = False) -> str:
-    words = [beyond(shape, spots)] if beyond(shape, spots) else [spots[shape].place or ""] if place else []
-    return f"{shape_text(shape)} ({words[0]})" if words and words[0] else shape_text(shape)
+def _named(shape: Shape, words: str | None) -> str:
+    return f"{shape_text(shape)} ({words})" if words else shape_text(shape)
 
 
 def held_text(grid: ShapeMap) -> str:
     """One sentence: at how many of the shapes that it did not train on each contender holds."""
     parts = []
     for envelope in envelopes(grid):
-        places = {shape: grid.spots[envelope.contender, shape].place for shape in grid.shapes}
-        held = sum(places[shape] != "trained" for shape in envelope.holds)
-        broken = sum(places[shape] != "trained" for shape, _ in envelope.breaks)
+        spots = grid.of(envelope.contender)
+        held = sum(spots[shape].place != "trained" for shape in envelope.holds)
+        broken = sum(spots[shape].place != "trained" for shape, _ in envelope.breaks)
         parts.append(f"{envelope.contender} at {held} of {held + broken}")
     return f"Shapes never trained on, by its own bar: {', '.join(parts)}." if parts else ""

@@ -2,8 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -56,14 +55,12 @@ def interaction(blocks: Sequence[DesignRow]) -> Drawing | None:
 def _panel(axes: Axes, row: MeasureRow, designs: Sequence[Design]) -> None:
     names = ["crops", *(design.pipeline for design in designs)]  # own shapes, which keep most, last
     for b in (0, 1):
-        places = dict(zip(names, [designs[0].cells[b][0], *(design.cells[b][1] for design in designs)], strict=True))
-        entries = [row.entry(contender) for contender in places.values()]
+        entries = [row.entry(contender) for contender in (designs[0].cells[b][0], *(design.cells[b][1] for design in designs))]
         color = canvas.colour_of(b)
         for seed in sorted({seed for entry in entries for seed, _ in entry.by_seed}):
             points = [(x, dict(entry.by_seed)[seed] / row.divisor) for x, entry in enumerate(entries) if seed in dict(entry.by_seed)]
             axes.plot(*zip(*points, strict=True), color=color, alpha=0.3, linewidth=0.8, marker=MARKERS[b], markersize=2)
-        means = [(x, entry.interval.mean / row.divisor) for x, entry in enumerate(entries) if entry.interval]
-        if means:
+        if means := [(x, entry.interval.mean / row.divisor) for x, entry in enumerate(entries) if entry.interval]:
             axes.plot(*zip(*means, strict=True), color=color, marker=MARKERS[b], markersize=5.5)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.set_xlim(-0.3, len(names) - 0.7)
@@ -75,31 +72,22 @@ def _panel(axes: Axes, row: MeasureRow, designs: Sequence[Design]) -> None:
 
 def heat_maps(grid: ShapeMap) -> Drawing:
     """Contenders by shapes: the distance over its floor, and below it the share of clips with a whole subject where that was measured."""
-    top = math.log(max([4.0, *(spot.floors for spot in grid.spots.values() if spot.floors is not None)]))
+    spots = grid.spots.values()
+    top = math.log(max([4.0, *(spot.floors for spot in spots if spot.floors is not None)]))
     marks = dict(zip((name for name in grid.distances if name != grid.measure), MARKS, strict=False))
     others = "".join(f", {mark} {name}" for name, mark in marks.items())
-    maps = [
-        _Map(
-            title=f"{grid.measure or 'distance'} over its own floor{others}",
-            value=lambda spot: spot.floors,
-            text=lambda value: metrics.number(value, 2),
-            strength=lambda value: math.log(max(1.0, value)) / top,
-        ),
-        _Map(
-            title="clips with a whole subject, %",
-            value=lambda spot: spot.whole,
-            text=lambda value: f"{100 * value:.0f}",
-            strength=lambda value: 1 - value,
-        ),
-    ]
+    floors = {spot: (metrics.number(spot.floors, 2), math.log(max(1.0, spot.floors)) / top) for spot in spots if spot.floors is not None}
+    whole = {spot: (f"{100 * spot.whole:.0f}", 1 - spot.whole) for spot in spots if spot.whole is not None}
+    maps = {f"{grid.measure or 'distance'} over its own floor{others}": floors, "clips with a whole subject, %": whole}
     names = {shape: f"{shape_text(shape)}{marks.get(grid.measures.get(shape, ''), '')}" for shape in grid.shapes}
     upright = len(grid.shapes) <= MOST_UPRIGHT
     with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "shapes"}):
-        shown = maps if grid.has_whole else maps[:1]
+        shown = list(maps.items())[: 2 if grid.has_whole else 1]
         height = 0.45 + len(shown) * (0.75 + 0.33 * len(grid.contenders) + (0.0 if upright else 0.5))
         figure = Figure(figsize=(canvas.WIDTH, height), layout="constrained")
-        for axes, each in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-            places = _heat_map(axes, grid, each)
+        for axes, (title, values) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
+            axes.set_title(canvas.label(title))
+            places = _heat_map(axes, grid, values)
             axes.set_xticks(list(places.values()), [names[shape] for shape in places], rotation=0 if upright else 60)
         handles = [Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=INK, **outline) for outline in OUTLINES.values()]
         handles.append(Rectangle((0, 0), 1, 1, facecolor=canvas.colour_of(0), edgecolor="none", alpha=0.3))
@@ -111,22 +99,13 @@ def heat_maps(grid: ShapeMap) -> Drawing:
             "clips draw every ratio towards 1."
         )
         if marks:
-            caption += (
-                f" {', '.join(marks.values())}: too few frames for {grid.measure}, another distance, to be read beside its like only."
-            )
+            others = ", ".join(marks.values())
+            caption += f" {others}: too few frames for {grid.measure}, another distance, to be read beside its like only."
         return Drawing(name="shapes", title="The shape grid", caption=caption, svg=canvas.svg(figure))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Map:
-    title: str
-    value: Callable[[Spot], float | None]
-    text: Callable[[float], str]
-    strength: Callable[[float], float]  # value -> how full the colour is, 0 to 1
-
-
-def _heat_map(axes: Axes, grid: ShapeMap, each: _Map) -> dict[Shape, float]:
-    """Draws the cells with their values; where each shape's column is."""
+def _heat_map(axes: Axes, grid: ShapeMap, values: Mapping[Spot, tuple[str, float]]) -> dict[Shape, float]:
+    """Draws each spot's text in a colour as full as its number, 0 to 1; where each shape's column is."""
     places: dict[Shape, float] = {}
     x = 0.0
     for k, shape in enumerate(grid.shapes):
@@ -136,21 +115,19 @@ def _heat_map(axes: Axes, grid: ShapeMap, each: _Map) -> dict[Shape, float]:
     for y, contender in enumerate(grid.contenders):
         for shape, at in places.items():
             spot = grid.spots[contender, shape]
-            value = each.value(spot)
-            if value is None:
-                axes.text(at, y, metrics.DASH, ha="center", va="center")
+            text, strength = values.get(spot, (metrics.DASH, None))
+            axes.text(at, y, text, ha="center", va="center")
+            if strength is None:
                 continue
-            alpha = FAINTEST + (FULLEST - FAINTEST) * each.strength(value)
+            alpha = FAINTEST + (FULLEST - FAINTEST) * strength
             corner = (at - 0.46, y - 0.43)
             axes.add_patch(Rectangle(corner, 0.92, 0.86, facecolor=canvas.colour_of(0), edgecolor="none", alpha=alpha))
             if spot.place in OUTLINES:
                 axes.add_patch(Rectangle(corner, 0.92, 0.86, facecolor="none", edgecolor=INK, **OUTLINES[spot.place]))
-            axes.text(at, y, each.text(value), ha="center", va="center")
     axes.set_xlim(-0.55, x - 0.45)
     axes.set_ylim(len(grid.contenders) - 0.5, -0.5)
     axes.set_yticks(range(len(grid.contenders)), [canvas.label(name) for name in grid.contenders])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_title(canvas.label(each.title))
     return places

@@ -7,7 +7,7 @@ clips, so the bias of a small n is in both, and draws the ratio towards 1. Shape
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -39,13 +39,13 @@ class ShapeMap:
     shapes: tuple[Shape, ...]  # by place, then by size
     measures: dict[Shape, str]  # the distance told at each shape
     spots: dict[tuple[str, Shape], Spot]
-    untrusted: tuple[str, ...] = field(default=())  # contenders with a failed canary
+    untrusted: tuple[str, ...]  # contenders with a failed canary
 
     @property
     def measure(self) -> str | None:
         """The distance of most shapes."""
         names = list(self.measures.values())
-        return max(names, key=names.count) if names else None
+        return max(names, key=names.count, default=None)
 
     @property
     def distances(self) -> list[str]:
@@ -57,9 +57,13 @@ class ShapeMap:
         """Whether the subject's wholeness was measured anywhere."""
         return any(spot.whole is not None for spot in self.spots.values())
 
+    def of(self, contender: str) -> dict[Shape, Spot]:
+        """One contender's."""
+        return {shape: self.spots[contender, shape] for shape in self.shapes}
+
     def place(self, shape: Shape) -> str:
         """Where a shape lies for the contender nearest to it: crops leave shapes out that others trained on."""
-        places = {spot.place for (_, other), spot in self.spots.items() if other == shape}
+        places = {self.spots[contender, shape].place for contender in self.contenders}
         return next((place for place in PLACES if place in places), PLACES[-1])
 
 
@@ -74,7 +78,7 @@ def read(run: Run) -> ShapeMap | None:
     if not shapes:
         return None
     at = {shape: [grid[shape] for grid in grids.values() if shape in grid] for shape in shapes}
-    measures = {shape: name for shape in shapes if (name := _measure(at[shape])) and _one_protocol(at[shape], name)}
+    measures = {shape: name for shape in shapes if (name := _measure(at[shape]))}
     spots = {}
     for contender in run.contenders:
         cells = run.of(contender)
@@ -82,26 +86,18 @@ def read(run: Run) -> ShapeMap | None:
             found = {cell.seed: grids.get((contender, cell.seed), {}).get(shape) for cell in cells}
             reasons = {cell.seed: "not measured" if cell.status == "ok" else cell.status for cell in cells}
             spots[contender, shape] = _spot(found, reasons, measures.get(shape))
-    unsorted = ShapeMap(
-        contenders=run.contenders,
-        shapes=tuple(shapes),
-        measures=measures,
-        spots=spots,
-        untrusted=tuple(name for name in run.contenders if run.untrusted(name)),
-    )
-    order = sorted(shapes, key=lambda shape: (PLACES.index(unsorted.place(shape)), math.prod(shape), shape))
-    return ShapeMap(**{**vars(unsorted), "shapes": tuple(order)})
+    untrusted = tuple(name for name in run.contenders if run.untrusted(name))
+    grid = ShapeMap(contenders=run.contenders, shapes=tuple(shapes), measures=measures, spots=spots, untrusted=untrusted)
+    order = sorted(shapes, key=lambda shape: (PLACES.index(grid.place(shape)), math.prod(shape), shape))
+    return replace(grid, shapes=tuple(order))
 
 
 def _measure(cells: Sequence[GridPoint]) -> str | None:
-    """The first distance, in the order of `metrics.known()`, that has a floor to be divided by."""
-    names = {m.name for cell in cells for m in cell.measurements if metrics.find(m.name).distance and _floors(cell, m.name) is not None}
-    return min(names, key=lambda name: (metrics.rank(name), name), default=None)
-
-
-def _one_protocol(cells: Sequence[GridPoint], name: str) -> bool:
-    """Whether a distance was measured alike wherever it was: only then may its values stand side by side."""
-    return len({m.protocol_fingerprint for cell in cells for m in cell.measurements if m.name == name and m.subject == "trained"}) == 1
+    """The first distance, in the order of `metrics.known()`, that has a floor to be divided by; None where it was not measured alike."""
+    found = [(cell, m) for cell in cells for m in cell.measurements if m.subject == "trained" and metrics.find(m.name).distance]
+    names = {m.name for cell, m in found if _floors(cell, m.name) is not None}
+    name = min(names, key=lambda name: (metrics.rank(name), name), default=None)
+    return name if len({m.protocol_fingerprint for _, m in found if m.name == name}) == 1 else None
 
 
 def _value(cell: GridPoint, name: str, subject: str) -> float | None:
@@ -122,9 +118,8 @@ def _spot(found: dict[int, GridPoint | None], reasons: dict[int, str], measure: 
     missing: dict[str, list[int]] = {}
     for seed, cell in found.items():
         if seed not in floors:
-            missing.setdefault((cell.reason or "no distance of one protocol with a floor above 0") if cell else reasons[seed], []).append(
-                seed
-            )
+            why = (cell.reason or "no distance of one protocol with a floor above 0") if cell else reasons[seed]
+            missing.setdefault(why, []).append(seed)
     texts = [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {reason}" for reason, seeds in missing.items()]
     return Spot(
         place=next((cell.place for cell in cells.values()), None),
@@ -144,35 +139,16 @@ def grid_table(grid: ShapeMap) -> Table:
     lines, data = [], []
     for contender in grid.contenders:
         texts = []
-        for shape in grid.shapes:
-            spot = grid.spots[contender, shape]
+        for shape, spot in grid.of(contender).items():
             text = metrics.number(spot.floors) if spot.floors is not None else NONE
             texts.append(f"{text}, {100 * spot.whole:.0f} %" if spot.whole is not None else text)
-            frames, height, width = shape
-            data.append(
-                {
-                    "contender": contender,
-                    "frames": frames,
-                    "height": height,
-                    "width": width,
-                    "place": spot.place,
-                    "distance": grid.measures.get(shape),
-                    "distance over floor": spot.floors,
-                    "subject whole": spot.whole,
-                    "missing": spot.missing,
-                }
-            )
+            data.append((contender, *shape, spot.place, grid.measures.get(shape), spot.floors, spot.whole, spot.missing))
         lines.append((contender, *texts))
-    caption = "Distance over its floor at each shape (frames, height, width)" + (
-        ", and clips with a whole subject" if grid.has_whole else ""
-    )
-    return Table(
-        name="shapes",
-        caption=caption,
-        header=("Contender", *map(shape_text, grid.shapes)),
-        rows=tuple(lines),
-        data=pd.DataFrame(data),
-    )
+    whole = ", and clips with a whole subject" if grid.has_whole else ""
+    caption = f"Distance over its floor at each shape (frames, height, width){whole}"
+    columns = ["contender", "frames", "height", "width", "place", "distance", "distance over floor", "subject whole", "missing"]
+    header = ("Contender", *map(shape_text, grid.shapes))
+    return Table(name="shapes", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
 def hole_table(grid: ShapeMap) -> Table:
@@ -181,7 +157,8 @@ def hole_table(grid: ShapeMap) -> Table:
     for (contender, shape), spot in grid.spots.items():
         if spot.missing:
             reasons.setdefault((contender, spot.missing), []).append(shape_text(shape))
-    lines = tuple(
-        (contender, "all" if len(shapes) == len(grid.shapes) else ", ".join(shapes), why) for (contender, why), shapes in reasons.items()
-    )
-    return Table(name="shape-holes", caption="Shapes that some seeds have no value at", header=("Contender", "Shapes", "Why"), rows=lines)
+    lines = []
+    for (contender, why), shapes in reasons.items():
+        lines.append((contender, "all" if len(shapes) == len(grid.shapes) else ", ".join(shapes), why))
+    header = ("Contender", "Shapes", "Why")
+    return Table(name="shape-holes", caption="Shapes that some seeds have no value at", header=header, rows=tuple(lines))

@@ -152,7 +152,7 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
         with_value = [entry.contender for entry in row.entries if entry.by_seed]
         canvas.legend(figure, run, with_value, known, marker_only=True)
         caption = f"{row.metric.title} at the end of training, one point a seed, against what it cost. Left and down is better."
-        if any(entry.clips_low is not None for entry in row.entries):
+        if any(entry.clips for entry in row.entries):
             caption += " Vertical lines: 95 % interval over the clips of that run, which says nothing about another seed."
         return Drawing(name="quality", title="Quality against compute", caption=caption, svg=canvas.svg(figure))
 

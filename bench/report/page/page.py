@@ -17,6 +17,7 @@ from bench.report.page.sheets import Picture
 from bench.report.render import canvas, export
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import Drawing
+from bench.report.render.markdown import markdown
 from bench.report.render.table import Table
 from bench.report.verdicts import answer, compare, factorial
 from bench.report.verdicts.answer import Answer
@@ -69,11 +70,11 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
 def write(runs: Sequence[Run], out: Path) -> list[Path]:
     """Write the whole report; the files written, the page first."""
     names = [run.matrix for run in runs]
-    prefixes = [_slug(name) if names.count(name) == 1 else f"{_slug(name)}-{place + 1}" for place, name in enumerate(names)]
-    chapters = [
-        chapter(run, f"{prefix}-" if len(runs) > 1 else "", MAX_ANIMATION_BYTES // len(runs))
-        for run, prefix in zip(runs, prefixes, strict=True)
-    ]
+    chapters = []
+    for place, run in enumerate(runs):
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", run.matrix).strip("-.") or "run"
+        prefix = f"{slug}-" if names.count(run.matrix) == 1 else f"{slug}-{place + 1}-"
+        chapters.append(chapter(run, prefix if len(runs) > 1 else "", MAX_ANIMATION_BYTES // len(runs)))
     css = (HERE / "page.css").read_text(encoding="utf-8")
     files: dict[str, str | bytes] = {"report.html": render(chapters, css), "report.md": to_markdown(chapters)}
     for part in chapters:
@@ -87,7 +88,10 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
         if part.picture:
             files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
             files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
-    return [_write(out / name, content) for name, content in files.items()]
+    for name, content in files.items():
+        content = content if isinstance(content, bytes) else content.encode()
+        write_bytes(out / name, content, "free space or choose another folder with --out")
+    return [out / name for name in files]
 
 
 def render(chapters: Sequence[Chapter], css: str) -> str:
@@ -112,18 +116,12 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
     parts = []
     for part in chapters:
-        escape = export.markdown
-        parts += [f"# {escape(part.run.matrix)}: {escape(part.question)}", f"**{escape(part.answer.headline)}**"]
-        parts += [
-            *(f"**{label}.** {escape(text)}" if label else escape(text) for label, text in part.answer.sentences),
-            escape(part.setting),
-        ]
+        parts += [f"# {markdown(part.run.matrix)}: {markdown(part.question)}", f"**{markdown(part.answer.headline)}**"]
+        parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
+        parts.append(markdown(part.setting))
         if part.picture:
-            rows = ", ".join(part.picture.row_labels)
-            parts += [
-                f"![Clips, rows from the top: {escape(rows)}](pictures/{part.prefix}samples.webp)",
-                f"Rows from the top: {escape(rows)}.",
-            ]
+            rows = markdown(", ".join(part.picture.row_labels))
+            parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}samples.webp)", f"Rows from the top: {rows}."]
         parts += _picture(part, "interaction")
         for name, table in part.tables.items():
             for figure in BEFORE.get(name, ()):
@@ -131,7 +129,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                parts += [f"## {escape(TITLES[name])}", export.to_markdown(table).rstrip()]
+                parts += [f"## {markdown(TITLES[name])}", export.to_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(f"```\n{part.run.command.replace('```', '')}\n```")
@@ -141,7 +139,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
 def _picture(part: Chapter, name: str) -> list[str]:
     """A figure and its caption, where the run has it."""
     return [
-        f"![{export.markdown(drawing.title)}](pictures/{part.prefix}{drawing.name}.svg)\n\n{export.markdown(drawing.caption)}"
+        f"![{markdown(drawing.title)}](pictures/{part.prefix}{drawing.name}.svg)\n\n{markdown(drawing.caption)}"
         for drawing in part.drawings
         if drawing.name == name
     ]
@@ -178,12 +176,3 @@ def colour_variables(css: str) -> str:
     found = re.search(r"/\* colours \*/(.*?)/\* end of colours \*/", css, re.DOTALL)
     assert found, "page.css marks its colours by comments"
     return " ".join(found[1].split())
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
-
-
-def _write(path: Path, content: str | bytes) -> Path:
-    write_bytes(path, content if isinstance(content, bytes) else content.encode(), "free space or choose another folder with --out")
-    return path

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.data.frozen import flatten
 from bench.data.policy.ledger import PIXELS, ROOM, SUBJECT
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
@@ -26,13 +27,9 @@ COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch")
 
 def ledgers(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Contender -> the ledgers of its records, dotted fields, one a seed; contenders without one are there, empty."""
-    found = {name: [asdict(cell.record.ledger) for cell in run.of(name) if cell.record and cell.record.ledger] for name in run.contenders}
-    return {name: [_flat(ledger) for ledger in each] for name, each in found.items()} if any(found.values()) else {}
-
-
-def _flat(ledger: dict[str, Any]) -> dict[str, Any]:
-    nested = {f"{part}.{kind}": share for part in ("pixels", "room") for kind, share in (ledger.get(part) or {}).items()}
-    return {key: value for key, value in ledger.items() if key not in ("pixels", "room")} | nested
+    cells = {name: [cell.record for cell in run.of(name) if cell.record] for name in run.contenders}
+    found = {name: [flatten(asdict(record.ledger)) for record in records if record.ledger] for name, records in cells.items()}
+    return found if any(found.values()) else {}
 
 
 def tables(run: Run) -> list[Table]:
@@ -59,14 +56,11 @@ def ledger_table(found: dict[str, list[dict[str, Any]]]) -> Table:
 
 def _text(key: str, values: list[float]) -> str:
     """A value, or its range over the seeds."""
-    texts = list(dict.fromkeys(_number(key, value) for value in sorted(values)))
-    return f"{texts[0]} to {texts[-1]}" if len(texts) > 1 else texts[0] if texts else NONE
-
-
-def _number(key: str, value: float) -> str:
-    if key in COUNTS:
-        return metrics.count(value) if value == round(value) else metrics.number(value)
-    return f"{metrics.number(100 * value)} %"
+    texts = []
+    for value in sorted(values):
+        whole = key in COUNTS and value == round(value)
+        texts.append(metrics.count(value) if whole else metrics.number(value) if key in COUNTS else f"{metrics.number(100 * value)} %")
+    return " to ".join(dict.fromkeys([*texts[:1], *texts[-1:]])) or NONE
 
 
 def loss_table(found: dict[str, list[dict[str, Any]]]) -> Table:
@@ -74,7 +68,7 @@ def loss_table(found: dict[str, list[dict[str, Any]]]) -> Table:
     users: dict[str, dict[str, None]] = {}
     for name, each in found.items():
         for ledger in each:
-            for line in ledger.get("losses", ()):
+            for line in ledger["losses"]:
                 users.setdefault(str(line), {})[name] = None
     lines = tuple((line, ", ".join(names)) for line, names in users.items())
     return Table(name="losses", caption="Clips and buckets that are never trained on", header=("Lost", "Of"), rows=lines)

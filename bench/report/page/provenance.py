@@ -31,7 +31,7 @@ def protocol_table(run: Run) -> Table:
                 blocks.setdefault(measurement.protocol_fingerprint, flatten(measurement.protocol))
                 users.setdefault(measurement.protocol_fingerprint, {})[measurement.name] = None
     keys = list(dict.fromkeys(key for block in blocks.values() for key in block))
-    lines = [("used by", *(", ".join(names) for names in users.values()))] if blocks else []
+    lines = [("used by", *map(", ".join, users.values()))] if blocks else []
     lines += [(key, *(plain(block.get(key)) for block in blocks.values())) for key in keys]
     header = ("Protocol", *(fingerprint[:8] for fingerprint in blocks))
     return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
@@ -39,23 +39,15 @@ def protocol_table(run: Run) -> Table:
 
 def canary_table(run: Run) -> Table:
     """The self-checks that ran with the cells, and those that ran with some cells of a backbone and not with others."""
-    lines = [
-        (canary.name, cell.name, "passed" if canary.passed else "FAILED", canary.detail)
-        for cell in run.cells
-        if cell.record
-        for canary in cell.record.canaries
-    ]
+    lines, absent = [], []
     ran: dict[str, dict[str, None]] = {}  # backbone -> names of the self-checks of any of its cells
-    for cell in run.cells:
-        if cell.record:
-            ran.setdefault(cell.record.cell.backbone, {}).update(dict.fromkeys(canary.name for canary in cell.record.canaries))
-    absent = [
-        (name, cell.name, "did not run", "")
-        for cell in run.cells
-        if cell.record and cell.status == "ok"
-        for name in ran[cell.record.cell.backbone]
-        if name not in {canary.name for canary in cell.record.canaries}
-    ]
+    for record in run.records:
+        lines += [(each.name, record.name, "passed" if each.passed else "FAILED", each.detail) for each in record.canaries]
+        ran.setdefault(record.cell.backbone, {}).update(dict.fromkeys(canary.name for canary in record.canaries))
+    for record in run.records:
+        own = {canary.name for canary in record.canaries}
+        missing = [name for name in ran[record.cell.backbone] if name not in own] if record.status == "ok" else []
+        absent += [(name, record.name, "did not run", "") for name in missing]
     header = ("Canary", "Cell", "Result", "Detail")
     rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
     return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)
@@ -75,17 +67,13 @@ def failure_table(run: Run) -> Table:
 def environment_table(run: Run) -> Table:
     """Machine and versions; one column for each that differs."""
     seen: dict[str, tuple[dict[str, Any], list[str]]] = {}
-    for cell in run.cells:
-        if cell.record:
-            environment = cell.record.environment.model_dump()
-            block = flatten(environment | {"gpus": ", ".join(environment["gpus"]) or "none", "commits": ", ".join(cell.record.commits)})
-            block["memory_bytes"] = f"{environment['memory_bytes'] / 2**30:.1f} GiB"
-            seen.setdefault(repr(block), (block, []))[1].append(cell.name)
-    keys = list(dict.fromkeys(key for block, _ in seen.values() for key in block))
-    lines = [
-        (key.removeprefix("packages.").replace("memory_bytes", "memory"), *(plain(block.get(key)) for block, _ in seen.values()))
-        for key in keys
-    ]
+    for record in run.records:
+        environment = record.environment.model_dump()
+        block = flatten(environment | {"gpus": ", ".join(environment["gpus"]) or "none", "commits": ", ".join(record.commits)})
+        block["memory_bytes"] = f"{environment['memory_bytes'] / 2**30:.1f} GiB"
+        seen.setdefault(repr(block), (block, []))[1].append(record.name)
+    titles = {key: key.removeprefix("packages.").replace("memory_bytes", "memory") for block, _ in seen.values() for key in block}
+    lines = [(title, *(plain(block.get(key)) for block, _ in seen.values())) for key, title in titles.items()]
     header = ("Environment", *(f"{len(cells)} cells" if len(seen) == 1 else ", ".join(cells) for _, cells in seen.values()))
     return Table(name="environment", caption="Where and with what the cells ran", header=header, rows=tuple(lines))
 

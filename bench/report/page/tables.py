@@ -1,6 +1,7 @@
 """The tables of every run: who leads, the comparison, the samples' differences, the time, the mismatch; `all_tables` adds the others."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+DIFFERENCE = ("difference", "difference_low", "difference_high")  # columns of a CSV
 
 
 def all_tables(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> list[Table]:
@@ -51,33 +53,22 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         reason = "; ".join([verdict.reason, *row.caveats])
         values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in row.entries if e.interval) or NONE
         references = ", ".join(reference_texts(rows, row)) or NONE
-        title = f"{row.metric.title}{_unit(row)}"
+        title = f"{row.titled()} {ARROWS[row.better]}".rstrip()
         lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), reason))
-        difference = verdict.difference
-        data.append(
-            {
-                "axis": row.name,
-                "better": row.better,
-                "outcome": verdict.outcome,
-                "leader": verdict.leader if verdict.carried else None,
-                "ahead": verdict.leader,
-                "rival": verdict.rival,
-                "difference": difference.value if difference else None,
-                "difference_low": difference.low if difference else None,
-                "difference_high": difference.high if difference else None,
-                "p_value": difference.p_value if difference else None,
-                "unit": row.stored_unit,
-                "reason": reason,
-            }
-        )
+        difference = astuple(verdict.difference) if verdict.difference else (None,) * 4
+        leader = verdict.leader if verdict.carried else None
+        ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
+        data.append((*ahead, *difference, row.stored_unit, reason))
     header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
-    return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=pd.DataFrame(data))
+    columns = ["axis", "better", "outcome", "leader", "ahead", "rival", *DIFFERENCE, "p_value", "unit", "reason"]
+    raw = pd.DataFrame(data, columns=columns)
+    return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=raw)
 
 
 def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
     """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
     titles = {"real": "real", "reconstruction": "autoencoder"}
-    parts = [f"{title} {reference_text(row, name)}" for name, title in titles.items() if name in row.references]
+    parts = [f"{titles[name]} {reference_text(row, name)}" for name in row.references]
     untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
     if untrained is not None:
         means = [entry.interval.mean for entry in untrained.entries if entry.interval]
@@ -93,25 +84,15 @@ def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
         interval, row = pair.difference, pair.row
         text, verdict = NONE, pair.reason
         if interval is not None:
-            text = f"{row.signed(interval.estimate)} [{row.signed(interval.low)}, {row.signed(interval.high)}]"
+            text = f"{row.signed(interval.estimate)} {row.signed_bounds(interval)}"
             verdict = "different" if pair.different else "not told apart"
         lines.append((row.metric.title, str(pair.seed), f"{pair.first} {metrics.MINUS} {pair.second}", text, verdict))
-        data.append(
-            {
-                "measurement": row.name,
-                "seed": pair.seed,
-                "first": pair.first,
-                "second": pair.second,
-                "difference": interval.estimate if interval else None,
-                "low": interval.low if interval else None,
-                "high": interval.high if interval else None,
-                "different": pair.different if interval else None,
-                "reason": pair.reason,
-            }
-        )
+        found = (interval.estimate, interval.low, interval.high, pair.different) if interval else (None,) * 4
+        data.append((row.name, pair.seed, pair.first, pair.second, *found, pair.reason))
     header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
     caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
-    return Table(name="paired", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
+    columns = ["measurement", "seed", "first", "second", "difference", "low", "high", "different", "reason"]
+    return Table(name="paired", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
 def leader_text(verdict: Verdict) -> str:
@@ -128,15 +109,7 @@ def difference_parts(row: MeasureRow, verdict: Verdict) -> list[str]:
     if difference is None:
         return [NONE]
     parts = [ratio] if (ratio := answer.ratio_text(row, verdict)) else []
-    parts.append(f"{row.signed(difference.value)}{' ' + row.unit if row.unit else ''}")
-    if difference.low is not None and difference.high is not None:
-        parts.append(f"[{row.signed(difference.low)}, {row.signed(difference.high)}]")
-    return parts
-
-
-def _unit(row: MeasureRow) -> str:
-    unit = f" [{row.unit}]" if row.unit else ""
-    return f"{unit} {ARROWS[row.better]}".rstrip() if row.better in ARROWS else unit
+    return [*parts, f"{row.signed(difference.value)} {row.unit}".rstrip(), *filter(None, [row.signed_bounds(difference)])]
 
 
 def comparison_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
@@ -146,7 +119,7 @@ def comparison_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     lines: list[tuple[str, ...]] = []
     bold, data = set(), []
     for row in rows:
-        line = [f"{row.title}{_unit(row)}"]
+        line = [f"{row.titled()} {ARROWS[row.better]}".rstrip()]
         raw: dict[str, Any] = {"measurement": row.name, "subject": row.subject, "better": row.better, "unit": row.stored_unit}
         for entry in row.entries:
             if entry.best:
@@ -169,23 +142,14 @@ def entry_text(row: MeasureRow, entry: Entry) -> str:
     """'12.3 [11.9, 12.7] (12.1, 12.2, 12.6)', or why there is nothing."""
     if entry.interval is None:
         return f"{NONE} ({entry.missing})" if entry.missing else NONE
-    text = row.text(entry.interval.mean)
-    if bounds := interval_text(row, entry):
-        text += f" {bounds}"
-    if seeds := seeds_text(row, entry):
-        text += f" ({seeds})"
-    return text + (f" ({entry.missing})" if entry.missing else "")
+    behind = [f"({text})" for text in (seeds_text(row, entry), entry.missing) if text]
+    return " ".join(filter(None, [row.text(entry.interval.mean), interval_text(row, entry), *behind]))
 
 
 def interval_text(row: MeasureRow, entry: Entry) -> str:
     """The interval over seeds, or over the clips of the one run there is."""
-    if entry.interval is None or is_constant(row, entry):
-        return ""
-    if entry.interval.low is not None and entry.interval.high is not None:
-        return f"[{row.text(entry.interval.low)}, {row.text(entry.interval.high)}]"
-    if entry.clips_low is not None and entry.clips_high is not None:
-        return f"[{row.text(entry.clips_low)}, {row.text(entry.clips_high)}] over clips"
-    return ""
+    bounds = "" if is_constant(row, entry) else row.bounds(entry)
+    return f"{bounds} over clips" if bounds and len(entry.by_seed) == 1 else bounds
 
 
 def seeds_text(row: MeasureRow, entry: Entry) -> str:
@@ -245,15 +209,13 @@ def mismatch_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     for item in compare.mismatches(run, rows):
         means = [item.row.text(entry.interval.mean) if entry.interval else NONE for entry in item.row.entries]
         verdict = "fixed by the budget" if compare.fixed_by_budget(run, item.row.name) else "not matched on"
-        if item.within is not None and item.tolerance is not None:
+        if item.tolerance is not None:
             held = "within" if item.within else "BEYOND"
             verdict = f"{100 * (item.ratio - 1):.2g} % is {held} the tolerance of {100 * item.tolerance:.3g} %"
-        unit = f" [{item.row.unit}]" if item.row.unit else ""
-        lines.append((f"{item.row.metric.title}{unit}", *means, f"{item.ratio:.4g}{metrics.TIMES}", verdict))
-        raw = {f"{entry.contender}": entry.interval.mean if entry.interval else None for entry in item.row.entries}
-        data.append(
-            {"measurement": item.row.name, **raw, "largest / least": item.ratio, "tolerance": item.tolerance, "within": item.within}
-        )
+        lines.append((item.row.titled(), *means, f"{item.ratio:.4g}{metrics.TIMES}", verdict))
+        raw = {entry.contender: entry.interval.mean if entry.interval else None for entry in item.row.entries}
+        facts = {"largest / least": item.ratio, "tolerance": item.tolerance, "within": item.within}
+        data.append({"measurement": item.row.name, **raw, **facts})
     header = ("Axis", *run.contenders, "Mismatch", "Match")
     caption = "Measured mismatch: largest mean over least"
     return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))

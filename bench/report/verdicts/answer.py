@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.report.grid.shape_map import ShapeMap, shape_text
-from bench.report.load import POLICY, Run
+from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import claim_shapes, compare
 from bench.report.verdicts.compare import MeasureRow
-from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.factorial import DesignRow, by_policy
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
 from bench.shapes import Shape
 from bench.study.budget import BUDGETS
@@ -50,13 +50,10 @@ def setting(run: Run) -> str:
 
 def _contenders_text(run: Run) -> str:
     """Contenders by name; where they are backbones under policies, each backbone with its policies."""
-    axes = {cell.contender: cell.axes for cell in run.cells}
-    if not axes or any(set(each) != {"backbone", POLICY} for each in axes.values()):
-        return " and ".join(_list(run.contenders))
     policies: dict[str, list[str]] = {}
-    for name, each in axes.items():
-        policies.setdefault(name.removesuffix(f" {each[POLICY]}"), []).append(str(each[POLICY]))
-    return "; ".join(f"{backbone} under {' and '.join(_list(names))}" for backbone, names in policies.items())
+    for (_, policy), name in by_policy(run).items():
+        policies.setdefault(name.removesuffix(f" {policy}"), []).append(policy)
+    return "; ".join(f"{backbone} under {_and(names)}" for backbone, names in policies.items()) or _and(run.contenders)
 
 
 def _clips_text(cell: Cell) -> str:
@@ -153,11 +150,7 @@ def _distance(row: MeasureRow, verdict: Verdict) -> str:
     means = []
     for entry in row.entries:
         if entry.interval:
-            low, high = entry.interval.low, entry.interval.high
-            if low is None or high is None:
-                low, high = entry.clips_low, entry.clips_high
-            bounds = f" [{row.text(low)}, {row.text(high)}]" if low is not None and high is not None else ""
-            means.append(f"{entry.contender} {row.text(entry.interval.mean)}{bounds}")
+            means.append(f"{entry.contender} {row.text(entry.interval.mean)} {row.bounds(entry)}".rstrip())
     if "real" in row.references:
         means.append(f"real against real {row.text(row.references['real'][1])}")
     outcome = f"{verdict.leader} leads" if verdict.carried else verdict.outcome[0].upper() + verdict.outcome[1:]
@@ -174,16 +167,12 @@ def _group(rows: Sequence[MeasureRow]) -> str:
         if verdict is None or verdict.leader is None or verdict.outcome == "tie":
             continue
         (leads if verdict.carried else ahead).setdefault(verdict.leader, []).append(_phrase(row, verdict))
-    parts = [f"{name} leads on {' and '.join(_list(what))}" for name, what in leads.items()]
-    parts += [f"inconclusive, with {name} ahead, on {' and '.join(_list(what))}" for name, what in ahead.items()]
-    text = "; ".join(parts)
-    if not text:
-        return ""
-    return f"{text}." if leads else f"{text[0].upper()}{text[1:]}."  # a name keeps its letters
+    parts = [f"{name} leads on {_and(what)}" for name, what in leads.items()]
+    parts += [f"{'i' if leads or place else 'I'}nconclusive, with {name} ahead, on {_and(ahead[name])}" for place, name in enumerate(ahead)]
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _phrase(row: MeasureRow, verdict: Verdict) -> str:
-    assert verdict.leader is not None and verdict.rival is not None
     title = row.metric.title[0].lower() + row.metric.title[1:] if row.metric.title[1:2].islower() else row.metric.title
     ratio = ratio_text(row, verdict)
     exact = ", exact" if verdict.outcome == "exact" else ""
@@ -192,15 +181,13 @@ def _phrase(row: MeasureRow, verdict: Verdict) -> str:
 
 def ratio_text(row: MeasureRow, verdict: Verdict) -> str:
     """Leader's mean / rival's mean, where both are positive."""
-    if verdict.leader is None or verdict.rival is None:
-        return ""
-    leader, rival = row.entry(verdict.leader).interval, row.entry(verdict.rival).interval
+    leader, rival = (row.entry(name).interval if name else None for name in (verdict.leader, verdict.rival))
     if leader is None or rival is None or min(leader.mean, rival.mean) <= 0 or not math.isfinite(leader.mean / rival.mean):
         return ""
     ratio = leader.mean / rival.mean
-    return f"{ratio:.3f}{metrics.TIMES}" if abs(ratio - 1) < 0.1 else f"{ratio:.2f}{metrics.TIMES}"
+    return f"{ratio:.{3 if abs(ratio - 1) < 0.1 else 2}f}{metrics.TIMES}"
 
 
-def _list(names: Sequence[str]) -> list[str]:
-    """['a', 'b', 'c'] -> ['a, b', 'c'], to be joined by ' and '."""
-    return [", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names)
+def _and(names: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

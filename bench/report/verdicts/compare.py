@@ -4,15 +4,16 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
 from bench.data.frozen import flatten
-from bench.report.load import REFERENCES, SUBJECTS, CellResult, Run
+from bench.metrics.distances.interval import Interval
+from bench.records.record import Record
+from bench.report.load import REFERENCES, SUBJECTS, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import stats
-from bench.report.verdicts.stats import SeedInterval, Verdict
+from bench.report.verdicts.stats import Difference, SeedInterval, Verdict
 from bench.study.budget import BUDGETS
 from bench.study.matrix import MATCHED
 
@@ -24,8 +25,7 @@ class Entry:
     contender: str
     by_seed: tuple[tuple[int, float], ...]  # (seed, value)
     interval: SeedInterval | None  # over seeds; None without a value
-    clips_low: float | None  # interval over the clips of a single seed's run
-    clips_high: float | None
+    clips: tuple[float, float] | None  # interval over the clips of a single seed's run
     missing: str | None  # why some seeds have no value
     best: bool  # the best mean of comparable values
     carried: bool  # and the numbers carry it
@@ -58,10 +58,21 @@ class MeasureRow:
         text = self.text(value)
         return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
 
-    @property
-    def title(self) -> str:
-        """The metric, and the subject where it is not the trained model."""
-        return self.metric.title if self.subject == "trained" else f"{self.metric.title}, {self.subject}"
+    def signed_bounds(self, found: Difference | SeedInterval | Interval) -> str:
+        """'[-60.2, -26.0]', the interval of a difference; "" where there is none."""
+        return "" if found.low is None or found.high is None else f"[{self.signed(found.low)}, {self.signed(found.high)}]"
+
+    def bounds(self, entry: Entry) -> str:
+        """'[11.9, 12.7]', the interval over a contender's seeds, or over the clips of the one run there is; "" where there is none."""
+        low, high = (entry.interval.low, entry.interval.high) if entry.interval else (None, None)
+        if low is None or high is None:
+            low, high = entry.clips or (None, None)
+        return "" if low is None or high is None else f"[{self.text(low)}, {self.text(high)}]"
+
+    def titled(self) -> str:
+        """The metric, the subject where it is not the trained model, and the unit that is shown."""
+        subject = "" if self.subject == "trained" else f", {self.subject}"
+        return f"{self.metric.title}{subject}{f' [{self.unit}]' if self.unit else ''}"
 
     def entry(self, contender: str) -> Entry:
         """One contender's."""
@@ -109,19 +120,19 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             verdict = Verdict(outcome="not compared", reason=incomparable)
         else:
             verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
-            verdict = _distrust(run, verdict)
+            if failed := [contender for contender in run.contenders if run.untrusted(contender)]:  # takes every lead away
+                verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
     best = _best(values, better) if verdict and verdict.outcome not in ("matched", "not compared") else set()
 
     entries = []
     for contender, part in series.items():
-        one = part.iloc[0] if len(part) == 1 else None
+        low, high = (part[bound].iloc[0] if len(part) == 1 else None for bound in ("low", "high"))
         entries.append(
             Entry(
                 contender=contender,
                 by_seed=tuple(zip(part["seed"].tolist(), part["value"].tolist(), strict=True)),
                 interval=_interval(part["value"].tolist(), metric) if len(part) else None,
-                clips_low=_number(one["low"]) if one is not None else None,
-                clips_high=_number(one["high"]) if one is not None else None,
+                clips=None if pd.isna(low) or pd.isna(high) else (float(low), float(high)),
                 missing=missing.get(contender),
                 best=contender in best,
                 carried=bool(verdict and verdict.carried and verdict.leader == contender),
@@ -132,6 +143,10 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         found = lines.loc[lines["subject"] == reference, "value"]
         if len(found):
             references[reference] = (float(found.min()), float(found.max()))
+    caveats: list[str] = []
+    if subject == "trained" and metric.distance and any(values.values()):
+        nearest = min(statistics.fmean(series) for series in values.values() if series)
+        caveats = stats.distance_caveats(nearest, references["real"][1] if "real" in references else None, metrics.num_clips(name))
     return MeasureRow(
         name=name,
         subject=subject,
@@ -143,7 +158,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         entries=tuple(entries),
         references=references,
         verdict=verdict,
-        caveats=tuple(_caveats(metric, name, values, references)) if subject == "trained" else (),
+        caveats=tuple(caveats),
     )
 
 
@@ -159,29 +174,28 @@ def _clips(run: Run, name: str) -> str | None:
 def _interval(values: list[float], metric: metrics.Metric) -> SeedInterval:
     """Over seeds; of a share of clips, no wider than a share can be."""
     found = stats.mean_interval(values)
-    if metric.scale == "fraction" and found.low is not None and found.high is not None:
-        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
-    return found
+    if metric.scale != "fraction" or found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) -> str | None:
     """Why values must not be put side by side: another protocol, protocol version, machine or version. None where they may."""
-    cells = [cell for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
+    records = [cell.record for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
     if len(set(lines["protocol_fingerprint"].fillna("none"))) > 1:
-        return f"different protocols ({'; '.join(protocol_differences(cells, set(lines['name']))) or 'some have none'})"
-    versions = sorted({cell.record.protocol_version for cell in cells if cell.record})
+        return f"different protocols ({'; '.join(_protocol_differences(records, set(lines['name']))) or 'some have none'})"
+    versions = sorted({record.protocol_version for record in records})
     if len(versions) > 1:
         return f"different protocol versions ({', '.join(map(str, versions))})"
     if metric.machine:
-        differing = [key for key in _MACHINE if len({_machine(cell, key) for cell in cells}) > 1]
-        if differing:
+        machines = [record.environment.packages | record.environment.model_dump() for record in records]
+        if differing := [key for key in _MACHINE if len({machine.get(key) for machine in machines}) > 1]:
             return f"different machines or versions ({', '.join(differing)})"
     return None
 
 
-def protocol_differences(cells: Sequence[CellResult], names: set[str]) -> list[str]:
+def _protocol_differences(records: Sequence[Record], names: set[str]) -> list[str]:
     """'field: value and value' for every field in which the protocols of these measurements differ."""
-    records = [cell.record for cell in cells if cell.record]
     blocks = [flatten(m.protocol) for record in records for m in record.measurements if m.name in names and m.protocol is not None]
     found = []
     for key in sorted({key for block in blocks for key in block}):
@@ -191,13 +205,8 @@ def protocol_differences(cells: Sequence[CellResult], names: set[str]) -> list[s
     return found
 
 
+# Fields of an environment and packages; equal where speeds may be compared.
 _MACHINE = ("cpu", "device", "num_threads", "python", "torch", "diffusers")
-
-
-def _machine(cell: CellResult, key: str) -> Any:
-    assert cell.record is not None
-    environment = cell.record.environment
-    return environment.packages.get(key) if key in ("torch", "diffusers") else getattr(environment, key)
 
 
 def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
@@ -215,32 +224,12 @@ def fixed_by_budget(run: Run, name: str) -> bool:
     return name in {axis.measurement for axis in BUDGETS.among(record.cell.budget.axis for record in run.records)}
 
 
-def _distrust(run: Run, verdict: Verdict) -> Verdict:
-    """A failed canary takes every lead away."""
-    failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
-    if not failed:
-        return verdict
-    return Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
-
-
 def _best(values: dict[str, list[float]], better: str) -> set[str]:
     means = {name: statistics.fmean(series) for name, series in values.items() if series}
     if len(set(means.values())) < 2:  # where all are equal, none is best
         return set()
     best = min(means.values()) if better == "lower" else max(means.values())
     return {name for name, mean in means.items() if math.isclose(mean, best, rel_tol=1e-12)}
-
-
-def _caveats(metric: metrics.Metric, name: str, values: dict[str, list[float]], references: dict[str, tuple[float, float]]) -> list[str]:
-    means = [statistics.fmean(series) for series in values.values() if series]
-    if not metric.distance or not means:
-        return []
-    floor = references["real"][1] if "real" in references else None
-    return stats.distance_caveats(min(means), floor, metrics.num_clips(name))
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def leading(rows: Sequence[MeasureRow]) -> list[MeasureRow]:

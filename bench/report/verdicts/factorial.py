@@ -171,15 +171,14 @@ def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
 
 def _all_missing(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
     """Which seeds some of them lack, and why."""
-    asked = sorted({cell.seed for name in contenders for cell in run.of(name)})
-    return "; ".join(f"{name}: {why}" for name in contenders if (why := _missing(run, row, name, asked))) or None
-
-
-def _missing(run: Run, row: MeasureRow, contender: str, seeds: Sequence[int]) -> str:
-    """Why a contender lacks some of the seeds; "" where it has all."""
-    own = {cell.seed for cell in run.of(contender)}
-    without = [f"seed {seed} not in the matrix" for seed in seeds if seed not in own]
-    return ", ".join([*filter(None, [run.missing(contender, row.name)]), *without])
+    own = {name: {cell.seed for cell in run.of(name)} for name in contenders}
+    asked, texts = set[int]().union(*own.values()), []
+    for name in contenders:
+        why = [f"seed {seed} not in the matrix" for seed in sorted(asked - own[name])]
+        if missing := run.missing(name, row.name):
+            why.insert(0, missing)
+        texts += [f"{name}: {', '.join(why)}"] if why else []
+    return "; ".join(texts) or None
 
 
 def _refused(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
@@ -240,10 +239,7 @@ def share_text(block: DesignRow) -> str:
 
 def effect_text(row: MeasureRow, effect: Effect) -> str:
     """'-43.1 [-60.2, -26.0]' in the row's shown unit."""
-    bounds = ""
-    if effect.interval.low is not None and effect.interval.high is not None:
-        bounds = f" [{row.signed(effect.interval.low)}, {row.signed(effect.interval.high)}]"
-    return f"{row.signed(effect.interval.mean)}{bounds}"
+    return f"{row.signed(effect.interval.mean)} {row.signed_bounds(effect.interval)}".rstrip()
 
 
 def seeds_text(row: MeasureRow, effect: Effect) -> str:
@@ -254,7 +250,7 @@ def seeds_text(row: MeasureRow, effect: Effect) -> str:
 def says(block: DesignRow) -> str:
     """What a block says, in a sentence: what is carried, what is not and why, and the share in words."""
     carried = [f"{effect.kind} carried ({favour_text(block, effect)})" for effect in block.effects if effect.carried]
-    return "; ".join([*([", ".join(carried)] if carried else []), remark(block)])
+    return "; ".join(filter(None, [", ".join(carried), remark(block)]))
 
 
 def remark(block: DesignRow) -> str:
@@ -265,7 +261,7 @@ def remark(block: DesignRow) -> str:
     for effect in block.effects:
         if not effect.carried:
             reasons.setdefault(f"{effect.outcome}: {effect.reason}", []).append(effect.kind)
-    whose = [f"{reason}" if len(kinds) == len(EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
+    whose = [reason if len(kinds) == len(EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
     return "; ".join([f"by the means, {share_text(block)}", *whose])
 
 
@@ -287,41 +283,28 @@ def tables(found: Sequence[DesignRow]) -> list[Table]:
             row, texts = block.row, []
             for kind in EFFECTS:
                 effect = block.effect(kind)
-                seeds = seeds_text(row, effect) if effect else ""
-                texts.append(f"{effect_text(row, effect)}{f' ({seeds})' if seeds else ''}" if effect else NONE)
+                text = effect_text(row, effect) if effect else NONE
+                texts.append(f"{text} ({seeds})" if effect and (seeds := seeds_text(row, effect)) else text)
                 data.append(_raw(block, kind))
-            unit = f" [{row.unit}]" if row.unit else ""
-            lines.append((f"{row.metric.title}{unit}", row.better, *texts, says(block)))
+            lines.append((row.titled(), row.better, *texts, says(block)))
         header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in EFFECTS), "What it says")
-        made.append(
-            Table(
-                name=f"factorial-{pipeline.replace(' ', '-')}",
-                caption=f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}",
-                header=header,
-                rows=tuple(lines),
-                data=pd.DataFrame(data),
-            )
-        )
+        name = f"factorial-{pipeline.replace(' ', '-')}"
+        caption = f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}"
+        made.append(Table(name=name, caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data)))
     return made
 
 
+RAW = ("effect", "difference", "value", "low", "high", "seeds", "values", "outcome", "favours", "reason")
+
+
 def _raw(block: DesignRow, kind: str) -> dict[str, object]:
-    effect = block.effect(kind)
-    names = [f"mean of {name}" for name in block.design.contenders]
-    values = [value for pair in block.means for value in pair] if block.means else [None] * len(names)
-    return {
-        "measurement": block.row.name,
-        "better": block.row.better,
-        "unit": block.row.stored_unit,
-        **dict(zip(names, values, strict=True)),
-        "effect": kind,
-        "difference": block.design.titles[kind],
-        "value": effect.interval.mean if effect else None,
-        "low": effect.interval.low if effect else None,
-        "high": effect.interval.high if effect else None,
-        "seeds": len(effect.by_seed) if effect else 0,
-        "values": " ".join(repr(value) for _, value in effect.by_seed) if effect else "",
-        "outcome": effect.outcome if effect else "not compared",
-        "favours": effect.favours if effect else None,
-        "reason": effect.reason if effect else says(block),
-    }
+    row, effect = block.row, block.effect(kind)
+    means = [value for pair in block.means for value in pair] if block.means else [None] * 4
+    fields: dict[str, object] = {"measurement": row.name, "better": row.better, "unit": row.stored_unit}
+    fields |= dict(zip((f"mean of {name}" for name in block.design.contenders), means, strict=True))
+    found: tuple[object, ...] = (None, None, None, 0, "", "not compared", None, says(block))
+    if effect:
+        values = " ".join(repr(value) for _, value in effect.by_seed)
+        interval = (effect.interval.mean, effect.interval.low, effect.interval.high)
+        found = (*interval, len(effect.by_seed), values, effect.outcome, effect.favours, effect.reason)
+    return fields | dict(zip(RAW, (kind, block.design.titles[kind], *found), strict=True))

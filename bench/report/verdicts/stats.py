@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from scipy.special import stdtr, stdtrit
+
 MIN_SEEDS = 3  # of each contender, for a claim about a value that varies with the seed
 ALPHA = 0.05  # two-sided, over all pairs of contenders on one axis (Bonferroni)
 MIN_FLOORS = 3  # a distance nearer than this many real-against-real distances is mostly bias
 
 Standing = Literal["leads", "exact", "tie", "matched", "inconclusive", "not compared"]
-CARRIED: tuple[Standing, ...] = ("leads", "exact")  # outcomes in which the numbers name a leader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +54,30 @@ class Verdict:
     @property
     def carried(self) -> bool:
         """Whether the numbers name a leader."""
-        return self.outcome in CARRIED
+        return self.outcome in ("leads", "exact")
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
-    """Mean and t-interval: mean +- t(n - 1) s / sqrt(n), s with n - 1."""
+def mean_interval(values: Sequence[float]) -> SeedInterval:
+    """Mean and 95 % t-interval: mean +- t(n - 1) s / sqrt(n), s with n - 1."""
     num = len(values)
     mean = statistics.fmean(values)
     if num < 2:
         return SeedInterval(mean=mean, low=None, high=None, num_seeds=num)
-    half = _t_quantile(confidence, num - 1) * statistics.stdev(values) / math.sqrt(num)
+    half = float(stdtrit(num - 1, 0.975)) * statistics.stdev(values) / math.sqrt(num)
     return SeedInterval(mean=mean, low=mean - half, high=mean + half, num_seeds=num)
 
 
 def welch(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Difference:
     """Difference of means of two groups of unequal variance, two-sided (Welch 1947)."""
     value = statistics.fmean(first) - statistics.fmean(second)
-    if min(len(first), len(second)) < 2:
-        return Difference(value=value, low=None, high=None, p_value=None)
-    a, b = statistics.variance(first) / len(first), statistics.variance(second) / len(second)  # squared standard errors
-    if a + b == 0:
+    a, b = (statistics.variance(values) / len(values) if len(values) > 1 else 0.0 for values in (first, second))  # squared standard errors
+    if min(len(first), len(second)) < 2 or a + b == 0:
         return Difference(value=value, low=None, high=None, p_value=None)
     freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
     error = math.sqrt(a + b)
-    half = _t_quantile(confidence, freedom) * error
-    return Difference(value=value, low=value - half, high=value + half, p_value=_t_two_sided(value / error, freedom))
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+    p_value = float(2 * stdtr(freedom, -abs(value / error)))
+    return Difference(value=value, low=value - half, high=value + half, p_value=p_value)
 
 
 def judge(
@@ -131,7 +131,7 @@ def judge(
             return verdict("inconclusive", f"no spread between the seeds of {leader} and {other}, so nothing tells what chance does")
         p_values[other] = p_value
     weakest = max(p_values, key=lambda name: p_values[name])
-    shown = f"p {_p_text(p_values[weakest])}"
+    shown = f"p {'< 0.001' if p_values[weakest] < 0.001 else f'= {p_values[weakest]:.3f}'}"
     shown += f" against {weakest}, {num_pairs} pairs" if num_pairs > 1 else ""
     if p_values[weakest] >= ALPHA / num_pairs:
         return verdict("inconclusive", f"may be chance: {shown}")
@@ -148,19 +148,3 @@ def distance_caveats(distance: float, floor: float | None, num_clips: int | None
     elif floor > 0 and distance < MIN_FLOORS * floor:
         caveats.append(f"only {distance / floor:.1f} floors, below {MIN_FLOORS}: mostly the bias of a small n")
     return caveats
-
-
-def _p_text(p_value: float) -> str:
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
-
-
-def _t_quantile(confidence: float, freedom: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
-
-
-def _t_two_sided(t: float, freedom: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(freedom, -abs(t)))
