@@ -246,22 +246,19 @@ def profile(
     """What a BACKBONE costs, without training it: FLOPs, time, memory, and the largest step that fits a GPU."""
     from bench.commands.profile.command import run as run_profile
     from bench.commands.profile.command import show, write
+    from bench.commands.profile.measure import Request
     from bench.data.progress import Reporter
+    from bench.shapes import LatentSpec, parse_shape
+    from bench.training.step import StepPoint
 
+    request = Request(
+        names=tuple(backbones),
+        spec=LatentSpec(latent_channels=channels, spatial_stride=8, temporal_stride=1, num_labels=labels),
+        point=StepPoint(batch_size=batch_size, shape=parse_shape(latents, "--latents")),
+        precision=precision,
+    )
     with Reporter("profile").live() as progress:
-        result = run_profile(
-            backbones,
-            latents=latents,
-            batch_size=batch_size,
-            precision=precision,
-            device=device,
-            card=card,
-            cross=cross,
-            channels=channels,
-            num_labels=labels,
-            draws=out is not None,
-            progress=progress,
-        )
+        result = run_profile(request, device=device, card=card, cross=cross, draws=out is not None, progress=progress)
     _tell(result, show, write, out, as_json)
 
 

@@ -73,6 +73,7 @@ class Kept(Exception):
 def test_every_process_that_times_steps_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything else of its work, so that what is missing here is never asked for."""
     from bench.commands.profile import command
+    from bench.commands.profile.measure import Request
     from bench.perf.worker import Server
     from bench.run.worker import perform
 
@@ -86,6 +87,6 @@ def test_every_process_that_times_steps_keeps_its_memory(monkeypatch: pytest.Mon
         perform(nothing, nothing)
     with pytest.raises(Kept):
         Server({})._open("train")
-    sizes: dict[str, Any] = {"latents": "1x2x2", "batch_size": 1, "channels": 4, "num_labels": 1}
+    request = Request(names=("dit:DiT-XS/2",), spec=nothing, point=nothing, precision="fp32")
     with pytest.raises(Kept):
-        command.run(["dit:DiT-XS/2"], **sizes, precision="fp32", device="cpu", card=None, cross=False, draws=False, progress=nothing)
+        command.run(request, device="cpu", card=None, cross=False, draws=False, progress=nothing)

@@ -17,6 +17,7 @@ from bench.commands.profile import command, cross, measure, study
 from bench.commands.profile.command import show, write
 from bench.commands.profile.figures import all_figures
 from bench.commands.profile.fit import CLOSE
+from bench.commands.profile.measure import Request
 from bench.commands.profile.result import AXES, PHASES, ProfileResult, Timing
 from bench.commands.profile.tables import all_tables, costs
 from bench.meters.flops import count_flops
@@ -76,11 +77,14 @@ CELLS, FRAMES = "small_plugin:Cells", "small_plugin:Frames"
 
 
 def profile(*names: str, **changes: Any) -> ProfileResult:
-    options: dict[str, Any] = {
-        "latents": "4x8x8", "batch_size": 3, "precision": "fp32", "device": "cpu", "card": None, "cross": False, "channels": 4,
-        "num_labels": 0, "draws": False, "progress": lambda done, total, what: None,
-    }  # fmt: skip
-    return command.run(list(names or [CELLS]), **{**options, **changes})
+    point = StepPoint(batch_size=3, shape=parse_shape(changes.pop("latents", "4x8x8"), "--latents"))
+    request = Request(names=names or (CELLS,), spec=SPEC, point=point, precision=changes.pop("precision", "fp32"))
+    options: dict[str, Any] = {"device": "cpu", "card": None, "cross": False, "draws": False, "progress": lambda done, total, what: None}
+    return command.run(request, **{**options, **changes})
+
+
+def small(*names: str) -> Request:
+    return Request(names=names, spec=SPEC, point=StepPoint(batch_size=1, shape=(2, 4, 4)), precision="fp32")
 
 
 def cells(table: Any) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -196,7 +200,7 @@ def test_steps_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(measure, "timed_step", step)
     monkeypatch.setattr(measure, "SECONDS", 0.0)
-    measure.measure_times([CELLS, FRAMES], SPEC, StepPoint(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
+    measure.measure_times(small(CELLS, FRAMES), (CELLS, FRAMES), "training", torch.device("cpu"), lambda what: None)
     assert order == ["Cells", "Frames", "Frames", "Cells", "Cells", "Frames"]
 
 
@@ -229,7 +233,7 @@ def test_a_step_without_room_is_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(measure.Stepper, "step", lambda *_: full())
     with pytest.raises(measure.NoRoom):
-        measure.measure_memory(CELLS, SPEC, StepPoint(batch_size=1, shape=(2, 4, 4)), "training", "fp32", torch.device("cpu"))
+        measure.measure_memory(small(CELLS), CELLS, "training", torch.device("cpu"))
 
 
 def test_it_is_written_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

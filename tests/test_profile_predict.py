@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.backbone import load_backbone
-from bench.commands.profile.measure import measure_memory
+from bench.commands.profile.measure import Request, measure_memory
 from bench.commands.profile.result import PHASES
 from bench.shapes import LatentSpec, Shape
 from bench.training import predict
@@ -35,7 +35,7 @@ def test_predicted_is_measured(name: str, precision: str) -> None:
     for point in POINTS if precision == "fp32" else POINTS[:1]:
         for phase in PHASES:
             predicted = predictor.peak(phase, point)
-            measured, _ = measure_memory(name, SPEC, point, phase, precision, CPU)
+            measured, _ = measure_memory(Request(names=(name,), spec=SPEC, point=point, precision=precision), name, phase, CPU)
             # A CPU keeps the statistics of bfloat16 norms in float32; torch's fake ones are as large as on a GPU.
             assert predicted.num_bytes == pytest.approx(measured.num_bytes, rel=0 if precision == "fp32" else 0.005)
             assert sum(predicted.split.values()) == sum(predicted.by_module.values()) == predicted.num_bytes

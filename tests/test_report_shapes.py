@@ -118,7 +118,7 @@ def test_heat_map_parts_the_places_and_prints_every_value(tmp_path: Path) -> Non
     cells = [grid_point(SQUARE, "trained", 2.0), grid_point(WIDE, "in range", 3.0), grid_point((8, 24, 24), "in range", 4.0)]
     grid = grid_of(tmp_path, one([*cells, grid_point(WIDER, "out of range", 9.0)]))
     axes = Figure().subplots()
-    shown = shape_figures._Map(title="", value=lambda spot: spot.floors, text=str, strength=lambda value: value / 9)
+    shown = {spot: (str(spot.floors), spot.floors / 9) for spot in grid.spots.values() if spot.floors is not None}
     places = shape_figures._heat_map(axes, grid, shown)
     assert list(places) == [SQUARE, WIDE, (8, 24, 24), WIDER]
     assert np.diff(list(places.values())) == pytest.approx([1.3, 1.0, 1.3])
@@ -344,9 +344,9 @@ def test_clips_of_a_shape_stand_side_by_side_in_proportion(tmp_path: Path) -> No
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
 def test_a_sheet_without_shapes_is_shown_in_its_frame(tmp_path: Path, damage: str) -> None:
     run = mixed_run(tmp_path)
-    (run.cells[0].folder / "samples.npz").unlink()
+    (run.cells[0].path / "samples.npz").unlink()
     if damage == "garbage":
-        (run.cells[0].folder / "samples.npz").write_bytes(b"PK no zip")
+        (run.cells[0].path / "samples.npz").write_bytes(b"PK no zip")
     picture, notes = sheets.draw(run, 2_000_000)
     assert picture is not None
     assert (picture.column_shapes, len(set(picture.column_widths)), notes) == ((), 1, [])
@@ -355,7 +355,7 @@ def test_a_sheet_without_shapes_is_shown_in_its_frame(tmp_path: Path, damage: st
 def test_shapes_that_do_not_fit_the_sheet_are_not_believed(tmp_path: Path) -> None:
     run = mixed_run(tmp_path)
     larger = Ragged(np.zeros(9 * 64 * 64 * 3, np.uint8), [(1, 64, 64, 3)] * 9)
-    save_frames(run.cells[0].folder / "samples.npz", larger, labels=np.zeros(9), fps=8.0)
+    save_frames(run.cells[0].path / "samples.npz", larger, labels=np.zeros(9), fps=8.0)
     sheet = load_sheet(run.cells[0])
     assert isinstance(sheet, Sheet)
     assert sheet.shapes is None

@@ -38,7 +38,12 @@ def pick_device(cell: Cell) -> torch.device:
     """The device of a cell. Refusal where it asks for CUDA and there is none."""
     if cell.device == "cuda" and not torch.cuda.is_available():
         raise Refusal("device 'cuda' is asked for and torch sees no CUDA device; use device=cpu or device=auto")
-    return torch.device("cpu" if cell.device == "cpu" or not torch.cuda.is_available() else "cuda")
+    return find_here(cell.device)
+
+
+def find_here(device: str) -> torch.device:
+    """The device that `device` (auto, cpu, cuda) is on this machine: a CPU where there is no CUDA."""
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def device_name(device: torch.device) -> str:

@@ -42,8 +42,7 @@ def _account(subject: Audited, name: str, batching: Batching) -> Account:
         fitted = fit(subject.shapes, training_rules(subject.data, batching, spec))
         account = ledger(subject.shapes, fitted, batching, spec, subject.seed, subject.boxes, subject.clip_ids)
     except Refusal as error:
-        refused = PolicyAudit(name=name, batching=batching, refused=subject.said(str(error)), ledger=None, items=[], lost_clips=[])
-        return Account(policy=refused, latent_shapes=(), batches=())
+        return Account(policy=PolicyAudit(name=name, batching=batching, refused=subject.said(str(error))), latent_shapes=(), batches=())
     latent_shapes = tuple(spec.latent_shape(item.shape) for item in fitted.items)
     policy = PolicyAudit(
         name=name,
@@ -66,12 +65,8 @@ def _batches(shapes: Sequence[Shape], batching: Batching, seed: int) -> list[tup
     if batching.batch_size is not None:  # of one shape, so that one batch is like another
         return [tuple(shapes[:1]) * batching.batch_size]
     stream, policy = BatchStream(shapes, batching, seed), POLICIES.find(batching.policy)
-    found = []
-    for epoch in range(EPOCHS):
-        for members in stream.epoch(epoch):
-            own = tuple(shapes[item] for item in members)
-            found.append(policy.given(own))
-    return found
+    batches = [members for epoch in range(EPOCHS) for members in stream.epoch(epoch)]
+    return [policy.given(tuple(shapes[item] for item in members)) for members in batches]
 
 
 def clips_found(subject: Audited) -> ClipsFound:

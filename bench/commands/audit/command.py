@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from bench.commands.audit.account import accounts, clips_found
 from bench.commands.audit.result import AuditResult, StepCost
@@ -28,9 +25,9 @@ def run(subject: Audited, progress: Progress) -> AuditResult:
 
         from bench.commands.audit import costs as counting
         from bench.meters.peak import matmul_peak
-        from bench.meters.process import device_name, use_exact_float32
+        from bench.meters.process import device_name, find_here, use_exact_float32
 
-        here = counting.pick_device(subject)
+        here = find_here(subject.device)
         use_exact_float32()
         peak = matmul_peak(here, counting.DTYPES[subject.precision])
         costs = counting.costs(subject, found, clips.num_pixels, peak, progress)
@@ -54,6 +51,7 @@ def run(subject: Audited, progress: Progress) -> AuditResult:
 def show(result: AuditResult, console: Console) -> None:
     """Print the tables."""
     from bench.commands.audit.tables import heading, sections
+    from bench.report.render.console import rich_table
 
     console.print(f"{result.subject}. {heading(result)}", markup=False)
     for section in sections(result):
@@ -61,15 +59,9 @@ def show(result: AuditResult, console: Console) -> None:
         if section.table is None:
             console.print(section.title, style="bold", markup=False)
         else:
-            drawn = RichTable(title=escape(section.title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
             titles = max(len(row[0]) for row in section.table.rows)
             room = (console.width - titles) // (len(section.table.header) - 1) - SPACE
-            for place, name in enumerate(section.table.header):
-                width = max(NUMBER, room) if place else None
-                drawn.add_column(escape(name), justify="right" if place else "left", overflow="fold", max_width=width)
-            for row in section.table.rows:
-                drawn.add_row(*map(escape, row))
-            console.print(drawn)
+            console.print(rich_table(section.title, section.table.header, section.table.rows, max(NUMBER, room)))
             console.print(f"{section.table.caption}.", style="dim", markup=False)
         for line in section.lines:
             console.print(line, style="dim" if section.table else None, markup=False)

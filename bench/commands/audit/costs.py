@@ -20,11 +20,6 @@ BACKWARD = 3  # a training step has three times the FLOPs of its forward
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def pick_device(subject: Audited) -> torch.device:
-    """Where the subject would be trained, if that is here."""
-    return torch.device("cuda" if subject.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def costs(subject: Audited, accounts: Sequence[Account], num_pixels: int, peak: float, progress: Progress) -> list[StepCost]:
     """Every backbone under every policy that works. `num_pixels` of all clips; `peak`: FLOP/s of the machine."""
     usable = [account for account in accounts if account.policy.refused is None]
@@ -32,29 +27,28 @@ def costs(subject: Audited, accounts: Sequence[Account], num_pixels: int, peak: 
     for name in subject.backbones:
         with torch.device("meta"):
             backbone: Any = load_backbone(name, subject.spec)
-        reasons = {account.policy.name: _refusal(backbone, name, subject, account) for account in usable}
-        possible = [account for account in usable if reasons[account.policy.name] is None]
+        reasons = [_refusal(backbone, name, subject, account) for account in usable]
+        possible = [account for account, reason in zip(usable, reasons, strict=True) if reason is None]
         shapes = sorted({shape for account in possible for batch in account.batches for shape in batch})
-        flops = at_all(shapes, functools.partial(_count, backbone, subject.spec), functools.partial(_say, progress, name))
-        for account in usable:
-            reason = reasons[account.policy.name]
-            if reason is not None:
-                found.append(_refused(name, account, reason))
-                continue
-            num_tokens = functools.cache(backbone.num_tokens)
-            forward_flops = sum(flops[shape] for batch in account.batches for shape in batch) / len(account.batches)
-            step_time_s = BACKWARD * forward_flops / peak
-            found.append(
-                StepCost(
-                    backbone=name,
-                    policy=account.policy.name,
-                    refused=None,
-                    num_tokens=spread([num_tokens(shape) for shape in account.latent_shapes]),
-                    forward_flops=forward_flops,
-                    least_step_time_s=step_time_s,
-                    least_time_per_used_voxel_s=step_time_s / _used_voxels(account, num_pixels, pixels_per_voxel(subject.spec)),
-                )
-            )
+
+        def tell(done: int, total: int, name: str = name) -> None:
+            progress(done, total, f"FLOPs of {name}")
+
+        flops = at_all(shapes, functools.partial(_count, backbone, subject.spec), tell)
+        num_tokens = functools.cache(backbone.num_tokens)
+        for account, reason in zip(usable, reasons, strict=True):
+            cost = StepCost(backbone=name, policy=account.policy.name, refused=reason)
+            if reason is None:
+                forward_flops = sum(flops[shape] for batch in account.batches for shape in batch) / len(account.batches)
+                step_time_s = BACKWARD * forward_flops / peak
+                counted = {
+                    "num_tokens": spread([num_tokens(shape) for shape in account.latent_shapes]),
+                    "forward_flops": forward_flops,
+                    "least_step_time_s": step_time_s,
+                    "least_time_per_used_voxel_s": step_time_s / _used_voxels(account, num_pixels, pixels_per_voxel(subject.spec)),
+                }
+                cost = cost.model_copy(update=counted)
+            found.append(cost)
     return found
 
 
@@ -62,10 +56,6 @@ def _count(backbone: Any, spec: LatentSpec, shape: Shape) -> int:
     """Forward FLOPs of one clip of latents (T, H, W)."""
     with torch.device("meta"):
         return flops_of(backbone, spec, shape)
-
-
-def _say(progress: Progress, name: str, done: int, total: int) -> None:
-    progress(done, total, f"FLOPs of {name}")
 
 
 def _used_voxels(account: Account, num_pixels: int, per_voxel: int) -> float:
@@ -87,15 +77,3 @@ def _refusal(backbone: Any, name: str, subject: Audited, account: Account) -> st
         sides = f"; sides are multiples of batching.side_multiple, {batching.side_multiple} pixels" if subject.data.mixed else ""
         return subject.said(f"{error}{sides}")
     return None
-
-
-def _refused(name: str, account: Account, reason: str) -> StepCost:
-    return StepCost(
-        backbone=name,
-        policy=account.policy.name,
-        refused=reason,
-        num_tokens=None,
-        forward_flops=None,
-        least_step_time_s=None,
-        least_time_per_used_voxel_s=None,
-    )

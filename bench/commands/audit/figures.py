@@ -50,18 +50,14 @@ def _bars(
             continue
         left = 0.0
         for kind, colour in kinds.items():
-            axes.barh(place, share[kind], left=left, color=_colour(colour), height=0.62)
+            axes.barh(place, share[kind], left=left, color=canvas.part_colour(colour), height=0.62)
             left += share[kind]
         axes.annotate(f"{share[next(iter(kinds))]:.0%}", (1, place), xytext=(5, 0), textcoords="offset points", va="center")
-    shown = {titles[kind]: colour for kind, colour in kinds.items() if any(share and share[kind] for share in shares)}
-    handles = [Patch(facecolor=_colour(colour)) for colour in shown.values()]
-    axes.legend(handles, list(shown), loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, handlelength=1, handleheight=1)
+    shown = [kind for kind in kinds if any(share and share[kind] for share in shares)]
+    handles = [Patch(facecolor=canvas.part_colour(kinds[kind]), label=titles[kind]) for kind in shown]
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, handlelength=1, handleheight=1)
     axes.set_xlim(0, 1.06)  # room for the number
     axes.spines["bottom"].set_bounds(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", visible=False)
-
-
-def _colour(place: int) -> str:
-    return f"#0400{place:02x}"  # becomes var(--p<place>)

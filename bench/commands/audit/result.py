@@ -1,5 +1,7 @@
 """What an audit found, as it is stored: shares, counts, FLOPs and seconds. Knows no torch."""
 
+from pydantic import Field
+
 from bench.data.frozen import Frozen
 from bench.data.policy.config import Batching
 from bench.data.policy.ledger import Ledger
@@ -53,9 +55,9 @@ class PolicyAudit(Frozen):
     name: str  # the policy, and what tells it from others of that policy
     batching: Batching
     refused: str | None  # why it cannot be done with these clips
-    ledger: Ledger | None
-    items: list[ShapeCount]  # shapes of the training examples, most frequent first
-    lost_clips: list[NotUsed]
+    ledger: Ledger | None = None
+    items: list[ShapeCount] = Field(default_factory=list)  # shapes of the training examples, most frequent first
+    lost_clips: list[NotUsed] = Field(default_factory=list)
 
 
 class StepCost(Frozen):
@@ -64,10 +66,10 @@ class StepCost(Frozen):
     backbone: str
     policy: str  # name of a PolicyAudit
     refused: str | None  # why the backbone cannot do it
-    num_tokens: SizeRange | None  # of an item, in the backbone's own tokens
-    forward_flops: float | None  # counted; of a step, padding included
-    least_step_time_s: float | None  # a bound: 3 x forward at the machine's peak
-    least_time_per_used_voxel_s: float | None  # that, over the step's share of the clips' own pixels that are used, in latent voxels
+    num_tokens: SizeRange | None = None  # of an item, in the backbone's own tokens
+    forward_flops: float | None = None  # counted; of a step, padding included
+    least_step_time_s: float | None = None  # a bound: 3 x forward at the machine's peak
+    least_time_per_used_voxel_s: float | None = None  # that, over the share of the clips' own pixels that a step uses, in latent voxels
 
 
 class AuditResult(Frozen):

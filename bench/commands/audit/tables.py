@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.backbone import short_name
 from bench.commands.audit.result import AuditResult, ShapeCount, SizeRange, StepCost
 from bench.data.policy.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
-from bench.report.render.catalogue import DASH, TIMES, number
+from bench.report.render.catalogue import DASH, TIMES, commit_text, flops_text, number, seconds_text
 from bench.report.render.export import to_markdown
 from bench.report.render.markdown import markdown
 from bench.report.render.table import Table
@@ -43,8 +43,7 @@ def page(result: AuditResult, pictures: Sequence[tuple[str, str, str]]) -> str:
             parts.append(to_markdown(section.table).rstrip())
         if section.lines:
             parts.append("\n".join(f"- {markdown(line)}" for line in section.lines))
-    commit = result.commit[:9] + ("+dirty" if result.commit.endswith("+dirty") else "")
-    parts.append(f"Made by commit {commit}.")
+    parts.append(f"Made by commit {commit_text(result.commit)}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,21 +58,19 @@ def heading(result: AuditResult) -> str:
 def clips(result: AuditResult) -> Section:
     """The clips as they come."""
     found = result.clips
-    rows = (
-        ("frames", *_texts(found.num_frames, _plain)),
-        ("seconds", *_texts(found.num_frames, lambda value: number(value / found.fps))),
-        ("width / height", *_texts(found.aspect, number)),
-        ("pixels of a frame", *_texts(found.area, _plain)),
+    measures: tuple[tuple[str, SizeRange, Callable[[float], str]], ...] = (
+        ("frames", found.num_frames, _plain),
+        ("seconds", found.num_frames, lambda value: number(value / found.fps)),
+        ("width / height", found.aspect, number),
+        ("pixels of a frame", found.area, _plain),
     )
-    table = Table(
-        name="clips",
-        caption=f"{found.num_clips:,} clips of {len(found.shapes):,} distinct shapes",
-        header=("of a clip", "least", "median", "most"),
-        rows=rows,
-    )
+    rows = tuple((title, text(values.least), text(values.median), text(values.most)) for title, values, text in measures)
+    caption = f"{found.num_clips:,} clips of {len(found.shapes):,} distinct shapes"
+    table = Table(name="clips", caption=caption, header=("of a clip", "least", "median", "most"), rows=rows)
     lines = [f"shapes (frames x height x width): {_counts(found.shapes)}", *found.notes]
     lines += [f"{count:,} {reason}" for reason, count in found.lost.items()]
-    lines += _few([f"{entry.name} gives no clip: {entry.reason}" for entry in found.skipped])
+    lines += [f"{entry.name} gives no clip: {entry.reason}" for entry in found.skipped[:MOST_LISTED]]
+    lines += [f"and {len(found.skipped) - MOST_LISTED:,} more"] if len(found.skipped) > MOST_LISTED else []
     return Section(title="Clips as they come", table=table, lines=tuple(lines))
 
 
@@ -92,8 +89,8 @@ def policies(result: AuditResult) -> Section:
             add(f"pixels: {title}", lambda ledger, kind=kind: _share(getattr(ledger.pixels, kind)))  # type: ignore[misc]
     add("frames used", lambda ledger: _share(ledger.frames_used))
     add("clips used", lambda ledger: _share(ledger.clips_used))
-    add(SUBJECT["subject_kept"], lambda ledger: _if_known(ledger.subject_kept))
-    add(SUBJECT["subject_whole"], lambda ledger: _if_known(ledger.subject_whole))
+    add(SUBJECT["subject_kept"], lambda ledger: _share(ledger.subject_kept))
+    add(SUBJECT["subject_whole"], lambda ledger: _share(ledger.subject_whole))
     for kind, title in ROOM.items():
         add(f"batches: {title}", lambda ledger, kind=kind: _share(getattr(ledger.room, kind)))  # type: ignore[misc]
     add("items to train on", lambda ledger: f"{ledger.num_items:,}")
@@ -120,22 +117,17 @@ def costs(result: AuditResult) -> Section:
     short = len({short_name(name) for name in backbones}) == len(backbones)
     steps = {policy.name: number(policy.ledger.steps_per_epoch) for policy in result.policies if policy.ledger}
     machine = result.environment.device if result.environment.device not in (None, "cpu") else "this CPU"
-    return Section(
-        title="What a training step costs",
-        table=Table(
-            name="costs",
-            caption=f"Means over the batches of {EPOCHS} epochs, padding included. Forward is of a step, counted; times are lower bounds",
-            header=header,
-            rows=tuple((short_name(cost.backbone) if short else cost.backbone, *_cost(cost, steps)) for cost in result.costs),
-        ),
-        lines=(
-            f"times: 3 {TIMES} forward FLOPs at the {result.precision} peak of {machine}, {number(result.matmul_flops / 1e12)} TFLOP/s, "
-            "measured by a matrix product; a real step takes longer",
-            "used voxels: the clips' own pixels that a step uses, in latent voxels, no padding, not enlarged, so that policies compare",
-            *(f"{cost.backbone} cannot do {cost.policy}: {cost.refused}" for cost in result.costs if cost.refused),
-            *result.notes,
-        ),
+    rows = tuple((short_name(cost.backbone) if short else cost.backbone, *_cost(cost, steps)) for cost in result.costs)
+    caption = f"Means over the batches of {EPOCHS} epochs, padding included. Forward is of a step, counted; times are lower bounds"
+    lines = (
+        f"times: 3 {TIMES} forward FLOPs at the {result.precision} peak of {machine}, {number(result.matmul_flops / 1e12)} TFLOP/s, "
+        "measured by a matrix product; a real step takes longer",
+        "used voxels: the clips' own pixels that a step uses, in latent voxels, no padding, not enlarged, so that policies compare",
+        *(f"{cost.backbone} cannot do {cost.policy}: {cost.refused}" for cost in result.costs if cost.refused),
+        *result.notes,
     )
+    table = Table(name="costs", caption=caption, header=header, rows=rows)
+    return Section(title="What a training step costs", table=table, lines=lines)
 
 
 def losses(result: AuditResult) -> Section:
@@ -152,9 +144,9 @@ def _cost(cost: StepCost, steps: dict[str, str]) -> tuple[str, ...]:
         cost.policy,
         _three(cost.num_tokens.least, cost.num_tokens.median, cost.num_tokens.most),
         steps[cost.policy],
-        _flops(cost.forward_flops),
-        _seconds(cost.least_step_time_s),
-        _seconds(VOXELS * cost.least_time_per_used_voxel_s),
+        flops_text(cost.forward_flops),
+        seconds_text(cost.least_step_time_s),
+        seconds_text(VOXELS * cost.least_time_per_used_voxel_s),
     )
 
 
@@ -162,14 +154,6 @@ def _counts(counts: Sequence[ShapeCount]) -> str:
     """'16x41x98 (20), 16x48x85 (9) and 3 more'."""
     text = ", ".join(f"{shape_text(entry.shape)} ({entry.num:,})" for entry in counts[:MOST_LISTED])
     return text + (f" and {len(counts) - MOST_LISTED:,} more" if len(counts) > MOST_LISTED else "")
-
-
-def _few(lines: list[str]) -> list[str]:
-    return lines[:MOST_LISTED] + ([f"and {len(lines) - MOST_LISTED:,} more"] if len(lines) > MOST_LISTED else [])
-
-
-def _texts(values: SizeRange, text: Callable[[float], str]) -> tuple[str, str, str]:
-    return text(values.least), text(values.median), text(values.most)
 
 
 def _three(least: float, median: float, most: float) -> str:
@@ -181,18 +165,6 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else number(value)
 
 
-def _share(share: float) -> str:
+def _share(share: float | None) -> str | None:
     """'0' only where it is nothing."""
-    return "0" if share == 0 else "<0.1%" if share < 0.001 else f"{share:.1%}"
-
-
-def _if_known(share: float | None) -> str | None:
-    return None if share is None else _share(share)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1000 * seconds)} ms"
-
-
-def _flops(flops: float) -> str:
-    return f"{number(flops / 1e12)} TFLOP" if flops >= 1e12 else f"{number(flops / 1e9)} GFLOP"
+    return None if share is None else "0" if share == 0 else "<0.1%" if share < 0.001 else f"{share:.1%}"

@@ -67,13 +67,14 @@ def find_card(text: str) -> GPUCard:
         if not card.usable_bytes:
             raise Refusal(f"card {text!r} is no larger than the reserve of {RESERVED_BYTES / GIB:g} GiB; name a larger size")
         return card
-    names = {_plain(name): name for name in CARDS}
-    if _plain(text) not in names:
-        begun = [name for plain, name in names.items() if _plain(text) and plain.startswith(_plain(text))]
+    names = {plain(name): name for name in CARDS}
+    if plain(text) not in names:
+        begun = [name for known, name in names.items() if plain(text) and known.startswith(plain(text))]
         hint = f" (did you mean {begun[0]!r}?)" if begun else did_you_mean(text, list(CARDS))
         raise Refusal(f"unknown card {text!r}{hint}; known: {', '.join(CARDS)}, or a size such as 24GiB")
-    return CARDS[names[_plain(text)]]
+    return CARDS[names[plain(text)]]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A card's name without case, spaces and dashes."""
     return re.sub(r"[\s_-]", "", name).lower()

@@ -9,6 +9,7 @@ from bench.commands.profile.result import Crossing, CrossPoint
 from bench.shapes import Shape
 
 FACTORS = (0.25, 0.5, 1, 2, 4)  # of the given size and duration
+ALONG: dict[Literal["size", "frames"], int] = {"size": 1, "frames": 0}  # which of (frames, size) grows
 QUANTITIES = {"flops": "FLOPs, counted", "peak_bytes": "peak storage, predicted", "step_time_s": "time of a step, measured"}
 
 
@@ -37,26 +38,14 @@ def crossings(points: Sequence[CrossPoint]) -> list[Crossing]:
     found = []
     for quantity in QUANTITIES:
         values = {(point.shape[0], point.shape[1]): value for point in points if (value := ratio(point, quantity)) is not None}
-        for along in ("size", "frames"):
-            for held in sorted({key[0] if along == "size" else key[1] for key in values}):
-                line = sorted((key[1], value) for key, value in values.items() if key[0] == held)
-                if along == "frames":
-                    line = sorted((key[0], value) for key, value in values.items() if key[1] == held)
+        for along, moving in ALONG.items():
+            for held in sorted({key[1 - moving] for key in values}):
+                line = sorted((key[moving], value) for key, value in values.items() if key[1 - moving] == held)
                 if len(line) > 1:
-                    found.append(_crossing(quantity, along, held, line))
+                    (start, first), (end, last) = line[0], line[-1]
+                    at, span = where_it_crosses(line), (start, end)
+                    found.append(Crossing(quantity=quantity, along=along, held=held, at=at, first=first, last=last, span=span))
     return found
-
-
-def _crossing(quantity: str, along: Literal["size", "frames"], held: int, line: list[tuple[int, float]]) -> Crossing:
-    return Crossing(
-        quantity=quantity,
-        along=along,
-        held=held,
-        at=where_it_crosses(line),
-        first=line[0][1],
-        last=line[-1][1],
-        span=(line[0][0], line[-1][0]),
-    )
 
 
 def where_it_crosses(line: Sequence[tuple[float, float]]) -> list[float]:

@@ -1,9 +1,12 @@
 """What fits: the largest batch, number of frames or square size whose predicted peak stays below a limit. Knows no torch."""
 
+import bisect
+import math
 from collections.abc import Callable
 
-from bench.shapes import Refusal, Shape
+from bench.shapes import Refusal
 
+MOST_UNIT = 128  # a backbone whose sides are multiples of more takes none
 MOST_UNITS = 2**20  # a search ends there
 GROWTH = 8  # a guess is at most this many times what is known to fit: what is far too large may take long to predict
 CLOSE = 0.001  # of the limit
@@ -38,7 +41,7 @@ def _next(known: dict[int, int], fits: int, fails: int, limit: float) -> int:
     if len(known) > MOST_GUESSES and fails in known:
         return (fits + fails) // 2
     distinct = {size: n for n, size in sorted(known.items())}  # of a plateau the last point
-    nearest = sorted((n for n in distinct.values()), key=lambda n: abs(known[n] - limit))[:3]
+    nearest = sorted(distinct.values(), key=lambda n: abs(known[n] - limit))[:3]
     low, high = fits, min(fails - 1, fits * GROWTH)
     while low < high:  # the last n at which the curve is below the limit
         middle = (low + high + 1) // 2
@@ -48,40 +51,28 @@ def _next(known: dict[int, int], fits: int, fails: int, limit: float) -> int:
 
 def _curve(places: list[int], known: dict[int, int], at: int) -> float:
     """Lagrange's polynomial through the known values at `places`."""
-    total = 0.0
-    for place in places:
-        weight = 1.0
-        for other in places:
-            if other != place:
-                weight *= (at - other) / (place - other)
-        total += weight * known[place]
-    return total
+    return sum(math.prod((at - other) / (place - other) for other in places if other != place) * known[place] for place in places)
 
 
 def unit(check: Callable[[int], None]) -> int:
     """The smallest size that `check` takes, of which it then takes multiples. Refusal, the check's own, where it takes none."""
-    for size in range(1, 129):
-        if accepts(check, size):
-            return size
-    check(128)
-    raise AssertionError("unreachable: 128 was refused just now")
+    fitting = next((size for size in range(1, MOST_UNIT) if accepts(check, size)), MOST_UNIT)
+    if fitting == MOST_UNIT:
+        check(fitting)
+    return fitting
 
 
 def most_units(check: Callable[[int], None], step: int) -> int:
     """The most units that `check` takes: a backbone may have positions for so many only."""
-    fits, fails = 1, MOST_UNITS + 1
     if accepts(check, MOST_UNITS * step):
         return MOST_UNITS
-    while fails - fits > 1:
-        middle = (fits + fails) // 2
-        fits, fails = (middle, fails) if accepts(check, middle * step) else (fits, middle)
-    return fits
+    return bisect.bisect(range(1, MOST_UNITS), 0, key=lambda units: not accepts(check, units * step))
 
 
-def accepts(check: Callable[..., None], *sizes: int | Shape) -> bool:
+def accepts(check: Callable[[int], None], size: int) -> bool:
     """Whether a check raises nothing."""
     try:
-        check(*sizes)
+        check(size)
     except Refusal:
         return False
     return True

@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,16 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 MEMORY_STEPS = 2  # under the allocator's eyes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Backbones and the step of each that was asked for."""
+
+    names: tuple[str, ...]
+    spec: LatentSpec
+    point: StepPoint
+    precision: str  # key of DTYPES
+
+
 class NoRoom(Exception):
     """A step ran out of memory. A result, not a fault."""
 
@@ -35,12 +46,10 @@ def build(name: str, spec: LatentSpec, device: torch.device) -> Any:
     return backbone.to(device)
 
 
-def measure_memory(
-    name: str, spec: LatentSpec, point: StepPoint, phase: str, precision: str, device: torch.device
-) -> tuple[Memory, dict[str, int]]:
+def measure_memory(request: Request, name: str, phase: str, device: torch.device) -> tuple[Memory, dict[str, int]]:
     """(storage peak of a step with its optimiser in place, peaks of CUDA's allocator) of a backbone that has the device to itself."""
     with out_of_memory():
-        stepper, batch = _prepare(name, spec, point, phase, precision, device)
+        stepper, batch = _prepare(request, name, phase, device)
         stepper.step(phase, batch)
         with stepper.meter(phase, batch) as meter:
             stepper.step(phase, batch)
@@ -55,35 +64,24 @@ def measure_memory(
 
 
 def measure_times(
-    names: Sequence[str],
-    spec: LatentSpec,
-    point: StepPoint,
-    phase: str,
-    precision: str,
-    device: torch.device,
-    tell: Callable[[str], None] = lambda what: None,
+    request: Request, names: Sequence[str], phase: str, device: torch.device, tell: Callable[[str], None]
 ) -> dict[str, Timing]:
-    """Steps of all backbones in turn (A B, B A, ...), so that what else the machine does falls on all alike."""
+    """Steps of `names` in turn (A B, B A, ...), so that what else the machine does falls on all alike."""
     with out_of_memory():
-        ready = {name: _prepare(name, spec, point, phase, precision, device) for name in names}
-        times_s: dict[str, list[float]] = {name: [] for name in names}
-        parts_s: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        ready = {name: _prepare(request, name, phase, device) for name in names}
+        steps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in names}
         start_s, rounds = time.perf_counter(), 0
         while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - start_s < SECONDS):
             tell(f"timing {phase} steps, round {rounds + 1}")
             for name in names if rounds % 2 == 0 else reversed(names):
-                step_time_s, parts = timed_step(*ready[name], phase)
-                times_s[name].append(step_time_s)
-                parts_s[name].append(parts)
+                steps[name].append(timed_step(*ready[name], phase))
             rounds += 1
-    return {
-        name: Timing(
-            step_time_s=times_s[name],
-            parts_s={part: [parts[part] for parts in parts_s[name]] for part in parts_s[name][0]},
-            num_warmup_steps=num_warmup_steps(times_s[name]),
-        )
-        for name in names
-    }
+    found = {}
+    for name, taken in steps.items():
+        times_s = [step_time_s for step_time_s, _ in taken]
+        parts_s = {part: [parts[part] for _, parts in taken] for part in taken[0][1]}
+        found[name] = Timing(step_time_s=times_s, parts_s=parts_s, num_warmup_steps=num_warmup_steps(times_s))
+    return found
 
 
 def timed_step(stepper: Stepper, batch: StepBatch, phase: str) -> tuple[float, dict[str, float]]:
@@ -101,9 +99,8 @@ def measure_pairs(steppers: Sequence[Stepper], spec: LatentSpec, point: StepPoin
         batches = [make_batch(spec, point, "training", stepper.device) for stepper in steppers]
         pairs: list[tuple[float, float]] = []
         for index in range(num_pairs + 1):
-            times = {}
-            for which in (0, 1) if index % 2 == 0 else (1, 0):
-                times[which] = timed_step(steppers[which], batches[which], "training")[0]
+            order = (0, 1) if index % 2 == 0 else (1, 0)
+            times = {which: timed_step(steppers[which], batches[which], "training")[0] for which in order}
             pairs.append((times[0], times[1]))
     return pairs[1:]
 
@@ -121,6 +118,7 @@ def out_of_memory() -> Iterator[None]:
         gc.collect()
 
 
-def _prepare(name: str, spec: LatentSpec, point: StepPoint, phase: str, precision: str, device: torch.device) -> tuple[Stepper, StepBatch]:
-    backbone = build(name, spec, device).train(phase == "training")
-    return Stepper(backbone, device, precision, trains=phase == "training"), make_batch(spec, point, phase, device)
+def _prepare(request: Request, name: str, phase: str, device: torch.device) -> tuple[Stepper, StepBatch]:
+    trains = phase == "training"
+    stepper = Stepper(build(name, request.spec, device).train(trains), device, request.precision, trains=trains)
+    return stepper, make_batch(request.spec, request.point, phase, device)

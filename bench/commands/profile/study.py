@@ -3,22 +3,21 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 
 from bench.backbone import find_factory
 from bench.commands.profile import fit
 from bench.commands.profile.cross import crossings, grid
-from bench.commands.profile.measure import NoRoom, build, measure_memory, measure_pairs, measure_times, out_of_memory
-from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, LargestFit, Phase, ProfileResult, Target, Timing
+from bench.commands.profile.measure import NoRoom, Request, build, measure_memory, measure_pairs, measure_times, out_of_memory
+from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, LargestFit, Phase, ProfileResult, Target
 from bench.data.progress import Progress
 from bench.meters.flops import count_flops
 from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name
 from bench.records.environment import commit, read_environment
-from bench.shapes import LatentSpec, Refusal, Shape
+from bench.shapes import Refusal, Shape, shape_text
 from bench.training.predict import Predictor
 from bench.training.step import Stepper, StepPoint
 
@@ -31,38 +30,27 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FRONTIER_SIZES = tuple(2**power for power in range(3, 12))  # latent voxels
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What was asked for."""
-
-    names: tuple[str, ...]
-    spec: LatentSpec
-    point: StepPoint
-    precision: str
-    cross: bool
-    frontier: bool
-
-
 class ProfileStudy:
     """One profile in the making."""
 
     def __init__(self, request: Request, target: Target, here: torch.device, here_usable_bytes: int, progress: Progress):
         self.request, self.target, self.here, self.here_usable_bytes = request, target, here, here_usable_bytes
         self._progress, self._done = progress, 0
-        names, num_names = request.names, len(request.names)
-        self._total = num_names * (2 + len(PHASES) * len(AXES) * (target.usable_bytes is not None) + request.frontier)
+        num_names = len(request.names)
+        self._total = num_names * (2 + len(PHASES) * len(AXES) * (target.usable_bytes is not None))
         self._total += (num_names + 1) * len(PHASES) * target.is_here
         self.predictors: dict[str, Predictor] = {}
-        for name in names:
+        for name in request.names:
             find_factory(name)
-        for name in names:
+        for name in request.names:
             with self._stage(f"building {name}"):
-                self.predictors[name] = Predictor(name, request.spec, request.precision, _kind(target, here))
+                self.predictors[name] = Predictor(name, request.spec, request.precision, here.type if target.is_here else "cuda")
             self.predictors[name].check(request.point.shape)
 
-    def run(self) -> ProfileResult:
-        """Everything that was asked for."""
+    def run(self, *, crosses: bool, draws: bool) -> ProfileResult:
+        """Everything; `crosses`: where the first two cross too, `draws`: and what fits at other sizes."""
         request = self.request
+        self._total += draws * len(request.names)
         flops = {name: count_flops(name, request.spec, request.point.shape) for name in request.names}
         phases = {}
         for name in request.names:
@@ -71,8 +59,9 @@ class ProfileStudy:
         if self.target.is_here:
             self._measure(phases)
         fits = {name: self._fits(name) for name in request.names}
-        if self.target.usable_bytes is not None and not any(each.value for of_name in fits.values() for each in of_name):
-            smallest = min(each.num_bytes for of_name in fits.values() for each in of_name)
+        every = [each for of_name in fits.values() for each in of_name]
+        if self.target.usable_bytes is not None and not any(each.value for each in every):
+            smallest = min(each.num_bytes for each in every)
             raise Refusal(
                 f"nothing fits {self.target.name}: of {self.target.usable_bytes / 2**30:.2f} usable GiB the least step "
                 f"needs {smallest / 2**30:.2f}; name a larger card or a smaller backbone"
@@ -85,7 +74,7 @@ class ProfileStudy:
                 flops_per_clip=flops[name],
                 phases=phases[name],
                 fits=fits[name],
-                frontier=self._frontier(name) if request.frontier else [],
+                frontier=self._frontier(name) if draws else [],
             )
             for name in request.names
         ]
@@ -97,7 +86,7 @@ class ProfileStudy:
             num_labels=request.spec.num_labels,
             target=self.target,
             contenders=contenders,
-            cross=self._cross() if request.cross else None,
+            cross=self._cross() if crosses else None,
             environment=read_environment(num_threads=torch.get_num_threads(), device=device_name(self.here)),
             commit=commit(),
         )
@@ -123,41 +112,30 @@ class ProfileStudy:
                 if why is None:
                     try:
                         with self._stage(f"measuring memory, {phase} of {name}"):
-                            memory, peaks = measure_memory(name, request.spec, request.point, phase, request.precision, self.here)
+                            memory, peaks = measure_memory(request, name, phase, self.here)
+                        changes[name] = {key.removeprefix("peak_"): value for key, value in peaks.items() if key != "peak_rss_bytes"}
+                        changes[name]["measured"] = memory
                     except NoRoom as error:
                         why = str(error)
-                    else:
-                        changes[name] = {"measured": memory} | {
-                            key.removeprefix("peak_"): value for key, value in peaks.items() if key != "peak_rss_bytes"
-                        }
                 if why is not None:
                     changes[name]["not_measured"] = why
             kept = [name for name in request.names if "measured" in changes[name]]
-            for name, timing in self._times(kept, phase, changes).items():
-                changes[name]["timing"] = timing
+            try:
+                with self._stage(f"timing {phase} steps"):
+                    for name, timing in (measure_times(request, kept, phase, self.here, self._show) if kept else {}).items():
+                        changes[name]["timing"] = timing
+            except NoRoom:  # each fits alone
+                for name in kept:
+                    changes[name]["not_measured"] = "the backbones do not fit beside each other; profile them one at a time"
             for name in request.names:
-                phases[name][phase] = Phase.model_validate({**dict(phases[name][phase]), **changes[name]})
-
-    def _times(self, names: Sequence[str], phase: str, changes: dict[str, dict[str, object]]) -> dict[str, Timing]:
-        request = self.request
-        if not names:
-            return {}
-        try:
-            with self._stage(f"timing {phase} steps"):
-                return measure_times(names, request.spec, request.point, phase, request.precision, self.here, self._show)
-        except NoRoom:  # each fits alone
-            for name in names:
-                changes[name]["not_measured"] = "the backbones do not fit beside each other; profile them one at a time"
-            return {}
+                phases[name][phase] = phases[name][phase].model_copy(update=changes[name])
 
     def _why_not(self, phase: Phase) -> str | None:
         """Why a step is not worth trying on the device that is here."""
         if phase.predicted.num_bytes > self.here_usable_bytes:
             return f"does not fit: {phase.predicted.num_bytes / 2**30:.1f} GiB predicted, {self.here_usable_bytes / 2**30:.1f} usable"
         expected_s = self._expected_s(phase.step_flops)
-        if expected_s > LONGEST_STEP_S:
-            return f"a step would take about {expected_s:.0f} s"
-        return None
+        return f"a step would take about {expected_s:.0f} s" if expected_s > LONGEST_STEP_S else None
 
     def _expected_s(self, step_flops: int) -> float:
         return step_flops / (EXPECTED_MFU * matmul_peak(self.here, DTYPES[self.request.precision]))
@@ -197,9 +175,10 @@ class ProfileStudy:
             return []
         predictor, line, guess_voxels = self.predictors[name], [], 0
         for size in FRONTIER_SIZES:
-            if not fit.accepts(_takes_size(predictor), size):
+            try:
+                step, most = _units(predictor, "frames", (1, size, size))
+            except Refusal:  # not a size of this backbone
                 continue
-            step, most = _units(predictor, "frames", (1, size, size))
             self._show(f"frontier of {name}: {size} x {size}")
             guess = max(2, guess_voxels // (size * size * step)) if guess_voxels else 16
 
@@ -228,7 +207,7 @@ class ProfileStudy:
         self._total += 2 * len(shapes)
         counted = []
         for each in shapes:
-            with self._stage(f"crossing: latents {_times_sign(each)}"):
+            with self._stage(f"crossing: latents {shape_text(each)}"):
                 flops = [count_flops(name, self.request.spec, each) for name in names]
                 peaks = [predictor.peak_bytes("training", StepPoint(batch_size=1, shape=each)) for predictor in pair]
             counted.append(CrossPoint(shape=each, flops=(flops[0], flops[1]), peak_bytes=(peaks[0], peaks[1]), pairs_s=[]))
@@ -249,7 +228,7 @@ class ProfileStudy:
         for point in points:
             expected_s = max(self._expected_s(3 * flops) for flops in point.flops)
             pairs: list[tuple[float, float]] = []
-            with self._stage(f"timing at latents {_times_sign(point.shape)}"), contextlib.suppress(NoRoom):
+            with self._stage(f"timing at latents {shape_text(point.shape)}"), contextlib.suppress(NoRoom):
                 if expected_s <= LONGEST_CROSS_STEP_S and sum(point.peak_bytes) <= self.here_usable_bytes:
                     pairs = measure_pairs(steppers, request.spec, StepPoint(batch_size=1, shape=point.shape), CROSS_PAIRS)
             timed.append(point.model_copy(update={"pairs_s": pairs}))
@@ -268,10 +247,6 @@ class ProfileStudy:
         self._show(what)
 
 
-def _kind(target: Target, here: torch.device) -> str:
-    return here.type if target.is_here else "cuda"
-
-
 def _units(predictor: Predictor, axis: str, shape: Shape) -> tuple[int, int]:
     """(smallest step of the axis that the backbone takes, most of such steps)."""
 
@@ -280,14 +255,3 @@ def _units(predictor: Predictor, axis: str, shape: Shape) -> tuple[int, int]:
 
     step = fit.unit(check)
     return step, fit.most_units(check, step)
-
-
-def _takes_size(predictor: Predictor) -> Callable[[int], None]:
-    def check(size: int) -> None:
-        _units(predictor, "frames", (1, size, size))
-
-    return check
-
-
-def _times_sign(shape: Shape) -> str:
-    return "x".join(map(str, shape))

@@ -9,7 +9,7 @@ from bench.commands.profile.cards import RESERVED_BYTES, RESERVED_SHARE
 from bench.commands.profile.cross import QUANTITIES, ratio
 from bench.commands.profile.fit import CLOSE
 from bench.commands.profile.result import Contender, Cross, Crossing, Phase, ProfileResult
-from bench.report.render.catalogue import DASH, number
+from bench.report.render.catalogue import DASH, commit_text, flops_text, number, seconds_text
 from bench.report.render.markdown import markdown_table
 
 GIB = 2**30
@@ -52,8 +52,7 @@ def to_markdown(result: ProfileResult, tables: list[ProfileTable], pictures: lis
         lines += [f"![{name.partition('.')[0]}]({name})", "", caption, ""]
     environment = result.environment
     machine = [environment.cpu, f"{environment.num_cpus} CPUs", f"torch's threads: {environment.num_threads}", *environment.gpus]
-    commit = result.commit[:9] + ("+dirty" if result.commit.endswith("+dirty") else "")
-    lines.append(f"Made by commit {commit} on {', '.join(machine)}, torch {environment.packages.get('torch', '?')}.")
+    lines.append(f"Made by commit {commit_text(result.commit)} on {', '.join(machine)}, torch {environment.packages.get('torch', '?')}.")
     return "\n".join(lines) + "\n"
 
 
@@ -82,15 +81,15 @@ def costs(result: ProfileResult) -> ProfileTable:
 
     add("parameters", "counted", lambda c: f"{c.num_params:,}")
     add("tokens of a clip", "counted", lambda c: f"{c.tokens_per_clip:,}")
-    add("FLOPs of a clip, forward", "counted", lambda c: _flops(c.flops_per_clip))
+    add("FLOPs of a clip, forward", "counted", lambda c: flops_text(c.flops_per_clip))
     for name in result.contenders[0].phases:
 
         def add_phase(title: str, how: str, value: Callable[[Phase], str | None], name: str = name) -> None:
             add(f"{name}: {title}", how, lambda contender: value(contender.phases[name]))
 
-        add_phase("FLOPs of a step", "counted, 3 x forward" if name == "training" else "counted", lambda p: _flops(p.step_flops))
-        add_phase("time of a step", "at least", lambda p: _if(p.least_step_time_s, _seconds))
-        add_phase("time of a step", "measured", lambda p: _seconds(p.timing.mean_s) if p.timing else None)
+        add_phase("FLOPs of a step", "counted, 3 x forward" if name == "training" else "counted", lambda p: flops_text(p.step_flops))
+        add_phase("time of a step", "at least", lambda p: _if(p.least_step_time_s, seconds_text))
+        add_phase("time of a step", "measured", lambda p: seconds_text(p.timing.mean_s) if p.timing else None)
         for part in ("forward", "backward", "optimiser"):
             add_phase(f"... {part}", "measured", functools.partial(_part, part=part))
         add_phase("clips/s", "measured", lambda p: _rate(p, result.batch_size))
@@ -214,7 +213,7 @@ def _names(result: ProfileResult) -> list[str]:
 def _part(phase: Phase, part: str) -> str | None:
     if phase.timing is None or part not in phase.timing.parts_s or len(phase.timing.parts_s) < 2:
         return None
-    return _seconds(phase.timing.part_s(part))
+    return seconds_text(phase.timing.part_s(part))
 
 
 def _kind(phase: Phase, kind: str) -> str | None:
@@ -231,14 +230,6 @@ def _if(value: Any, text: Callable[[Any], str]) -> str | None:
 
 def _rate(phase: Phase, per_step: int) -> str | None:
     return None if phase.timing is None else number(per_step * phase.timing.num_steps / phase.timing.steady_s)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1000 * seconds)} ms"
-
-
-def _flops(flops: int) -> str:
-    return f"{number(flops / 1e12)} TFLOP" if flops >= 1e12 else f"{number(flops / 1e9)} GFLOP"
 
 
 def _bytes(num_bytes: int) -> str:

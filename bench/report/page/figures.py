@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -11,18 +11,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bench.records.record import Training
 from bench.report.grid import shape_figures
 from bench.report.grid.shape_map import ShapeMap
-from bench.report.load import CellResult, Run
+from bench.report.load import Run
 from bench.report.page.tables import time_split
 from bench.report.render import canvas
-from bench.report.render.canvas import INK, NUM_COLOURS, Drawing
+from bench.report.render.canvas import INK, Drawing
 from bench.report.verdicts import compare
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 
 MAX_POINTS = 3000  # of all curves of a panel
+LEVELS: dict[str, tuple[str, Any]] = {
+    "real": ("real against real", ":"),
+    "reconstruction": ("autoencoder reconstruction", "--"),
+}  # titles and line styles
 
 
 def all_figures(
@@ -36,11 +39,7 @@ def all_figures(
         quality_against_compute(run, rows),
         time_bars(run),
     ]
-    return [
-        Drawing(name=drawing.name, title=drawing.title, caption=drawing.caption, svg=canvas.own_ids(drawing.svg, f"{prefix}{drawing.name}"))
-        for drawing in drawings
-        if drawing is not None
-    ]
+    return [replace(found, svg=canvas.own_ids(found.svg, f"{prefix}{found.name}")) for found in drawings if found is not None]
 
 
 def training_curves(run: Run) -> Drawing | None:
@@ -54,37 +53,37 @@ def training_curves(run: Run) -> Drawing | None:
         for cell in cells:
             assert cell.record and cell.record.training
             training, look = cell.record.training, canvas.look(run, cell.contender)
-            smooth = smoothed(training.loss)
+            smooth, num = smoothed(training.loss), len(training.loss)
             kept = np.unique(np.linspace(0, len(smooth) - 1, min(len(smooth), 300, max(40, MAX_POINTS // len(cells)))).astype(int))
-            points = [(point.step, point.loss, point.wall_time_s) for point in training.validation if math.isfinite(point.loss)]
-            step_axes, validation_axes = _course(cell, training)
-            for axes, at, val_at in zip(panels, step_axes, validation_axes, strict=True):
-                if at is not None:
-                    axes.plot(np.asarray(at)[kept], smooth[kept], color=look["color"], alpha=0.45, linewidth=1.0)
-                    axes.plot(val_at, [loss for _, loss, _ in points], markersize=3.5, **look)
+            points = [point for point in training.validation if math.isfinite(point.loss)]
+            losses = [point.loss for point in points]
+            steps, at_steps = np.arange(1, num + 1), np.array([point.step for point in points])
+            courses: list[tuple[np.ndarray, np.ndarray]] = [(steps, at_steps)]  # training and validation, by panel
+            ends = np.array(training.step_end_s) if training.step_end_s else np.cumsum(training.step_time_s)
+            courses.append((ends, np.array([point.wall_time_s for point in points])))
+            if total := cell.record.measurement("train_flops"):
+                courses.append((steps * total.value / num, at_steps * total.value / num))
+            for axes, (at, val_at) in zip(panels, courses, strict=False):
+                axes.plot(at[kept], smooth[kept], color=look["color"], alpha=0.45, linewidth=1.0)
+                axes.plot(val_at, losses, markersize=3.5, **look)
             shown = smooth[len(smooth) // 10 :] if len(smooth) > 10 else smooth
-            finite = [*shown[np.isfinite(shown)], *(loss for _, loss, _ in points)]
+            finite = [*shown[np.isfinite(shown)], *losses]
             lowest.append(min(finite, default=0))
             highest.append(max(finite, default=1))
         pad = 0.06 * (max(highest) - min(lowest)) or 0.1
         panels[0].set_ylim(min(lowest) - pad, max(highest) + pad)
         panels[0].set_ylabel("loss")
-        for axes, label, unit in zip(panels, ("training step", "training time (s)", "training FLOPs"), ("", "s", "FLOP"), strict=True):
+        for axes, label in zip(panels, ("training step", "training time (s)", "training FLOPs"), strict=True):
             axes.set_xlabel(label)
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            if unit == "FLOP":
-                axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-                if not axes.lines:
-                    axes.text(0.5, 0.5, "FLOPs were not recorded", transform=axes.transAxes, ha="center")
+        panels[2].xaxis.set_major_formatter(EngFormatter(sep=" "))
+        if not panels[2].lines:
+            panels[2].text(0.5, 0.5, "FLOPs were not recorded", transform=panels[2].transAxes, ha="center")
         thin = Line2D([], [], color=INK, alpha=0.45, linewidth=1.0)
         marked = Line2D([], [], color=INK, marker="o", markersize=3.5)
-        canvas.legend(
-            figure,
-            run,
-            [c for c in run.contenders if c in {cell.contender for cell in cells}],
-            [(thin, "training, smoothed"), (marked, "validation")],
-        )
+        shown_names = list(dict.fromkeys(cell.contender for cell in cells))
+        canvas.legend(figure, run, shown_names, [(thin, "training, smoothed"), (marked, "validation")])
         caption = (
             "Thin: training loss, a centred mean over 1/25 of the run. Marked: validation loss of the averaged weights at fixed timesteps. "
             "One line a seed. The first tenth of training may leave the panel at the top. Training FLOPs are 3 times forward."
@@ -92,39 +91,23 @@ def training_curves(run: Run) -> Drawing | None:
         return Drawing(name="training", title="Training curves", caption=caption, svg=canvas.svg(figure))
 
 
-def _course(cell: CellResult, training: Training) -> tuple[list[Sequence[float] | None], list[list[float]]]:
-    """Of a run: its steps in steps, seconds and FLOPs (None where unknown), and its validation points in the same."""
-    assert cell.record is not None
-    num = len(training.loss)
-    points = [point for point in training.validation if math.isfinite(point.loss)]
-    steps = list(range(1, num + 1))
-    ends = training.step_end_s or list(accumulate(training.step_time_s))
-    seconds = ends if len(ends) == num else None
-    total = cell.record.measurement("train_flops")
-    flops = [step * total.value / num for step in steps] if total else None
-    at = [[float(point.step) for point in points], [point.wall_time_s for point in points], []]
-    if total:
-        at[2] = [point.step * total.value / num for point in points]
-    return [steps, seconds, flops], at
-
-
 def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
     """The primary distance against what it cost: training FLOPs, training time, sampling time, memory."""
     row = compare.primary(rows)
     if row is None:
         return None
-    costs: list[tuple[str, str, Callable[[float], float], str]] = [
-        ("train_flops", "training FLOPs", lambda value: value, "FLOP"),
-        ("train_wall_time_s", "training time (s)", lambda value: value, "s"),
-        ("sample_clips_per_s", "sampling time of a clip (s)", lambda value: 1 / value, "s"),
-        ("peak_storage_bytes", "peak storage, training (GiB)", lambda value: value / 2**30, "GiB"),
+    costs: list[tuple[str, str, Callable[[float], float]]] = [
+        ("train_flops", "training FLOPs", lambda value: value),
+        ("train_wall_time_s", "training time (s)", lambda value: value),
+        ("sample_clips_per_s", "sampling time of a clip (s)", lambda value: 1 / value),
+        ("peak_storage_bytes", "peak storage, training (GiB)", lambda value: value / 2**30),
     ]
     found = [cost for cost in costs if any(record.measurement(cost[0]) for record in run.records)]
     if not found:
         return None
     with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "quality"}):
         figure, panels = canvas.panels(len(found), height=3.1)
-        for axes, (name, label, convert, unit) in zip(panels, found, strict=True):
+        for axes, (name, label, convert) in zip(panels, found, strict=True):
             for cell in run.cells:
                 distance = cell.record.measurement(row.name) if cell.record else None
                 cost = cell.record.measurement(name) if cell.record else None
@@ -134,21 +117,19 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
                 axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))
                 if distance.low is not None and distance.high is not None:
                     axes.vlines(convert(cost.value), distance.low, distance.high, color=look["color"], linewidth=1.2)
-            for reference, style in (("real", ":"), ("reconstruction", "--")):
-                if reference in row.references:
-                    axes.axhline(row.references[reference][1], color=INK, linewidth=1, linestyle=style, alpha=0.6)
+            for reference, (_, largest) in row.references.items():
+                axes.axhline(largest, color=INK, linewidth=1, linestyle=LEVELS[reference][1], alpha=0.6)
             axes.set_xlabel(label)
             axes.set_xlim(left=0)
             axes.margins(x=0.15)
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            if unit == "FLOP":
+            if name == "train_flops":
                 axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        for axes in panels:
             axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
         panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
         panels[0].set_ylabel(f"{row.name} (lower is better)")
-        lines: dict[str, tuple[str, Any]] = {"real": ("real against real", ":"), "reconstruction": ("autoencoder reconstruction", "--")}
-        known = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=s), t) for k, (t, s) in lines.items() if k in row.references]
+        levels = [LEVELS[reference] for reference in row.references]
+        known = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=style), title) for title, style in levels]
         with_value = [entry.contender for entry in row.entries if entry.by_seed]
         canvas.legend(figure, run, with_value, known, marker_only=True)
         caption = f"{row.metric.title} at the end of training, one point a seed, against what it cost. Left and down is better."
@@ -168,7 +149,7 @@ def time_bars(run: Run) -> Drawing | None:
         left = np.zeros(len(means))
         for place, phase in enumerate(phases):
             seconds = np.array([split.get(phase, 0.0) for split in means.values()])
-            axes.barh(range(len(means)), seconds, left=left, color=_phase_colour(place), height=0.62)
+            axes.barh(range(len(means)), seconds, left=left, color=canvas.part_colour(place), height=0.62)
             left += seconds
         for place, total in enumerate(left):
             text = f"{total:.0f} s" if total >= 10 else f"{total:.2g} s"
@@ -178,15 +159,8 @@ def time_bars(run: Run) -> Drawing | None:
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, max(left.max(), 1e-9) * 1.09)
         axes.set_xlabel("seconds of the cell's process, mean over finished cells")
-        handles = [Patch(facecolor=_phase_colour(place)) for place in range(len(phases))]
-        figure.legend(
-            handles,
-            [canvas.label(phase) for phase in phases],
-            loc="outside upper left",
-            ncols=min(len(phases), 7),
-            handlelength=1,
-            handleheight=1,
-        )
+        handles = [Patch(facecolor=canvas.part_colour(place), label=canvas.label(phase)) for place, phase in enumerate(phases)]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(phases), 7), handlelength=1, handleheight=1)
         caption = "What all contenders share (data, autoencoder, latents, reference features) is made once and then read from the cache."
         return Drawing(name="time", title="Where the time went", caption=caption, svg=canvas.svg(figure))
 
@@ -201,7 +175,3 @@ def smoothed(loss: Sequence[float]) -> np.ndarray:
     first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(series))
     num = counts[last] - counts[first]
     return np.where(finite, (sums[last] - sums[first]) / np.maximum(num, 1), np.nan)
-
-
-def _phase_colour(place: int) -> str:
-    return f"#0400{place % NUM_COLOURS:02x}"

@@ -84,6 +84,11 @@ def colour_of(place: int) -> str:
     return f"#0300{place % NUM_COLOURS:02x}"
 
 
+def part_colour(place: int) -> str:
+    """Marker colour of the k-th part of a bar, --p0 ... --p7 in page.css."""
+    return f"#0400{place % NUM_COLOURS:02x}"
+
+
 def legend(figure: Figure, run: Run, contenders: Sequence[str], more: list[tuple[Line2D, str]], marker_only: bool = False) -> None:
     """Contenders, then `more` handles with their texts, above the figure."""
     handles = [Line2D([], [], markersize=6, **(look(run, name) | ({"linestyle": "none"} if marker_only else {}))) for name in contenders]
@@ -101,8 +106,7 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = text.replace(INK, "currentColor").replace(LINE, "var(--rule)")
+    text = text[text.index("<svg") :].replace(INK, "currentColor").replace(LINE, "var(--rule)")
     text = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", text)
     text = re.sub(r"#0400([0-9a-f]{2})", lambda found: f"var(--p{int(found[1], 16)})", text)
     text = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'[^;\"]*", r"font: \1 system-ui, sans-serif", text)

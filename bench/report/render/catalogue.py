@@ -177,6 +177,22 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
+def seconds_text(seconds: float) -> str:
+    """In seconds, or below one in milliseconds."""
+    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1000 * seconds)} ms"
+
+
+def flops_text(flops: float) -> str:
+    """In TFLOP, or below one in GFLOP."""
+    return f"{number(flops / 1e12)} TFLOP" if flops >= 1e12 else f"{number(flops / 1e9)} GFLOP"
+
+
+def commit_text(commit: str) -> str:
+    """Its first nine digits, and "+dirty" where it has that."""
+    revision, plus, dirty = commit.partition("+")
+    return f"{revision[:9]}{plus}{dirty}"
+
+
 def count(value: float) -> str:
     """A whole number with thousands separated.
 

@@ -1,8 +1,9 @@
 """The end of a run on the console: one line a cell with what matters most. The report has the rest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,13 +21,26 @@ SHOWN = {
 STYLES = {"ok": "green", "oom": "red", "diverged": "red", "failed": "red", "timeout": "yellow"}
 
 
+def rich_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], most_width: int | None = None) -> Table:
+    """A table as it is, numbers to the right, each column of them at most so wide; no text becomes markup."""
+    drawn = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(header):
+        drawn.add_column(escape(name), justify="right" if place else "left", overflow="fold", max_width=most_width if place else None)
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
+
+
 def summary(records: Iterable[Record]) -> Table:
     """Cells as lines with their status and, where a canary failed, its name."""
     records = list(records)
     names = {m.name: m for record in records for m in record.measurements if m.subject == "trained"}
     distances = sorted((name for name in names if metrics.find(name).distance), key=metrics.rank)
     columns = [*distances[:1], *(name for name in SHOWN if name in names)]
-    scales = {name: _scale(records, name) for name in columns}
+    scales = {}
+    for name in columns:
+        found = [m for record in records if (m := record.measurement(name))]
+        scales[name] = metrics.scale_of(metrics.find(name), max(abs(m.value) for m in found), found[0].unit)
 
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("cell", overflow="fold", min_width=12)
@@ -44,11 +58,6 @@ def summary(records: Iterable[Record]) -> Table:
         shown = [_value(m, scales[name][0]) for name, m in zip(columns, values, strict=True)]
         table.add_row(Text(record.name), status, *(Text(text) for text in shown))
     return table
-
-
-def _scale(records: list[Record], name: str) -> tuple[float, str]:
-    found = [m for record in records if (m := record.measurement(name))]
-    return metrics.scale_of(metrics.find(name), max(abs(m.value) for m in found), found[0].unit)
 
 
 def _value(measurement: Measurement | None, divisor: float) -> str:
