@@ -25,13 +25,14 @@ def print_study(study: Study) -> None:
     """The resolved cells of a study and, for every pair of rivals, the fields that differ."""
     console = Console(highlight=False)
     console.print(f"[bold]{study.name}[/]: {study.matrix.description}")
-    shared = _shared_fields(study)
+    flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
+    shared = {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
     console.print("\n[bold]all cells[/]")
     for key, value in shared.items():
         console.print(f"  {key} = {value}", markup=False)
-    for named in study.cells:
+    for named, fields in zip(study.cells, flat, strict=True):
         console.print(f"\n[bold]{named.name}[/]  fingerprint {named.cell.fingerprint()[:8]}")
-        for key, value in flatten(named.cell.model_dump(mode="json")).items():
+        for key, value in fields.items():
             if key not in shared:
                 console.print(f"  {key} = {value}", markup=False)
     for first, second in study.rivals():
@@ -45,11 +46,7 @@ def print_all(results: Path) -> None:
     """Matrices, backbones, data sources, metrics and runs."""
     console = Console(highlight=False)
     _print_table(console, "matrices", [(name, _description(name)) for name in matrices.shipped()])
-    backbones = []
-    for module in known_modules():
-        names = ", ".join(import_plugin(module).BACKBONES)
-        backbones.append((f"{module}:", names))
-    _print_table(console, "backbones", backbones)
+    _print_table(console, "backbones", [(f"{name}:", ", ".join(import_plugin(name).BACKBONES)) for name in known_modules()])
     _print_table(console, "data", [(name, describe(name)) for name in sources()])
     extractors = sorted(MANIFESTS, key=lambda name: name != CANONICAL_EXTRACTOR)
     named = [(kind, name) for kind in distances().values() for name in (*extractors, *([FRAME.name] if kind.over_frames else []))]
@@ -57,11 +54,6 @@ def print_all(results: Path) -> None:
     metrics += [(value.name, value.title) for measure in pixel_measures() for value in measure.values]
     _print_table(console, "metrics", metrics)
     _print_table(console, "runs", [_run_line(folder) for folder in run_folders(results)] or [(f"none in {results}", "")])
-
-
-def _shared_fields(study: Study) -> dict[str, object]:
-    flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
-    return {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
 
 
 def _description(name: str) -> str:

@@ -1,5 +1,6 @@
 """What is audited: clips, ways to make batches of them, and backbones, of a matrix or of a folder of videos. Knows no torch."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,8 @@ STRIDE, CHANNELS = 8, 4  # of the usual autoencoder of images
 PATCHES = (2, 4, 8, 16)  # latent voxels of a side that backbones may need multiples of
 # What a matrix calls them, and the command that has no matrix: in what is said of losses.
 OPTIONS = {"batching.voxel_budget": "--voxel-budget", "data.num_frames": "the frames of --shape", "batching.side_multiple": "--multiple"}
-FLAGS = {
-    "voxel_budget": "voxel-budget",
-    "backbones": "backbone",
-    "policies": "policy",
-}  # fields of FolderOptions that the command names otherwise
+# Fields of FolderOptions that the command names otherwise.
+FLAGS = {"voxel_budget": "voxel-budget", "backbones": "backbone", "policies": "policy"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +69,14 @@ class FolderOptions:
 
 def is_folder(name: str) -> bool:
     """Whether `name` is a folder and not a matrix. Refusal where it is neither."""
-    is_matrix = name in shipped() or name.endswith((".yaml", ".yml"))
-    if not is_matrix and not Path(name).is_dir():
-        if "/" in name:
-            raise Refusal(f"{name!r} is no folder; name one that holds videos")
-        known = ", ".join(shipped())
-        raise Refusal(f"{name!r} is neither a folder nor a matrix{did_you_mean(name, shipped())}; there are {known}, or give a .yaml file")
-    return not is_matrix
+    if name in shipped() or name.endswith((".yaml", ".yml")):
+        return False
+    if Path(name).is_dir():
+        return True
+    if "/" in name:
+        raise Refusal(f"{name!r} is no folder; name one that holds videos")
+    known = ", ".join(shipped())
+    raise Refusal(f"{name!r} is neither a folder nor a matrix{did_you_mean(name, shipped())}; there are {known}, or give a .yaml file")
 
 
 def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progress) -> Audited:
@@ -86,21 +85,18 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
         missing = "--shape, as 16x64x64" if options.shape is None else "--voxel-budget, as 8192"
         raise Refusal(f"the audit of a folder needs {missing}; only a matrix says it itself")
     shape = parse_shape(options.shape, "--shape")
-    policies = [POLICIES.find(name) for name in dict.fromkeys(options.policies or POLICIES.names())]
+    policies = list(dict.fromkeys(options.policies or POLICIES.names()))
     backbones = tuple(dict.fromkeys(canonical_name(name) for name in options.backbones))
     stride = options.stride or STRIDE
     multiple = options.multiple or stride * _patch([find_factory(name) for name in backbones], shape[0])
     if multiple % stride:
         raise Refusal(f"--multiple {multiple} is not a multiple of --stride {stride}; {nearest_multiples(multiple, stride)}")
-    if any(policy.one_shape for policy in policies):
+    if any(POLICIES.find(name).one_shape for name in policies):
         _check_crop(shape, options.voxel_budget, stride, multiple)
     # The fewest clips held out that the source allows, and no gaps between splits: together they are all that the files hold.
-    data = load_config(
-        {
-            **dict(zip(("num_frames", "height", "width"), shape, strict=True)),
-            **{"source": "folder", "path": path, "native": True, "num_val": 1, "num_test": 1, "split_by": "time", "gap_s": 0.0},
-        }
-    )
+    size = dict(zip(("num_frames", "height", "width"), shape, strict=True))
+    fewest = {"num_val": 1, "num_test": 1, "split_by": "time", "gap_s": 0.0}
+    data = load_config({"source": "folder", "path": path, "native": True, **size, **fewest})
     num_labels = len(source_labels(data))
     try:
         survey = survey_clips(data, cache, progress)
@@ -122,9 +118,7 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
         shapes=shapes,
         clip_ids=tuple(name for split in survey.clip_ids.values() for name in split),
         boxes=None,
-        variants={
-            policy.name: Batching(policy=policy.name, voxel_budget=options.voxel_budget, side_multiple=multiple) for policy in policies
-        },
+        variants={name: Batching(policy=name, voxel_budget=options.voxel_budget, side_multiple=multiple) for name in policies},
         backbones=backbones,
         spec=LatentSpec(latent_channels=CHANNELS, spatial_stride=stride, temporal_stride=1, num_labels=num_labels),
         seed=0,
@@ -137,12 +131,10 @@ def of_folder(path: Path, options: FolderOptions, cache: Path, progress: Progres
 def _patch(factories: Sequence[Any], num_frames: int) -> int:
     """The least of PATCHES that all backbones take as a side, as far as they say; where none will do, the first, and the audit says why."""
     for side in PATCHES:
-        try:
+        with contextlib.suppress(Refusal):
             for factory in factories:
                 check_latents(factory, (num_frames, side, side))
-        except Refusal:
-            continue
-        return side
+            return side
     return PATCHES[0]
 
 

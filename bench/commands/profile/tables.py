@@ -1,7 +1,6 @@
 """A profile as tables, for the console and for Markdown. Each number says how it was found: measured, counted, predicted, or a bound."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from bench.commands.profile.fit import CLOSE
 from bench.commands.profile.result import Contender, Cross, Crossing, Phase, ProfileResult
 from bench.report.render.catalogue import DASH, commit_text, flops_text, number, seconds_text
 from bench.report.render.markdown import markdown_table
+from bench.shapes import shape_text
 
 GIB = 2**30
 TOP_MODULES = 6
@@ -59,8 +59,7 @@ def to_markdown(result: ProfileResult, tables: list[ProfileTable], pictures: lis
 def heading(result: ProfileResult) -> str:
     """What was profiled and on what, in a sentence or two."""
     target = result.target
-    shape = "x".join(map(str, result.shape))
-    text = f"Batch {result.batch_size} of latents {result.channels}x{shape} (C x T x H x W), {result.precision}, "
+    text = f"Batch {result.batch_size} of latents {result.channels}x{shape_text(result.shape)} (C x T x H x W), {result.precision}, "
     text += f"{'measured on' if target.is_here else 'predicted for'} {target.name}"
     if target.memory_bytes is not None and target.usable_bytes is not None:
         text += f": {target.memory_bytes / GIB:.1f} GiB, of which {target.usable_bytes / GIB:.1f} are usable"
@@ -83,35 +82,8 @@ def costs(result: ProfileResult) -> ProfileTable:
     add("tokens of a clip", "counted", lambda c: f"{c.tokens_per_clip:,}")
     add("FLOPs of a clip, forward", "counted", lambda c: flops_text(c.flops_per_clip))
     for name in result.contenders[0].phases:
-
-        def add_phase(title: str, how: str, value: Callable[[Phase], str | None], name: str = name) -> None:
-            add(f"{name}: {title}", how, lambda contender: value(contender.phases[name]))
-
-        add_phase("FLOPs of a step", "counted, 3 x forward" if name == "training" else "counted", lambda p: flops_text(p.step_flops))
-        add_phase("time of a step", "at least", lambda p: _if(p.least_step_time_s, seconds_text))
-        add_phase("time of a step", "measured", lambda p: seconds_text(p.timing.mean_s) if p.timing else None)
-        for part in ("forward", "backward", "optimiser"):
-            add_phase(f"... {part}", "measured", functools.partial(_part, part=part))
-        add_phase("clips/s", "measured", lambda p: _rate(p, result.batch_size))
-        add_phase("latent frames/s", "measured", lambda p: _rate(p, result.batch_size * result.shape[0]))
-        add(
-            f"{name}: tokens/s",
-            "measured",
-            lambda c, name=name: _rate(c.phases[name], result.batch_size * c.tokens_per_clip),  # type: ignore[misc]
-        )
-        add_phase("TFLOP/s", "measured", lambda p: number(p.step_flops / p.timing.mean_s / 1e12) if p.timing else None)
-        if result.target.matmul_flops:
-            peak = result.target.matmul_flops
-            how = f"measured, of {number(peak / 1e12)} TFLOP/s"
-            add_phase("MFU", how, functools.partial(_mfu, peak=peak))
-        add_phase("peak storage", "measured", lambda p: _bytes(p.measured.num_bytes) if p.measured else None)
-        add_phase("peak storage", "predicted", lambda p: _bytes(p.predicted.num_bytes))
-        for kind in KINDS:
-            how = "measured" if any(c.phases[name].measured for c in result.contenders) else "predicted"
-            add_phase(f"... {kind}", how, functools.partial(_kind, kind=kind))
-        add_phase("peak allocated", "measured", lambda p: _if(p.allocated_bytes, _bytes))
-        add_phase("peak reserved", "measured", lambda p: _if(p.reserved_bytes, _bytes))
-        add_phase("not measured", "why", lambda p: p.not_measured)
+        for title, how, value in _of_phase(result, name):
+            add(f"{name}: {title}", how, lambda c, name=name, value=value: value(c, c.phases[name]))  # type: ignore[misc]
     notes = [
         "Peak storage: tensors alive at once, with the optimiser's state in place. A sampling step is one evaluation without guidance."
     ]
@@ -121,6 +93,31 @@ def costs(result: ProfileResult) -> ProfileTable:
             f"{number(result.target.published_flops / 1e12)} TFLOP/s; a real step takes longer."
         )
     return ProfileTable(title="Costs", header=("", *_names(result), ""), rows=rows, notes=tuple(notes))
+
+
+def _of_phase(result: ProfileResult, name: str) -> Iterator[tuple[str, str, Callable[[Contender, Phase], str | None]]]:
+    """(title, how it was found, text of one contender's phase, None where it has none), row by row."""
+    yield "FLOPs of a step", "counted, 3 x forward" if name == "training" else "counted", lambda _, p: flops_text(p.step_flops)
+    yield "time of a step", "at least", lambda _, p: _if(p.least_step_time_s, seconds_text)
+    yield "time of a step", "measured", lambda _, p: seconds_text(p.timing.mean_s) if p.timing else None
+    for part in ("forward", "backward", "optimiser"):
+        yield f"... {part}", "measured", lambda _, p, part=part: _part(p, part)  # type: ignore[misc]
+    batch = result.batch_size
+    yield "clips/s", "measured", lambda _, p: _rate(p, batch)
+    yield "latent frames/s", "measured", lambda _, p: _rate(p, batch * result.shape[0])
+    yield "tokens/s", "measured", lambda c, p: _rate(p, batch * c.tokens_per_clip)
+    yield "TFLOP/s", "measured", lambda _, p: number(p.step_flops / p.timing.mean_s / 1e12) if p.timing else None
+    if peak := result.target.matmul_flops:
+        how = f"measured, of {number(peak / 1e12)} TFLOP/s"
+        yield "MFU", how, lambda _, p: f"{p.step_flops / p.timing.mean_s / peak:.1%}" if p.timing else None
+    yield "peak storage", "measured", lambda _, p: _bytes(p.measured.num_bytes) if p.measured else None
+    yield "peak storage", "predicted", lambda _, p: _bytes(p.predicted.num_bytes)
+    how = "measured" if any(c.phases[name].measured for c in result.contenders) else "predicted"
+    for kind in KINDS:
+        yield f"... {kind}", how, lambda _, p, kind=kind: _if((p.measured or p.predicted).split.get(kind), _bytes)  # type: ignore[misc]
+    yield "peak allocated", "measured", lambda _, p: _if(p.allocated_bytes, _bytes)
+    yield "peak reserved", "measured", lambda _, p: _if(p.reserved_bytes, _bytes)
+    yield "not measured", "why", lambda _, p: p.not_measured
 
 
 def modules(result: ProfileResult) -> ProfileTable:
@@ -142,12 +139,9 @@ def fits(result: ProfileResult) -> ProfileTable:
     rows = []
     for place, first in enumerate(result.contenders[0].fits):
         values = []
-        for contender in result.contenders:
-            fit = contender.fits[place]
-            if not fit.value:
-                values.append(f"nothing: the least needs {_bytes(fit.num_bytes)}")
-            else:
-                values.append(f"{fit.value:,}{LIMITS[fit.limited_by]} ({_bytes(fit.num_bytes)})")
+        for fit in (contender.fits[place] for contender in result.contenders):
+            text = f"{fit.value:,}{LIMITS[fit.limited_by]} ({_bytes(fit.num_bytes)})"
+            values.append(text if fit.value else f"nothing: the least needs {_bytes(fit.num_bytes)}")
         rows.append((f"{first.phase}: {AXIS_TITLES[first.axis]}", *values, "predicted"))
     note = (
         f"By predicted peak against the memory less a reserve of {RESERVED_BYTES / GIB:g} GiB (context, kernels, workspaces) and "
@@ -179,15 +173,10 @@ def crossing(cross: Cross) -> ProfileTable:
 
 def cross_grid(cross: Cross, quantity: str) -> ProfileTable:
     """The ratios themselves."""
-    values = {point.shape: ratio(point, quantity) for point in cross.points}
-    sizes = sorted({size for _, size, _ in values})
-    frames = sorted({num_frames for num_frames, _, _ in values})
-    rows = []
-    for num_frames in frames:
-        found = [values.get((num_frames, size, size)) for size in sizes]
-        rows.append((str(num_frames), *(DASH if value is None else f"{value:.2f}" for value in found)))
-    if not any(value is not None for value in values.values()):
-        rows = []
+    values = {point.shape: f"{value:.2f}" for point in cross.points if (value := ratio(point, quantity)) is not None}
+    sizes = sorted({point.shape[1] for point in cross.points})
+    frames = sorted({point.shape[0] for point in cross.points}) if values else []
+    rows = [(str(num), *(values.get((num, size, size), DASH) for size in sizes)) for num in frames]
     title = f"{cross.names[0]} / {cross.names[1]}: {_quantity(cross, quantity)}"
     return ProfileTable(title=title, header=("latent frames", *(f"{size}x{size}" for size in sizes)), rows=rows)
 
@@ -216,14 +205,6 @@ def _part(phase: Phase, part: str) -> str | None:
     return seconds_text(phase.timing.part_s(part))
 
 
-def _kind(phase: Phase, kind: str) -> str | None:
-    return _if((phase.measured or phase.predicted).split.get(kind), _bytes)
-
-
-def _mfu(phase: Phase, peak: float) -> str | None:
-    return f"{phase.step_flops / phase.timing.mean_s / peak:.1%}" if phase.timing else None
-
-
 def _if(value: Any, text: Callable[[Any], str]) -> str | None:
     return text(value) if value else None
 
@@ -233,7 +214,5 @@ def _rate(phase: Phase, per_step: int) -> str | None:
 
 
 def _bytes(num_bytes: int) -> str:
-    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
-        if num_bytes >= unit:
-            return f"{number(num_bytes / unit)} {name}"
-    return f"{number(num_bytes / 1024)} KiB"
+    unit, name = next(((unit, name) for unit, name in ((GIB, "GiB"), (2**20, "MiB")) if num_bytes >= unit), (2**10, "KiB"))
+    return f"{number(num_bytes / unit)} {name}"

@@ -33,14 +33,15 @@ def check_clips(frames: np.ndarray, ndims: tuple[int, ...]) -> None:
     """Refusal(reason with what would be right) unless `frames` are uint8, ... x T x H x W x 3, of one of `ndims` axes."""
     wanted = " or ".join({4: "(T, H, W, 3)", 5: "(N, T, H, W, 3)"}[ndim] for ndim in ndims)
     shape = frames.shape
-    if not isinstance(frames, np.ndarray) or frames.dtype.kind not in "uifb":
+    if frames.dtype.kind not in "uifb":
         raise Refusal(f"holds {frames.dtype}, expected uint8 frames {wanted}")
     if 0 in shape or not shape:
         raise Refusal(f"is empty: shape {shape}, expected {wanted}")
     if frames.ndim not in ndims or shape[-1] != 3:
         raise Refusal(f"has shape {shape}, expected {wanted}{_shape_hint(shape, ndims)}")
     if frames.dtype != np.uint8:
-        raise Refusal(f"has {frames.dtype} frames{_range(frames)}, expected uint8 in 0..255; {_remedy(frames)}")
+        found = f" from {np.nanmin(frames):.3g} to {np.nanmax(frames):.3g}" if np.isfinite(frames).any() else ""
+        raise Refusal(f"has {frames.dtype} frames{found}, expected uint8 in 0..255; {_remedy(frames)}")
 
 
 def _shape_hint(shape: tuple[int, ...], ndims: tuple[int, ...]) -> str:
@@ -59,10 +60,6 @@ def _shape_hint(shape: tuple[int, ...], ndims: tuple[int, ...]) -> str:
     if ndim + 1 in ndims:
         return "; grey: np.repeat(frames[..., None], 3, axis=-1)"
     return ""
-
-
-def _range(frames: np.ndarray) -> str:
-    return f" from {np.nanmin(frames):.3g} to {np.nanmax(frames):.3g}" if np.isfinite(frames).any() else ""
 
 
 def _remedy(frames: np.ndarray) -> str:

@@ -48,17 +48,11 @@ def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> N
         picture.savefig(folder / "card.svg", metadata={"Date": None, "Creator": None})
 
 
-def read(file: Path) -> ReportCard:
-    """The card of a card.json."""
-    return ReportCard.model_validate_json(file.read_text(encoding="utf-8"))
-
-
 def verdict(card: ReportCard) -> str:
     """One line: 'random3d fails 2 of 9 judgements: shuffle, elastic'."""
-    failed = card.failed()
-    if not failed:
-        return f"{card.extractor} passes all {len(card.judgements)} judgements"
-    return f"{card.extractor} fails {len(failed)} of {len(card.judgements)} judgements: {', '.join(failed)}"
+    failed, total = card.failed(), len(card.judgements)
+    told = f"fails {len(failed)} of {total} judgements: {', '.join(failed)}" if failed else f"passes all {total} judgements"
+    return f"{card.extractor} {told}"
 
 
 def setting(card: ReportCard) -> str:
@@ -77,6 +71,7 @@ def markdown(card: ReportCard, with_strip: bool) -> str:
     """The card for a reader: verdict, judgements, axes, protocol."""
     meaning = "it may score a model" if card.passed else "its distance may not stand for the quality of a video model"
     floor = card.floor
+    judged = [("pass" if each.passed else "**FAIL**", each.claim, each.evidence, ", ".join(each.axes)) for each in card.judgements]
     lines = [
         f"# Report card: {card.extractor}",
         "",
@@ -84,13 +79,7 @@ def markdown(card: ReportCard, with_strip: bool) -> str:
         "",
         "## Judgements",
         "",
-        markdown_table(
-            ("", "Judgement", "Numbers", "Fails on"),
-            (
-                ("pass" if judgement.passed else "**FAIL**", judgement.claim, judgement.evidence, ", ".join(judgement.axes))
-                for judgement in card.judgements
-            ),
-        ),
+        markdown_table(("", "Judgement", "Numbers", "Fails on"), judged),
         "",
         "![Distance over floor against strength, one panel for each kind of damage](card.png)",
         "",
@@ -155,36 +144,28 @@ def figure(card: ReportCard) -> Figure:
     failing = {name for judgement in card.judgements if not judgement.passed for name in judgement.axes}
     low, high = limits(card)
     for row, axes in zip(grid, rows, strict=True):
-        for place, panel in enumerate(row):
-            if place >= len(axes):
-                panel.set_visible(False)
-                continue
-            draw(panel, card, axes[place], axes[place].name in failing)
+        for panel in row[len(axes) :]:
+            panel.set_visible(False)
+        for panel, axis in zip(row, axes, strict=False):
+            draw(panel, card, axis, axis.name in failing)
         row[0].set_yscale("log")
         row[0].minorticks_off()
         row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         row[0].set_ylim(low, high)
         row[0].set_ylabel(f"{axes[0].kind}\ndistance / floor")
-    failed = card.failed()
-    told = (
-        f"FAILS {len(failed)} of {len(card.judgements)}: {', '.join(failed)}" if failed else f"PASSES all {len(card.judgements)} judgements"
-    )
+    failed, total = card.failed(), len(card.judgements)
+    told = f"FAILS {len(failed)} of {total}: {', '.join(failed)}" if failed else f"PASSES all {total} judgements"
     title = textwrap.fill(f"{card.extractor} {told}", 84)
     picture.suptitle(title, x=0.01, ha="left", weight="bold", size=12, color=FAIL if failed else PASS)
     picture.text(0.995, 0.99, setting(card), ha="right", va="top", size=8.5)
-    picture.supxlabel(
-        f"Line: Frechet distance with its standard error, floor = 1. Band: floor to floor + {judgements.SIGMAS:g} standard errors. "
-        f"Dotted: {judgements.MIN_FLOORS:g} floors.",
-        size=8,
-        color=MUTED,
-    )
+    band = f"Band: floor to floor + {judgements.SIGMAS:g} standard errors. Dotted: {judgements.MIN_FLOORS:g} floors."
+    picture.supxlabel(f"Line: Frechet distance with its standard error, floor = 1. {band}", size=8, color=MUTED)
     return picture
 
 
 def limits(card: ReportCard) -> tuple[float, float]:
     """Ends of the common axis."""
-    values = [in_floors(card, point.frechet) for axis in card.axes for point in axis.points]
-    finite = [value for value in values if value > 0]
+    finite = [value for axis in card.axes for point in axis.points if (value := in_floors(card, point.frechet)) > 0]
     return 0.9 * min([0.8, *finite]), 1.5 * max([4.0, *finite])
 
 
@@ -208,16 +189,8 @@ def draw(panel: Axes, card: ReportCard, axis: AxisResult, failing: bool) -> None
     panel.tick_params(labelsize=7.5, length=2.5)
     note = axis.note if not axis.judged else "not finite" if any(math.isnan(height) for height in heights) else ""
     if note:
-        panel.text(
-            0.5,
-            0.93,
-            f"not judged:\n{note}" if axis.points else note,
-            transform=panel.transAxes,
-            ha="center",
-            va="top",
-            size=6.5,
-            wrap=True,
-        )
+        said = f"not judged:\n{note}" if axis.points else note
+        panel.text(0.5, 0.93, said, transform=panel.transAxes, ha="center", va="top", size=6.5, wrap=True)
 
 
 def strip(card: ReportCard, source: np.ndarray) -> Image.Image:

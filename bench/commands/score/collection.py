@@ -104,10 +104,8 @@ def _folder(root: Path) -> Collection:
         if not found and not bad and not deeper:
             skipped.append(Skipped(folder.name, "is an empty folder"))
     if loose and classed:
-        raise Refusal(
-            f"{root} has clips in it ({loose[0].name}) and in subfolders ({classed[0].name}), which are classes; "
-            "move all of them into subfolders, or none"
-        )
+        where = f"in it ({loose[0].name}) and in subfolders ({classed[0].name})"
+        raise Refusal(f"{root} has clips {where}, which are classes; move all of them into subfolders, or none")
     items = sorted(loose or classed, key=lambda item: natural(item.name))
     if not items and (loose_images := _images(root)):
         raise Refusal(f"{root} holds images ({loose_images[0].name}); frames of a clip belong into a folder of their own inside it")
@@ -125,11 +123,9 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Collect
     for path in _visible(folder):
         name, suffix = _name(path, root), path.suffix.lower()
         if path.is_dir():
-            frames = tuple(_images(path))
-            if frames:
-                items.append(
-                    CollectionItem(name=name, kind="frames", label=label, files=frames, open=functools.partial(_open_images, frames))
-                )
+            if frames := tuple(_images(path)):
+                opener = functools.partial(_open_images, frames)
+                items.append(CollectionItem(name=name, kind="frames", label=label, files=frames, open=opener))
                 skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in frames]
             else:
                 folders.append(path)
@@ -196,20 +192,14 @@ def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...
     """Clips of an array file: one for (T, H, W, 3), N for (N, T, H, W, 3). Refusal(reason)."""
     frames, labels, fps = load_array(path)
     check_clips(frames, ndims)
-    if frames.ndim == 4:
-        frames = frames[None]
-        names = [name]
-    else:
-        names = [f"{name}[{row}]" for row in range(len(frames))]
-    of_row: Sequence[str | None] = [label] * len(frames) if label is not None or labels is None else labels
-    if len(of_row) != len(frames):
-        raise Refusal(f"has {len(of_row)} labels for {len(frames)} clips")
-    return [
-        CollectionItem(
-            name=names[row], kind="array", label=of_row[row], files=(path,), open=functools.partial(_open_array, frames[row], fps)
-        )
-        for row in range(len(frames))
-    ]
+    names = [name] if frames.ndim == 4 else [f"{name}[{row}]" for row in range(len(frames))]
+    clips = frames[None] if frames.ndim == 4 else frames
+    of_row: Sequence[str | None] = [label] * len(clips) if label is not None or labels is None else labels
+    if len(of_row) != len(clips):
+        raise Refusal(f"has {len(of_row)} labels for {len(clips)} clips")
+    openers = [functools.partial(_open_array, clip, fps) for clip in clips]
+    rows = zip(names, of_row, openers, strict=True)
+    return [CollectionItem(name=own, kind="array", label=of, files=(path,), open=opener) for own, of, opener in rows]
 
 
 def _open_array(clip: np.ndarray, fps: float | None) -> Opened:

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from bench.commands.score.record import FILE, GENERATED, PublishedValue, Score, ScoredGroup, ScoredSet
+from bench.commands.score.record import FILE, GENERATED, PublishedValue, Score, ScoredSet
 from bench.data.files import write_text
 from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.protocol import INFINITE, compare_or_raise, read_name
@@ -32,10 +32,10 @@ def check_folder(folder: Path) -> None:
 
 def write(score: Score, folder: Path) -> list[Path]:
     """`score.json` and `score.md` in `folder`, each whole or not at all."""
-    files = [folder / FILE, folder / "score.md"]
-    for file, text in zip(files, (to_json(score), to_markdown(score)), strict=True):
+    texts = {folder / FILE: to_json(score), folder / "score.md": to_markdown(score)}
+    for file, text in texts.items():
         write_text(file, text)
-    return files
+    return list(texts)
 
 
 def to_json(score: Score) -> str:
@@ -79,15 +79,9 @@ def _distances(score: Score) -> str:
     for found in score.distances:
         stem, _, size = found.name.partition("@")
         limit = known.get(f"{stem}{INFINITE}@{size or score.n}")
-        rows.append(
-            [
-                f"`{found.name}`",
-                _with_interval(found),
-                DASH if found.floor is None else number(found.floor),
-                DASH if not found.floor or found.floor <= 0 else f"{found.value / found.floor:.1f}",
-                DASH if limit is None else _with_interval(limit),
-            ]
-        )
+        floor = DASH if found.floor is None else number(found.floor)
+        floors = DASH if not found.floor or found.floor <= 0 else f"{found.value / found.floor:.1f}"
+        rows.append([f"`{found.name}`", _with_interval(found), floor, floors, DASH if limit is None else _with_interval(limit)])
     return markdown_table(["distance", "value [95 %]", "floor, real against real", "floors", "at infinite n [95 %]"], rows)
 
 
@@ -116,8 +110,8 @@ def _remarks(score: Score) -> list[str]:
 
 
 def _shares(score: Score) -> str:
-    shares = [found for found in score.measurements if "num_neighbours" in (found.protocol or {})]
-    rows = [[f"`{share.name}`", f"{100 * share.value:.1f} %"] for share in shares]
+    found = [measurement for measurement in score.measurements if "num_neighbours" in (measurement.protocol or {})]
+    rows = [[f"`{share.name}`", f"{100 * share.value:.1f} %"] for share in found]
     return "## Diversity\n\n" + markdown_table(["share", "value"], rows) if rows else ""
 
 
@@ -125,11 +119,8 @@ def _pixels(score: Score) -> str:
     """Of measures of pixels, with the floor where there are real clips to spare."""
     found = [measurement for measurement in score.measurements if "measure" in (measurement.protocol or {})]
     floors = {measurement.name: number(measurement.value) for measurement in found if measurement.subject == REAL}
-    rows = [
-        [f"`{measurement.name}`", _with_interval(measurement), floors.get(measurement.name, DASH)]
-        for measurement in found
-        if measurement.subject == GENERATED
-    ]
+    own = [measurement for measurement in found if measurement.subject == GENERATED]
+    rows = [[f"`{measurement.name}`", _with_interval(measurement), floors.get(measurement.name, DASH)] for measurement in own]
     return "## By pixels\n\n" + markdown_table(["measure", "value [95 %]", "real clips"], rows) if rows else ""
 
 
@@ -146,23 +137,17 @@ def _groups(score: Score, by: str) -> str:
         rows = [[markdown(group.name), str(group.n), *(number(value) for value in group.values.values())] for group in enough]
         parts.append(markdown_table([by, "n of each", *(f"`{stem}@n`" for stem in stems)], rows))
     if few:
-        named = ", ".join(f"{markdown(group.name)} ({_counts(group)})" for group in few[:MAX_LISTED])
+        named = ", ".join(f"{markdown(group.name)} ({group.num_real} and {group.num_generated})" for group in few[:MAX_LISTED])
         more = f" and {len(few) - MAX_LISTED} more" if len(few) > MAX_LISTED else ""
         parts.append(f"Too few clips for a number, real and generated: {named}{more}.")
     return "\n\n".join(parts)
 
 
-def _counts(group: ScoredGroup) -> str:
-    return f"{group.num_real} and {group.num_generated}"
-
-
 def _published(value: PublishedValue) -> str:
     """Another tool's value, the canonical one, and why they differ."""
     found = value.measurement
-    rows = [
-        [f"`{found.name}`", found.invalid or number(found.value, 4)],
-        ["the same with an exact matrix root", number(value.exact_root, 4)],
-    ]
+    rows = [[f"`{found.name}`", found.invalid or number(found.value, 4)]]
+    rows.append(["the same with an exact matrix root", number(value.exact_root, 4)])
     if value.canonical_name and value.canonical_value is not None:
         rows.append([f"`{value.canonical_name}`, canonical", number(value.canonical_value, 4)])
     counts = []
@@ -186,9 +171,10 @@ def _left_out(argument: str, side: ScoredSet) -> str:
 def _protocols(score: Score) -> str:
     """Every protocol, folded."""
     every = [*score.measurements, *(value.measurement for value in score.published)]
-    blocks = {found.protocol_fingerprint: found.protocol for found in every}
-    names = {mark: ", ".join(dict.fromkeys(found.name for found in every if found.protocol_fingerprint == mark)) for mark in blocks}
-    folded = [f"{names[mark]}: {mark}\n{json.dumps(block, indent=1)}" for mark, block in blocks.items()]
+    folded = []
+    for mark, block in {found.protocol_fingerprint: found.protocol for found in every}.items():
+        names = dict.fromkeys(found.name for found in every if found.protocol_fingerprint == mark)
+        folded.append(f"{', '.join(names)}: {mark}\n{json.dumps(block, indent=1)}")
     inside = "\n\n".join(folded)
     return f"<details><summary>Protocols</summary>\n\n```\n{inside}\n```\n\n</details>"
 

@@ -39,9 +39,9 @@ class ClipSets:
         for what, clips in (("real", self.real), ("generated", self.generated)):
             if clips.num_copies:
                 notes.append(f"{clips.num_copies} of {len(clips.names)} {what} clips are exact copies of another; n counts them")
-        rates = [rates_of(clips) for clips in (self.real, self.generated)]
-        if rates[0] and rates[1] and (max(rates[0] + rates[1]) > 1.01 * min(rates[0] + rates[1])):
-            shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in (rates[0], rates[1])]
+        rates = [rates for clips in (self.real, self.generated) if (rates := rates_of(clips))]
+        if len(rates) == 2 and max(map(max, rates)) > 1.01 * min(map(min, rates)):
+            shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in rates]
             notes.append(f"real items run at {shown[0]} frames per second, generated ones at {shown[1]}; frames are not resampled")
         return notes
 

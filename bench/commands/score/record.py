@@ -92,8 +92,8 @@ def read_score(path: Path) -> Score:
     file = path / FILE if path.is_dir() else path
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-        version = fields.get("schema_version") if isinstance(fields, dict) else None
-        if version is not None and version != SCHEMA_VERSION:
+        version = fields.get("schema_version", SCHEMA_VERSION) if isinstance(fields, dict) else SCHEMA_VERSION
+        if version != SCHEMA_VERSION:
             raise StoreError(f"{file} has schema version {version}, this suite reads {SCHEMA_VERSION}; score the clips again with --out")
         return Score.model_validate(fields)
     except FileNotFoundError as error:

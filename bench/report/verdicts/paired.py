@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,20 +45,19 @@ class SeedPair:
 def pairs(run: Run, rows: Sequence[MeasureRow]) -> list[SeedPair]:
     """Every distance of trained models, every pair of contenders that differ on one axis, every seed both have."""
     axes = {cell.contender: cell.axes for cell in run.cells}
+    alike = [pair for pair in combinations(run.contenders, 2) if num_differing(axes[pair[0]], axes[pair[1]]) == 1]
+    cells = {(cell.contender, cell.seed): cell for cell in run.cells if cell.record}
     found = []
     for row in rows:
         kind, sides = kind_of(row), Sides()
         if row.subject != "trained" or kind is None:
             continue
-        for first, second in combinations(run.contenders, 2):
-            if num_differing(axes[first], axes[second]) != 1:
-                continue
-            seeds = {cell.seed: cell for cell in run.of(second)}
-            for one in run.of(first):
-                other = seeds.get(one.seed)
-                if other is not None and one.record and other.record:
+        for first, second in alike:
+            for seed in sorted({cell.seed for cell in run.cells}):
+                one, other = cells.get((first, seed)), cells.get((second, seed))
+                if one and other:
                     difference, reason = subtract(row.name, kind, one, other, sides)
-                    found.append(SeedPair(row=row, seed=one.seed, first=first, second=second, difference=difference, reason=reason))
+                    found.append(SeedPair(row=row, seed=seed, first=first, second=second, difference=difference, reason=reason))
     return found
 
 
@@ -107,8 +105,7 @@ class Sides(dict[str, FeatureSide]):
 
 def subtract(name: str, kind: DistanceKind, one: CellResult, other: CellResult, sides: Sides) -> tuple[Interval | None, str]:
     """Distance of one cell minus that of another with its interval (`interval.jackknife_difference`), or None and why."""
-    measurements = [cell.record.measurement(name) if cell.record else None for cell in (one, other)]
-    first, second = measurements
+    first, second = (cell.record.measurement(name) if cell.record else None for cell in (one, other))
     if first is None or second is None:
         return None, "not measured for both"
     try:
@@ -123,12 +120,9 @@ def subtract(name: str, kind: DistanceKind, one: CellResult, other: CellResult, 
 
 def read(cell: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
     """Features by subject under the measurement's extractor. KeyError, OSError where a cell has none."""
-    path: Path | None = cell.artefact("features")
+    path = cell.artefact("features")
     if path is None:
         raise Refusal("no features were kept")
-    extractor = (measurement.protocol or {}).get("extractor")
-    return {
-        name.rpartition("/")[2]: values
-        for name, values in safetensors.numpy.load_file(path).items()
-        if name.rpartition("/")[0] == extractor
-    }
+    prefix = f"{(measurement.protocol or {}).get('extractor')}/"
+    found = safetensors.numpy.load_file(path)
+    return {name.removeprefix(prefix): values for name, values in found.items() if name.startswith(prefix)}
