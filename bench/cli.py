@@ -25,6 +25,9 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of records and 
 Size = Annotated[str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")]
 NumFrames = Annotated[int, typer.Option(help="Frames of a clip.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+FORMS = "Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
+CUTS = "Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit)."
+MULTIPLE = "Of a folder: heights and widths are cut to multiples of it, in pixels. By default 16, or more where a backbone needs it."
 RESULTS = Path("results")
 
 EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
@@ -100,21 +103,14 @@ def sample(
 
 @app.command()
 def score(
-    real: Annotated[
-        Path,
-        typer.Argument(
-            metavar="REAL", help="Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
-        ),
-    ],
+    real: Annotated[Path, typer.Argument(metavar="REAL", help=FORMS)],
     generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="The clips to score, in any of these forms.")],
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", "-n", help="Clips of each set; by default as many as the smaller one has.")
     ] = None,
     num_frames: NumFrames = 16,
     stride: Annotated[int, typer.Option(help="Frames of a video from one frame of a clip to the next.")] = 1,
-    start: Annotated[
-        str, typer.Option(help="Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit).")
-    ] = "random",
+    start: Annotated[str, typer.Option(help=CUTS)] = "random",
     size: Size = None,
     seed: Annotated[int, typer.Option(help="Of the choice and the cutting of clips.")] = 0,
     extractor: Annotated[
@@ -273,13 +269,7 @@ def audit(
     backbone: Annotated[list[str] | None, typer.Option(help="Of a folder: whose steps to count, as dit:DiT-S/2; repeat it.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="Of a folder: a batching policy, as pack; repeat it. By default all.")] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Of a folder: pixels of a side per latent voxel. By default 8.")] = None,
-    multiple: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Of a folder: heights and widths are cut to multiples of it, in pixels. By default 16, or more where a backbone needs it.",
-        ),
-    ] = None,
+    multiple: Annotated[int | None, typer.Option(min=1, help=MULTIPLE)] = None,
     results: Results = RESULTS,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.md, audit.json and ledger.svg.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

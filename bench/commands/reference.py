@@ -6,8 +6,10 @@ Types, defaults and bounds are read from the models, meanings from the comment b
 """
 
 import ast
+import collections
 import inspect
 import io
+import itertools
 import sys
 import tokenize
 import types
@@ -126,9 +128,7 @@ def _kind(annotation: Any) -> str:
 
 def default(field: FieldInfo) -> str:
     """The default as YAML has it, in code; 'required' where there is none."""
-    if field.is_required():
-        return "required"
-    return f"`{_flow(field.get_default(call_default_factory=True))}`"
+    return "required" if field.is_required() else f"`{_flow(field.get_default(call_default_factory=True))}`"
 
 
 def _flow(value: Any) -> str:
@@ -141,13 +141,8 @@ def _flow(value: Any) -> str:
 
 def comments(model: type[BaseModel]) -> dict[str, str]:
     """Field -> the comment behind it in the source: of the class itself, or else of the class that it has the field from."""
-    found: dict[str, str] = {}
-    for owner in model.__mro__:
-        if owner is BaseModel:
-            break
-        for name, text in _comments_in(owner).items():
-            found.setdefault(name, text)
-    return found
+    owners = itertools.takewhile(lambda owner: owner is not BaseModel, model.__mro__)
+    return dict(collections.ChainMap(*map(_comments_in, owners)))
 
 
 def _comments_in(owner: type) -> dict[str, str]:

@@ -182,13 +182,11 @@ def load_sheet(cell: CellResult) -> Sheet | str:
 def _own_shapes(cell: CellResult, *framed: tuple[int, ...]) -> tuple[Shape, ...] | None:
     """Shapes of a sheet's clips, as the samples that they are of have them; None where these have one, do not fit or cannot be read."""
     path = cell.artefact("samples")
-    if path is None or not path.is_file():
+    if path is None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if "shapes" not in arrays.files:
-                return None
-            shapes = tuple((int(t), int(h), int(w)) for t, h, w, _ in arrays["shapes"])
+            shapes = tuple((int(t), int(h), int(w)) for t, h, w, _ in arrays["shapes"]) if "shapes" in arrays.files else ()
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # the sheet itself can be shown, in its frames
         return None
     num = max(frame[0] for frame in framed)

@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from bench.data.files import write_text
 from bench.metrics.battery import judgements
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, ReportCard
+from bench.report.page.sheets import font_of
 from bench.report.render.markdown import markdown_table
 
 COLUMNS = 5  # panels in a row
@@ -207,7 +208,7 @@ def strip(card: ReportCard, source: np.ndarray) -> Image.Image:
     gap, between = 2, 4
     canvas = Image.new("RGB", (STRIP_LABEL + shown * (width + gap), len(rows) * (height + between)), "white")
     pen = ImageDraw.Draw(canvas)
-    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 15)
+    font = font_of(15)
     for place, (title, frames) in enumerate(rows):
         top = place * (height + between)
         pen.text((6, top + height / 2), title, fill="black", font=font, anchor="lm")

@@ -200,7 +200,9 @@ def find_protocol(name: str) -> Published:
 def distance_over_n(real: Features, fake: Features, *, real_first: bool) -> tuple[float | None, float]:
     """Frechet distance with covariances over n from raw sums: by sqrtm, as both tools do (None where it fails), and by an exact root."""
     real, fake = check_features(real, fake)
-    (mean_r, cov_r), (mean_f, cov_f) = moments(real), moments(fake)
+    # Mean (d,) and covariance (d, d) over n, from raw sums as the tools keep them.
+    mean_r, mean_f = (features.sum(axis=0) / len(features) for features in (real, fake))
+    cov_r, cov_f = (x.T @ x / len(x) - np.outer(mean, mean) for x, mean in ((real, mean_r), (fake, mean_f)))
     apart = float(np.square(mean_r - mean_f).sum())
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # "matrix is singular": it is, below n = d, and the tools do not look
@@ -213,9 +215,3 @@ def distance_over_n(real: Features, fake: Features, *, real_first: bool) -> tupl
     small = [np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root for root in roots]
     exact = apart + sum(float(np.square(root).sum()) for root in small) - 2 * float(scipy.linalg.svdvals(small[0] @ small[1].T).sum())
     return (value if math.isfinite(value) else None), exact
-
-
-def moments(features: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d) over n, from raw sums as the tools keep them."""
-    mean = features.sum(axis=0) / len(features)
-    return mean, features.T @ features / len(features) - np.outer(mean, mean)

@@ -170,7 +170,6 @@ class _Taking:
         self.opened: dict[str, Opened] = {}
         self.content: dict[str, str] = {}
         self.skipped: list[Skipped] = []
-        self.bad: set[str] = set()
         self.names: list[str] = []
         self.labels: list[str | None] = []
         self.shapes: list[Shape] = []
@@ -192,7 +191,7 @@ class _Taking:
 
     def take(self, item: CollectionItem, turn: int, limit: int | None) -> None:
         """Clips of one item, or a reason why there are none."""
-        if item.name in self.bad:
+        if item.name in self.content and item.name not in self.opened:  # it was tried in vain
             return
         try:
             if item.name not in self.opened:
@@ -206,7 +205,7 @@ class _Taking:
                     self.add(item, opened, window)
                 self.rows.append(self.seen[key])
         except (Refusal, OSError) as error:
-            self.bad.add(item.name)
+            self.opened.pop(item.name, None)
             self.skipped.append(Skipped(item.name, str(error)))
 
     def add(self, item: CollectionItem, opened: Opened, window: range) -> None:

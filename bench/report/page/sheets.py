@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -71,9 +72,8 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     num_common = min(len(sheet.generated) for _, sheet in sheets.values())
     columns = _columns(first, num_common, num_columns)
     wanted = first.labels_generated[columns]
-    real = (
-        columns if first.shapes else matching(first.labels_real, wanted)
-    )  # of several shapes the k-th real clip has that of the k-th other
+    # Of several shapes the k-th real clip has that of the k-th other.
+    real = columns if first.shapes else matching(first.labels_real, wanted)
     rows: list[tuple[str, SheetClips]] = [
         ("Real", [first.clip(first.real, k) for k in real]),
         ("Reconstructed", [first.clip(first.reconstruction, k) for k in real]),
@@ -87,12 +87,11 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
             rows.append((f"{contender}, untrained", [sheet.clip(sheet.untrained, k) for k in columns]))
 
     names = first.label_names
-    known = len(names) > 0 and all(0 <= label < len(names) for label in wanted)
     webp, widths, (width, height) = _animation([clips for _, clips in rows], first.fps, max_bytes)
     strip = film_strip(rows)
     picture = Picture(
         row_labels=tuple(label for label, _ in rows),
-        column_labels=tuple(names[int(label)] for label in wanted) if known else (),
+        column_labels=tuple(names[int(label)] for label in wanted) if names else (),
         column_shapes=tuple(shape_text(first.shapes[k]) for k in columns) if first.shapes else (),
         column_widths=tuple(widths),
         webp=webp,
@@ -169,9 +168,8 @@ def _scale(rows: Sequence[SheetClips], target: int) -> Callable[[np.ndarray], tu
 
 def _enlarge(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """Frame (H, W, 3) at (height, width); nearest when enlarging by a whole factor."""
-    image = Image.fromarray(frame)
-    whole = size[0] >= frame.shape[0]
-    return image.resize((size[1], size[0]), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+    resampling = Image.Resampling.NEAREST if size[0] >= frame.shape[0] else Image.Resampling.LANCZOS
+    return Image.fromarray(frame).resize((size[1], size[0]), resampling)
 
 
 def _animation(rows: Sequence[SheetClips], fps: float, max_bytes: int) -> tuple[bytes, list[int], tuple[int, int]]:
@@ -210,7 +208,7 @@ def _grid(rows: Sequence[SheetClips], target: int) -> tuple[list[Image.Image], l
 
 def film_strip(rows: Sequence[tuple[str, SheetClips]]) -> Image.Image:
     """A still: the frames of a few clips of every row from left to right, the row's label above; time runs to the right."""
-    font = ImageFont.truetype(_font_path(), 14)
+    font = font_of(14)
     size = _scale([clips for _, clips in rows], CLIP_SIZE * 3 // 4)
     columns = _strip_columns(rows[0][1])
     blocks = [max(_picked(clips[k]).size * (size(clips[k])[1] + 2) for _, clips in rows) + 14 for k in columns]  # widths
@@ -227,6 +225,11 @@ def film_strip(rows: Sequence[tuple[str, SheetClips]]) -> Image.Image:
             left += block
         y += height
     return image
+
+
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The font matplotlib brings: text in a picture must not depend on the machine."""
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _picked(clip: np.ndarray) -> np.ndarray:
@@ -246,10 +249,3 @@ def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def _font_path() -> str:
-    """The font matplotlib brings: text in a picture must not depend on the machine."""
-    from matplotlib import get_data_path
-
-    return f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"

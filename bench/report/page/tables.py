@@ -186,8 +186,7 @@ def time_table(run: Run) -> Table:
     means = time_split(run)
     phases = list(dict.fromkeys(phase for split in means.values() for phase in split))
     lines = [(phase, *(metrics.number(split[phase]) if phase in split else NONE for split in means.values())) for phase in phases]
-    if lines:
-        lines.append(("total", *(metrics.number(sum(split.values())) for split in means.values())))
+    lines += [("total", *(metrics.number(sum(split.values())) for split in means.values()))] if lines else []
     data = pd.DataFrame([{"phase": phase, **{name: split.get(phase) for name, split in means.items()}} for phase in phases])
     return Table(name="time", caption="Seconds a phase, mean over seeds", header=("Phase", *means), rows=tuple(lines), data=data)
 
@@ -197,8 +196,7 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
     means = {}
     for contender in run.contenders:
         splits = [cell.record.time_split_s for cell in run.of(contender) if cell.record and cell.status == "ok"]
-        phases = dict.fromkeys(phase for split in splits for phase in split)
-        if phases:
+        if phases := dict.fromkeys(phase for split in splits for phase in split):
             means[contender] = {str(phase): sum(split.get(phase, 0.0) for split in splits) / len(splits) for phase in phases}
     return means
 

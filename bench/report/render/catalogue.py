@@ -60,22 +60,26 @@ _LOSS = (Metric(r"val_loss", "Validation loss", "quality", axis=True),)
 _DIVERSITY = tuple(
     Metric(rf"{name.lower()}_{_EXTRACTOR}", f"{name}, {{0}}", "quality") for name in ("Precision", "Recall", "Density", "Coverage")
 )
+
+
+def _rates(phase: str, word: str) -> tuple[Metric, ...]:
+    """What a phase does a second, in each unit of work."""
+    return (
+        Metric(rf"{phase}_clips_per_s", f"{word} rate", "speed", axis=True, machine=True),
+        Metric(rf"{phase}_frames_per_s", f"{word} rate, frames", "speed", machine=True),
+        Metric(rf"{phase}_voxels_per_s", f"{word} rate, latent voxels", "speed", machine=True),
+        Metric(rf"{phase}_tflop_per_s", f"{word} arithmetic", "speed", machine=True),
+        Metric(rf"{phase}_tokens_per_s", f"{word} rate, the backbone's own tokens", "speed", machine=True),
+        Metric(rf"{phase}_mfu", f"{word} arithmetic over the measured matrix-product peak", "speed", "fraction", machine=True),
+    )
+
+
 _COSTS = (
-    Metric(r"train_clips_per_s", "Training rate", "speed", axis=True, machine=True),
-    Metric(r"train_frames_per_s", "Training rate, frames", "speed", machine=True),
-    Metric(r"train_voxels_per_s", "Training rate, latent voxels", "speed", machine=True),
-    Metric(r"train_tflop_per_s", "Training arithmetic", "speed", machine=True),
-    Metric(r"train_tokens_per_s", "Training rate, the backbone's own tokens", "speed", machine=True),
-    Metric(r"train_mfu", "Training arithmetic over the measured matrix-product peak", "speed", "fraction", machine=True),
+    *_rates("train", "Training"),
     Metric(r"step_time_s", "Training step, median", "speed", "time", machine=True),
     Metric(r"first_step_extra_s", "First training step, beyond the median", "speed", "time", machine=True),
     Metric(r"other_cpu_share", "Processors taken by others in training", "speed", "fraction", machine=True),
-    Metric(r"sample_clips_per_s", "Sampling rate", "speed", axis=True, machine=True),
-    Metric(r"sample_frames_per_s", "Sampling rate, frames", "speed", machine=True),
-    Metric(r"sample_voxels_per_s", "Sampling rate, latent voxels", "speed", machine=True),
-    Metric(r"sample_tflop_per_s", "Sampling arithmetic", "speed", machine=True),
-    Metric(r"sample_tokens_per_s", "Sampling rate, the backbone's own tokens", "speed", machine=True),
-    Metric(r"sample_mfu", "Sampling arithmetic over the measured matrix-product peak", "speed", "fraction", machine=True),
+    *_rates("sample", "Sampling"),
     Metric(r"encode_frames_per_s", "Encoding rate of the autoencoder", "speed", machine=True),
     Metric(r"decode_frames_per_s", "Decoding rate of the autoencoder", "speed", machine=True),
     Metric(r"peak_storage_bytes", "Peak tensor storage, training step", "memory", "bytes", axis=True, exact=True, machine=True),
@@ -153,11 +157,8 @@ def num_clips(name: str) -> int | None:
 
 def scale_of(metric: Metric, largest: float, unit: str) -> tuple[float, str]:
     """(divisor, unit) in which a row whose largest magnitude is `largest` is shown."""
-    for threshold, name in SCALES[metric.scale]:
-        if abs(largest) >= threshold:
-            return threshold, name
-    steps = SCALES[metric.scale]
-    return steps[-1] if steps else (1, "" if unit == "1" else unit)
+    steps = SCALES[metric.scale] or ((1, "" if unit == "1" else unit),)
+    return next((step for step in steps if abs(largest) >= step[0]), steps[-1])
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -62,24 +62,21 @@ def _contrasts(run: Run, rows: Sequence[MeasureRow]) -> Sentences:
     known = {policy.name: policy for policy in POLICIES.among(policy for _, policy in contenders)}
     sentences = []
     for policy in known.values():
-        if policy.against not in known:
+        other, texts = known.get(policy.against or ""), []
+        if other is None:
             continue
-        other, texts = known[policy.against], []
-        for backbone in dict.fromkeys(backbone for backbone, _ in contenders):
-            pair = contenders.get((backbone, other.name)), contenders.get((backbone, policy.name))
-            texts += [_contrast(run, row, (pair[0], pair[1]), (other.word, policy.word)) for row in rows if pair[0] and pair[1]]
-        if found := "; ".join(filter(None, texts)):
-            sentences.append((f"{policy.word.capitalize()} against {other.word}", f"{found}."))
+        for (backbone, name), first in contenders.items():
+            second = contenders.get((backbone, policy.name))
+            if name != other.name or second is None:
+                continue
+            for row in rows:
+                if effect := factorial.contrast(run, row, (first, second), (other.word, policy.word)):
+                    favour = f"{effect.favours} better" if effect.favours else "none better"
+                    difference = f"{second} {metrics.MINUS} {first} {_value_text(row, effect)}"
+                    texts.append(f"{metrics.find(row.name).title}: {difference}, {favour}, {_state_text(effect)}")
+        if texts:
+            sentences.append((f"{policy.word.capitalize()} against {other.word}", f"{'; '.join(texts)}."))
     return sentences
-
-
-def _contrast(run: Run, row: MeasureRow, pair: tuple[str, str], words: tuple[str, str]) -> str:
-    effect = factorial.contrast(run, row, pair, words)
-    if effect is None:
-        return ""
-    favour = f"{effect.favours} better" if effect.favours else "none better"
-    difference = f"{pair[1]} {metrics.MINUS} {pair[0]} {_value_text(row, effect)}"
-    return f"{metrics.find(row.name).title}: {difference}, {favour}, {_state_text(effect)}"
 
 
 def _headline(main: DesignRow, all_of_it: Sequence[DesignRow]) -> tuple[str, bool]:
@@ -144,11 +141,10 @@ def _facts(run: Run, grid: ShapeMap | None) -> Sentences:
     """What needs no statistics: pixels used, and the shapes that hold."""
     used: dict[str, list[str]] = {}
     for name, ledgers in pipeline.ledgers(run).items():
-        shares = [ledger["pixels.used"] for ledger in ledgers if "pixels.used" in ledger]
-        if shares:
+        if shares := [ledger["pixels.used"] for ledger in ledgers]:
             texts = dict.fromkeys(f"{metrics.number(100 * share)} %" for share in (min(shares), max(shares)))
             used.setdefault(" to ".join(texts), []).append(name)
     shown = [f"{share} by {', '.join(names)}" for share, names in used.items()]
-    facts = [("Data", f"Pixels of the training clips used: {'; '.join(shown)}.")]
+    facts = [("Data", f"Pixels of the training clips used: {'; '.join(shown)}.")] if shown else []
     held = envelope.held_text(grid) if grid else ""
-    return (facts if used else []) + ([("Any shape", held)] if held else [])
+    return [*facts, ("Any shape", held)] if held else facts

@@ -107,10 +107,8 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
     series = {name: own.loc[own["contender"] == name] for name in run.contenders}
     values = {contender: part["value"].tolist() for contender, part in series.items()}
     missing = {contender: why for contender in run.contenders if len(own) and (why := run.missing(contender, name, subject))}
-    if len(set(shown["unit"])) > 1:
-        incomparable: str | None = f"different units: {', '.join(sorted(set(shown['unit'])))}"
-    else:
-        incomparable = why_not_comparable(run, own, metric)
+    units = sorted(set(shown["unit"]))
+    incomparable = why_not_comparable(run, own, metric) if len(units) < 2 else f"different units: {', '.join(units)}"
 
     verdict = None
     if subject == "trained" and better in ("lower", "higher") and len(own):
@@ -140,8 +138,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         )
     references = {}
     for reference in REFERENCES:
-        found = lines.loc[lines["subject"] == reference, "value"]
-        if len(found):
+        if len(found := lines.loc[lines["subject"] == reference, "value"]):
             references[reference] = (float(found.min()), float(found.max()))
     caveats: list[str] = []
     if subject == "trained" and metric.distance and any(values.values()):
@@ -228,7 +225,7 @@ def _best(values: dict[str, list[float]], better: str) -> set[str]:
     means = {name: statistics.fmean(series) for name, series in values.items() if series}
     if len(set(means.values())) < 2:  # where all are equal, none is best
         return set()
-    best = min(means.values()) if better == "lower" else max(means.values())
+    best = (min if better == "lower" else max)(means.values())
     return {name for name, mean in means.items() if math.isclose(mean, best, rel_tol=1e-12)}
 
 

@@ -145,14 +145,11 @@ def _block(run: Run, row: MeasureRow, design: Design) -> DesignRow:
     by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
     refused = _refused(run, row, design.contenders)
     names = {kind: (CROP.word, design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
-    means = [[statistics.fmean(tables[seed][b][p] for seed in seeds) for p in (0, 1)] for b in (0, 1)]
-    return DesignRow(
-        row=row,
-        design=design,
-        means=((means[0][0], means[0][1]), (means[1][0], means[1][1])),
-        effects=tuple(_effect(kind, by_seed, row, names[kind], missing, refused) for kind, by_seed in by_kind.items()),
-        missing=missing,
-    )
+    means = {name: statistics.fmean(values[name][seed] for seed in seeds) for name in design.contenders}
+    (a, b), (c, d) = design.cells
+    effects = tuple(_effect(kind, by_seed, row, names[kind], missing, refused) for kind, by_seed in by_kind.items())
+    table = (means[a], means[b]), (means[c], means[d])
+    return DesignRow(row=row, design=design, means=table, effects=effects, missing=missing)
 
 
 def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -226,9 +223,9 @@ def share_text(block: DesignRow) -> str:
     if backbone is None or pipeline is None:
         return ""
     sizes = {"the backbone": abs(backbone.interval.mean), "the pipeline": abs(pipeline.interval.mean)}
-    if not any(sizes.values()):
-        return "neither moves it"
     less, more = sorted(sizes, key=lambda name: sizes[name])
+    if not sizes[more]:
+        return "neither moves it"
     ratio = sizes[more] / sizes[less] if sizes[less] else math.inf
     if ratio > MAX_RATIO:
         return f"{more} moves it, {less} hardly"
