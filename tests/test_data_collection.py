@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural
-from bench.commands.score.set_cache import LateFrames, cached_set
-from bench.commands.score.windows import ReadSet, Rule, SeededCut, cover, read_set
+from bench.commands.score.windows import LateFrames, ReadSet, Rule, SeededCut, cached_set, cover, read_set
 from bench.data.media.images import ORIENTATION
 from bench.data.media.video import read_frames
 from tests.test_data_video import counting_frames, moving_bar, write_video
@@ -316,7 +315,7 @@ def test_the_cache_opens_nothing_until_frames_are_needed(tmp_path: Path, monkeyp
     root, cache, rule = grid(tmp_path), tmp_path / "cache", SeededCut(num_frames=6)
     first = cached_set(find_collection(root), rule, 5, nothing, cache)
     calls: list[str] = []
-    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *given: calls.append("read") or read_set(*given))
+    monkeypatch.setattr("bench.commands.score.windows.read_set", lambda *given: calls.append("read") or read_set(*given))
     second = cached_set(find_collection(root), rule, 5, nothing, cache)
     assert isinstance(second.frames, LateFrames) and not calls
     assert (second.names, second.rows, second.digest, second.frames.shape) == (first.names, first.rows, first.digest, first.frames.shape)

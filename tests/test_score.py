@@ -246,14 +246,14 @@ def test_single_frames_are_compared_where_their_network_is_asked_for(
 
 
 def test_missing_weights_are_named_before_a_clip_is_read(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("read first"))
+    monkeypatch.setattr("bench.commands.score.windows.read_set", lambda *_: pytest.fail("read first"))
     with pytest.raises(WeightsError, match="weights get i3d"):
         score(*sets, extractors=["i3d"])
 
 
 def test_a_second_run_reads_no_frame_and_says_the_same(sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first = measure(*sets)
-    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("bench.commands.score.windows.read_set", lambda *_: pytest.fail("read again"))
     monkeypatch.setattr("bench.metrics.extractors.features.extract", lambda *_: pytest.fail("extracted again"))
     assert measure(*sets) == first
 
@@ -347,7 +347,7 @@ def test_wrong_arguments_are_one_line_and_status_2(sets: tuple[Path, Path], monk
 def test_folders_that_cannot_be_written_are_said_before_the_work(
     sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.commands.score.set_cache.read_set", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("bench.commands.score.windows.read_set", lambda *_: pytest.fail("worked"))
     (tmp_path / "file").write_text("")
     options = ("score", *sets, "--num-frames", T, "--extractor", "random3d")
     for option, message in (

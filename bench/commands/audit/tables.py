@@ -7,9 +7,8 @@ from bench.backbone import short_name
 from bench.commands.audit.result import AuditResult, ShapeCount, SizeRange, StepCost
 from bench.data.policy.ledger import EPOCHS, PIXELS, ROOM, SUBJECT, Ledger
 from bench.report.render.catalogue import DASH, TIMES, commit_text, flops_text, number, seconds_text
-from bench.report.render.export import to_markdown
 from bench.report.render.markdown import markdown
-from bench.report.render.table import Table
+from bench.report.render.table import Table, to_markdown
 from bench.shapes import shape_text
 
 MOST_LISTED = 5  # names of a kind; the JSON has all

@@ -7,8 +7,7 @@ from pathlib import Path
 from bench.commands.score import card as card_report
 from bench.commands.score.collection import find_collection
 from bench.commands.score.pair import find_device
-from bench.commands.score.set_cache import cached_set
-from bench.commands.score.windows import ReadSet, SeededCut
+from bench.commands.score.windows import ReadSet, SeededCut, cached_set
 from bench.data.progress import Progress
 from bench.metrics.battery import battery
 from bench.metrics.distances.interval import NUM_GROUPS

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from bench.commands.score.collection import Collection
-from bench.commands.score.set_cache import cached_set
-from bench.commands.score.windows import ReadSet, Rule, SeededCut
+from bench.commands.score.windows import ReadSet, Rule, SeededCut, cached_set
 from bench.data.progress import Progress
 from bench.metrics.extractors.features import cached_features
 from bench.metrics.extractors.table import Extractor

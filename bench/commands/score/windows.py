@@ -2,12 +2,16 @@
 
 A rule says in which order items are taken, where clips are cut and how a frame reaches its size; `read_set` follows it
 until it has enough. Knows no network and no metric.
+
+What was read is remembered: a second reading of the same files opens none of them until frames are needed. A file `set-<key>.json` in the
+cache folder holds everything of a `ReadSet` but its frames. The key is the list of items, the rule and the number of clips; the content of
+every item that was opened is hashed again before the file is believed.
 """
 
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
@@ -16,10 +20,11 @@ import av
 import numpy as np
 import PIL
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
+from bench.data.files import write_text
 from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.data.source import digest_of
@@ -170,10 +175,7 @@ class _Taking:
         self.opened: dict[str, Opened] = {}
         self.content: dict[str, str] = {}
         self.skipped: list[Skipped] = []
-        self.names: list[str] = []
-        self.labels: list[str | None] = []
-        self.shapes: list[Shape] = []
-        self.fps: list[float | None] = []
+        self.clips: list[tuple[str, str | None, Shape, float | None]] = []  # unique ones: name, label, shape and rate of the item
 
     def take_all(self, collection: Collection, limit: int | None, progress: Progress) -> None:
         """Items as the rule draws them, until there are `limit` clips or nothing more to come."""
@@ -218,30 +220,80 @@ class _Taking:
         if clip.shape == self.shape:  # of another size, it is only counted: the set is refused in the end
             self.file.write(clip.tobytes())
         self.pixels[hashlib.blake2b(clip.tobytes(), digest_size=16).digest()] += 1
-        self.seen[item.name, window.start] = len(self.names)
-        self.names.append(f"{item.name}#{window.start}")
-        self.labels.append(item.label)
-        self.shapes.append((opened.num_frames, opened.height, opened.width))
-        self.fps.append(opened.fps)
+        self.seen[item.name, window.start] = len(self.clips)
+        shape = (opened.num_frames, opened.height, opened.width)
+        self.clips.append((f"{item.name}#{window.start}", item.label, shape, opened.fps))
 
     def finish(self, collection: Collection) -> ReadSet:
         self.file.flush()
+        names, labels, shapes, fps = zip(*self.clips, strict=True)
         return ReadSet(
-            frames=np.memmap(self.file, dtype=np.uint8, mode="r", shape=(len(self.names), *self.shape)),
+            frames=np.memmap(self.file, dtype=np.uint8, mode="r", shape=(len(names), *self.shape)),
             shape=self.shape[:3],
             rows=tuple(self.rows),
-            names=tuple(self.names),
-            labels=tuple(self.labels),
-            shapes=tuple(self.shapes),
-            fps=tuple(self.fps),
+            names=names,
+            labels=labels,
+            shapes=shapes,
+            fps=fps,
             content=self.content,
             skipped=(*collection.skipped, *self.skipped),
             num_untried=len(collection.items) - len(self.content),
             num_copies=self.pixels.total() - len(self.pixels),
-            digest=digest_of(identity(self.rule), self.names, self.content),
+            digest=digest_of(identity(self.rule), names, self.content),
         )
 
 
 def identity(rule: Rule) -> dict[str, Any]:
     """All that decides the clips of given files."""
     return {"reader": READER_VERSION, "av": av.__version__, "pillow": PIL.__version__, "rule": rule.describe()}
+
+
+class LateFrames:
+    """Frames (N, T, H, W, 3) uint8 that are read when the first of them is asked for."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]):
+        self.shape = shape
+        self._read: Callable[[], np.ndarray] | None = read
+        self._frames: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if self._frames is None:
+            assert self._read is not None
+            self._frames, self._read = self._read(), None
+        return np.asarray(self._frames[index])
+
+
+def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:
+    """`read_set`, from the cache where the same files were read before by the same rule."""
+    key = digest_of(
+        identity(rule), limit, str(collection.path.resolve()), [[item.name, item.label, item.kind] for item in collection.items]
+    )
+    file = cache / f"set-{key[:16]}.json"
+    if (known := _remembered(file, collection)) is not None:
+
+        def read() -> np.ndarray:
+            again = read_set(collection, rule, limit, progress, cache)
+            if again.digest != known.digest:
+                raise Refusal(f"{collection.path} changed while it was read; run again when nobody writes to it")
+            return again.frames
+
+        # Only dtype, shape, length and slices are used of frames, and a slice reads them.
+        return known.model_copy(update={"frames": LateFrames((len(known.names), *known.shape, 3), read)})
+    found = read_set(collection, rule, limit, progress, cache)
+    write_text(file, found.model_dump_json() + "\n")
+    return found
+
+
+def _remembered(file: Path, collection: Collection) -> ReadSet | None:
+    """What `file` says, without frames; None where it is not there, damaged or out of date."""
+    try:
+        known = ReadSet.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    opened = [item for item in collection.items if item.name in known.content]
+    return known if all(content_of(item) == known.content[item.name] for item in opened) else None

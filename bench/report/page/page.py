@@ -14,11 +14,12 @@ from bench.report.grid import shape_map
 from bench.report.load import Run
 from bench.report.page import figures, sheets, tables
 from bench.report.page.sheets import Picture
-from bench.report.render import canvas, export
+from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import markdown
-from bench.report.render.table import Table
+from bench.report.render.table import Table, to_latex
+from bench.report.render.table import to_markdown as table_markdown
 from bench.report.verdicts import answer, compare, factorial
 from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.compare import MeasureRow
@@ -34,9 +35,7 @@ class Chapter:
 
     run: Run
     prefix: str  # of ids and file names, "" where the report has one run
-    question: str
     answer: Answer
-    setting: str
     rows: list[MeasureRow]
     blocks: list[DesignRow]
     tables: dict[str, Table]
@@ -54,9 +53,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
     return Chapter(
         run=run,
         prefix=prefix,
-        question=answer.question(run),
         answer=answer.answer(run, rows, blocks, grid),
-        setting=answer.setting(run),
         rows=rows,
         blocks=blocks,
         tables={table.name: table for table in tables.all_tables(run, rows, blocks, grid)},
@@ -80,9 +77,9 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
     for part in chapters:
         for table in part.tables.values():
             stem = f"tables/{part.prefix}{table.name}"
-            files[f"{stem}.md"] = export.to_markdown(table)
-            files[f"{stem}.csv"] = export.to_csv(table)
-            files[f"{stem}.tex"] = export.to_latex(table)
+            files[f"{stem}.md"] = table_markdown(table)
+            files[f"{stem}.csv"] = table.to_csv()
+            files[f"{stem}.tex"] = to_latex(table)
         for drawing in part.drawings:
             files[f"pictures/{part.prefix}{drawing.name}.svg"] = canvas.standalone(drawing, colour_variables(css))
         if part.picture:
@@ -116,9 +113,9 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
     parts = []
     for part in chapters:
-        parts += [f"# {markdown(part.run.matrix)}: {markdown(part.question)}", f"**{markdown(part.answer.headline)}**"]
+        parts += [f"# {markdown(part.run.matrix)}: {markdown(part.answer.question)}", f"**{markdown(part.answer.headline)}**"]
         parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
-        parts.append(markdown(part.setting))
+        parts.append(markdown(part.answer.setting))
         if part.picture:
             rows = markdown(", ".join(part.picture.row_labels))
             parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}samples.webp)", f"Rows from the top: {rows}."]
@@ -129,7 +126,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                parts += [f"## {markdown(TITLES[name])}", export.to_markdown(table).rstrip()]
+                parts += [f"## {markdown(TITLES[name])}", table_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(f"```\n{part.run.command.replace('```', '')}\n```")

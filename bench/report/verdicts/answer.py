@@ -9,6 +9,7 @@ from bench.report.grid.shape_map import ShapeMap, shape_text
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import claim_shapes, compare
+from bench.report.verdicts.claim_shapes import Sentences
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, by_policy
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
@@ -27,14 +28,11 @@ DEFAULT_QUESTION = "How do the contenders compare on this data, this budget and 
 class Answer:
     """The answer to the matrix's question."""
 
+    question: str  # what the matrix asks
+    setting: str  # what was run
     headline: str
     carried: bool  # whether the numbers carry what the headline says
-    sentences: list[tuple[str, str]]  # (group, sentence)
-
-
-def question(run: Run) -> str:
-    """What the matrix asks."""
-    return QUESTIONS.get(str(run.claim), DEFAULT_QUESTION)
+    sentences: Sentences
 
 
 def setting(run: Run) -> str:
@@ -91,14 +89,20 @@ def machine_text(environment: Any) -> str:
 
 def answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> Answer:
     """The headline is about quality; every group of axes gets its say in a sentence."""
+    headline, carried, sentences = _answer(run, rows, blocks, grid)
+    asked = QUESTIONS.get(str(run.claim), DEFAULT_QUESTION)
+    return Answer(question=asked, setting=setting(run), headline=headline, carried=carried, sentences=sentences)
+
+
+def _answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
     if len(run.contenders) < 2:
         alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
-        return Answer(headline="Nothing to compare", carried=False, sentences=[("", alone)])
+        return "Nothing to compare", False, [("", alone)]
     failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
     if failed:
         which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in failed.items())
         warning = f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed."
-        return Answer(headline="No verdict: a canary failed", carried=False, sentences=[("", warning)])
+        return "No verdict: a canary failed", False, [("", warning)]
 
     judged = compare.axes(rows)
     if run.claim == "shapes":
@@ -111,10 +115,10 @@ def answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], gr
     if min(_seed_counts(run)) < MIN_SEEDS:
         rule = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can."
         sentences.append(("Rule", f"{rule} Counts are exact and may lead without."))
-    return Answer(headline=headline, carried=carried, sentences=sentences)
+    return headline, carried, sentences
 
 
-def _quality(rows: Sequence[MeasureRow], judged: Sequence[MeasureRow]) -> tuple[str, bool, list[tuple[str, str]]]:
+def _quality(rows: Sequence[MeasureRow], judged: Sequence[MeasureRow]) -> tuple[str, bool, Sentences]:
     """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
     leading = compare.leading(rows)
     first = leading[0] if leading else None

@@ -24,7 +24,7 @@ VERDICTS = {
     "not supported": "Not supported: crops are better in {}",
     "inconclusive": "Inconclusive: what cropping costs in {}",
 }
-Sentences = list[tuple[str, str]]
+Sentences = list[tuple[str, str]]  # (group, sentence)
 
 
 def verdict(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
