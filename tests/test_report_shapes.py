@@ -327,7 +327,7 @@ def test_clips_of_a_shape_stand_side_by_side_in_proportion(tmp_path: Path) -> No
     assert picture.column_shapes == tuple(shape_text((t, h, w)) for t, h, w in (MIXED[0], MIXED[2], MIXED[1]) for _ in range(3))
     assert picture.column_widths == (48, 48, 48, 48, 48, 48, 96, 96, 96)
     assert picture.row_labels == ("Real", "Reconstructed", "UNet-XS pad, seed 0", "UNet-XS pad, untrained")
-    assert picture.height == 4 * 96 + 3 * sheets.GAP  # as high as the tallest
+    assert picture.size[1] == 4 * 96 + 3 * sheets.GAP  # as high as the tallest
     assert picture.column_labels == tuple(["disc", "square", "triangle", "ring"][k % 4] for k in (0, 3, 6, 2, 5, 8, 1, 4, 7))
     (tmp_path / "moving.webp").write_bytes(picture.webp)
     with Image.open(tmp_path / "moving.webp") as moving:

@@ -12,6 +12,7 @@ Pixels are exact (ffv1 in RGB): the clips differ from their source only by the c
 import argparse
 import contextlib
 import itertools
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,31 +94,24 @@ def _cut(path: Path, out: Path, stem: str) -> list[Path]:
         still = list(sizes)[number % len(sizes)]
         written += [*paths.values(), paths[still].with_suffix(IMAGE)]
         with contextlib.ExitStack() as stack:
-            files = {aspect: _Exact(stack, paths[aspect], rate, *size) for aspect, size in sizes.items()}
+            add = {aspect: stack.enter_context(_exact(paths[aspect], rate, *size)) for aspect, size in sizes.items()}
             for index, frame in itertools.islice(frames, len(take)):
                 for aspect, size in sizes.items():
                     pixels = cover(frame, *size)  # (H, W, 3) uint8
-                    files[aspect].add(pixels)
+                    add[aspect](pixels)
                     if index == take.start and aspect == still:
                         Image.fromarray(pixels).save(paths[aspect].with_suffix(IMAGE))
-            for file in files.values():
-                file.end()
     return written
 
 
-class _Exact:
-    """A video file that gives back every pixel, and is the same to the last byte whenever it is written."""
-
-    def __init__(self, stack: contextlib.ExitStack, path: Path, rate: Fraction, height: int, width: int):
-        self.container = stack.enter_context(av.open(str(path), "w", options={"fflags": "+bitexact"}))  # no random identity
-        self.stream = self.container.add_stream("ffv1", rate=rate)
-        self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "bgr0"
-
-    def add(self, pixels: np.ndarray) -> None:
-        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
-
-    def end(self) -> None:
-        self.container.mux(self.stream.encode())
+@contextlib.contextmanager
+def _exact(path: Path, rate: Fraction, height: int, width: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """A video file that gives back every pixel, and is the same to the last byte whenever it is written; what adds a frame (H, W, 3)."""
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:  # no random identity
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = height, width, "bgr0"
+        yield lambda pixels: container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -219,10 +219,8 @@ class ProfileStudy:
         request, timed = self.request, []
         try:
             with out_of_memory():
-                steppers = [
-                    Stepper(build(name, request.spec, self.here).train(), self.here, request.precision, trains=True)
-                    for name in request.names[:2]
-                ]
+                backbones = [build(name, request.spec, self.here).train() for name in request.names[:2]]
+                steppers = [Stepper(backbone, self.here, request.precision, trains=True) for backbone in backbones]
         except NoRoom:
             return points
         for point in points:

@@ -74,7 +74,7 @@ def heat_maps(grid: ShapeMap) -> Drawing:
     """Contenders by shapes: the distance over its floor, and below it the share of clips with a whole subject where that was measured."""
     spots = grid.spots.values()
     top = math.log(max([4.0, *(spot.floors for spot in spots if spot.floors is not None)]))
-    marks = dict(zip((name for name in grid.distances if name != grid.measure), MARKS, strict=False))
+    marks = dict(zip((name for name in dict.fromkeys(grid.measures.values()) if name != grid.measure), MARKS, strict=False))
     others = "".join(f", {mark} {name}" for name, mark in marks.items())
     floors = {spot: (metrics.number(spot.floors, 2), math.log(max(1.0, spot.floors)) / top) for spot in spots if spot.floors is not None}
     whole = {spot: (f"{100 * spot.whole:.0f}", 1 - spot.whole) for spot in spots if spot.whole is not None}

@@ -48,11 +48,6 @@ class ShapeMap:
         return max(names, key=names.count, default=None)
 
     @property
-    def distances(self) -> list[str]:
-        """Every distance told at some shape."""
-        return list(dict.fromkeys(self.measures.values()))
-
-    @property
     def has_whole(self) -> bool:
         """Whether the subject's wholeness was measured anywhere."""
         return any(spot.whole is not None for spot in self.spots.values())

@@ -41,10 +41,8 @@ class Picture:
     webp: bytes
     strip: bytes  # PNG, for a file
     strip_webp: bytes  # the same for the page, smaller
-    width: int
-    height: int
-    strip_width: int
-    strip_height: int
+    size: tuple[int, int]  # width and height in pixels, of the animation and of the still
+    strip_size: tuple[int, int]
     fps: float
     num_frames: int
     labels_match: bool  # whether the real clips stand in columns of their own label
@@ -57,8 +55,7 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     for contender in run.contenders:
         reasons = []
         for cell in run.of(contender):
-            sheet = load_sheet(cell)
-            if isinstance(sheet, Sheet):
+            if isinstance(sheet := load_sheet(cell), Sheet):
                 sheets[contender] = (cell.seed, sheet)
                 break
             reasons.append(f"seed {cell.seed}: {sheet}")
@@ -87,7 +84,7 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
             rows.append((f"{contender}, untrained", [sheet.clip(sheet.untrained, k) for k in columns]))
 
     names = first.label_names
-    webp, widths, (width, height) = _animation([clips for _, clips in rows], first.fps, max_bytes)
+    webp, widths, size = _animation([clips for _, clips in rows], first.fps, max_bytes)
     strip = film_strip(rows)
     picture = Picture(
         row_labels=tuple(label for label, _ in rows),
@@ -97,10 +94,8 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
         webp=webp,
         strip=_encode(strip, "PNG", optimize=True),
         strip_webp=_encode(strip, "WEBP", quality=80, method=4),
-        width=width,
-        height=height,
-        strip_width=strip.width,
-        strip_height=strip.height,
+        size=size,
+        strip_size=strip.size,
         fps=first.fps,
         num_frames=first.generated.shape[1],
         labels_match=bool((first.labels_real[real] == wanted).all()),

@@ -49,7 +49,7 @@ def pairs(run: Run, rows: Sequence[MeasureRow]) -> list[SeedPair]:
     cells = {(cell.contender, cell.seed): cell for cell in run.cells if cell.record}
     found = []
     for row in rows:
-        kind, sides = kind_of(row), Sides()
+        kind, sides = kind_of(row), dict[str, FeatureSide]()
         if row.subject != "trained" or kind is None:
             continue
         for first, second in alike:
@@ -93,24 +93,21 @@ class FeatureSide:
         return self._known[key]
 
 
-class Sides(dict[str, FeatureSide]):
-    """The cells of one measurement, by name, each read once."""
+def subtract(
+    name: str, kind: DistanceKind, one: CellResult, other: CellResult, sides: dict[str, FeatureSide]
+) -> tuple[Interval | None, str]:
+    """Distance of one cell minus that of another with its interval (`interval.jackknife_difference`), or None and why.
 
-    def of(self, cell: CellResult, measurement: Measurement, kind: DistanceKind) -> FeatureSide:
-        """A cell's. Refusal, OSError, KeyError where it has no features to make one of."""
-        if cell.name not in self:
-            self[cell.name] = FeatureSide(kind, read(cell, measurement))
-        return self[cell.name]
-
-
-def subtract(name: str, kind: DistanceKind, one: CellResult, other: CellResult, sides: Sides) -> tuple[Interval | None, str]:
-    """Distance of one cell minus that of another with its interval (`interval.jackknife_difference`), or None and why."""
+    `sides`: the cells of this measurement that were read before, by name.
+    """
     first, second = (cell.record.measurement(name) if cell.record else None for cell in (one, other))
     if first is None or second is None:
         return None, "not measured for both"
     try:
         compare_or_raise(first.protocol or {}, second.protocol or {})
-        a, b = sides.of(one, first, kind), sides.of(other, second, kind)
+        for cell, measurement in ((one, first), (other, second)):
+            sides[cell.name] = sides.get(cell.name) or FeatureSide(kind, read(cell, measurement))
+        a, b = sides[one.name], sides[other.name]
     except (Refusal, OSError, KeyError, safetensors.SafetensorError) as error:
         return None, " ".join(str(error).split())
     if not np.array_equal(a.real, b.real):
