@@ -126,14 +126,14 @@ def score(
 ) -> None:
     """Score GENERATED clips against REAL ones: FVD and others with floors and intervals. Trains nothing."""
     from bench.commands.score import page
-    from bench.commands.score.score import DEFAULT_EXTRACTORS, parse_size, parse_start
+    from bench.commands.score.score import DEFAULT_EXTRACTORS, parse_size
     from bench.commands.score.score import score as measure
     from bench.commands.score.windows import SeededCut
     from bench.data.progress import Reporter
 
     if out is not None:
         page.check_folder(out)
-    cut = SeededCut(num_frames=num_frames, stride=stride, start=parse_start(start), size=parse_size(size), seed=seed)
+    cut = SeededCut(num_frames=num_frames, stride=stride, start=start, size=parse_size(size), seed=seed)
     with Reporter("score").live() as progress:
         found = measure(
             real,

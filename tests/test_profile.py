@@ -232,7 +232,7 @@ def test_a_step_without_room_is_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(measure.Stepper, "step", lambda *_: full())
-    with pytest.raises(measure.NoRoom):
+    with pytest.raises(measure.NotMeasured):
         measure.measure_memory(small(CELLS), CELLS, "training", torch.device("cpu"))
 
 

@@ -13,7 +13,7 @@ from bench.data.policy.config import Batching
 from bench.data.policy.fitting import fit, training_rules
 from bench.data.policy.ledger import EPOCHS, ledger
 from bench.data.policy.table import POLICIES
-from bench.shapes import LatentSpec, Refusal, Shape
+from bench.shapes import Refusal, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,6 @@ def _account(subject: Audited, name: str, batching: Batching) -> Account:
         lost_clips=[NotUsed(name=subject.clip_ids[lost.clip], kind=lost.kind, reason=subject.said(lost.reason)) for lost in fitted.lost],
     )
     return Account(policy=policy, latent_shapes=latent_shapes, batches=tuple(_batches(latent_shapes, batching, subject.seed)))
-
-
-def pixels_per_voxel(spec: LatentSpec) -> int:
-    """Pixels (T x H x W) of one latent voxel."""
-    return spec.temporal_stride * spec.spatial_stride**2
 
 
 def _batches(shapes: Sequence[Shape], batching: Batching, seed: int) -> list[tuple[Shape, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bench.backbone import check_latents, load_backbone
-from bench.commands.audit.account import Account, pixels_per_voxel, spread
+from bench.commands.audit.account import Account, spread
 from bench.commands.audit.many import at_all
 from bench.commands.audit.result import StepCost
 from bench.commands.audit.subject import Audited
@@ -45,7 +45,7 @@ def costs(subject: Audited, accounts: Sequence[Account], num_pixels: int, peak: 
                     "num_tokens": spread([num_tokens(shape) for shape in account.latent_shapes]),
                     "forward_flops": forward_flops,
                     "least_step_time_s": step_time_s,
-                    "least_time_per_used_voxel_s": step_time_s / _used_voxels(account, num_pixels, pixels_per_voxel(subject.spec)),
+                    "least_time_per_used_voxel_s": step_time_s / _used_voxels(account, num_pixels, subject.spec),
                 }
                 cost = cost.model_copy(update=counted)
             found.append(cost)
@@ -58,11 +58,11 @@ def _count(backbone: Any, spec: LatentSpec, shape: Shape) -> int:
         return flops_of(backbone, spec, shape)
 
 
-def _used_voxels(account: Account, num_pixels: int, per_voxel: int) -> float:
+def _used_voxels(account: Account, num_pixels: int, spec: LatentSpec) -> float:
     """The clips' own pixels that a step uses, in latent voxels: padding, and pixels made by enlarging, are none of them."""
     ledger = account.policy.ledger
     assert ledger is not None
-    return ledger.pixels.used * num_pixels / per_voxel / ledger.steps_per_epoch
+    return ledger.pixels.used * num_pixels / (spec.temporal_stride * spec.spatial_stride**2) / ledger.steps_per_epoch
 
 
 def _refusal(backbone: Any, name: str, subject: Audited, account: Account) -> str | None:

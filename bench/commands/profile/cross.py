@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from bench.commands.profile.result import Crossing, CrossPoint
+from bench.commands.profile.result import Cross, Crossing, CrossPoint
 from bench.shapes import Shape
 
 FACTORS = (0.25, 0.5, 1, 2, 4)  # of the given size and duration
@@ -19,6 +19,11 @@ def grid(shape: Shape, size_unit: int, frame_unit: int, most_size: int, most_fra
     sizes = {min(max(1, round(side * factor / size_unit)) * size_unit, most_size) for factor in FACTORS}
     frames = {min(max(1, round(shape[0] * factor / frame_unit)) * frame_unit, most_frames) for factor in FACTORS}
     return [(num_frames, size, size) for num_frames in sorted(frames) for size in sorted(sizes)]
+
+
+def quantity_text(cross: Cross, quantity: str) -> str:
+    """What is compared, and where it was measured."""
+    return QUANTITIES[quantity] + (f" on {cross.measured_on}" if quantity == "step_time_s" else "")
 
 
 def ratio(point: CrossPoint, quantity: str) -> float | None:

@@ -4,10 +4,9 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench.commands.profile.cross import QUANTITIES, ratio
+from bench.commands.profile.cross import QUANTITIES, quantity_text, ratio
 from bench.commands.profile.result import Cross, ProfileResult
 from bench.report.render.svg import COLOURS, GRID, MARKERS, figure, to_svg
 
@@ -21,10 +20,10 @@ def all_figures(result: ProfileResult) -> dict[str, tuple[str, str]]:
         caption = f"Largest training step at batch 1 that fits {result.target.name}, {result.precision}, predicted. Below a line it fits."
         figures["frontier.svg"] = (frontier(result), caption)
     if result.cross is not None:
-        for quantity, what in QUANTITIES.items():
+        for quantity in QUANTITIES:
             if any(ratio(point, quantity) is not None for point in result.cross.points):
-                where = f" on {result.cross.measured_on}" if quantity == "step_time_s" else ""
-                caption = f"{' / '.join(result.cross.names)}: {what}{where}, training step, batch 1. Black line: equal."
+                what = quantity_text(result.cross, quantity)
+                caption = f"{' / '.join(result.cross.names)}: {what}, training step, batch 1. Black line: equal."
                 figures[f"cross-{quantity.removesuffix('_s').replace('_', '-')}.svg"] = (heat_map(result.cross, quantity), caption)
     return figures
 
@@ -41,7 +40,9 @@ def frontier(result: ProfileResult) -> str:
                 look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
                 axes.plot(sizes, frames, label=contender.name, linewidth=1.6, markersize=5, **look)
         axes.plot([math.sqrt(result.shape[1] * result.shape[2])], [result.shape[0]], "k+", markersize=9, label="the shape asked for")
-        _plain_ticks(axes, sorted({size for contender in result.contenders for size, _ in contender.frontier}))
+        axes.xaxis.set_major_locator(FixedLocator(sorted({size for contender in result.contenders for size, _ in contender.frontier})))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
         axes.set_xlabel("latent height = width (voxels)")
         axes.set_ylabel("most latent frames")
@@ -57,41 +58,25 @@ def heat_map(cross: Cross, quantity: str) -> str:
     frames, sizes = (sorted({key[axis] for key in values}) for axis in (0, 1))
     table = np.array([[math.log2(value) if (value := values.get((f, s))) else math.nan for s in sizes] for f in frames])
     widest = max(WIDEST, float(np.nanmax(np.abs(table))))
-    where = f" on {cross.measured_on}" if quantity == "step_time_s" else ""
     with figure(quantity, 6.4, 4.4) as drawn:
         axes = drawn.subplots()
-        image = axes.pcolormesh(
-            np.arange(len(sizes) + 1) - 0.5, np.arange(len(frames) + 1) - 0.5, table, cmap="RdBu_r", vmin=-widest, vmax=widest
-        )
+        edges = (np.arange(len(each) + 1) - 0.5 for each in (sizes, frames))
+        image = axes.pcolormesh(*edges, table, cmap="RdBu_r", vmin=-widest, vmax=widest)
         for row, column in np.ndindex(*table.shape):
             shade = float(table[row, column])
             known = not math.isnan(shade)
             colour = "white" if known and abs(shade) > 0.6 * widest else "#1d1f21"
-            axes.text(
-                column,
-                row,
-                f"{2.0**shade:.2f}" if known else "not measured",
-                ha="center",
-                va="center",
-                color=colour,
-                fontsize=9 if known else 6,
-            )
+            text = f"{2.0**shade:.2f}" if known else "not measured"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if known else 6)
         if min(table.shape) > 1 and np.nanmin(table) < 0 < np.nanmax(table):
-            axes.contour(
-                np.arange(len(sizes)), np.arange(len(frames)), np.ma.masked_invalid(table), levels=[0.0], colors="black", linewidths=1.8
-            )
+            centres = (np.arange(len(each)) for each in (sizes, frames))
+            axes.contour(*centres, np.ma.masked_invalid(table), levels=[0.0], colors="black", linewidths=1.8)
         axes.set_xticks(range(len(sizes)), [f"{size} x {size}" for size in sizes])
         axes.set_yticks(range(len(frames)), [str(num_frames) for num_frames in frames])
         axes.set_xlabel("latent height x width (voxels)")
         axes.set_ylabel("latent frames")
-        axes.set_title(f"{cross.names[0]} / {cross.names[1]}: {QUANTITIES[quantity]}{where}")
+        axes.set_title(f"{cross.names[0]} / {cross.names[1]}: {quantity_text(cross, quantity)}")
         bar = drawn.colorbar(image, ax=axes, label=f"below 1: {cross.names[0]} is cheaper")
         ticks = np.arange(math.ceil(-widest), math.floor(widest) + 1)
         bar.set_ticks(ticks.tolist(), labels=[f"{2.0**tick:g}" for tick in ticks])
         return to_svg(drawn)
-
-
-def _plain_ticks(axes: Axes, sizes: list[int]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

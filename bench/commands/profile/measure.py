@@ -34,8 +34,8 @@ class Request:
     precision: str  # key of DTYPES
 
 
-class NoRoom(Exception):
-    """A step ran out of memory. A result, not a fault."""
+class NotMeasured(Exception):
+    """A step ran out of memory, or is not worth trying. A result, not a fault."""
 
 
 def build(name: str, spec: LatentSpec, device: torch.device) -> Any:
@@ -107,12 +107,12 @@ def measure_pairs(steppers: Sequence[Stepper], spec: LatentSpec, point: StepPoin
 
 @contextmanager
 def out_of_memory() -> Iterator[None]:
-    """NoRoom where the device's memory ends inside; what was built there is let go of."""
+    """NotMeasured where the device's memory ends inside; what was built there is let go of."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise NoRoom("out of memory") from error
+            raise NotMeasured("out of memory") from error
         raise
     finally:
         gc.collect()

@@ -10,7 +10,7 @@ import torch
 from bench.backbone import find_factory
 from bench.commands.profile import fit
 from bench.commands.profile.cross import crossings, grid
-from bench.commands.profile.measure import NoRoom, Request, build, measure_memory, measure_pairs, measure_times, out_of_memory
+from bench.commands.profile.measure import NotMeasured, Request, build, measure_memory, measure_pairs, measure_times, out_of_memory
 from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, LargestFit, Phase, ProfileResult, Target
 from bench.data.progress import Progress
 from bench.meters.flops import count_flops
@@ -108,34 +108,32 @@ class ProfileStudy:
         for phase in PHASES:
             changes: dict[str, dict[str, object]] = {name: {} for name in request.names}
             for name in request.names:
-                why = self._why_not(phases[name][phase])
-                if why is None:
-                    try:
-                        with self._stage(f"measuring memory, {phase} of {name}"):
-                            memory, peaks = measure_memory(request, name, phase, self.here)
-                        changes[name] = {key.removeprefix("peak_"): value for key, value in peaks.items() if key != "peak_rss_bytes"}
-                        changes[name]["measured"] = memory
-                    except NoRoom as error:
-                        why = str(error)
-                if why is not None:
-                    changes[name]["not_measured"] = why
+                try:
+                    self._check_worth(phases[name][phase])
+                    with self._stage(f"measuring memory, {phase} of {name}"):
+                        memory, peaks = measure_memory(request, name, phase, self.here)
+                    changes[name] = {key.removeprefix("peak_"): value for key, value in peaks.items() if key != "peak_rss_bytes"}
+                    changes[name]["measured"] = memory
+                except NotMeasured as why:
+                    changes[name]["not_measured"] = str(why)
             kept = [name for name in request.names if "measured" in changes[name]]
             try:
                 with self._stage(f"timing {phase} steps"):
                     for name, timing in (measure_times(request, kept, phase, self.here, self._show) if kept else {}).items():
                         changes[name]["timing"] = timing
-            except NoRoom:  # each fits alone
+            except NotMeasured:  # each fits alone
                 for name in kept:
                     changes[name]["not_measured"] = "the backbones do not fit beside each other; profile them one at a time"
             for name in request.names:
                 phases[name][phase] = phases[name][phase].model_copy(update=changes[name])
 
-    def _why_not(self, phase: Phase) -> str | None:
-        """Why a step is not worth trying on the device that is here."""
-        if phase.predicted.num_bytes > self.here_usable_bytes:
-            return f"does not fit: {phase.predicted.num_bytes / 2**30:.1f} GiB predicted, {self.here_usable_bytes / 2**30:.1f} usable"
-        expected_s = self._expected_s(phase.step_flops)
-        return f"a step would take about {expected_s:.0f} s" if expected_s > LONGEST_STEP_S else None
+    def _check_worth(self, phase: Phase) -> None:
+        """NotMeasured where a step is not worth trying on the device that is here."""
+        predicted, usable = phase.predicted.num_bytes, self.here_usable_bytes
+        if predicted > usable:
+            raise NotMeasured(f"does not fit: {predicted / 2**30:.1f} GiB predicted, {usable / 2**30:.1f} usable")
+        if (expected_s := self._expected_s(phase.step_flops)) > LONGEST_STEP_S:
+            raise NotMeasured(f"a step would take about {expected_s:.0f} s")
 
     def _expected_s(self, step_flops: int) -> float:
         return step_flops / (EXPECTED_MFU * matmul_peak(self.here, DTYPES[self.request.precision]))
@@ -221,12 +219,12 @@ class ProfileStudy:
             with out_of_memory():
                 backbones = [build(name, request.spec, self.here).train() for name in request.names[:2]]
                 steppers = [Stepper(backbone, self.here, request.precision, trains=True) for backbone in backbones]
-        except NoRoom:
+        except NotMeasured:
             return points
         for point in points:
             expected_s = max(self._expected_s(3 * flops) for flops in point.flops)
             pairs: list[tuple[float, float]] = []
-            with self._stage(f"timing at latents {shape_text(point.shape)}"), contextlib.suppress(NoRoom):
+            with self._stage(f"timing at latents {shape_text(point.shape)}"), contextlib.suppress(NotMeasured):
                 if expected_s <= LONGEST_CROSS_STEP_S and sum(point.peak_bytes) <= self.here_usable_bytes:
                     pairs = measure_pairs(steppers, request.spec, StepPoint(batch_size=1, shape=point.shape), CROSS_PAIRS)
             timed.append(point.model_copy(update={"pairs_s": pairs}))

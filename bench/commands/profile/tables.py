@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.commands.profile.cards import RESERVED_BYTES, RESERVED_SHARE
-from bench.commands.profile.cross import QUANTITIES, ratio
+from bench.commands.profile.cross import QUANTITIES, quantity_text, ratio
 from bench.commands.profile.fit import CLOSE
 from bench.commands.profile.result import Contender, Cross, Crossing, Phase, ProfileResult
 from bench.report.render.catalogue import DASH, commit_text, flops_text, number, seconds_text
@@ -165,7 +165,9 @@ def crossing(cross: Cross) -> ProfileTable:
     rows: list[tuple[str, ...]] = []
     for each in cross.crossings:
         held = f"{each.held} latent frames" if each.along == "size" else f"{each.held} x {each.held}"
-        rows.append((_quantity(cross, each.quantity), each.along, held, _where(each, cross.names), f"{each.first:.2f} to {each.last:.2f}"))
+        rows.append(
+            (quantity_text(cross, each.quantity), each.along, held, _where(each, cross.names), f"{each.first:.2f} to {each.last:.2f}")
+        )
     note = f"Ratios are {cross.names[0]} / {cross.names[1]}, a training step at batch 1; interpolated between points in logarithms."
     header = ("cost", "as it grows", "with", "crosses 1", "ratio from first to last")
     return ProfileTable(title="Where they cross", header=header, rows=rows, notes=(note,))
@@ -177,12 +179,8 @@ def cross_grid(cross: Cross, quantity: str) -> ProfileTable:
     sizes = sorted({point.shape[1] for point in cross.points})
     frames = sorted({point.shape[0] for point in cross.points}) if values else []
     rows = [(str(num), *(values.get((num, size, size), DASH) for size in sizes)) for num in frames]
-    title = f"{cross.names[0]} / {cross.names[1]}: {_quantity(cross, quantity)}"
+    title = f"{cross.names[0]} / {cross.names[1]}: {quantity_text(cross, quantity)}"
     return ProfileTable(title=title, header=("latent frames", *(f"{size}x{size}" for size in sizes)), rows=rows)
-
-
-def _quantity(cross: Cross, quantity: str) -> str:
-    return QUANTITIES[quantity] + (f" on {cross.measured_on}" if quantity == "step_time_s" else "")
 
 
 def _where(each: Crossing, names: tuple[str, str]) -> str:

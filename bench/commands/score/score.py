@@ -19,7 +19,7 @@ from bench.commands.score import published
 from bench.commands.score.collection import Collection, find_collection, natural
 from bench.commands.score.pair import ClipSets, SetReader, block, find_device, rates_of, read_pair
 from bench.commands.score.record import GENERATED, PublishedValue, Score, ScoredGroup, ScoredSet
-from bench.commands.score.windows import STARTS, ReadSet, SeededCut, Start
+from bench.commands.score.windows import ReadSet, SeededCut
 from bench.data.frozen import content_hash
 from bench.data.progress import Progress
 from bench.meters.process import device_name
@@ -53,14 +53,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def parse_start(text: str) -> Start:
-    """One of the ways to cut a video. Refusal for anything else."""
-    for known in STARTS:
-        if text == known:
-            return known
-    raise Refusal(f"unknown --start {text!r}{did_you_mean(text, list(STARTS))}; there are {', '.join(STARTS)}")
-
-
 def score(
     real: Path,
     generated: Path,
@@ -80,17 +72,16 @@ def score(
     """
     for name in extractors:
         check_extractor(name, cut.num_frames)
-    tools = [published.find_protocol(name) for name in protocols]
-    for option, number, least in (("--num-clips", num_clips, 2), ("--num-frames", cut.num_frames, 1), ("--stride", cut.stride, 1)):
-        if number is not None and number < least:
-            raise Refusal(f"{option} must be at least {least}, got {number}")
+    chosen = [published.find_protocol(name) for name in protocols]
+    if num_clips is not None and num_clips < 2:
+        raise Refusal(f"--num-clips must be at least 2, got {num_clips}")
     where = find_device(device)
     reader = SetReader(cache or cache_folder() / "score", progress)
     collections = find_collection(real), find_collection(generated)
     pair = read_pair(*collections, cut, num_clips, reader)
     # Networks come after the clips and before any work: a wrong folder is found in a moment, damaged weights before minutes are spent.
     networks = [load_extractor(name, where) for name in dict.fromkeys(extractors)]
-    tool_networks = [load_extractor(tool.extractor, where) for tool in tools]
+    tools = [(tool, load_extractor(tool.extractor, where)) for tool in chosen]
     sets = [features_of(pair, network, reader) for network in networks]
     if FRAME.weights_sha256 in {found.block.weights_sha256 for found in sets}:
         sets.append(frame_features(pair, reader, where))  # the frame encoder is a part of that network
@@ -107,10 +98,7 @@ def score(
         rule=cut.describe(),
         measurements=measured,
         groups=groups(pair, sets),
-        published=[
-            published_value(tool, network, collections, cut, num_clips, reader, canonical)
-            for tool, network in zip(tools, tool_networks, strict=True)
-        ],
+        published=[published_value(*tool, collections, cut, num_clips, reader, canonical) for tool in tools],
         notes=pair.notes(),
         environment=read_environment(torch.get_num_threads(), device_name(where)),
         commit=commit(),

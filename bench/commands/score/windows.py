@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ import PIL
 from PIL import Image
 from pydantic import Field, ValidationError
 
+from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
 from bench.data.files import write_text
@@ -30,8 +31,7 @@ from bench.data.progress import Progress
 from bench.data.source import digest_of
 from bench.shapes import Refusal, Shape, cover_box
 
-Start = Literal["random", "first", "disjoint"]
-STARTS: tuple[Start, ...] = ("random", "first", "disjoint")
+STARTS = ("random", "first", "disjoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,14 @@ class SeededCut(Rule):
     """
 
     key = "seeded-cut/1"
-    start: Start = "random"
+    start: str = "random"  # of STARTS
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise Refusal(f"unknown --start {self.start!r}{did_you_mean(self.start, list(STARTS))}; there are {', '.join(STARTS)}")
+        for option, number in (("--num-frames", self.num_frames), ("--stride", self.stride)):
+            if number < 1:
+                raise Refusal(f"{option} must be at least 1, got {number}")
 
     @property
     def span(self) -> int:

@@ -46,12 +46,16 @@ def ledger_table(found: dict[str, list[dict[str, Any]]]) -> Table:
         if not any(any(values) for values in series.values()):
             continue
         lines.append((title, *(_text(key, values) for values in series.values())))
-        raw: dict[str, Any] = {"field": key}
-        for name, values in series.items():
-            raw |= {name: min(values, default=None), f"{name} largest": max(values, default=None)}
-        data.append(raw)
+        data.append((key, *(most(values, default=None) for values in series.values() for most in (min, max))))
+    columns = ["field", *(column for name in found for column in (name, f"{name} largest"))]
     caption = "What the data pipeline makes of the training clips; shares of pixels add up to 100 %, and so do those of the batches' room"
-    return Table(name="ledger", caption=caption, header=("Of the training clips", *found), rows=tuple(lines), data=pd.DataFrame(data))
+    return Table(
+        name="ledger",
+        caption=caption,
+        header=("Of the training clips", *found),
+        rows=tuple(lines),
+        data=pd.DataFrame(data, columns=columns),
+    )
 
 
 def _text(key: str, values: list[float]) -> str:
