@@ -211,8 +211,9 @@ def test_a_report_speaks_of_both(tmp_path: Path) -> None:
     sentences = dict(claim_shapes.verdict(run, rows, blocks, None)[2])
     assert "pairs \u2212 crops" in sentences["Pairs"] and "pairs better" in sentences["Pairs against padded batches"]
     assert answer.budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
-    fixed = SimpleNamespace(cells=[SimpleNamespace(config={"budget": {"giga_macs": 3.0}})])
-    assert compare.fixed_by_budget(fixed, "train_flops") and not compare.fixed_by_budget(fixed, "train_steps")  # type: ignore[arg-type]
+    budget = SimpleNamespace(axis="giga_macs", amount=3.0)
+    fixed: Any = SimpleNamespace(records=[SimpleNamespace(cell=SimpleNamespace(budget=budget))])
+    assert compare.fixed_by_budget(fixed, "train_flops") and not compare.fixed_by_budget(fixed, "train_steps")
 
 
 @pytest.mark.usefixtures("outside")

@@ -346,8 +346,9 @@ def test_markdown_and_latex_agree_with_the_records(three: Path) -> None:
     for row in rows.values():
         if not row.entries[0].interval:
             continue
-        line = next(line for line in markdown.splitlines() if line.startswith(f"| {row.title}".replace("_", r"\_")))
-        tex = next(line for line in latex.splitlines() if line.startswith(row.title.replace("_", r"\_")))
+        title = row.titled().partition(" [")[0].replace("_", r"\_")
+        line = next(line for line in markdown.splitlines() if line.startswith(f"| {title}"))
+        tex = next(line for line in latex.splitlines() if line.startswith(title))
         for place, contender in enumerate(run.contenders):
             mean = np.mean([cell.record.measurement(row.name).value for cell in run.of(contender)])  # type: ignore[union-attr]
             for cell, strong in ((line.split(" | ")[1 + place], "**"), (tex.split(" & ")[1 + place], r"\textbf")):

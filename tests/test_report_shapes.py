@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,8 +262,9 @@ def test_titles_and_setting_of_one_shape_are_as_ever(tmp_path: Path) -> None:
 
 
 def test_native_clips_have_their_own_shapes() -> None:
-    data = {"source": "folder", "native": True, "num_frames": 16, "height": 128, "width": 256}
-    text = answer._clips_text(data, {}).replace(TIMES, "x")
+    data = SimpleNamespace(native=True, num_frames=16, height=128, width=256)
+    cell: Any = SimpleNamespace(data=data, batching=SimpleNamespace(voxel_budget=None))
+    text = answer._clips_text(cell).replace(TIMES, "x")
     assert text == "clips at their own shapes, up to 16 frames and the area of 256x128; crops are 16x128x256"
 
 

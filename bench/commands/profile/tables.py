@@ -165,9 +165,8 @@ def crossing(cross: Cross) -> ProfileTable:
     rows: list[tuple[str, ...]] = []
     for each in cross.crossings:
         held = f"{each.held} latent frames" if each.along == "size" else f"{each.held} x {each.held}"
-        rows.append(
-            (quantity_text(cross, each.quantity), each.along, held, _where(each, cross.names), f"{each.first:.2f} to {each.last:.2f}")
-        )
+        ratios = f"{each.first:.2f} to {each.last:.2f}"
+        rows.append((quantity_text(cross, each.quantity), each.along, held, _where(each, cross.names), ratios))
     note = f"Ratios are {cross.names[0]} / {cross.names[1]}, a training step at batch 1; interpolated between points in logarithms."
     header = ("cost", "as it grows", "with", "crosses 1", "ratio from first to last")
     return ProfileTable(title="Where they cross", header=header, rows=rows, notes=(note,))

@@ -49,13 +49,8 @@ def ledger_table(found: dict[str, list[dict[str, Any]]]) -> Table:
         data.append((key, *(most(values, default=None) for values in series.values() for most in (min, max))))
     columns = ["field", *(column for name in found for column in (name, f"{name} largest"))]
     caption = "What the data pipeline makes of the training clips; shares of pixels add up to 100 %, and so do those of the batches' room"
-    return Table(
-        name="ledger",
-        caption=caption,
-        header=("Of the training clips", *found),
-        rows=tuple(lines),
-        data=pd.DataFrame(data, columns=columns),
-    )
+    header, raw = ("Of the training clips", *found), pd.DataFrame(data, columns=columns)
+    return Table(name="ledger", caption=caption, header=header, rows=tuple(lines), data=raw)
 
 
 def _text(key: str, values: list[float]) -> str:
