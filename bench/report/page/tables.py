@@ -204,16 +204,15 @@ def time_split(run: Run) -> dict[str, dict[str, float]]:
 def mismatch_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     """How equal the contenders are on every axis one can match them on."""
     lines, data = [], []
-    for item in compare.mismatches(run, rows):
-        means = [item.row.text(entry.interval.mean) if entry.interval else NONE for entry in item.row.entries]
-        verdict = "fixed by the budget" if compare.fixed_by_budget(run, item.row.name) else "not matched on"
-        if item.tolerance is not None:
-            held = "within" if item.within else "BEYOND"
-            verdict = f"{100 * (item.ratio - 1):.2g} % is {held} the tolerance of {100 * item.tolerance:.3g} %"
-        lines.append((item.row.titled(), *means, f"{item.ratio:.4g}{metrics.TIMES}", verdict))
-        raw = {entry.contender: entry.interval.mean if entry.interval else None for entry in item.row.entries}
-        facts = {"largest / least": item.ratio, "tolerance": item.tolerance, "within": item.within}
-        data.append({"measurement": item.row.name, **raw, **facts})
+    for row, ratio, tolerance in compare.mismatches(run, rows):
+        within = None if tolerance is None else ratio - 1 <= tolerance
+        verdict = "fixed by the budget" if compare.fixed_by_budget(run, row.name) else "not matched on"
+        if tolerance is not None:
+            verdict = f"{100 * (ratio - 1):.2g} % is {'within' if within else 'BEYOND'} the tolerance of {100 * tolerance:.3g} %"
+        means = {entry.contender: entry.interval.mean if entry.interval else None for entry in row.entries}
+        texts = [NONE if mean is None else row.text(mean) for mean in means.values()]
+        lines.append((row.titled(), *texts, f"{ratio:.4g}{metrics.TIMES}", verdict))
+        data.append({"measurement": row.name, **means, "largest / least": ratio, "tolerance": tolerance, "within": within})
     header = ("Axis", *run.contenders, "Mismatch", "Match")
     caption = "Measured mismatch: largest mean over least"
     return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))

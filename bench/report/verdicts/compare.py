@@ -246,30 +246,15 @@ def axes(rows: Sequence[MeasureRow]) -> list[MeasureRow]:
     return [row for row in rows if row.verdict and row.metric.axis]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """How far apart the contenders are in what should be equal, or is worth knowing to be unequal."""
-
-    row: MeasureRow
-    ratio: float  # largest mean / least mean
-    tolerance: float | None  # of the matrix, on the axis it matches
-
-    @property
-    def within(self) -> bool | None:
-        """Whether the match holds; None where none was asked for."""
-        return None if self.tolerance is None else self.ratio - 1 <= self.tolerance
-
-
 MATCHABLE = {*MATCHED.values(), *(axis.measurement for axis in BUDGETS.own.values())}
 
 
-def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[Mismatch]:
-    """The axes a comparison can be matched on, each with its measured mismatch."""
+def mismatches(run: Run, rows: Sequence[MeasureRow]) -> list[tuple[MeasureRow, float, float | None]]:
+    """The axes a comparison can be matched on: (row, largest mean over least, tolerance on the axis that the matrix matches)."""
     matched = MATCHED[run.match.by] if run.match else None
     found = []
     for row in rows:
         means = [entry.interval.mean for entry in row.entries if entry.interval]
         if row.name in MATCHABLE and row.subject == "trained" and len(means) > 1 and min(means) > 0:
-            tolerance = run.match.tolerance if run.match and row.name == matched else None
-            found.append(Mismatch(row=row, ratio=max(means) / min(means), tolerance=tolerance))
+            found.append((row, max(means) / min(means), run.match.tolerance if run.match and row.name == matched else None))
     return found
