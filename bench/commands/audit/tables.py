@@ -26,10 +26,7 @@ class Section:
 
 def sections(result: AuditResult) -> list[Section]:
     """All there is to say, in the page's order."""
-    found = [clips(result), policies(result)]
-    if result.costs:
-        found.append(costs(result))
-    return [*found, losses(result)]
+    return [clips(result), policies(result), *([costs(result)] if result.costs else []), losses(result)]
 
 
 def page(result: AuditResult, pictures: Sequence[tuple[str, str, str]]) -> str:

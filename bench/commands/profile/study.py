@@ -52,10 +52,15 @@ class ProfileStudy:
         request = self.request
         self._total += draws * len(request.names)
         flops = {name: count_flops(name, request.spec, request.point.shape) for name in request.names}
-        phases = {}
+        phases: dict[str, dict[str, Phase]] = {name: {} for name in request.names}
         for name in request.names:
             with self._stage(f"predicting {name}"):
-                phases[name] = self._predicted(name, flops[name])
+                for phase in PHASES:
+                    memory = self.predictors[name].peak(phase, request.point)
+                    step_flops = flops[name] * request.point.batch_size * (3 if phase == "training" else 1)
+                    peak = None if self.target.is_here else self.target.published_flops
+                    least_s = step_flops / peak if peak else None
+                    phases[name][phase] = Phase(step_flops=step_flops, predicted=memory, least_step_time_s=least_s)
         if self.target.is_here:
             self._measure(phases)
         fits = {name: self._fits(name) for name in request.names}
@@ -92,15 +97,6 @@ class ProfileStudy:
         )
 
     # --- at the given batch and shape
-
-    def _predicted(self, name: str, flops_per_clip: int) -> dict[str, Phase]:
-        phases = {}
-        for phase in PHASES:
-            memory = self.predictors[name].peak(phase, self.request.point)
-            step_flops = flops_per_clip * self.request.point.batch_size * (3 if phase == "training" else 1)
-            least_s = None if self.target.is_here or self.target.published_flops is None else step_flops / self.target.published_flops
-            phases[phase] = Phase(step_flops=step_flops, predicted=memory, least_step_time_s=least_s)
-        return phases
 
     def _measure(self, phases: dict[str, dict[str, Phase]]) -> None:
         """Fill in what is measured, or why not."""

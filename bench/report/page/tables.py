@@ -18,7 +18,6 @@ from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
-DIFFERENCE = ("difference", "difference_low", "difference_high")  # columns of a CSV
 
 
 def all_tables(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> list[Table]:
@@ -60,8 +59,8 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
         data.append((*ahead, *difference, row.stored_unit, reason))
     header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
-    columns = ["axis", "better", "outcome", "leader", "ahead", "rival", *DIFFERENCE, "p_value", "unit", "reason"]
-    raw = pd.DataFrame(data, columns=columns)
+    columns = ["axis", "better", "outcome", "leader", "ahead", "rival", "difference", "difference_low", "difference_high", "p_value"]
+    raw = pd.DataFrame(data, columns=[*columns, "unit", "reason"])
     return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=raw)
 
 

@@ -120,7 +120,11 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
             if failed := [contender for contender in run.contenders if run.untrusted(contender)]:  # takes every lead away
                 verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
-    best = _best(values, better) if verdict and verdict.outcome not in ("matched", "not compared") else set()
+    means = {contender: statistics.fmean(series) for contender, series in values.items() if series}
+    best = set()
+    if verdict and verdict.outcome not in ("matched", "not compared") and len(set(means.values())) > 1:  # of equal ones none is best
+        top = (min if better == "lower" else max)(means.values())
+        best = {contender for contender, mean in means.items() if math.isclose(mean, top, rel_tol=1e-12)}
 
     entries = []
     for contender, part in series.items():
@@ -141,9 +145,9 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         if len(found := lines.loc[lines["subject"] == reference, "value"]):
             references[reference] = (float(found.min()), float(found.max()))
     caveats: list[str] = []
-    if subject == "trained" and metric.distance and any(values.values()):
-        nearest = min(statistics.fmean(series) for series in values.values() if series)
-        caveats = stats.distance_caveats(nearest, references["real"][1] if "real" in references else None, metrics.num_clips(name))
+    if subject == "trained" and metric.distance and means:
+        floor = references["real"][1] if "real" in references else None
+        caveats = stats.distance_caveats(min(means.values()), floor, metrics.num_clips(name))
     return MeasureRow(
         name=name,
         subject=subject,
@@ -219,14 +223,6 @@ def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
 def fixed_by_budget(run: Run, name: str) -> bool:
     """Whether a measurement is what the budget of the cells sets."""
     return name in {axis.measurement for axis in BUDGETS.among(record.cell.budget.axis for record in run.records)}
-
-
-def _best(values: dict[str, list[float]], better: str) -> set[str]:
-    means = {name: statistics.fmean(series) for name, series in values.items() if series}
-    if len(set(means.values())) < 2:  # where all are equal, none is best
-        return set()
-    best = (min if better == "lower" else max)(means.values())
-    return {name for name, mean in means.items() if math.isclose(mean, best, rel_tol=1e-12)}
 
 
 def leading(rows: Sequence[MeasureRow]) -> list[MeasureRow]:
