@@ -55,7 +55,7 @@ CD_FVD_RESOLUTION = 256  # default of load_videos in cdfvd/fvd.py; its README sa
 class StyleganVRule(Rule):
     """Which clips StyleGAN-V's script takes of a set. A size is for folders that were not brought to one before, as its users do."""
 
-    key = "stylegan-v/1"
+    key, told = "stylegan-v/1", ("of", "num_frames", "stride", "size", "seed")
     of: str  # real, generated
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
@@ -75,12 +75,9 @@ class StyleganVRule(Rule):
 class CdFvdRule(Rule):
     """Which clips cd-fvd takes of a set; with `again`, in as many turns as it needs."""
 
-    key = "cd-fvd/1"
+    key, told = "cd-fvd/1", ("again", "num_frames", "stride", "resolution", "seed")
     again: bool
     resolution: int  # pixels of a side
-
-    def describe(self) -> dict[str, Any]:
-        return {key: value for key, value in super().describe().items() if key != "size"}
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         shuffles = not all(item.kind == "array" for item in items)

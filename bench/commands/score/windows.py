@@ -36,9 +36,10 @@ STARTS = ("random", "first", "disjoint")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How a set of clips is made of a collection: `key` and the fields are all that decides it."""
+    """How a set of clips is made of a collection: `key` and the fields in `told` are all that decides it."""
 
     key: ClassVar[str]
+    told: ClassVar[tuple[str, ...]]
     num_frames: int
     stride: int = 1  # frames of the item from one frame of a clip to the next
     size: tuple[int, int] | None = None  # height and width the frames are scaled and cropped to; None = as stored
@@ -46,7 +47,7 @@ class Rule:
 
     def describe(self) -> dict[str, Any]:
         """All that decides the clips, as plain data."""
-        return {"rule": self.key} | vars(self)
+        return {"rule": self.key} | {name: getattr(self, name) for name in self.told}
 
     def draws(self, items: Sequence[CollectionItem]) -> Iterator[tuple[CollectionItem, int]]:
         """(item, turn) in the order of taking; an item may come again in a later turn."""
@@ -75,7 +76,7 @@ class SeededCut(Rule):
     frame. "disjoint": every clip that fits, one after the other. Names decide, so adding an item moves no other.
     """
 
-    key = "seeded-cut/1"
+    key, told = "seeded-cut/1", ("num_frames", "stride", "start", "size", "seed")
     start: str = "random"  # of STARTS
 
     def __post_init__(self) -> None:
