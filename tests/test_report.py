@@ -156,6 +156,15 @@ def test_one_seed_is_inconclusive_except_counts(tmp_path: Path) -> None:
     assert "Quality: inconclusive" in text_of(tmp_path / "out")
 
 
+def test_one_seed_shows_the_interval_over_its_clips(tmp_path: Path) -> None:
+    run, rows = rows_of(write_run(tmp_path, pair(1)))
+    row, made = rows["fd_random3d@64"], run.cells[0].record
+    found = made.measurement("fd_random3d@64") if made else None
+    assert found is not None and found.low is not None and found.high is not None
+    assert row.bounds(row.entries[0]) == f"[{row.text(found.low)}, {row.text(found.high)}]"
+    assert row.bounds(rows["val_loss"].entries[0]) == ""
+
+
 def test_three_separated_seeds_lead(three: Path) -> None:
     verdict = verdict_of(three / "invented", "fd_random3d@64")
     assert (verdict.outcome, verdict.leader) == ("leads", "DiT-XS/2")
