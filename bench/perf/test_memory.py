@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench.commands.profile.measure import Request, measure_memory
-from bench.shapes import LatentSpec
+from bench.perf.turns import SPEC
+from bench.shapes import shape_text
 from bench.training.predict import Predictor
 from bench.training.step import StepPoint
 
@@ -29,19 +30,10 @@ def test_peak(benchmark: Any, name: str, precision: str) -> None:
     predicted = Predictor(name, SPEC, precision, device.type).peak("training", point).num_bytes
     request = Request(names=(name,), spec=SPEC, point=point, precision=precision)
     peaks: list[int] = []
-
-    def run() -> None:
-        peaks.append(measure_memory(request, name, "training", device)[0].num_bytes)
-
-    benchmark.pedantic(run, rounds=RUNS)
-    row: dict[str, Any] = {
-        "table": "memory",
-        "backbone": name,
-        "precision": precision,
-        "device": device.type,
-        "latents": "x".join(map(str, point.shape)),
-    }
-    row |= {"batch": point.batch_size, "peak_bytes": peaks[0], "runs with this peak": f"{peaks.count(peaks[0])} of {len(peaks)}"}
-    row |= {"predicted_bytes": predicted, "predicted / measured": f"{predicted / peaks[0]:.4f}"}
-    benchmark.extra_info["torch"] = torch.__version__
-    benchmark.extra_info["rows"] = [row]
+    benchmark.pedantic(lambda: peaks.append(measure_memory(request, name, "training", device)[0].num_bytes), rounds=RUNS)
+    row = {
+        "table": "memory", "backbone": name, "precision": precision, "device": device.type, "latents": shape_text(point.shape),
+        "batch": point.batch_size, "peak_bytes": peaks[0], "runs with this peak": f"{peaks.count(peaks[0])} of {len(peaks)}",
+        "predicted_bytes": predicted, "predicted / measured": f"{predicted / peaks[0]:.4f}",
+    }  # fmt: skip
+    benchmark.extra_info.update(rows=[row], torch=torch.__version__)
