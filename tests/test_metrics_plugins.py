@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_by_name(entry_points: str, message: str, t
 
 def test_two_measures_may_not_give_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "[unet_vs_dit.pixel_measures]\nx = own_measures:SAME\n", monkeypatch)
-    with pytest.raises(Refusal, match="'permanence' and 'same' both give 'steady_rate'"):
+    with pytest.raises(Refusal, match="pixel measures 'permanence' and 'same' share the name 'steady_rate'"):
         pixels_table.pixel_measures()
 
 

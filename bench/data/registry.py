@@ -1,7 +1,7 @@
 """Named objects of one kind: the project's own, and those that other distributions register as entry points. Knows no torch."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from bench.backbone import did_you_mean, registered
@@ -51,6 +51,19 @@ class Registry(Generic[NamedT]):
         """The objects of those names that are known, in our order."""
         wanted = set(names)
         return [self.find(name) for name in self.names() if name in wanted]
+
+
+def load_all(
+    what: str, group: str, own: Sequence[ObjectT], names: Callable[[ObjectT], Sequence[str]], kind: type[ObjectT]
+) -> tuple[ObjectT, ...]:
+    """Ours, then by name those of an entry-point group. `names`: all that one goes by, the first its own; Refusal where two share one."""
+    found = (*own, *(load_registered(what, group, name, kind) for name in sorted(registered(group))))
+    owners: dict[str, ObjectT] = {}
+    for one in found:
+        for name in names(one):
+            if (other := owners.setdefault(name, one)) is not one:
+                raise Refusal(f"{what}s {names(other)[0]!r} and {names(one)[0]!r} share the name {name!r}; give one of them another")
+    return found
 
 
 def load_registered(what: str, group: str, name: str, kind: type[ObjectT]) -> ObjectT:

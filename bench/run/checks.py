@@ -48,16 +48,11 @@ def check_weights(study: Study) -> None:
 
 def check_cell(cell: Cell) -> None:
     """Refusal for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
-    num_frames = cell.data.num_frames
     for extractor in cell.evaluation.extractors:
         if extractor not in MANIFESTS:
             near = did_you_mean(extractor, list(MANIFESTS))
             raise Refusal(f"unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
-        manifest = MANIFESTS[extractor]
-        if num_frames < manifest.min_frames:
-            raise Refusal(f"extractor {extractor!r} needs at least {manifest.min_frames} frames a clip, got data.num_frames {num_frames}")
-        if manifest.max_frames is not None and num_frames > manifest.max_frames:
-            raise Refusal(f"extractor {extractor!r} takes at most {manifest.max_frames} frames a clip, got data.num_frames {num_frames}")
+        MANIFESTS[extractor].check_frames(cell.data.num_frames, "data.num_frames ")
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
     spec = latent_spec(cell, num_labels=0)

@@ -112,10 +112,7 @@ def check_extractor(name: str, num_frames: int) -> None:
             return
         known = f"{', '.join(EXTRACTORS)}, a TorchScript file, or module:factory"
         raise Refusal(f"unknown extractor {name!r}{did_you_mean(name, list(EXTRACTORS))}; there are {known}")
-    least, most = MANIFESTS[name].min_frames, MANIFESTS[name].max_frames
-    if num_frames < least or (most is not None and num_frames > most):
-        wanted = f"at least {least}" if most is None else f"{least} to {most}"
-        raise Refusal(f"extractor {name!r} needs {wanted} frames a clip, got --num-frames {num_frames}")
+    MANIFESTS[name].check_frames(num_frames, "--num-frames ")
     if name in weights.SOURCES and not all(file.exists() for file in weights.find_source(name).paths):
         weights.files(name)  # raises, with the command that gets them; the hash is checked when they are loaded
 

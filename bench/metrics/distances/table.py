@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.backbone import registered
-from bench.data.registry import load_registered
+from bench.data.registry import load_all
 from bench.metrics.distances.bias import expected_floor, frechet_infinite_n, infinite_n_clips
 from bench.metrics.distances.frechet import Features, frechet_distance
 from bench.metrics.distances.interval import Interval, Statistic
@@ -73,11 +72,6 @@ KERNEL = DistanceKind(key="kernel", title="Kernel distance", distance=kernel_dis
 @functools.cache
 def distances() -> dict[str, DistanceKind]:
     """Every distance by its key: those of this file, then registered ones by name. Refusal where two would share a name."""
-    outside = [load_registered("distance", ENTRY_POINT_GROUP, name, DistanceKind) for name in sorted(registered(ENTRY_POINT_GROUP))]
-    found: dict[str, DistanceKind] = {}
-    for kind in (FRECHET, KERNEL, *outside):
-        for other in found.values():
-            if shared := {kind.key, kind.canonical, kind.prefix} & {other.key, other.canonical, other.prefix}:
-                raise Refusal(f"distances {other.key!r} and {kind.key!r} share the name {shared.pop()!r}; give one of them another")
-        found[kind.key] = kind
-    return found
+    ours = (FRECHET, KERNEL)
+    found = load_all("distance", ENTRY_POINT_GROUP, ours, lambda kind: (kind.key, kind.canonical, kind.prefix), DistanceKind)
+    return {kind.key: kind for kind in found}

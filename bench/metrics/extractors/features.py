@@ -35,10 +35,8 @@ def check_frames(extractor: Extractor, frames: Frames) -> None:
         if min(frames.shape) < 1:
             raise Refusal(f"frames have an empty axis: {frames.shape}")
     manifest, lengths = extractor.manifest, [shape[0] for shape in clip_shapes(frames)]
-    if min(lengths) < manifest.min_frames:
-        raise Refusal(f"extractor {manifest.name!r} needs at least {manifest.min_frames} frames a clip, got {min(lengths)}")
-    if manifest.max_frames is not None and max(lengths) > manifest.max_frames:
-        raise Refusal(f"extractor {manifest.name!r} takes at most {manifest.max_frames} frames a clip, got {max(lengths)}")
+    for num_frames in (min(lengths), max(lengths)):
+        manifest.check_frames(num_frames)
 
 
 def extract(extractor: Extractor, frames: Frames, progress: Counted = lambda done, total: None) -> np.ndarray:
@@ -66,8 +64,7 @@ def usable(manifest: Manifest, frames: Frames, most: int | None = None) -> Frame
     """The clips that have as many frames as the extractor needs, the first `most` of them; of one shape all have, or none."""
     if not isinstance(frames, Ragged):
         return frames[:most]
-    longest = manifest.max_frames or max(shape[0] for shape in frames.shapes)
-    found = [clip for clip in frames if manifest.min_frames <= len(clip) <= longest][:most]
+    found = [clip for clip in frames if manifest.takes(len(clip))][:most]
     if not found:
         raise Refusal(f"extractor {manifest.name!r} needs {manifest.min_frames} frames a clip, and none of {len(frames)} has as many")
     return stacked(found, len(found))

@@ -41,6 +41,16 @@ class Manifest:
         if not self.value_range[0] < self.value_range[1]:
             raise Refusal(f"value_range must go from black up to white, got {self.value_range}")
 
+    def takes(self, num_frames: int) -> bool:
+        """Whether clips of so many frames are long and short enough."""
+        return self.min_frames <= num_frames <= (self.max_frames or num_frames)
+
+    def check_frames(self, num_frames: int, given: str = "") -> None:
+        """Refusal where clips have too few or too many; `given`: what says so, as "--num-frames "."""
+        if not self.takes(num_frames):
+            most = "" if self.max_frames is None else f" and at most {self.max_frames}"
+            raise Refusal(f"extractor {self.name!r} needs at least {self.min_frames}{most} frames a clip, got {given}{num_frames}")
+
 
 # StyleGAN-V's TorchScript file, which universome/fvd-comparison shows to equal TensorFlow's network.
 STYLEGAN_V_SHA256 = weights.source_sha256("i3d_torchscript")

@@ -79,7 +79,7 @@ def _measure(
     extractor = reference.extractors[0]  # the first that the matrix names judges the grid
     manifest = extractor.manifest
     sets = {**clips, "test": test}
-    if manifest.min_frames <= shape[0] <= (manifest.max_frames or shape[0]):
+    if manifest.takes(shape[0]):
         features = {name: features_of(name, frames, num, extractor, results, silent) for name, frames in sets.items()}
     else:  # too short for it: single frames
         encoder, manifest = load_motion(device), FRAME
