@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,6 +85,13 @@ def write_bytes(path: Path, content: bytes, remedy: str = FREE) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `replacing` does, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def write_files(folder: Path, contents: Mapping[str, str | bytes], remedy: str = FREE) -> list[Path]:
+    """Each file of a folder by its name, as `replacing` does; their paths."""
+    for name, content in contents.items():
+        write_bytes(folder / name, content if isinstance(content, bytes) else content.encode(), remedy)
+    return [folder / name for name in contents]
 
 
 def _sync(path: Path) -> None:

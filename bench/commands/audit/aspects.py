@@ -67,9 +67,8 @@ def write_aspects(source: Path, out: Path) -> tuple[int, int]:
     written: list[Path] = []
     for name, path in videos.items():
         stem = str(Path(name).with_suffix("")).replace("/", "_")
-        if stem in stems:
-            raise Refusal(f"{name} and {stems[stem]} would have the same names, {stem}-...; rename one")
-        stems[stem] = name
+        if (other := stems.setdefault(stem, name)) != name:
+            raise Refusal(f"{name} and {other} would have the same names, {stem}-...; rename one")
         try:
             written += _cut(path, out, stem)
         except Refusal as error:

@@ -7,7 +7,7 @@ from rich.console import Console
 from bench.commands.audit.account import accounts, clips_found
 from bench.commands.audit.result import AuditResult, StepCost
 from bench.commands.audit.subject import Audited
-from bench.data.files import write_text
+from bench.data.files import write_files
 from bench.data.source import Progress
 from bench.records.environment import commit, read_environment
 
@@ -81,6 +81,4 @@ def write(result: AuditResult, folder: Path) -> list[Path]:
         "audit.json": result.model_dump_json(indent=1) + "\n",
         f"{drawing.name}.svg": standalone(drawing, colours),
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]
+    return write_files(folder, texts)

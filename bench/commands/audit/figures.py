@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -22,9 +20,8 @@ def ledger_bars(result: AuditResult) -> Drawing:
     """Two panels of stacked bars, a row for each policy."""
     names = [policy.name for policy in result.policies]
     ledgers = [policy.ledger for policy in result.policies]
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "ledger"}):
-        figure = Figure(figsize=(canvas.WIDTH, 1.3 + 0.42 * len(names)), layout="constrained")
-        pixels, room = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+    with canvas.sheet("ledger", 1.3 + 0.42 * len(names)) as figure:
+        pixels, room = canvas.panels(figure, 2, width_ratios=(2.2, 1))
         _bars(pixels, [vars(ledger.pixels) if ledger else None for ledger in ledgers], PIXEL_COLOURS, PIXELS, columns=4)
         _bars(room, [vars(ledger.room) if ledger else None for ledger in ledgers], ROOM_COLOURS, ROOM, columns=3)
         pixels.set_yticks(range(len(names)), [canvas.label(name) for name in names])

@@ -62,7 +62,7 @@ def clips(result: AuditResult) -> Section:
     )
     rows = tuple((title, text(values.least), text(values.median), text(values.most)) for title, values, text in measures)
     caption = f"{found.num_clips:,} clips of {len(found.shapes):,} distinct shapes"
-    table = Table(name="clips", caption=caption, header=("of a clip", "least", "median", "most"), rows=rows)
+    table = Table("clips", caption, ("of a clip", "least", "median", "most"), rows)
     lines = [f"shapes (frames x height x width): {_counts(found.shapes)}", *found.notes]
     lines += [f"{count:,} {reason}" for reason, count in found.lost.items()]
     lines += [f"{entry.name} gives no clip: {entry.reason}" for entry in found.skipped[:MOST_LISTED]]
@@ -122,7 +122,7 @@ def costs(result: AuditResult) -> Section:
         *(f"{cost.backbone} cannot do {cost.policy}: {cost.refused}" for cost in result.costs if cost.refused),
         *result.notes,
     )
-    table = Table(name="costs", caption=caption, header=header, rows=rows)
+    table = Table("costs", caption, header, rows)
     return Section(title="What a training step costs", table=table, lines=lines)
 
 

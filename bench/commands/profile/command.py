@@ -14,7 +14,7 @@ from bench.commands.profile.measure import Request
 from bench.commands.profile.result import ProfileResult, Target
 from bench.commands.profile.study import DTYPES, ProfileStudy
 from bench.commands.profile.tables import all_tables, heading, to_markdown
-from bench.data.files import write_text
+from bench.data.files import write_files
 from bench.data.progress import Progress
 from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name, find_here, keep_freed_memory, use_exact_float32
@@ -80,9 +80,7 @@ def write(result: ProfileResult, folder: Path) -> list[Path]:
         "profile.json": result.model_dump_json(indent=1) + "\n",
         **{name: svg for name, (svg, _) in figures.items()},
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]
+    return write_files(folder, texts)
 
 
 def _card_of(here: torch.device) -> GPUCard:

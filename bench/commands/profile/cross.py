@@ -1,6 +1,7 @@
 """Two backbones over resolution and duration: where the cheaper one becomes the dearer one. Arithmetic on ratios; knows no torch."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -31,11 +32,7 @@ def ratio(point: CrossPoint, quantity: str) -> float | None:
     if quantity != "step_time_s":
         first, second = getattr(point, quantity)
         return first / second
-    ratios = sorted(first / second for first, second in point.pairs_s)
-    if not ratios:
-        return None
-    half = len(ratios) // 2
-    return ratios[half] if len(ratios) % 2 else math.sqrt(ratios[half - 1] * ratios[half])
+    return math.exp(statistics.median(math.log(first / second) for first, second in point.pairs_s)) if point.pairs_s else None
 
 
 def crossings(points: Sequence[CrossPoint]) -> list[Crossing]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,23 +20,17 @@ from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, ReportCard
 from bench.report.page.sheets import font_of
 from bench.report.render.markdown import markdown_table
+from bench.report.render.svg import STYLE
 
 COLUMNS = 5  # panels in a row
 PASS, FAIL, MUTED = "#1a7f37", "#b42318", "#6b7280"
 KINDS = {"spatial": "#2563a8", "temporal": "#9a4d00"}
 STRIP_SIDE, STRIP_FRAMES, STRIP_LABEL = 64, 16, 170  # pixels of a frame's shorter side, frames in a row, pixels of a row's name
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "card",
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "text.parse_math": False,
-}
+_STYLE = STYLE | {"svg.hashsalt": "card", "font.size": 8, "axes.axisbelow": "line"}
 
 
 def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> None:
     """All files of the card into `folder`; strip.png only with the battery's source clips (n, S, H, W, 3) uint8."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
     if source is not None:
         strip(card, source).save(folder / "strip.png", optimize=True)

@@ -204,10 +204,8 @@ def _array_items(path: Path, name: str, label: str | None, ndims: tuple[int, ...
 
 
 def _open_array(clip: np.ndarray, fps: float | None) -> Opened:
-    def read(indices: Sequence[int]) -> np.ndarray:
-        return np.array(clip[list(indices)])
-
-    return Opened(num_frames=clip.shape[0], height=clip.shape[1], width=clip.shape[2], fps=fps, read=read)
+    num_frames, height, width, _ = clip.shape
+    return Opened(num_frames=num_frames, height=height, width=width, fps=fps, read=lambda indices: np.array(clip[list(indices)]))
 
 
 def load_array(path: Path) -> tuple[np.ndarray, list[str] | None, float | None]:

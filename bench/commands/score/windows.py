@@ -8,6 +8,7 @@ cache folder holds everything of a `ReadSet` but its frames. The key is the list
 every item that was opened is hashed again before the file is believed.
 """
 
+import functools
 import hashlib
 import tempfile
 from collections import Counter
@@ -262,18 +263,13 @@ class LateFrames:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]):
-        self.shape = shape
-        self._read: Callable[[], np.ndarray] | None = read
-        self._frames: np.ndarray | None = None
+        self.shape, self._read = shape, functools.cache(read)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        if self._frames is None:
-            assert self._read is not None
-            self._frames, self._read = self._read(), None
-        return np.asarray(self._frames[index])
+        return np.asarray(self._read()[index])
 
 
 def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:

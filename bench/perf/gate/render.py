@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import write_text
+from bench.data.files import write_files
 from bench.perf.gate.exits import Exit
 from bench.perf.gate.result import BenchmarkVerdict, CheckResult
 from bench.report.render.markdown import markdown_table
@@ -36,9 +36,7 @@ def write_all(result: CheckResult, folder: Path) -> list[Path]:
         "junit.xml": to_junit(result),
         **{f"{role}.json": json.dumps(to_pytest_benchmark(result, role), indent=1) + "\n" for role in ("base", "head")},
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]
+    return write_files(folder, texts)
 
 
 def to_markdown(result: CheckResult) -> str:

@@ -120,7 +120,7 @@ def envelope_table(grid: ShapeMap) -> Table:
         lines.append((envelope.contender, envelope.basis, holds or "nowhere", breaks or "nowhere", unknown or NONE))
     header = ("Contender", "Its own", "Holds", "Breaks (times its own floors, whole subjects)", "No value")
     caption = f"A contender holds at a shape with at most {MOST_TIMES:g} times its own floors and {LEAST_WHOLE:g} of its own whole subjects"
-    return Table(name="envelope", caption=caption, header=header, rows=tuple(lines))
+    return Table("envelope", caption, header, tuple(lines))
 
 
 def _named(shape: Shape, words: str | None) -> str:

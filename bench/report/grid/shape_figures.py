@@ -5,9 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -36,8 +34,7 @@ def interaction(blocks: Sequence[DesignRow]) -> Drawing | None:
     if not rows:
         return None
     num_lines = math.ceil(len(rows) / COLUMNS)
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "interaction"}):
-        figure = Figure(figsize=(canvas.WIDTH, 0.45 + 2.05 * num_lines), layout="constrained")
+    with canvas.sheet("interaction", 0.45 + 2.05 * num_lines) as figure:
         panels = list(figure.subplots(num_lines, COLUMNS, squeeze=False).flat)
         for axes, row in zip(panels, rows, strict=False):
             _panel(axes, row, designs)
@@ -81,10 +78,9 @@ def heat_maps(grid: ShapeMap) -> Drawing:
     maps = {f"{grid.measure or 'distance'} over its own floor{others}": floors, "clips with a whole subject, %": whole}
     names = {shape: f"{shape_text(shape)}{marks.get(grid.measures.get(shape, ''), '')}" for shape in grid.shapes}
     upright = len(grid.shapes) <= MOST_UPRIGHT
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "shapes"}):
-        shown = list(maps.items())[: 2 if grid.has_whole else 1]
-        height = 0.45 + len(shown) * (0.75 + 0.33 * len(grid.contenders) + (0.0 if upright else 0.5))
-        figure = Figure(figsize=(canvas.WIDTH, height), layout="constrained")
+    shown = list(maps.items())[: 2 if grid.has_whole else 1]
+    height = 0.45 + len(shown) * (0.75 + 0.33 * len(grid.contenders) + (0.0 if upright else 0.5))
+    with canvas.sheet("shapes", height) as figure:
         for axes, (title, values) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
             axes.set_title(canvas.label(title))
             places = _heat_map(axes, grid, values)

@@ -142,8 +142,7 @@ def grid_table(grid: ShapeMap) -> Table:
     whole = ", and clips with a whole subject" if grid.has_whole else ""
     caption = f"Distance over its floor at each shape (frames, height, width){whole}"
     columns = ["contender", "frames", "height", "width", "place", "distance", "distance over floor", "subject whole", "missing"]
-    header = ("Contender", *map(shape_text, grid.shapes))
-    return Table(name="shapes", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data, columns=columns))
+    return Table("shapes", caption, ("Contender", *map(shape_text, grid.shapes)), tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
 def hole_table(grid: ShapeMap) -> Table:
@@ -152,8 +151,6 @@ def hole_table(grid: ShapeMap) -> Table:
     for (contender, shape), spot in grid.spots.items():
         if spot.missing:
             reasons.setdefault((contender, spot.missing), []).append(shape_text(shape))
-    lines = []
-    for (contender, why), shapes in reasons.items():
-        lines.append((contender, "all" if len(shapes) == len(grid.shapes) else ", ".join(shapes), why))
-    header = ("Contender", "Shapes", "Why")
-    return Table(name="shape-holes", caption="Shapes that some seeds have no value at", header=header, rows=tuple(lines))
+    told = {key: "all" if len(shapes) == len(grid.shapes) else ", ".join(shapes) for key, shapes in reasons.items()}
+    lines = tuple((contender, shapes, why) for (contender, why), shapes in told.items())
+    return Table("shape-holes", "Shapes that some seeds have no value at", ("Contender", "Shapes", "Why"), lines)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -47,8 +46,8 @@ def training_curves(run: Run) -> Drawing | None:
     cells = [cell for cell in run.cells if cell.record and cell.record.training and cell.record.training.loss]
     if not cells:
         return None
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "training"}):
-        figure, panels = canvas.panels(3, height=3.3)
+    with canvas.sheet("training", 3.3) as figure:
+        panels = canvas.panels(figure, 3)
         lowest, highest = [], []
         for cell in cells:
             assert cell.record and cell.record.training
@@ -105,8 +104,8 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
     found = [cost for cost in costs if any(record.measurement(cost[0]) for record in run.records)]
     if not found:
         return None
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "quality"}):
-        figure, panels = canvas.panels(len(found), height=3.1)
+    with canvas.sheet("quality", 3.1) as figure:
+        panels = canvas.panels(figure, len(found))
         for axes, (name, label, convert) in zip(panels, found, strict=True):
             for cell in run.cells:
                 distance = cell.record.measurement(row.name) if cell.record else None
@@ -144,8 +143,8 @@ def time_bars(run: Run) -> Drawing | None:
     if not means:
         return None
     phases = list(dict.fromkeys(phase for split in means.values() for phase in split))
-    with mpl.rc_context(canvas.STYLE | {"svg.hashsalt": "time"}):
-        figure, (axes,) = canvas.panels(1, height=0.9 + 0.42 * len(means))
+    with canvas.sheet("time", 0.9 + 0.42 * len(means)) as figure:
+        [axes] = canvas.panels(figure, 1)
         left = np.zeros(len(means))
         for place, phase in enumerate(phases):
             seconds = np.array([split.get(phase, 0.0) for split in means.values()])

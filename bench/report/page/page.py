@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from bench.data.files import write_bytes
+from bench.data.files import write_files
 from bench.report.grid import shape_map
 from bench.report.load import Run
 from bench.report.page import figures, sheets, tables
@@ -85,10 +85,7 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
         if part.picture:
             files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
             files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
-    for name, content in files.items():
-        content = content if isinstance(content, bytes) else content.encode()
-        write_bytes(out / name, content, "free space or choose another folder with --out")
-    return [out / name for name in files]
+    return write_files(out, files, "free space or choose another folder with --out")
 
 
 def render(chapters: Sequence[Chapter], css: str) -> str:

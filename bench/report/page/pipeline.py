@@ -50,7 +50,7 @@ def ledger_table(found: dict[str, list[dict[str, Any]]]) -> Table:
     columns = ["field", *(column for name in found for column in (name, f"{name} largest"))]
     caption = "What the data pipeline makes of the training clips; shares of pixels add up to 100 %, and so do those of the batches' room"
     header, raw = ("Of the training clips", *found), pd.DataFrame(data, columns=columns)
-    return Table(name="ledger", caption=caption, header=header, rows=tuple(lines), data=raw)
+    return Table("ledger", caption, header, tuple(lines), data=raw)
 
 
 def _text(key: str, values: list[float]) -> str:
@@ -70,4 +70,4 @@ def loss_table(found: dict[str, list[dict[str, Any]]]) -> Table:
             for line in ledger["losses"]:
                 users.setdefault(str(line), {})[name] = None
     lines = tuple((line, ", ".join(names)) for line, names in users.items())
-    return Table(name="losses", caption="Clips and buckets that are never trained on", header=("Lost", "Of"), rows=lines)
+    return Table("losses", "Clips and buckets that are never trained on", ("Lost", "Of"), lines)

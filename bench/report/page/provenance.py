@@ -10,15 +10,14 @@ from bench.report.render.table import NONE, Table, plain
 def difference_table(run: Run) -> Table:
     """Every field in which the contenders' cells differ."""
     lines = [(key, *(plain(values.get(name)) for name in run.contenders)) for key, values in config_fields(run)[1]]
-    header = ("Field of the cell", *run.contenders)
-    return Table(name="differences", caption="What differs between the contenders, the seed left out", header=header, rows=tuple(lines))
+    caption = "What differs between the contenders, the seed left out"
+    return Table("differences", caption, ("Field of the cell", *run.contenders), tuple(lines))
 
 
 def setting_table(run: Run) -> Table:
     """Every field of the cells that all contenders share."""
     lines = tuple((key, plain(value)) for key, value in config_fields(run)[0])
-    caption = "What all contenders share, in full"
-    return Table(name="settings", caption=caption, header=("Field of the cell", "Value"), rows=lines)
+    return Table("settings", "What all contenders share, in full", ("Field of the cell", "Value"), lines)
 
 
 def protocol_table(run: Run) -> Table:
@@ -33,8 +32,7 @@ def protocol_table(run: Run) -> Table:
     keys = list(dict.fromkeys(key for block in blocks.values() for key in block))
     lines = [("used by", *map(", ".join, users.values()))] if blocks else []
     lines += [(key, *(plain(block.get(key)) for block in blocks.values())) for key in keys]
-    header = ("Protocol", *(fingerprint[:8] for fingerprint in blocks))
-    return Table(name="protocol", caption="Only values of one protocol are compared", header=header, rows=tuple(lines))
+    return Table("protocol", "Only values of one protocol are compared", ("Protocol", *(name[:8] for name in blocks)), tuple(lines))
 
 
 def canary_table(run: Run) -> Table:
@@ -48,9 +46,8 @@ def canary_table(run: Run) -> Table:
         own = {canary.name for canary in record.canaries}
         missing = [name for name in ran[record.cell.backbone] if name not in own] if record.status == "ok" else []
         absent += [(name, record.name, "did not run", "") for name in missing]
-    header = ("Canary", "Cell", "Result", "Detail")
     rows = (*sorted(lines, key=lambda line: (line[2] == "passed", line)), *absent)
-    return Table(name="canaries", caption="Self-checks that ran with the cells", header=header, rows=rows)
+    return Table("canaries", "Self-checks that ran with the cells", ("Canary", "Cell", "Result", "Detail"), rows)
 
 
 def failure_table(run: Run) -> Table:
@@ -60,8 +57,7 @@ def failure_table(run: Run) -> Table:
         for cell in run.cells
         if cell.status != "ok"
     ]
-    header = ("Cell", "Status", "Reason", "Ended")
-    return Table(name="failures", caption="A failure is a result: these cells did not finish", header=header, rows=tuple(lines))
+    return Table("failures", "A failure is a result: these cells did not finish", ("Cell", "Status", "Reason", "Ended"), tuple(lines))
 
 
 def environment_table(run: Run) -> Table:
@@ -75,7 +71,7 @@ def environment_table(run: Run) -> Table:
     titles = {key: key.removeprefix("packages.").replace("memory_bytes", "memory") for block, _ in seen.values() for key in block}
     lines = [(title, *(plain(block.get(key)) for block, _ in seen.values())) for key, title in titles.items()]
     header = ("Environment", *(f"{len(cells)} cells" if len(seen) == 1 else ", ".join(cells) for _, cells in seen.values()))
-    return Table(name="environment", caption="Where and with what the cells ran", header=header, rows=tuple(lines))
+    return Table("environment", "Where and with what the cells ran", header, tuple(lines))
 
 
 def cell_table(run: Run) -> Table:
@@ -84,12 +80,11 @@ def cell_table(run: Run) -> Table:
         (cell.name, str(cell.seed), cell.status, str(cell.record.attempt) if cell.record else NONE, cell.fingerprint[:16], cell.path.name)
         for cell in run.cells
     ]
-    header = ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder")
-    return Table(name="cells", caption="Cells of the run", header=header, rows=tuple(lines))
+    return Table("cells", "Cells of the run", ("Cell", "Seed", "Status", "Attempt", "Fingerprint", "Folder"), tuple(lines))
 
 
 def measurement_table(run: Run) -> Table:
     """Every number of every record, as stored."""
     table = run.measurements
     lines = tuple(tuple(plain(value) for value in line) for line in table.itertuples(index=False))
-    return Table(name="measurements", caption="Every number, as stored", header=tuple(table.columns), rows=lines, data=table)
+    return Table("measurements", "Every number, as stored", tuple(table.columns), lines, data=table)

@@ -61,7 +61,7 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
     header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
     columns = ["axis", "better", "outcome", "leader", "ahead", "rival", "difference", "difference_low", "difference_high", "p_value"]
     raw = pd.DataFrame(data, columns=[*columns, "unit", "reason"])
-    return Table(name="verdicts", caption="Who leads on each axis", header=header, rows=tuple(lines), data=raw)
+    return Table("verdicts", "Who leads on each axis", header, tuple(lines), data=raw)
 
 
 def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
@@ -91,7 +91,7 @@ def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
     caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
     columns = ["measurement", "seed", "first", "second", "difference", "low", "high", "different", "reason"]
-    return Table(name="paired", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data, columns=columns))
+    return Table("paired", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
 def leader_text(verdict: Verdict) -> str:
@@ -134,7 +134,7 @@ def comparison_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
         data.append(raw)
     header = ("Measurement", *run.contenders, *(titles[name] for name in references))
     caption = "Mean over seeds with 95 % t-interval, then each seed's value; best mean in bold"
-    return Table(name="comparison", caption=caption, header=header, rows=tuple(lines), bold=frozenset(bold), data=pd.DataFrame(data))
+    return Table("comparison", caption, header, tuple(lines), bold=frozenset(bold), data=pd.DataFrame(data))
 
 
 def entry_text(row: MeasureRow, entry: Entry) -> str:
@@ -187,7 +187,7 @@ def time_table(run: Run) -> Table:
     lines = [(phase, *(metrics.number(split[phase]) if phase in split else NONE for split in means.values())) for phase in phases]
     lines += [("total", *(metrics.number(sum(split.values())) for split in means.values()))] if lines else []
     data = pd.DataFrame([{"phase": phase, **{name: split.get(phase) for name, split in means.items()}} for phase in phases])
-    return Table(name="time", caption="Seconds a phase, mean over seeds", header=("Phase", *means), rows=tuple(lines), data=data)
+    return Table("time", "Seconds a phase, mean over seeds", ("Phase", *means), tuple(lines), data=data)
 
 
 def time_split(run: Run) -> dict[str, dict[str, float]]:
@@ -213,5 +213,4 @@ def mismatch_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
         lines.append((row.titled(), *texts, f"{ratio:.4g}{metrics.TIMES}", verdict))
         data.append({"measurement": row.name, **means, "largest / least": ratio, "tolerance": tolerance, "within": within})
     header = ("Axis", *run.contenders, "Mismatch", "Match")
-    caption = "Measured mismatch: largest mean over least"
-    return Table(name="mismatch", caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data))
+    return Table("mismatch", "Measured mismatch: largest mean over least", header, tuple(lines), data=pd.DataFrame(data))

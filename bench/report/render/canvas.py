@@ -4,9 +4,9 @@ matplotlib draws with marker colours (`INK`, `LINE`, one a series) that are then
 text takes the reader's font.
 """
 
-import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +15,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.report.load import Run
+from bench.report.render import svg as files
+from bench.report.render.svg import MARKERS
 
 INK, LINE = "#010101", "#010102"
 NUM_COLOURS = 8  # --c0 ... --c7 in page.css
-MARKERS = "osD^vPX*"
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 WIDTH = 10.4  # inches, the page's text width
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
+STYLE = files.STYLE | {
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "text.parse_math": False,
     "xtick.color": LINE,
     "ytick.color": LINE,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "lines.linewidth": 1.6,
@@ -60,10 +54,14 @@ class Drawing:
     svg: str  # for the page: takes colours and font from it
 
 
-def panels(num: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the page with `num` panels in a row; height in inches."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, num, sharey=True, squeeze=False)[0])
+def sheet(name: str, height: float) -> AbstractContextManager[Figure]:
+    """A figure as wide as the page and `height` inches high; `name` sets its identifiers."""
+    return files.figure(name, WIDTH, height, STYLE)
+
+
+def panels(drawn: Figure, num: int, **options: Any) -> list[Axes]:
+    """Panels in a row of one height."""
+    return list(drawn.subplots(1, num, sharey=True, squeeze=False, **options)[0])
 
 
 def look(run: Run, contender: str) -> dict[str, Any]:
@@ -103,9 +101,7 @@ def label(text: str) -> str:
 
 def svg(figure: Figure) -> str:
     """The figure, its marker colours and fonts replaced by the page's."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, transparent=True)
-    text = buffer.getvalue()
+    text = files.to_svg(figure, transparent=True)
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(LINE, "var(--rule)")
     text = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", text)
     text = re.sub(r"#0400([0-9a-f]{2})", lambda found: f"var(--p{int(found[1], 16)})", text)

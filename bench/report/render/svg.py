@@ -12,7 +12,7 @@ COLOURS = ("#1667b7", "#c2510c", "#2a7d4f", "#7f4bb8", "#b02f63", "#7a6a00", "#0
 MARKERS = "osD^vPX*"
 GRID = "#d9dad6"
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -25,14 +25,14 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure(name: str, width: float, height: float) -> Iterator[Figure]:
-    """A figure in the house's style, inches. `name` sets the identifiers in the file: the same numbers make the same file."""
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+def figure(name: str, width: float, height: float, style: dict[Any, Any] = STYLE) -> Iterator[Figure]:
+    """A figure in the house's style, or another; inches. `name` sets the identifiers in the file: the same numbers make the same file."""
+    with mpl.rc_context(style | {"svg.hashsalt": name}):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def to_svg(drawn: Figure) -> str:
-    """The figure as text, without dates or versions. To be called while `figure` is open."""
+def to_svg(drawn: Figure, **options: Any) -> str:
+    """The figure as text, without dates or versions; `options` of its `savefig`. To be called while `figure` is open."""
     buffer = io.StringIO()
-    drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, **options)
     return buffer.getvalue()

@@ -14,7 +14,7 @@ from bench.report.render.markdown import markdown, markdown_table
 NONE = metrics.DASH
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Table:
     """One table as text, with the cells that stand out, and its unrounded form."""
 

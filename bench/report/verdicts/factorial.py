@@ -287,7 +287,7 @@ def tables(found: Sequence[DesignRow]) -> list[Table]:
         header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in EFFECTS), "What it says")
         name = f"factorial-{pipeline.replace(' ', '-')}"
         caption = f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}"
-        made.append(Table(name=name, caption=caption, header=header, rows=tuple(lines), data=pd.DataFrame(data)))
+        made.append(Table(name, caption, header, tuple(lines), data=pd.DataFrame(data)))
     return made
 
 
