@@ -15,7 +15,7 @@ if suite.get("broken"):
     raise ImportError(suite["broken"])
 say = lambda reply: print(json.dumps(reply), flush=True)
 definitions = {name: benchmark.get("definition", {}) for name, benchmark in suite["benchmarks"].items()}
-say({"suite_version": suite.get("version", 1), "tree": str(tree), "benchmarks": definitions, "python": "3"})
+say({"suite_version": suite.get("version", 1), "tree": str(tree), "benchmarks": definitions})
 generator, name = random.Random(), None
 for line in sys.stdin:
     request = json.loads(line)

@@ -11,6 +11,7 @@ import torch
 
 from bench.meters import device
 from bench.meters.device import EnergyMeter, Neighbours
+from bench.records.environment import own_cpus
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -74,4 +75,4 @@ def test_processors_taken_by_others_are_told_apart_from_our_own() -> None:
     process.kill()
     process.join()
     assert 0 <= without <= 1
-    assert with_other > 0.5 / len(device._own_cpus())
+    assert with_other > 0.5 / len(own_cpus())

@@ -1,7 +1,6 @@
 """What the device says of itself: energy, this process's memory, and whether another process was there. CUDA through NVML."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import psutil
 import pynvml
 import torch
+
+from bench.records.environment import own_cpus
 
 PACKAGES = Path("/sys/class/powercap")  # energy counters of processor packages, where the system shows them
 
@@ -51,7 +52,7 @@ class Neighbours:
     def cpu_share(self) -> float:
         """Part of the processors that this process may use that others took since the start, in [0, 1]."""
         busy_s, own_s = (end - start for start, end in zip(self._start_cpu_s, _cpu_times_s(), strict=True))
-        available_s = (time.perf_counter() - self._start_s) * len(_own_cpus())
+        available_s = (time.perf_counter() - self._start_s) * len(own_cpus())
         return min(1.0, max(0.0, (busy_s - own_s) / available_s))
 
 
@@ -80,10 +81,6 @@ def _handle(device: torch.device) -> Any:
 def _cpu_times_s() -> tuple[float, float]:
     """Seconds that the processors this process may use were busy, and that this process used."""
     every = psutil.cpu_times(percpu=True)
-    busy_s = sum(sum(every[cpu]) - every[cpu].idle - getattr(every[cpu], "iowait", 0.0) for cpu in _own_cpus() if cpu < len(every))
+    busy_s = sum(sum(every[cpu]) - every[cpu].idle - getattr(every[cpu], "iowait", 0.0) for cpu in own_cpus() if cpu < len(every))
     own = psutil.Process().cpu_times()
     return busy_s, own.user + own.system
-
-
-def _own_cpus() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

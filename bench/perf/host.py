@@ -69,7 +69,7 @@ def command_line(definition: dict[str, Any], folder: Path) -> Workload:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         return done.stderr
 
-    def num_modules() -> int:
-        return len(re.findall(r"^import time:\s+\d+ \|", run("-X", "importtime"), re.MULTILINE))
+    def counts() -> dict[str, int]:
+        return {"modules": len(re.findall(r"^import time:\s+\d+ \|", run("-X", "importtime"), re.MULTILINE))}
 
-    return Workload(step=run, device=CPU, counts=lambda: {"modules": num_modules()})
+    return Workload(step=run, device=CPU, counts=counts)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SUITE_VERSION = 1  # of the definitions and of what the workers say; suites of different versions are not compared
 # Of a cell, what a step depends on.
 STEP_FIELDS = {"backbone", "data", "batching", "objective", "optimizer", "sampler", "precision", "acceleration"}
-
-
 # Kind of step -> its function in `models.py`, the version of that.
 KINDS = {"train": ("train_step", 1), "sample": ("sampling_step", 1), "packed": ("packed_step", 3)}
 

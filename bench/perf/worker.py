@@ -1,8 +1,8 @@
 """One process that hosts the suite of its own source tree and does what it is told, a line at a time: `python -m bench.perf.worker`.
 
 Requests and replies are JSON, one a line, on standard input and output; whatever else prints goes to standard error.
-    -> (nothing)                      <- {"suite_version", "tree", "benchmarks": {name: definition}, "python"}
-    -> {"do": "open", "name"}         <- {"device", "num_threads", "torch", "opened_s", "first_step_s"}
+    -> (nothing)                      <- {"suite_version", "tree", "benchmarks": {name: definition}}
+    -> {"do": "open", "name"}         <- {"device", "num_threads", "torch"}
     -> {"do": "step"}                 <- {"s": seconds, "parts": {part: seconds}}
     -> {"do": "counters"}             <- {counter: value}
     -> {"do": "close"}                <- {}
@@ -13,10 +13,8 @@ import contextlib
 import gc
 import json
 import os
-import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,6 @@ def main() -> int:
         "suite_version": SUITE_VERSION,
         "tree": str(Path(__file__).resolve().parents[2]),
         "benchmarks": {name: benchmark.definition for name, benchmark in benchmarks.items()},
-        "python": platform.python_version(),
     }
     print(json.dumps(hello), file=out, flush=True)
     with contextlib.closing(Server(benchmarks)) as server:
@@ -84,17 +81,13 @@ class Server:
         self.close()
         use_exact_float32()
         keep_freed_memory()
-        start_s = time.perf_counter()
         self._workload = self._benchmarks[name].open(Path(self._folder.enter_context(tempfile.TemporaryDirectory())))
-        opened_s = time.perf_counter() - start_s
-        first_step_s, _ = self._workload.timed_step()
         warm_up(self._workload)
         gc.collect()
         gc.disable()  # a collection in the middle of a step would be timed
         device = self._workload.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        facts = {"device": name, "num_threads": torch.get_num_threads(), "torch": torch.__version__}
-        return {**facts, "opened_s": opened_s, "first_step_s": first_step_s}
+        return {"device": name, "num_threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 if __name__ == "__main__":

@@ -37,13 +37,18 @@ def read_environment(num_threads: int | None = None, device: str | None = None) 
         python=platform.python_version(),
         cpu=_first_cpu().get("model name") or platform.processor() or platform.machine(),
         cpu_id=cpu_id(),
-        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1),
+        num_cpus=len(own_cpus()),
         memory_bytes=psutil.virtual_memory().total,
         gpus=list_gpus(),
         packages={name: importlib.metadata.version(name) for name in PACKAGES},
         num_threads=num_threads,
         device=device,
     )
+
+
+def own_cpus() -> list[int]:
+    """Processors that this process may use; all of them where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def cpu_id() -> str:

@@ -18,7 +18,8 @@ from typing import Any
 
 from bench.data.progress import Say
 from bench.perf.gate.revisions import Revision
-from bench.perf.gate.workers import BenchmarkFailed, Worker, processors
+from bench.perf.gate.workers import BenchmarkFailed, Worker
+from bench.records.environment import own_cpus
 
 MOST_ROUNDS, LEAST_ROUNDS = 120, 10  # of a benchmark in a pair
 ROUNDS_S = 1.5  # of steps on each side; longer steps get fewer rounds
@@ -78,8 +79,7 @@ def run_pair(revisions: Mapping[str, Revision], names: Sequence[str], *, index: 
     """
     pair = WorkerPair()
     order = ("base", "head") if index % 2 == 0 else ("head", "base")
-    cpus = processors()
-    cpu = cpus[index // 2 % len(cpus)] if cpus else None
+    cpus = own_cpus()
     with ExitStack() as stack:
         workers = {
             role: stack.enter_context(Worker(revisions[role].tree, f"{role} {revisions[role]}", blame=f"{role}: ")) for role in order
@@ -87,21 +87,20 @@ def run_pair(revisions: Mapping[str, Revision], names: Sequence[str], *, index: 
         for name in names:
             say(f"pair {index + 1}, {len(names)} open: {name}")
             try:
-                pair.rounds[name] = _rounds(workers, name, pair, count, cpu)
+                pair.rounds[name] = _rounds(workers, name, pair, count, cpus[index // 2 % len(cpus)])
             except BenchmarkFailed as error:
                 pair.failed[name] = str(error)
     return pair
 
 
-def _rounds(workers: dict[str, Worker], name: str, pair: WorkerPair, count: bool, cpu: int | None) -> Rounds:
+def _rounds(workers: dict[str, Worker], name: str, pair: WorkerPair, count: bool, cpu: int) -> Rounds:
     for worker in workers.values():  # both at once, anywhere: nothing is timed yet
-        worker.pin(processors())
+        worker.pin(own_cpus())
         worker.send("open", name=name)
     opened = {role: worker.reply() for role, worker in workers.items()}
     pair.facts = {key: opened["head"][key] for key in ("device", "num_threads", "torch")}
-    if cpu is not None:
-        for worker in workers.values():
-            worker.pin([cpu])
+    for worker in workers.values():
+        worker.pin([cpu])
     # The faster of two, so that one step in a neighbour's way does not cost rounds; of the slower worker.
     step_s = max(min(worker.ask("step")["s"] for _ in range(2)) for worker in workers.values())
     rounds = Rounds()

@@ -22,11 +22,6 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THR
 REPLY_TIMEOUT_S = 300.0  # the longest request opens a benchmark on a busy machine
 
 
-def processors() -> list[int]:
-    """Those that this process may use; empty where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
 class BenchmarkFailed(Exception):
     """A benchmark of one tree raised; the worker lives on."""
 
