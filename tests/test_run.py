@@ -21,9 +21,9 @@ from tests.tiny import cell_fields
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results folder of a finished run."""
+    """Results folder of a finished run; other tests run in processes of their own."""
     folder = tmp_path_factory.mktemp("run")
-    done = command("run", write_matrix(folder), "--results", folder / "results")
+    done = here("run", write_matrix(folder), "--results", folder / "results")
     assert done.returncode == 0, done.stderr
     assert "UNet-XXS-seed0" in done.stdout
     assert "report: python -m bench report" in done.stdout
