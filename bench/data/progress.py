@@ -4,10 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-
-from rich import progress as bars
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import Any
 
 Progress = Callable[[int, int, str], None]  # called as progress(done, total, what) by whatever takes long
 Counted = Callable[[int, int], None]  # the same by what does not say what it counts: (done, total)
@@ -24,22 +21,19 @@ class Reporter:
     """Called as reporter(done, total, what) by whatever takes long; `what` changes with the work."""
 
     def __init__(self, label: str):
+        from rich import progress as bars  # not with this file, which everything imports
+        from rich.console import Console
+
         self._label = label
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._bar: bars.Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: Any = None  # of a terminal
+        self._task: Any = None
         self._total = -1
         self._logged_s = -LOG_INTERVAL_S
-        if self._console.is_terminal:
-            self._bar = bars.Progress(
-                TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
+        console = Console(file=sys.stderr, highlight=False)
+        if console.is_terminal:
+            text = bars.TextColumn("[bold]{task.fields[label]}[/] {task.description}")
+            columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+            self._bar = bars.Progress(text, *columns, console=console, transient=True)
 
     def __call__(self, done: int, total: int, what: str) -> None:
         if self._bar is not None:
@@ -47,7 +41,6 @@ class Reporter:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
                 self._task, self._total = self._bar.add_task(what, total=total, label=self._label), total
-            assert self._task is not None
             self._bar.update(self._task, completed=done, description=what)
         elif done >= total or time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = time.monotonic()
