@@ -107,7 +107,7 @@ def test_one_frame_does_not_depend_on_the_others(network: Motion) -> None:
 
 
 def test_time_is_seen(network: Motion, clips: tuple[np.ndarray, np.ndarray]) -> None:
-    """So that a retraining that went wrong cannot be committed; the whole battery is in reports/battery."""
+    """So that a retraining that went wrong cannot be committed; the whole battery is in reports/cards."""
     reference, source = clips
     real = network(torch.from_numpy(reference)).numpy()
     floor = frechet_distance(real, network(torch.from_numpy(source)).numpy())

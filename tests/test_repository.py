@@ -17,6 +17,6 @@ def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.skipif(git("rev-parse").returncode != 0, reason="not a git checkout")
 @pytest.mark.parametrize("name", shipped())
 def test_a_run_and_its_report_are_ignored(name: str) -> None:
-    for path in (f"results/{name}/run.json", f"reports/{name}/report.html"):
+    for path in (f"results/{name}/run.json", f"reports/{name}/report.html", "reports/battery/i3d/card.md"):
         assert git("check-ignore", "--quiet", path).returncode == 0, path
     assert not git("ls-files", f"results/{name}", f"reports/{name}").stdout
