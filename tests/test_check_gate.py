@@ -134,6 +134,10 @@ def test_a_folder_outside_any_repository(project: FakeProject, tmp_path: Path) -
     one_line(check(project, "--base", "HEAD"), Exit.UNKNOWN_REVISION, "is in no git repository")
 
 
+def test_a_work_tree_that_git_cannot_compare_is_not_called_clean(project: FakeProject) -> None:
+    one_line(check(project, "--base", "HEAD"), Exit.DIRTY, "git cannot tell whether the work tree of project is clean")
+
+
 def test_a_base_that_does_not_build(project: FakeProject) -> None:
     project.commit({"a": A}, broken="no such thing")
     project.commit({"a": A})

@@ -11,6 +11,7 @@ import psutil
 from bench.data.frozen import Frozen
 
 PACKAGES = ("torch", "diffusers", "accelerate", "torchmetrics", "numpy", "scipy", "pandas", "pymunk", "pillow", "av", "safetensors")
+TIMEOUT_S = 30.0  # of a question to git or to a driver
 
 
 class Environment(Frozen):
@@ -80,18 +81,18 @@ def commit() -> str:
     revision = git(root, "rev-parse", "HEAD")
     if revision is None:
         return "unknown"
-    return revision + ("+dirty" if git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    return revision + ("" if git(root, "status", "--porcelain", "--untracked-files=no") == "" else "+dirty")
 
 
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails or is not there."""
-    return _output(["git", "-C", str(folder), *arguments])
+def git(folder: Path, *arguments: str, timeout_s: float | None = TIMEOUT_S) -> str | None:
+    """What git prints, or None where it fails, takes longer or is not there. No limit where it writes a whole tree."""
+    return _output(["git", "-C", str(folder), *arguments], timeout_s)
 
 
-def _output(command: list[str]) -> str | None:
+def _output(command: list[str], timeout_s: float | None = TIMEOUT_S) -> str | None:
     """What a command prints; None where it is not there, fails or hangs: no record is lost for want of a driver's answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -178,5 +178,5 @@ def _amount(trial: Trial, tree: Path) -> float | int:
 
 
 def _must(folder: Path, *arguments: str) -> None:
-    if git(folder, *arguments) is None:
+    if git(folder, *arguments, timeout_s=None) is None:
         raise CheckRefused(Exit.DOES_NOT_BUILD, f"git {' '.join(arguments)} failed in {folder}; try it there by hand")

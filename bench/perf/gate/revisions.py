@@ -32,8 +32,12 @@ def repository(start: Path) -> Path:
 
 def refuse_dirty(root: Path) -> None:
     """CheckRefused where tracked files differ from HEAD: what is checked out would not be what is measured."""
-    changed = (git(root, "diff", "--name-only", "HEAD") or "").splitlines()
-    if changed:
+    told = git(root, "diff", "--name-only", "HEAD")
+    if told is None:
+        raise CheckRefused(
+            Exit.DIRTY, f"git cannot tell whether the work tree of {root.name} is clean; try `git diff HEAD`, or name --head REV"
+        )
+    if changed := told.splitlines():
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise CheckRefused(
             Exit.DIRTY, f"the work tree is dirty ({changed[0]}{more}): HEAD is not what it holds; commit, or name --head REV"
@@ -59,7 +63,7 @@ def checked_out(root: Path, names: dict[str, str]) -> Iterator[dict[str, Revisio
         revisions = {}
         for role, commit in commits.items():
             tree = folder / role
-            if git(root, "worktree", "add", "--detach", "--force", str(tree), commit) is None:
+            if git(root, "worktree", "add", "--detach", "--force", str(tree), commit, timeout_s=None) is None:
                 raise CheckRefused(Exit.DOES_NOT_BUILD, f"git cannot check {names[role]!r} out into {tree}; is the disk full?")
             revisions[role] = Revision(name=names[role], commit=commit, tree=tree)
         yield revisions
