@@ -344,11 +344,12 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
 
 def _checked_study(name: str, overrides: list[str] | None, *, weights: bool = False):  # Study, whose module is imported late
     """The study of a matrix, its cells checked as far as that needs neither torch nor data; `weights`: those of the extractors too."""
-    from bench.run.checks import check_all, check_cell, check_weights
+    from bench.run.checks import check_all, check_cell, check_primary, check_weights
     from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
     check_all(((named.name, named.cell) for named in study.cells), check_cell)
+    check_primary(study)
     if weights:
         check_weights(study)
     return study

@@ -69,6 +69,7 @@ def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:
     matrix = {
         "description": "A tiny matrix <script>alert(1)</script>",
         "claim": "backbone",
+        "primary": None,  # no card of random3d passed
         "axes": {"backbone": ["tests.small:UNet-XXS", "tests.small:DiT-XXS/2"]},
         "match": {"by": "params"},
         "defaults": defaults,

@@ -75,7 +75,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Measurement]:
     quality = Quality(cell, reference, CPU, lambda done, total, what: None, results)
     found = quality.measure(reference.held_out["val"], reference.reconstructed)
     backbone = build_backbone(cell, training).eval()
-    points = grid.measure_grid(cell, backbone, reference, results, CPU, lambda done, total, what: None)
+    points = grid.measure_grid(cell, backbone, reference, "random3d", results, CPU, lambda done, total, what: None)
     assert [point.reason for point in points] == [None, None]
     return [*found, *(measurement for point in points for measurement in point.measurements)]
 

@@ -219,6 +219,8 @@ class RunSnapshot(Frozen):
     matrix: str
     description: str = ""
     claim: str | None = None
+    primary: str | None = None  # the distance that the headline rests on; None: none does
+    primary_card: str = ""  # what the report cards said of its extractor on this data, when it was run
     match: Match | None = None
     started_at: str = "unknown"
     ended_at: str = "unknown"

@@ -223,7 +223,8 @@ class CellRun:
 
     def measure_grid(self) -> None:
         """Samples at other shapes."""
-        self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, self.job.results, self.device, self.progress)
+        judge = self.job.judge or self.cell.evaluation.extractors[0]
+        self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, judge, self.job.results, self.device, self.progress)
 
     # --- their parts
 

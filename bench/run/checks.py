@@ -5,7 +5,10 @@ from typing import Any, TypeVar
 
 from bench.backbone import check_latents, did_you_mean, find_factory
 from bench.data.policy.table import POLICIES, UNIFORM
+from bench.metrics.battery.cards import told
+from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
@@ -44,6 +47,42 @@ def check_weights(study: Study) -> None:
     """WeightsError, with the command that gets them, where weights of an extractor are missing or damaged."""
     for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
         weights.files(extractor)
+
+
+def check_primary(study: Study) -> None:
+    """Refusal where the measure that is to decide is none, is not measured in every cell, or may not decide on a cell's data."""
+    name = study.matrix.primary
+    if name is None:
+        return
+    kind, extractor = (read_name(name) if "@" not in name else None) or (None, "")
+    if kind is None or extractor not in MANIFESTS:
+        among = [distance.name(known, CANONICAL_EXTRACTOR) for distance in distances().values() for known in MANIFESTS]
+        raise Refusal(f"primary {name!r} is no distance{did_you_mean(name, among)}; there are {', '.join(among)}")
+    for named in study.cells:
+        listed, source = named.cell.evaluation.extractors, named.cell.data.source
+        if extractor not in listed:
+            raise Refusal(
+                f"primary {name} needs extractor {extractor}, and cell {named.name} has {', '.join(listed)}; add it to "
+                "evaluation.extractors, name another primary, or none: primary=null"
+            )
+        passed, why = told(MANIFESTS[extractor], source)
+        if extractor != CANONICAL_EXTRACTOR and not passed:
+            raise Refusal(
+                f"primary {name} may not decide: {why}; use fvd or no primary (primary=null), or make a card that passes: "
+                f"python -m bench battery --extractor {extractor} --out reports/cards/{extractor}"
+            )
+
+
+def judge_of(study: Study) -> str | None:
+    """The extractor of a study's primary measure, None without one."""
+    found = read_name(study.matrix.primary) if study.matrix.primary else None
+    return found[1] if found else None
+
+
+def card_text(study: Study) -> str:
+    """What the report cards say of that extractor on the study's data; "" without a primary."""
+    judge = judge_of(study)
+    return "; ".join(dict.fromkeys(told(MANIFESTS[judge], named.cell.data.source)[1] for named in study.cells)) if judge else ""
 
 
 def check_cell(cell: Cell) -> None:

@@ -46,6 +46,7 @@ class CellJob(Task):
 
     kind: Literal["cell"] = "cell"
     cell: NamedCell
+    judge: str | None = None  # the extractor of the matrix's primary measure, which judges the shape grid; None: the cell's first
 
 
 class SampleJob(Task):

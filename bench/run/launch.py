@@ -16,7 +16,8 @@ from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, Record, RunCell, RunSnapshot, Status
-from bench.records.store import latest, next_attempt, write_record, write_run
+from bench.records.store import RUN, latest, next_attempt, read_run, write_record, write_run
+from bench.run.checks import card_text, judge_of
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, how_it_ended, run_job
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -34,13 +35,14 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         _remove_leftovers(folder, results / "cache")
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         waiting = [name for name, record in known.items() if record is None]
+        _check_headline(study, folder, sum(record is not None for record in known.values()))
         say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
         if waiting:
             run_job(_prepare_job(study, results, waiting), lock=lock)
         records = []
         for named in study.cells:
-            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named)
+            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, judge=judge_of(study))
             records.append(known[named.name] or _run_cell(job, say, lock))
         write_run(results, _snapshot(study, started_at, command))
         return records
@@ -120,6 +122,16 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
     return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
 
 
+def _check_headline(study: Study, folder: Path, num_finished: int) -> None:
+    """StoreError where the headline would be chosen after the fact: cells have finished while another measure was to decide."""
+    before = read_run(folder).primary if num_finished and (folder / RUN).exists() else study.matrix.primary
+    if before != study.matrix.primary:
+        raise StoreError(
+            f"{folder} was run with primary {before}, and {num_finished} of its cells have finished; what decides is named before the run: "
+            f"put primary={before or 'null'} back, or copy the matrix under another name"
+        )
+
+
 def _remove_leftovers(folder: Path, cache: Path) -> None:
     """Temporary files of processes that were killed: this run's, as who holds the lock is alone in `folder`, and old ones in `cache`."""
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
@@ -135,6 +147,8 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         matrix=study.name,
         description=study.matrix.description,
         claim=study.matrix.claim,
+        primary=study.matrix.primary,
+        primary_card=card_text(study),
         match=study.matrix.match,
         started_at=started_at,
         ended_at=now(),

@@ -52,6 +52,7 @@ class Matrix(Frozen):
 
     description: str  # a sentence or two; the report opens with it
     claim: str | None = None  # id of the claim under test, as the report names it
+    primary: str | None = "fvd"  # the distance that the headline rests on, named before the run; null: no headline on quality
     defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested
     axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
     include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over the defaults

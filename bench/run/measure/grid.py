@@ -20,6 +20,7 @@ from bench.data.ragged import Frames
 from bench.data.source import load_clips
 from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.extractors.motion import load_motion
+from bench.metrics.extractors.table import Extractor
 from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.quality import pixel_measurements
 from bench.records.record import GridPoint, Measurement
@@ -33,10 +34,11 @@ from bench.training.validation import mean_loss, validation_losses
 
 
 def measure_grid(
-    cell: Cell, backbone: Any, reference: ReferenceSet, results: Path, device: torch.device, progress: Progress
+    cell: Cell, backbone: Any, reference: ReferenceSet, judge: str, results: Path, device: torch.device, progress: Progress
 ) -> list[GridPoint]:
-    """Every shape of the cell's grid, in pixels."""
+    """Every shape of the cell's grid, in pixels; `judge`: the extractor whose distance is measured there, single frames where too short."""
     points = []
+    extractor = next(extractor for extractor in reference.extractors if extractor.name == judge)
     for done, shape in enumerate(cell.evaluation.grid):
         progress(done, len(cell.evaluation.grid), f"shape grid, {shape_text(shape)}")
         place = place_of(shape, reference.training.trained_shapes)
@@ -47,7 +49,7 @@ def measure_grid(
         except Refusal as error:  # a shape that the backbone or the source cannot have is a hole in the grid, with its reason
             points.append(GridPoint(shape=shape, place=place, reason=str(error)))
         else:
-            measurements = _measure(cell, backbone, reference, real, shape, latent_shape, results, device)
+            measurements = _measure(cell, backbone, reference, extractor, real, shape, latent_shape, results, device)
             points.append(GridPoint(shape=shape, place=place, measurements=measurements))
     return points
 
@@ -68,7 +70,15 @@ def place_of(shape: Shape, trained: Sequence[Shape]) -> Literal["trained", "in r
 
 
 def _measure(
-    cell: Cell, backbone: Any, reference: ReferenceSet, real: Clips, shape: Shape, latent_shape: Shape, results: Path, device: torch.device
+    cell: Cell,
+    backbone: Any,
+    reference: ReferenceSet,
+    extractor: Extractor,
+    real: Clips,
+    shape: Shape,
+    latent_shape: Shape,
+    results: Path,
+    device: torch.device,
 ) -> list[Measurement]:
     num, given = cell.evaluation.grid_samples, reference.training
     test, val = (real.splits[split].frames for split in ("test", "val"))
@@ -76,7 +86,6 @@ def _measure(
     labels = real.splits["test"].labels
     generated, _ = sample(backbone, SamplePlan(cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels), device)
     clips: dict[str, Frames] = {"trained": decode_clips(given.autoencoder, generated), "real": val}
-    extractor = reference.extractors[0]  # the first that the matrix names judges the grid
     manifest = extractor.manifest
     sets = {**clips, "test": test}
     if manifest.takes(shape[0]):

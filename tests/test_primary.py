@@ -1,0 +1,77 @@
+"""What decides is named before the run: a distance that every cell has, that may decide on its data, and that stays."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.metrics.battery import cards
+from bench.metrics.extractors.manifest import I3D, MOTION, RANDOM3D
+from bench.run.checks import card_text, check_primary, judge_of
+from bench.shapes import Refusal
+from bench.study.matrix import load_study, shipped
+from tests.commands import here, write_matrix
+from tests.tiny import cell_fields
+
+FOLDER = {
+    "data": {"source": "folder", "path": ".", "num_frames": 4, "height": 16, "width": 16, "num_val": 4, "num_test": 4},
+    "evaluation": {"extractors": ["motion"], "num_samples": 4},
+}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_matrices_name_what_may_decide(name: str) -> None:
+    study = load_study(name)
+    check_primary(study)
+    assert judge_of(study) in study.cells[0].cell.evaluation.extractors
+
+
+def test_cards_say_who_may_decide() -> None:
+    assert cards.told(MOTION, "worlds") == (True, "the report card of extractor motion on worlds passes")
+    passed, why = cards.told(I3D, "worlds")
+    assert not passed and "fails monotone, temporal sensitivity" in why
+    assert cards.told(MOTION, "folder") == (False, "extractor motion has no report card on folder")
+    assert len(cards.cards_of(MOTION, "worlds")) == 2
+    assert "fails" in card_text(load_study("quick", ["primary=fvd"])) and card_text(load_study("quick", ["primary=null"])) == ""
+
+
+def test_a_card_of_other_weights_does_not_count(tmp_path: Path) -> None:
+    card = json.loads((cards.CARDS / "motion" / "card.json").read_text(encoding="utf-8"))
+    card["manifest"]["weights_sha256"] = "0" * 64
+    (tmp_path / "motion").mkdir()
+    (tmp_path / "motion" / "card.json").write_text(json.dumps(card))
+    assert cards.told(MOTION, "worlds", tmp_path) == (False, "extractor motion has no report card on worlds")
+    (tmp_path / "motion" / "card.json").write_text("{}")
+    with pytest.raises(Refusal, match=r"report card .*card\.json is none"):
+        cards.told(RANDOM3D, "worlds", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("primary", "changes", "said"),
+    [
+        ("fd_random3d", {}, "primary fd_random3d may not decide: the report card of extractor random3d on worlds fails"),
+        ("fvd", {}, "primary fvd needs extractor i3d, and cell .* has random3d"),
+        ("fd_motin", {}, r"primary 'fd_motin' is no distance \(did you mean 'fd_motion'\?\)"),
+        ("fvd@64", {}, "primary 'fvd@64' is no distance"),
+        ("val_loss", {}, "primary 'val_loss' is no distance"),
+        ("fd_motion", FOLDER, "no report card on folder"),
+    ],
+)
+def test_what_may_not_decide_is_refused(tmp_path: Path, primary: str, changes: dict[str, Any], said: str) -> None:
+    defaults = cell_fields(**changes)
+    del defaults["backbone"]
+    with pytest.raises(Refusal, match=said):
+        check_primary(load_study(str(write_matrix(tmp_path, primary=primary, defaults=defaults))))
+
+
+def test_a_headline_is_not_chosen_after_the_fact(tmp_path: Path) -> None:
+    defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 4, "untrained": False}, budget={"steps": 2})
+    del defaults["backbone"]
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, primary="fd_motion", defaults=defaults, match=None)
+    assert here("run", path, "--results", tmp_path / "results").returncode == 0
+    assert json.loads((tmp_path / "results" / "tiny" / "run.json").read_text())["primary"] == "fd_motion"
+    done = here("run", path, "primary=null", "--results", tmp_path / "results")
+    assert done.returncode == 2
+    assert "was run with primary fd_motion, and 1 of its cells have finished" in done.stderr
+    assert here("run", path, "--results", tmp_path / "results").returncode == 0
