@@ -251,6 +251,7 @@ def write_run(
         "matrix": matrix,
         "description": "Invented records, to test the report.",
         "claim": "backbone",
+        "primary": "fd_random3d",
         "match": {"by": "params", "tolerance": 0.05},
         "started_at": "2026-01-02T03:04:05+00:00",
         "ended_at": "2026-01-02T03:24:05+00:00",

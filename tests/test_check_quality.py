@@ -1,13 +1,15 @@
-"""The gate on quality: intervals of two runs."""
+"""The gate on quality: evidence over seeds, never size alone."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.perf.gate.exits import CheckRefused, Exit
 from bench.perf.gate.policy import read_policy
-from bench.perf.gate.quality import check_quality
+from bench.perf.gate.quality import QualityChange, check_quality
+from bench.perf.gate.quality import outcomes as decide
 from bench.records.record import Measurement, RunSnapshot
 from bench.records.store import write_record, write_run
 from tests.report_factory import record
@@ -37,23 +39,40 @@ def outcomes(base: Path, head: Path, policy: Any = POLICY) -> dict[str, str]:
     return {verdict.name: verdict.outcome for verdict in check_quality(base, head, policy)}
 
 
-def test_by_intervals_of_single_values(tmp_path: Path) -> None:
+def test_size_alone_is_no_evidence(tmp_path: Path) -> None:
+    """One seed's value, however narrow its interval over clips, says nothing of another seed's."""
     base = run(tmp_path / "base", {"fd_motion@64": (100, 4), "val_loss": (0.5, None)})
-    for index, (value, half, expected) in enumerate(
-        [(100, 4, "unchanged"), (120, 4, "regressed"), (120, 40, "inconclusive"), (109, 4, "inconclusive"), (70, 4, "improved")]
-    ):
-        head = run(tmp_path / str(index), {"fd_motion@64": (value, half), "val_loss": (0.51, None)})
-        assert outcomes(base, head) == {"A fd_motion@64": expected, "A val_loss": "unchanged"}, value
-    assert outcomes(base, run(tmp_path / "worse", {"fd_motion@64": (100, 4), "val_loss": (0.53, None)}))["A val_loss"] == "regressed"
+    far = run(tmp_path / "far", {"fd_motion@64": (300, 4), "val_loss": (0.9, None)})
+    assert set(outcomes(base, far).values()) == {"inconclusive"}
+    assert "1 seed say nothing of chance: a verdict needs at least 3" in check_quality(base, far, POLICY)[0].reason
+    assert set(outcomes(base, base).values()) == {"unchanged"}  # bit for bit
 
 
-def test_over_seeds_the_spread_between_them_counts(tmp_path: Path) -> None:
+def test_over_seeds_by_size_and_by_evidence(tmp_path: Path) -> None:
     seeds = (-3.0, 0.0, 3.0)
     base = run(tmp_path / "base", {"fd_motion@64": (100, 0.1), "val_loss": (50, None)}, seeds=seeds)
-    head = run(tmp_path / "head", {"fd_motion@64": (112, 0.1), "val_loss": (80, None)}, seeds=seeds)
-    assert outcomes(base, head) == {"A fd_motion@64": "regressed", "A val_loss": "regressed"}
-    near = run(tmp_path / "near", {"fd_motion@64": (106, 0.1), "val_loss": (50, None)}, seeds=seeds)
-    assert outcomes(base, near)["A fd_motion@64"] == "inconclusive"
+    for index, (value, expected) in enumerate([(130, "regressed"), (106, "inconclusive"), (70, "improved"), (101, "unchanged")]):
+        head = run(tmp_path / str(index), {"fd_motion@64": (value, 0.1), "val_loss": (50, None)}, seeds=seeds)
+        assert outcomes(base, head) == {"DiT-XS/2 fd_motion@64": expected, "DiT-XS/2 val_loss": "unchanged"}, value
+
+
+def test_several_changes_are_corrected_for_their_number() -> None:
+    """p = 0.03 is evidence alone, and none among ten."""
+    one = QualityChange(name="a", before=[10.0, 11.0, 9.0], after=[13.0, 12.5, 14.5], better="lower", allowed=0.1)
+    assert 0.005 < (one.difference.p_value or 0) < 0.05
+    assert decide([one]) == ["regressed"]
+    assert decide([one] * 10)[0] == "inconclusive"
+    higher = QualityChange(name="a", before=[10.0, 11.0, 9.0], after=[13.0, 12.5, 14.5], better="higher", allowed=0.1)
+    assert decide([higher]) == ["improved"]
+
+
+def test_equal_runs_are_rarely_called_worse() -> None:
+    rng = np.random.default_rng(0)
+    calls = 0
+    for _ in range(1000):
+        draws = rng.normal(100, 10, (6, 2, 3)).tolist()
+        calls += "regressed" in decide([QualityChange(name="", before=b, after=a, better="lower", allowed=0.02) for b, a in draws])
+    assert calls / 1000 < 0.05
 
 
 def test_what_is_not_measured_alike_is_not_compared(tmp_path: Path) -> None:
@@ -63,12 +82,13 @@ def test_what_is_not_measured_alike_is_not_compared(tmp_path: Path) -> None:
     assert {(verdict.outcome, verdict.exit) for verdict in verdicts} == {("not comparable", Exit.ANOTHER_SUITE)}
     without = run(tmp_path / "without", {"val_loss": (0.5, None)})
     found = {verdict.name: verdict.exit for verdict in check_quality(without, without, POLICY)}
-    assert found == {"A fd_motion": Exit.LACKS_BENCHMARK, "A val_loss": Exit.UNCHANGED}
+    assert found == {"DiT-XS/2 fd_motion": Exit.LACKS_BENCHMARK, "DiT-XS/2 val_loss": Exit.UNCHANGED}
 
 
 def test_accepted_and_refused(tmp_path: Path) -> None:
-    base, head = run(tmp_path / "base", {"fd_motion@64": (100, 4)}), run(tmp_path / "head", {"fd_motion@64": (200, 4)})
-    policy = POLICY.model_copy(update={"quality": {"fd_motion": 0.1}, "accept": ("A fd_motion@64 quality",)})
+    seeds = (-3.0, 0.0, 3.0)
+    base, head = (run(tmp_path / str(value), {"fd_motion@64": (value, 4)}, seeds=seeds) for value in (100, 200))
+    policy = POLICY.model_copy(update={"quality": {"fd_motion": 0.1}, "accept": ("DiT-XS/2 fd_motion@64 quality",)})
     (verdict,) = check_quality(base, head, policy)
     assert (verdict.exit, verdict.accepted) == (Exit.UNCHANGED, ("quality",))
     with pytest.raises(CheckRefused, match="names no quality"):

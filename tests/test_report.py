@@ -22,6 +22,7 @@ from bench.report.load import Run, load_run
 from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
 from bench.report.verdicts import compare
+from bench.report.verdicts.findings import find
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 EVIL = "<script>alert(1)</script>"
@@ -37,7 +38,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows_of(folder: Path) -> tuple[Run, dict[str, compare.MeasureRow]]:
     run = load_run(folder)
-    return run, {row.name: row for row in compare.compare(run) if row.subject == "trained"}
+    return run, {row.name: row for row in find(run).rows if row.subject == "trained"}
 
 
 def verdict_of(folder: Path, name: str) -> Any:
@@ -176,10 +177,19 @@ def test_overlapping_seeds_are_inconclusive(tmp_path: Path) -> None:
     assert verdict_of(run, "fd_random3d@64").outcome == "inconclusive"
 
 
-def test_measures_that_disagree_make_no_winner(tmp_path: Path) -> None:
+def test_other_measures_cannot_turn_the_headline(tmp_path: Path) -> None:
     worse = [changed(record(DIT, seed), val_loss={"value": 0.9 + 0.001 * seed}) for seed in range(3)]
-    build([write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *worse])], tmp_path / "out")
-    assert "Quality: split" in text_of(tmp_path / "out")
+    run = write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *worse])
+    build([run], tmp_path / "out")
+    assert "Quality: DiT-XS/2 leads" in text_of(tmp_path / "out")
+    assert (verdict_of(run, "val_loss").outcome, verdict_of(run, "val_loss").leader) == ("leads", "UNet-XS")
+
+
+def test_without_a_primary_measure_there_is_no_headline(tmp_path: Path) -> None:
+    build([write_run(tmp_path, pair(3), primary=None)], tmp_path / "out")
+    assert "Quality: no measure was named to decide" in text_of(tmp_path / "out")
+    build([write_run(tmp_path, pair(3), primary="fvd")], tmp_path / "other")
+    assert "Quality: fvd was not measured" in text_of(tmp_path / "other")
 
 
 def test_best_follows_the_direction(three: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 from report_factory import pair, renamed, study, write_run
 
@@ -16,7 +17,9 @@ from bench.report.grid import shape_figures
 from bench.report.load import load_run
 from bench.report.render.catalogue import MINUS
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.factorial import DesignRow, Effect
+from bench.report.verdicts.claims import DESIGN_EFFECTS, Effect
+from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.findings import find
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 NAME = "fd_random3d@64"  # lower is better
@@ -29,12 +32,10 @@ VALUES = {
     (DIT, "pack"): [1.0, 0.0, 2.0],
 }
 UNBUCKETED = {key: series for key, series in VALUES.items() if key[1] != "bucket"}
-T_2 = 4.302652729911275  # 97.5 % quantile of t with two degrees of freedom
 
 
 def blocks_of(folder: Path) -> list[DesignRow]:
-    run = load_run(folder)
-    return factorial.blocks(run, compare.compare(run))
+    return find(load_run(folder)).blocks
 
 
 def own(folder: Path) -> DesignRow:
@@ -69,15 +70,18 @@ def test_effects_by_hand(tmp_path: Path) -> None:
     block = own(write_run(tmp_path, study(VALUES)))
     assert block.design.cells == (("UNet-XS crop", "UNet-XS pad"), ("DiT-XS/2 crop", "DiT-XS/2 pack"))
     assert block.means == ((12.0, 9.0), (7.0, 1.0))
-    by_seed = {kind: dict(effect_of(block, kind).by_seed) for kind in factorial.EFFECTS}
+    by_seed = {kind: dict(effect_of(block, kind).by_seed) for kind in DESIGN_EFFECTS}
     assert by_seed["backbone"] == {0: -5.5, 1: -7.0, 2: -7.0}  # ((6 - 10) + (1 - 8)) / 2, ...
     assert by_seed["pipeline"] == {0: -3.5, 1: -5.0, 2: -5.0}  # ((8 - 10) + (1 - 6)) / 2, ...
     assert by_seed["interaction"] == {0: -3.0, 1: -4.0, 2: -2.0}  # (1 - 6) - (8 - 10), ...
-    half = {"backbone": T_2 * math.sqrt(0.75 / 3), "pipeline": T_2 * math.sqrt(0.75 / 3), "interaction": T_2 / math.sqrt(3)}
+    # Four groups of three, variances 4, 1, 1, 1: Satterthwaite's degrees of freedom are 7^2 / (19 / 2).
+    error, quantile = math.sqrt(7 / 3), float(scipy.stats.t.ppf(0.975, 98 / 19))
+    half = {"backbone": error / 2, "pipeline": error / 2, "interaction": error}
     for kind, mean in {"backbone": -6.5, "pipeline": -4.5, "interaction": -3.0}.items():
-        interval = effect_of(block, kind).interval
-        assert (interval.mean, interval.low, interval.high) == pytest.approx((mean, mean - half[kind], mean + half[kind]))
-        assert effect_of(block, kind).carried
+        found = effect_of(block, kind).difference
+        assert (found.value, found.low, found.high) == pytest.approx((mean, mean - quantile * half[kind], mean + quantile * half[kind]))
+        assert found.p_value == pytest.approx(2 * scipy.stats.t.cdf(mean / half[kind], 98 / 19))
+    assert [effect_of(block, kind).carried for kind in DESIGN_EFFECTS] == [True, True, False]
 
 
 def test_first_design_is_of_buckets(tmp_path: Path) -> None:
@@ -117,17 +121,17 @@ def test_share_in_words(tmp_path: Path, first: tuple[int, int], second: tuple[in
 def test_two_seeds_show_an_interval_and_are_inconclusive_by_rule(tmp_path: Path) -> None:
     block = own(write_run(tmp_path, study(few(2))))
     effect = effect_of(block, "backbone")
-    assert effect.interval.low is not None
+    assert effect.difference.low is not None
     assert (effect.outcome, effect.carried) == ("inconclusive", False)
     assert effect.reason == "by rule: 2 seeds, a claim needs at least 3"
     single = effect_of(own(write_run(tmp_path / "one", study(few(1)))), "backbone")
-    assert single.interval.low is None
+    assert single.difference.low is None
     assert "1 seed," in single.reason
 
 
-def test_an_interval_with_0_may_be_chance(tmp_path: Path) -> None:
+def test_what_may_be_chance_is_not_carried(tmp_path: Path) -> None:
     block = own(write_run(tmp_path, study(VALUES | {(DIT, "pack"): [1.0, 9.0, 20.0]})))
-    assert effect_of(block, "pipeline").reason == "may be chance: the interval of 3 seeds includes 0"
+    assert effect_of(block, "pipeline").reason.startswith("may be chance: 3 seeds, p = ")
     assert not effect_of(block, "pipeline").carried
 
 
@@ -145,7 +149,7 @@ def test_a_failed_seed_counts(tmp_path: Path) -> None:
     assert [seed for seed, _ in effect_of(block, "pipeline").by_seed] == [0, 1, 2]
     assert {effect.outcome for effect in block.effects} == {"inconclusive"}
     assert "DiT-XS/2 pack: seed 3 oom" in factorial.says(block)
-    assert effect_of(block, "pipeline").interval.mean == pytest.approx(-4.5)
+    assert effect_of(block, "pipeline").difference.value == pytest.approx(-4.5)
 
 
 def test_a_seed_that_the_matrix_lacks_is_said(tmp_path: Path) -> None:
@@ -227,11 +231,12 @@ def test_tables_hold_means_and_effects(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "out" / "tables" / "factorial-own-shapes.csv").set_index(["measurement", "effect"])
     assert table.loc[(NAME, "pipeline"), "value"] == pytest.approx(-4.5)
     assert table.loc[(NAME, "pipeline"), "mean of UNet-XS pad"] == pytest.approx(9.0)
-    assert table.loc[(NAME, "interaction"), "low"] == pytest.approx(-3 - T_2 / math.sqrt(3))
+    assert table.loc[(NAME, "interaction"), "low"] == pytest.approx(-3 - scipy.stats.t.ppf(0.975, 98 / 19) * math.sqrt(7 / 3))
+    assert table.loc[(NAME, "pipeline"), "corrected_p"] > table.loc[(NAME, "pipeline"), "p_value"]
     assert table.loc[(NAME, "backbone"), "values"] == "-5.5 -7.0 -7.0"
-    assert set(table["outcome"]) == {"carried"}
+    assert table["outcome"].tolist() == ["carried", "carried", "inconclusive"]
     markdown = (tmp_path / "out" / "tables" / "factorial-own-shapes.md").read_text(encoding="utf-8")
-    assert r"-4.50 \[-6.65, -2.35\] (-3.50, -5.00, -5.00)".replace("-", MINUS) in markdown
+    assert r"-4.50 \[-6.45, -2.55\] (-3.50, -5.00, -5.00)".replace("-", MINUS) in markdown
     assert (tmp_path / "out" / "tables" / "factorial-buckets.tex").exists()
     ElementTree.parse(tmp_path / "out" / "pictures" / "interaction.svg")
 
@@ -285,15 +290,14 @@ def test_claim_is_supported_where_own_shapes_are_carried(tmp_path: Path) -> None
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert '<div class="answer carried">' in text
     assert all(f"<b>{label}.</b>" in text for label in ("Cropping", "Backbone or pipeline", "Interaction"))
-    assert "own shapes - crops -4.50 [-6.65, -2.35], own shapes better, carried".replace("-", MINUS) in text
+    assert "own shapes - crops -4.50 [-6.45, -2.55], own shapes better, carried".replace("-", MINUS) in text
 
 
 def test_buckets_answer_where_the_run_has_them(tmp_path: Path) -> None:
     """Under buckets both backbones do the same, so what padding costs one of them cannot be taken for what cropping saves."""
     padding_costs = VALUES | {(UNET, "pad"): [30.0, 31.0, 32.0]}
-    assert headline(tmp_path, study(padding_costs)).startswith(
-        "Inconclusive: what cropping costs in quality (may be chance: the interval of 3 seeds includes 0)."
-    )
+    said = "Inconclusive: what cropping costs in quality (may be chance: 3 seeds, p = 0.148, not below 0.025)."
+    assert headline(tmp_path, study(padding_costs)).startswith(said)
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
     assert "buckets - crops -1.25 [" in text
     assert "own shapes - crops +6.50 [" in text
@@ -303,7 +307,7 @@ def test_buckets_answer_where_the_run_has_them(tmp_path: Path) -> None:
 def test_packs_are_held_against_buckets_of_the_same_backbone(tmp_path: Path) -> None:
     headline(tmp_path / "a", study(VALUES))
     text = (tmp_path / "a" / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
-    assert "DiT-XS/2 pack - DiT-XS/2 bucket -6.00 [-8.15, -3.85], packs better, carried" in text  # -5.5, -7, -5.5
+    assert "DiT-XS/2 pack - DiT-XS/2 bucket -6.00 [-8.08, -3.92], packs better, carried" in text  # -5.5, -7, -5.5
     headline(tmp_path / "b", replaced(study(VALUES), DIT, "pack", 2, status="oom", reason="CUDA out of memory", measurements=[]))
     text = (tmp_path / "b" / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
     assert "packs better, inconclusive (seeds without a value count too" in text
@@ -347,8 +351,18 @@ def test_composition_has_its_own_verdict(tmp_path: Path) -> None:
     )
 
 
-def test_measures_that_carry_opposite_effects_make_no_verdict(tmp_path: Path) -> None:
-    assert headline(tmp_path, with_more("val_loss", -1.0)) == "Split: the measures disagree on what cropping costs"
+def test_other_measures_cannot_turn_the_headline(tmp_path: Path) -> None:
+    """A measure that says the opposite, and surer, is shown; what decides was named before."""
+    assert headline(tmp_path, with_more("val_loss", -1.0)).startswith("Supported: cropping costs quality.")
+    assert "Validation loss: carried" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_parts_of_the_claim_that_disagree_split_it(tmp_path: Path) -> None:
+    text = headline(tmp_path, with_more("saliency_distance", -0.01))
+    assert text.startswith("Split. Supported: cropping costs quality. Not supported: crops are better in composition.")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "claim.csv")
+    assert table["state"].tolist() == ["supported", "not supported"] and table["carried"].tolist() == [True, True]
+    assert (table["corrected_p"] < table["level"]).all()
 
 
 def test_claim_without_its_cells_is_not_tested(tmp_path: Path) -> None:

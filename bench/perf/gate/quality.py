@@ -1,7 +1,8 @@
-"""The gate on quality: distances and losses of two finished runs, by their intervals. Trains nothing."""
+"""The gate on quality: distances and losses of two finished runs, by their seeds. Trains nothing."""
 
-import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.files import StoreError
@@ -10,20 +11,40 @@ from bench.perf.gate.judge import Outcome
 from bench.perf.gate.policy import Policy
 from bench.perf.gate.result import BenchmarkVerdict, not_compared
 from bench.records.record import Measurement
-from bench.records.store import latest, read_run
-from bench.report.verdicts.stats import welch
+from bench.report.load import load_run
+from bench.report.verdicts.stats import MIN_SEEDS, Difference, holm, welch
+
+ALPHA = 0.05  # chance that a gate between equal runs calls anything worse or better
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityChange:
+    """One measure of one contender in two runs."""
+
+    name: str
+    before: Sequence[float]  # one value a seed
+    after: Sequence[float]
+    better: str
+    allowed: float  # of the mean before
+
+    @property
+    def difference(self) -> Difference:
+        """After less before, above 0 is worse; Welch's 95 % interval."""
+        sign = -1 if self.better == "higher" else 1
+        return welch([sign * value for value in self.after], [sign * value for value in self.before])
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are seeds enough to say anything."""
+        return min(len(self.before), len(self.after)) >= MIN_SEEDS and self.difference.p_value is not None
 
 
 def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdict]:
-    """A verdict on every contender and measurement that the policy's `quality` names, from the records of two runs of one matrix.
-
-    Over seeds by Welch's interval where both runs have two or more; else by the intervals of the single values; a value without one
-    is compared as it is.
-    """
+    """A verdict on every contender and measurement that the policy's `quality` names, from the records of two runs of one matrix."""
     if not policy.quality:
         raise CheckRefused(Exit.BAD_INPUT, "the policy names no quality to gate; for example `quality: {fd_motion: 0.1, val_loss: 0.05}`")
     before, after = _measurements(base), _measurements(head)
-    verdicts = []
+    verdicts, changes = [], []
     for contender in {**after, **before}:
         if contender not in before or contender not in after:
             missing = base if contender not in before else head
@@ -33,62 +54,77 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
             names = [name for name in {**after[contender], **before[contender]} if name.partition("@")[0] == wanted]
             if not names:
                 verdicts.append(not_compared(f"{contender} {wanted}", Exit.LACKS_BENCHMARK, f"neither run measured {wanted}"))
-            verdicts += [
-                _verdict(f"{contender} {name}", before[contender].get(name, []), after[contender].get(name, []), allowed, policy)
-                for name in names
-            ]
-    return verdicts
+            for name in names:
+                sides = before[contender].get(name, []), after[contender].get(name, [])
+                if why := _not_comparable(*sides):
+                    verdicts.append(not_compared(f"{contender} {name}", Exit.ANOTHER_SUITE, why))
+                else:
+                    first, second = ([measurement.value for measurement in side] for side in sides)
+                    named, better = f"{contender} {name}", sides[0][0].better
+                    changes.append(QualityChange(name=named, before=first, after=second, better=better, allowed=allowed))
+    return verdicts + [_verdict(change, outcome, policy) for change, outcome in zip(changes, outcomes(changes), strict=True)]
 
 
-def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
-    """Contender (a cell's name without its seed) -> measurement -> one a seed, of the trained model."""
-    found: dict[str, dict[str, list[Measurement]]] = {}
-    try:
-        for cell in read_run(folder).cells:
-            record = latest(folder / cell.folder)
-            for measurement in record.measurements if record is not None and record.status == "ok" else ():
-                if measurement.subject == "trained":
-                    contender = found.setdefault(cell.name.removesuffix(f"-seed{cell.seed}"), {})
-                    contender.setdefault(measurement.name, []).append(measurement)
-    except StoreError as error:
-        raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error
+def outcomes(changes: Sequence[QualityChange]) -> list[Outcome]:
+    """What the seeds say of each change.
+
+    Worse or better: by more than is allowed, and by Welch's test, corrected for the number of changes (Holm), at `ALPHA`. Unchanged: not
+    worse by more than is allowed, by the 95 % interval; or equal, seed by seed. Anything else, and too few seeds, is inconclusive.
+    """
+    tested = [change for change in changes if change.tested]
+    corrected = dict(zip(map(id, tested), holm([change.difference.p_value or 0.0 for change in tested]), strict=True))
+    found: list[Outcome] = []
+    for change in changes:
+        difference, limit = change.difference, change.allowed * abs(statistics.fmean(change.before))
+        if list(change.before) == list(change.after):
+            found.append("unchanged")
+        elif not change.tested or difference.high is None:
+            found.append("inconclusive")
+        elif abs(difference.value) > limit and corrected[id(change)] < ALPHA:  # by size and by evidence
+            found.append("regressed" if difference.value > 0 else "improved")
+        else:
+            found.append("unchanged" if difference.high <= limit else "inconclusive")
     return found
 
 
-def _verdict(name: str, base: list[Measurement], head: list[Measurement], allowed: float, policy: Policy) -> BenchmarkVerdict:
+def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
+    """Contender -> measurement -> one a seed, of the trained model."""
+    found: dict[str, dict[str, list[Measurement]]] = {}
+    try:
+        run = load_run(folder)
+    except StoreError as error:
+        raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error
+    for contender in run.contenders:
+        for cell in run.of(contender):
+            for measurement in cell.record.measurements if cell.record is not None and cell.status == "ok" else ():
+                if measurement.subject == "trained":
+                    found.setdefault(contender, {}).setdefault(measurement.name, []).append(measurement)
+    return found
+
+
+def _not_comparable(base: list[Measurement], head: list[Measurement]) -> str | None:
+    """Why two sides must not be compared."""
+    if not base or not head:
+        return "only one of the runs measured it"
     protocols = {measurement.protocol_fingerprint for measurement in (*base, *head)}
-    if not base or not head or len(protocols) > 1:
-        reason = "measured under different protocols" if base and head else "only one of the runs measured it"
-        return not_compared(name, Exit.ANOTHER_SUITE, reason)
-    sign = -1 if base[0].better == "higher" else 1
-    before, after = ([m.value for m in side] for side in (base, head))
-    mean = statistics.fmean(before)
-    half = _half_width(base, head)
-    worse = sign * (statistics.fmean(after) - mean)
-    limit = allowed * abs(mean)
-    outcome: Outcome = "inconclusive"
-    if worse > limit and worse > half:  # by size and by evidence
-        outcome = "regressed"
-    elif worse < -limit and worse < -half:
-        outcome = "improved"
-    elif worse + half <= limit:
-        outcome = "unchanged"
-    reason = f"{mean:.4g} -> {statistics.fmean(after):.4g}, difference {worse:+.3g} ± {half:.2g} (above 0 is worse), {limit:.3g} passes"
-    accepted = outcome == "regressed" and policy.accepts(name, "quality")
+    return "measured under different protocols" if len(protocols) > 1 else None
+
+
+def _verdict(change: QualityChange, outcome: Outcome, policy: Policy) -> BenchmarkVerdict:
+    mean, difference = statistics.fmean(change.before), change.difference
+    limit = change.allowed * abs(mean)
+    half = "" if difference.high is None else f" ± {difference.high - difference.value:.2g}"
+    reason = f"{mean:.4g} -> {statistics.fmean(change.after):.4g}, difference {difference.value:+.3g}{half} (above 0 is worse), "
+    reason += f"{limit:.3g} passes"
+    if not change.tested:
+        seeds = min(len(change.before), len(change.after))
+        reason += f"; {seeds} seed{'s' if seeds > 1 else ''} say nothing of chance: a verdict needs at least {MIN_SEEDS}"
+    accepted = outcome == "regressed" and policy.accepts(change.name, "quality")
     return BenchmarkVerdict(
-        name=name,
+        name=change.name,
         outcome=outcome,
         exit=Exit.UNCHANGED if accepted else OUTCOME_EXITS.get(outcome, Exit.UNCHANGED),
         reason=reason + ("; accepted by the policy" if accepted else ""),
-        num_pairs=min(len(before), len(after)),
+        num_pairs=min(len(change.before), len(change.after)),
         accepted=("quality",) if accepted else (),
     )
-
-
-def _half_width(base: list[Measurement], head: list[Measurement]) -> float:
-    """Half of the 95 % interval of the difference."""
-    difference = welch([m.value for m in head], [m.value for m in base])
-    if difference.low is not None and difference.high is not None:
-        return (difference.high - difference.low) / 2
-    halves = [(m.high - m.low) / 2 for m in (base[0], head[0]) if m.low is not None and m.high is not None]
-    return math.sqrt(sum(half**2 for half in halves)) if len(halves) == 2 else 0.0

@@ -20,8 +20,9 @@ from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
-from bench.report.verdicts import answer, compare, factorial
+from bench.report.verdicts import answer, compare, factorial, findings
 from bench.report.verdicts.answer import Answer
+from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 
@@ -47,16 +48,16 @@ class Chapter:
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
     """All parts of one run."""
-    rows = compare.compare(run)
-    blocks, grid = factorial.blocks(run, rows), shape_map.read(run)
+    found, grid = findings.find(run), shape_map.read(run)
+    rows, blocks = found.rows, found.blocks
     picture, notes = sheets.draw(run, max_bytes)
     return Chapter(
         run=run,
         prefix=prefix,
-        answer=answer.answer(run, rows, blocks, grid),
+        answer=answer.answer(run, found, grid),
         rows=rows,
         blocks=blocks,
-        tables={table.name: table for table in tables.all_tables(run, rows, blocks, grid)},
+        tables={table.name: table for table in tables.all_tables(run, found, grid)},
         drawings=figures.all_figures(run, rows, blocks, grid, prefix),
         picture=picture,
         picture_notes=notes,
@@ -103,6 +104,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         tables=tables,
         compare=compare,
         factorial=factorial,
+        levels=LEVELS,
     )
 
 
@@ -143,6 +145,7 @@ def _picture(part: Chapter, name: str) -> list[str]:
 BEFORE = {"shapes": ("shapes",)}
 AFTER = {"comparison": ("training", "quality", "time")}
 TITLES = {
+    "claim": "What the headline rests on",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "shapes": "The shape grid",

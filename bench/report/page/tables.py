@@ -13,16 +13,19 @@ from bench.report.page import pipeline, provenance
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import answer, compare, factorial, paired
+from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
-from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.stats import Verdict
 
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
-def all_tables(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> list[Table]:
+def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Table]:
     """Every table of a run that has something to show, in the page's order."""
+    rows, blocks = findings.rows, findings.blocks
     tables = [
+        claim_table(run, findings),
         *factorial.tables(blocks),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),
@@ -43,6 +46,25 @@ def all_tables(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow]
     return [table for table in tables if table.rows]
 
 
+def claim_table(run: Run, findings: Findings) -> Table:
+    """The tests that the headline rests on, and how many others the page made; its raw data are for whoever reads no sentences."""
+    lines, data = [], []
+    for part in findings.conclusion.parts:
+        finding = part.finding
+        measure = part.key[1 if part.key[0] == "lead" else 2] if part.key else None
+        reason = finding.reason if finding else "not measured"
+        lines.append((part.name, measure or run.primary or NONE, part.state, reason))
+        p_value, corrected = (finding.p_value, finding.corrected) if finding else (None, None)
+        state = (run.claim, run.primary, part.name, measure, part.state, part.state not in ("inconclusive", "not tested"))
+        data.append((*state, p_value, corrected, LEVELS["headline"], reason))
+    caption = (
+        f"Named before the run. These carry at {LEVELS['headline']:.1%} together, and the other {findings.num_tests} tests of the page "
+        f"at {LEVELS['rest']:.1%} together (Holm): {findings.num_carried} of them are carried, and none can turn the headline"
+    )
+    columns = ["claim", "primary", "part", "measure", "state", "carried", "p_value", "corrected_p", "level", "reason"]
+    return Table("claim", caption, ("Part", "Measure", "State", "Why"), tuple(lines), data=pd.DataFrame(data, columns=columns))
+
+
 def verdict_table(rows: Sequence[MeasureRow]) -> Table:
     """For each axis who leads, by how much, and whether the numbers carry it."""
     lines, data = [], []
@@ -54,12 +76,24 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         references = ", ".join(reference_texts(rows, row)) or NONE
         title = f"{row.titled()} {ARROWS[row.better]}".rstrip()
         lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), reason))
-        difference = astuple(verdict.difference) if verdict.difference else (None,) * 4
+        difference = astuple(verdict.difference)[:3] if verdict.difference else (None,) * 3
         leader = verdict.leader if verdict.carried else None
         ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
-        data.append((*ahead, *difference, row.stored_unit, reason))
+        data.append((*ahead, *difference, verdict.p_value, verdict.corrected, row.stored_unit, reason))
     header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
-    columns = ["axis", "better", "outcome", "leader", "ahead", "rival", "difference", "difference_low", "difference_high", "p_value"]
+    columns = [
+        "axis",
+        "better",
+        "outcome",
+        "leader",
+        "ahead",
+        "rival",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p_value",
+        "corrected_p",
+    ]
     raw = pd.DataFrame(data, columns=[*columns, "unit", "reason"])
     return Table("verdicts", "Who leads on each axis", header, tuple(lines), data=raw)
 

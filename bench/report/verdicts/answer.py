@@ -10,18 +10,14 @@ from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import claim_shapes, compare
 from bench.report.verdicts.claim_shapes import Sentences
+from bench.report.verdicts.claims import ClaimState, claim_of
 from bench.report.verdicts.compare import MeasureRow
-from bench.report.verdicts.factorial import DesignRow, by_policy
+from bench.report.verdicts.factorial import by_policy
+from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
 from bench.shapes import Shape
 from bench.study.budget import BUDGETS
 from bench.study.cell import Cell
-
-QUESTIONS = {
-    "backbone": "Which backbone should a video diffusion model have, for this data, this budget and this machine?",
-    "shapes": "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?",
-}
-DEFAULT_QUESTION = "How do the contenders compare on this data, this budget and this machine?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +27,7 @@ class Answer:
     question: str  # what the matrix asks
     setting: str  # what was run
     headline: str
+    state: ClaimState  # of the claim
     carried: bool  # whether the numbers carry what the headline says
     sentences: Sentences
 
@@ -87,48 +84,59 @@ def machine_text(environment: Any) -> str:
     return f"{device} ({threads} thread{'s' if threads != 1 else ''})" if threads and environment.device in (None, "cpu") else device
 
 
-def answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> Answer:
-    """The headline is about quality; every group of axes gets its say in a sentence."""
-    headline, carried, sentences = _answer(run, rows, blocks, grid)
-    asked = QUESTIONS.get(str(run.claim), DEFAULT_QUESTION)
-    return Answer(question=asked, setting=setting(run), headline=headline, carried=carried, sentences=sentences)
+def answer(run: Run, findings: Findings, grid: ShapeMap | None) -> Answer:
+    """The headline is what the claim's rule says; every group of axes gets its say in a sentence."""
+    asked, told, conclusion = claim_of(run.claim).question, setting(run), findings.conclusion
 
+    def made(headline: str, sentences: Sentences, state: ClaimState = "not tested", carried: bool = False) -> Answer:
+        return Answer(question=asked, setting=told, headline=headline, state=state, carried=carried, sentences=sentences)
 
-def _answer(run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None) -> tuple[str, bool, Sentences]:
     if len(run.contenders) < 2:
         alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
-        return "Nothing to compare", False, [("", alone)]
+        return made("Nothing to compare", [("", alone)])
     failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
     if failed:
         which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in failed.items())
         warning = f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed."
-        return "No verdict: a canary failed", False, [("", warning)]
+        return made("No verdict: a canary failed", [("", warning)])
 
-    judged = compare.axes(rows)
-    if run.claim == "shapes":
-        headline, carried, sentences = claim_shapes.verdict(run, rows, blocks, grid)
-    else:
-        headline, carried, sentences = _quality(rows, judged)
+    judged = compare.axes(findings.rows)
+    headline, sentences = claim_shapes.told(run, findings, grid) if run.claim == "shapes" else _quality(run, findings)
     for group in ("speed", "memory", "cost"):
         if text := _group([row for row in judged if row.metric.group == group]):
             sentences.append((metrics.GROUPS[group], text))
+    sentences.append(("Rule", _rule(run, findings)))
+    return made(headline, sentences, conclusion.state, conclusion.carried)
+
+
+def _rule(run: Run, findings: Findings) -> str:
+    """What decides, what else was tested, and how; and that too few seeds decide nothing."""
+    decisive = " and ".join(part.key[1 if part.key[0] == "lead" else 2] for part in findings.conclusion.parts if part.key)
+    card = f"; {run.primary_card}" if run.primary_card else ""
+    parts = [f"the headline rests on {decisive} alone, named before the run{card}" if decisive else "no measure was named that decides"]
+    if findings.num_tests:
+        tests = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''}"
+        parts.append(f"{tests} on this page, {findings.num_carried} carried after correction for their number")
     if min(_seed_counts(run)) < MIN_SEEDS:
-        rule = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can."
-        sentences.append(("Rule", f"{rule} Counts are exact and may lead without."))
-    return headline, carried, sentences
+        few = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can"
+        parts.append(f"{few}. Counts are exact and may lead without")
+    text = ". ".join(part[0].upper() + part[1:] for part in parts)
+    return f"{text}."
 
 
-def _quality(rows: Sequence[MeasureRow], judged: Sequence[MeasureRow]) -> tuple[str, bool, Sentences]:
-    """(headline, whether it names a leader, sentences) on the distances and the other quality measures."""
-    leading = compare.leading(rows)
-    first = leading[0] if leading else None
-    headline, carried = "Quality: not measured", False
-    if first is not None and first.verdict is not None:
-        headline, carried = _headline(first.verdict, [row.verdict for row in judged if row.metric.group == "quality" and row.verdict])
+def _quality(run: Run, findings: Findings) -> tuple[str, Sentences]:
+    """(headline, sentences) on the distances and the other quality measures."""
+    leading = compare.leading(run, findings.rows)
     sentences = [("Quality", _distance(row, row.verdict)) for row in leading if row.verdict is not None]
-    if text := _group([row for row in judged if row.metric.group == "quality" and row not in leading]):
-        sentences.append(("Other quality measures" if first is not None else metrics.GROUPS["quality"], text))
-    return headline, carried, sentences
+    others = [row for row in compare.axes(findings.rows) if row.metric.group == "quality" and row not in leading]
+    if text := _group(others):
+        sentences.append(("Other quality measures" if leading else metrics.GROUPS["quality"], text))
+    finding = findings.conclusion.parts[0].finding
+    if not isinstance(finding, Verdict):
+        return f"Quality: {run.primary} was not measured" if run.primary else "Quality: no measure was named to decide", sentences
+    if finding.carried:
+        return f"Quality: {finding.leader} leads", sentences
+    return f"Quality: {'inconclusive' if finding.outcome in ('inconclusive', 'tie') else finding.outcome}", sentences
 
 
 def _seed_counts(run: Run) -> list[int]:
@@ -138,15 +146,6 @@ def _seed_counts(run: Run) -> list[int]:
 def _seeds_text(run: Run) -> str:
     least, most = min(_seed_counts(run), default=0), max(_seed_counts(run), default=0)
     return f"{least} to {most} seeds" if least != most else f"{most} seed{'s' if most != 1 else ''}"
-
-
-def _headline(verdict: Verdict, quality: Sequence[Verdict]) -> tuple[str, bool]:
-    """On the primary distance, unless another quality measure carries another leader; and whether it names a leader."""
-    if verdict.carried and any(other.carried and other.leader != verdict.leader for other in quality):
-        return "Quality: split, the measures disagree", False
-    if verdict.carried:
-        return f"Quality: {verdict.leader} leads", True
-    return f"Quality: {'inconclusive' if verdict.outcome in ('inconclusive', 'tie') else verdict.outcome}", False
 
 
 def _distance(row: MeasureRow, verdict: Verdict) -> str:

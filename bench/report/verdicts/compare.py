@@ -28,7 +28,6 @@ class Entry:
     clips: tuple[float, float] | None  # interval over the clips of a single seed's run
     missing: str | None  # why some seeds have no value
     best: bool  # the best mean of comparable values
-    carried: bool  # and the numbers carry it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +73,17 @@ class MeasureRow:
         subject = "" if self.subject == "trained" else f", {self.subject}"
         return f"{self.metric.title}{subject}{f' [{self.unit}]' if self.unit else ''}"
 
+    def carried_by(self, entry: Entry) -> bool:
+        """Whether the numbers carry that this contender leads."""
+        return bool(self.verdict and self.verdict.carried and self.verdict.leader == entry.contender)
+
     def entry(self, contender: str) -> Entry:
         """One contender's."""
         return next(entry for entry in self.entries if entry.contender == contender)
 
 
 def compare(run: Run) -> list[MeasureRow]:
-    """Every measurement in the records, in the order of `metrics.known()`, unknown ones last."""
+    """Every measurement in the records, in the order of `metrics.known()`, unknown ones last; verdicts that seeds may carry are open."""
     table = run.measurements
     rows = []
     for name in sorted(table["name"].unique(), key=lambda name: (metrics.rank(name), name)):
@@ -120,6 +123,8 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
             if failed := [contender for contender in run.contenders if run.untrusted(contender)]:  # takes every lead away
                 verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
+    if verdict and verdict.outcome == "open" and not metric.axis:  # shown, not tested
+        verdict = None
     means = {contender: statistics.fmean(series) for contender, series in values.items() if series}
     best = set()
     if verdict and verdict.outcome not in ("matched", "not compared") and len(set(means.values())) > 1:  # of equal ones none is best
@@ -137,7 +142,6 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
                 clips=None if pd.isna(low) or pd.isna(high) else (float(low), float(high)),
                 missing=missing.get(contender),
                 best=contender in best,
-                carried=bool(verdict and verdict.carried and verdict.leader == contender),
             )
         )
     references = {}
@@ -225,16 +229,17 @@ def fixed_by_budget(run: Run, name: str) -> bool:
     return name in {axis.measurement for axis in BUDGETS.among(record.cell.budget.axis for record in run.records)}
 
 
-def leading(rows: Sequence[MeasureRow]) -> list[MeasureRow]:
-    """The distances that stand for quality, best first: one that sees time, and FVD beside it; else the first one measured."""
+def leading(run: Run, rows: Sequence[MeasureRow]) -> list[MeasureRow]:
+    """The distances that stand for quality: the primary one, then others that see whole clips; where neither is, the first measured."""
     distances = [row for row in rows if row.metric.distance and row.subject == "trained" and any(e.by_seed for e in row.entries)]
-    beside = [row for row in distances if row.name.partition("@")[0] in ("fd_motion", "fvd")]
-    return beside or distances[:1]
+    names = [run.primary, *(name for name in ("fd_motion", "fvd") if name != run.primary)]
+    shown = [row for name in names for row in distances if row.name.partition("@")[0] == name]
+    return shown or distances[:1]
 
 
-def primary(rows: Sequence[MeasureRow]) -> MeasureRow | None:
+def primary(run: Run, rows: Sequence[MeasureRow]) -> MeasureRow | None:
     """The distance that stands for quality in the figures."""
-    return next(iter(leading(rows)), None)
+    return next(iter(leading(run, rows)), None)
 
 
 def axes(rows: Sequence[MeasureRow]) -> list[MeasureRow]:

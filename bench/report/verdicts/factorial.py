@@ -4,16 +4,15 @@ Of a measurement y of two backbones (1, 2) under `crop` and another policy (othe
     backbone      mean over policies of  y_2 - y_1
     pipeline      mean over backbones of y_other - y_crop
     interaction   (y_2,other - y_2,crop) - (y_1,other - y_1,crop): what the pipeline does to the second beyond what it does to the first
-Seeds are the unit and pair the four cells: an effect is a mean over seeds with a t-interval, carried with at least `MIN_SEEDS` seeds and
-an interval that excludes 0. Buckets come first: under them both backbones do the same. Own shapes may be packs of one backbone and padded
+Seeds are the unit; an effect is a weighted sum of the four means, tested as such (`stats.contrast`) and corrected with all else on the page
+(claims.py). Buckets come first: under them both backbones do the same. Own shapes may be packs of one backbone and padded
 batches of the other, and then whatever padding costs is in all three effects.
 """
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
@@ -23,11 +22,12 @@ from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import compare, stats
+from bench.report.verdicts.claims import CROP, DESIGN_EFFECTS, Effect, EffectStanding
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS
 
-CROP = next(policy for policy in POLICIES.own.values() if policy.baseline)
-EFFECTS = ("backbone", "pipeline", "interaction")
+# Effect -> weights of the means: of the first backbone under crops and under the other policy, then of the second.
+WEIGHTS = {"backbone": (-0.5, -0.5, 0.5, 0.5), "pipeline": (-0.5, 0.5, -0.5, 0.5), "interaction": (1.0, -1.0, -1.0, 1.0)}
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # two effects are called equal where one is less than this many times the other, and one alone above
 
 
@@ -56,30 +56,13 @@ class Design:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
-    """One effect on one measurement."""
-
-    kind: str  # of EFFECTS, or "contrast"
-    by_seed: tuple[tuple[int, float], ...]
-    interval: stats.SeedInterval
-    outcome: Literal["carried", "inconclusive", "not compared"]
-    reason: str
-    favours: str | None  # the backbone or pipeline that it is better for; None where it is 0
-
-    @property
-    def carried(self) -> bool:
-        """Whether the seeds carry it."""
-        return self.outcome == "carried"
-
-
-@dataclass(frozen=True, kw_only=True)
 class DesignRow:
     """One measurement in one design."""
 
     row: MeasureRow
     design: Design
     means: tuple[tuple[float, float], tuple[float, float]] | None  # as Design.cells, over the seeds that all four have; None without one
-    effects: tuple[Effect, ...]  # as EFFECTS; () without a seed
+    effects: tuple[Effect, ...]  # as DESIGN_EFFECTS; () without a seed
     missing: str | None  # seeds that some of the four lack, and why
 
     def effect(self, kind: str) -> Effect | None:
@@ -128,42 +111,50 @@ def by_policy(run: Run) -> dict[tuple[str, str], str]:
     return {(str(each["backbone"]), str(each[POLICY])): name for name, each in axes.items()}
 
 
-def contrast(run: Run, row: MeasureRow, contenders: tuple[str, str], names: tuple[str, str]) -> Effect | None:
-    """The second contender less the first, `names` being what it favours, over the seeds that both have; None without one."""
-    first, second = (dict(row.entry(name).by_seed) for name in contenders)
-    by_seed = tuple((seed, second[seed] - first[seed]) for seed in sorted(first.keys() & second.keys()))
-    return _effect("contrast", by_seed, row, names, _all_missing(run, row, contenders), _refused(run, row, contenders)) if by_seed else None
+@dataclass(frozen=True, kw_only=True)
+class PolicyContrast:
+    """What one policy does to a measurement that another does not, for one backbone: the second contender less the first."""
+
+    row: MeasureRow
+    contenders: tuple[str, str]
+    words: tuple[str, str]  # of their policies
+    effect: Effect
+
+
+def contrasts(run: Run, rows: Sequence[MeasureRow]) -> list[PolicyContrast]:
+    """Packs against buckets of ours, and the like (`Policy.against`), of each backbone that was run under both."""
+    contenders = by_policy(run)
+    known = {policy.name: policy for policy in POLICIES.among(policy for _, policy in contenders)}
+    found = []
+    for policy in known.values():
+        other = known.get(policy.against or "")
+        for backbone in dict.fromkeys(backbone for backbone, _ in contenders) if other else ():
+            assert other is not None
+            pair = contenders.get((backbone, other.name)), contenders.get((backbone, policy.name))
+            if pair[0] is None or pair[1] is None:
+                continue
+            names = pair[0], pair[1]
+            for row in rows:
+                if effect := _effect(run, row, "contrast", names, (-1.0, 1.0), (other.word, policy.word)):
+                    found.append(PolicyContrast(row=row, contenders=names, words=(other.word, policy.word), effect=effect))
+    return found
 
 
 def _block(run: Run, row: MeasureRow, design: Design) -> DesignRow:
     values = {name: dict(row.entry(name).by_seed) for name in design.contenders}
     seeds = sorted(set.intersection(*(set(series) for series in values.values())))
-    missing = _all_missing(run, row, design.contenders)
-    if not seeds:
-        return DesignRow(row=row, design=design, means=None, effects=(), missing=missing)
-    tables = {seed: tuple(tuple(values[name][seed] for name in pair) for pair in design.cells) for seed in seeds}
-    by_kind = {kind: tuple((seed, effects_of(table)[kind]) for seed, table in tables.items()) for kind in EFFECTS}
-    refused = _refused(run, row, design.contenders)
-    names = {kind: (CROP.word, design.pipeline) if kind == "pipeline" else design.backbones for kind in EFFECTS}
-    means = {name: statistics.fmean(values[name][seed] for seed in seeds) for name in design.contenders}
-    (a, b), (c, d) = design.cells
-    effects = tuple(_effect(kind, by_seed, row, names[kind], missing, refused) for kind, by_seed in by_kind.items())
-    table = (means[a], means[b]), (means[c], means[d])
-    return DesignRow(row=row, design=design, means=table, effects=effects, missing=missing)
-
-
-def effects_of(table: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Effects in one 2 x 2, rows backbones, columns crop and other.
-
-    >>> effects_of([[10.0, 8.0], [6.0, 1.0]])
-    {'backbone': -5.5, 'pipeline': -3.5, 'interaction': -3.0}
-    """
-    (first_crop, first_other), (second_crop, second_other) = table
-    return {
-        "backbone": ((second_crop - first_crop) + (second_other - first_other)) / 2,
-        "pipeline": ((first_other - first_crop) + (second_other - second_crop)) / 2,
-        "interaction": (second_other - second_crop) - (first_other - first_crop),
-    }
+    effects = []
+    for kind, weights in WEIGHTS.items():
+        names = (CROP.word, design.pipeline) if kind == "pipeline" else design.backbones
+        effects += [effect] if (effect := _effect(run, row, kind, design.contenders, weights, names)) else []
+    a, b, c, d = (statistics.fmean(values[name][seed] for seed in seeds) if seeds else math.nan for name in design.contenders)
+    return DesignRow(
+        row=row,
+        design=design,
+        means=((a, b), (c, d)) if seeds else None,
+        effects=tuple(effects),
+        missing=_all_missing(run, row, design.contenders),
+    )
 
 
 def _all_missing(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
@@ -188,33 +179,61 @@ def _refused(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None
 
 
 def _effect(
-    kind: str, by_seed: tuple[tuple[int, float], ...], row: MeasureRow, names: tuple[str, str], missing: str | None, refused: str | None
+    run: Run, row: MeasureRow, kind: str, contenders: Sequence[str], weights: Sequence[float], names: tuple[str, str]
+) -> Effect | None:
+    """A weighted sum of contenders' means over the seeds that all have; None without one. `names`: whom it favours below and above 0."""
+    values = [dict(row.entry(name).by_seed) for name in contenders]
+    seeds = sorted(set.intersection(*(set(series) for series in values)))
+    if not seeds:
+        return None
+    return effect_of(
+        kind,
+        {seed: [series[seed] for series in values] for seed in seeds},
+        weights,
+        better=row.better,
+        names=names,
+        missing=_all_missing(run, row, contenders),
+        refused=_refused(run, row, contenders),
+    )
+
+
+def effect_of(
+    kind: str,
+    by_seed: Mapping[int, Sequence[float]],
+    weights: Sequence[float],
+    *,
+    better: str,
+    names: tuple[str, str],
+    missing: str | None = None,
+    refused: str | None = None,
 ) -> Effect:
-    values = [value for _, value in by_seed]
-    interval = stats.mean_interval(values)
-    outcome, reason = _judge(interval, values, missing, refused)
-    good = interval.mean * (-1 if row.better == "lower" else 1)  # above 0: better for the second of the names
-    favours = None if good == 0 else names[good > 0]
-    return Effect(kind=kind, by_seed=by_seed, interval=interval, outcome=outcome, reason=reason, favours=favours)
+    """An effect from its contenders' values at each seed: "open" where the seeds may carry it. The seeds that failed count.
 
-
-def _judge(
-    interval: stats.SeedInterval, values: Sequence[float], missing: str | None, refused: str | None
-) -> tuple[Literal["carried", "inconclusive", "not compared"], str]:
-    """What the seeds carry, by the rule of `bench.report.verdicts.stats.judge`: the seeds that failed count, and too few say nothing."""
-    num = interval.num_seeds
+    >>> effect = effect_of("pipeline", {0: [10.0, 8.0, 6.0, 1.0]}, WEIGHTS["pipeline"], better="lower", names=("crops", "buckets"))
+    >>> effect.difference.value, effect.favours, effect.reason
+    (-3.5, 'buckets', 'by rule: 1 seed, a claim needs at least 3')
+    """
+    difference, num = stats.contrast(list(zip(*by_seed.values(), strict=True)), weights), len(by_seed)
+    outcome: EffectStanding
     if refused:
-        return "not compared", refused
-    if missing:
-        return "inconclusive", f"seeds without a value count too ({missing})"
-    if num < MIN_SEEDS:
-        return "inconclusive", f"by rule: {num} seed{'s' if num > 1 else ''}, a claim needs at least {MIN_SEEDS}"
-    if len(set(values)) == 1:
-        return "inconclusive", f"the same in all {num} seeds, so nothing tells what chance does"
-    assert interval.low is not None and interval.high is not None
-    if interval.low <= 0 <= interval.high:
-        return "inconclusive", f"may be chance: the interval of {num} seeds includes 0"
-    return "carried", f"{num} seeds, the interval excludes 0"
+        outcome, reason = "not compared", refused
+    elif missing:
+        outcome, reason = "inconclusive", f"seeds without a value count too ({missing})"
+    elif num < MIN_SEEDS:
+        outcome, reason = "inconclusive", f"by rule: {num} seed{'s' if num > 1 else ''}, a claim needs at least {MIN_SEEDS}"
+    elif difference.p_value is None:
+        outcome, reason = "inconclusive", f"the same in all {num} seeds, so nothing tells what chance does"
+    else:
+        outcome, reason = "open", f"{num} seeds"
+    good = difference.value * (-1 if better == "lower" else 1)  # above 0: better for the second of the names
+    return Effect(
+        kind=kind,
+        by_seed=tuple((seed, sum(w * v for w, v in zip(weights, series, strict=True))) for seed, series in by_seed.items()),
+        difference=difference,
+        outcome=outcome,
+        reason=reason,
+        favours=None if good == 0 else names[good > 0],
+    )
 
 
 def share_text(block: DesignRow) -> str:
@@ -222,7 +241,7 @@ def share_text(block: DesignRow) -> str:
     backbone, pipeline = block.effect("backbone"), block.effect("pipeline")
     if backbone is None or pipeline is None:
         return ""
-    sizes = {"the backbone": abs(backbone.interval.mean), "the pipeline": abs(pipeline.interval.mean)}
+    sizes = {"the backbone": abs(backbone.difference.value), "the pipeline": abs(pipeline.difference.value)}
     less, more = sorted(sizes, key=lambda name: sizes[name])
     if not sizes[more]:
         return "neither moves it"
@@ -236,7 +255,7 @@ def share_text(block: DesignRow) -> str:
 
 def effect_text(row: MeasureRow, effect: Effect) -> str:
     """'-43.1 [-60.2, -26.0]' in the row's shown unit."""
-    return f"{row.signed(effect.interval.mean)} {row.signed_bounds(effect.interval)}".rstrip()
+    return f"{row.signed(effect.difference.value)} {row.signed_bounds(effect.difference)}".rstrip()
 
 
 def seeds_text(row: MeasureRow, effect: Effect) -> str:
@@ -258,7 +277,7 @@ def remark(block: DesignRow) -> str:
     for effect in block.effects:
         if not effect.carried:
             reasons.setdefault(f"{effect.outcome}: {effect.reason}", []).append(effect.kind)
-    whose = [reason if len(kinds) == len(EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
+    whose = [reason if len(kinds) == len(DESIGN_EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
     return "; ".join([f"by the means, {share_text(block)}", *whose])
 
 
@@ -278,20 +297,20 @@ def tables(found: Sequence[DesignRow]) -> list[Table]:
         lines, data = [], []
         for block in members:
             row, texts = block.row, []
-            for kind in EFFECTS:
+            for kind in DESIGN_EFFECTS:
                 effect = block.effect(kind)
                 text = effect_text(row, effect) if effect else NONE
                 texts.append(f"{text} ({seeds})" if effect and (seeds := seeds_text(row, effect)) else text)
                 data.append(_raw(block, kind))
             lines.append((row.titled(), row.better, *texts, says(block)))
-        header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in EFFECTS), "What it says")
+        header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in DESIGN_EFFECTS), "What it says")
         name = f"factorial-{pipeline.replace(' ', '-')}"
         caption = f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}"
         made.append(Table(name, caption, header, tuple(lines), data=pd.DataFrame(data)))
     return made
 
 
-RAW = ("effect", "difference", "value", "low", "high", "seeds", "values", "outcome", "favours", "reason")
+RAW = ("effect", "difference", "value", "low", "high", "p_value", "corrected_p", "seeds", "values", "outcome", "favours", "reason")
 
 
 def _raw(block: DesignRow, kind: str) -> dict[str, object]:
@@ -299,9 +318,9 @@ def _raw(block: DesignRow, kind: str) -> dict[str, object]:
     means = [value for pair in block.means for value in pair] if block.means else [None] * 4
     fields: dict[str, object] = {"measurement": row.name, "better": row.better, "unit": row.stored_unit}
     fields |= dict(zip((f"mean of {name}" for name in block.design.contenders), means, strict=True))
-    found: tuple[object, ...] = (None, None, None, 0, "", "not compared", None, says(block))
+    found: tuple[object, ...] = (None, None, None, None, None, 0, "", "not compared", None, says(block))
     if effect:
         values = " ".join(repr(value) for _, value in effect.by_seed)
-        interval = (effect.interval.mean, effect.interval.low, effect.interval.high)
-        found = (*interval, len(effect.by_seed), values, effect.outcome, effect.favours, effect.reason)
+        interval = (effect.difference.value, effect.difference.low, effect.difference.high)
+        found = (*interval, effect.p_value, effect.corrected, len(effect.by_seed), values, effect.outcome, effect.favours, effect.reason)
     return fields | dict(zip(RAW, (kind, block.design.titles[kind], *found), strict=True))

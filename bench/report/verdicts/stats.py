@@ -1,24 +1,25 @@
-"""What a handful of seeds can carry: intervals, and who leads an axis, with the reason in words. Knows no torch.
+"""What a handful of seeds can carry: intervals, differences with their p-values, and who is ahead on an axis. Knows no torch.
 
-Seeds are the unit: clips and steps of one run are not independent repeats of a training. A mean has a 95 % t-interval
-over seeds; a lead is two-sided and needs at least `MIN_SEEDS` seeds a contender (Welch's t-test; with three against
-three no rank test can go below p = 0.1). Everything else is "inconclusive", except counts, which do not vary.
+Seeds are the unit: clips and steps of one run are not independent repeats of a training. There is one test on the whole page, Welch's for
+unequal variances, of two contenders or of a weighted sum of several. Rivals share data order, noise and timesteps seed by seed, but their
+quality does not rise and fall together: over recorded studies it correlates by about nothing (`reports/calibration/verdicts.md`), and then
+a paired test throws away half the degrees of freedom. A p-value below a level is not yet a claim: what a page tests is corrected for its
+number in claims.py, and stays "open" until then.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 from scipy.special import stdtr, stdtrit
 
 MIN_SEEDS = 3  # of each contender, for a claim about a value that varies with the seed
-ALPHA = 0.05  # two-sided, over all pairs of contenders on one axis (Bonferroni)
 MIN_FLOORS = 3  # a distance nearer than this many real-against-real distances is mostly bias
 
-Standing = Literal["leads", "exact", "tie", "matched", "inconclusive", "not compared"]
+Standing = Literal["open", "leads", "exact", "tie", "matched", "inconclusive", "not compared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +34,12 @@ class SeedInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean of one contender minus mean of another, with Welch's interval; None where a seed or the variance is missing."""
+    """A weighted sum of means with its 95 % interval; None where a seed or the variance is missing."""
 
     value: float
     low: float | None
     high: float | None
-    p_value: float | None
+    p_value: float | None  # two-sided, that the sum is 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,34 @@ class Verdict:
     leader: str | None = None  # the best mean, carried or not
     rival: str | None = None  # the closest mean to it
     difference: Difference | None = None  # leader minus rival
+    p_value: float | None = None  # of the leader against whomever it beats least surely; None where nothing is to be tested
+    corrected: float | None = None  # the same, for the number of tests beside it
 
     @property
     def carried(self) -> bool:
         """Whether the numbers name a leader."""
         return self.outcome in ("leads", "exact")
+
+    def settled(self, corrected: float, level: float, num_tests: int) -> "Verdict":
+        """An open one, decided at a level among so many tests."""
+        assert self.outcome == "open" and self.p_value is not None
+        carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests)
+        reason = f"{'' if carried else 'may be chance: '}{self.reason}, {shown}"
+        return replace(self, outcome="leads" if carried else "inconclusive", corrected=corrected, reason=reason)
+
+
+def p_text(p_value: float, corrected: float, level: float, num_tests: int) -> str:
+    """What a test says at a level.
+
+    >>> p_text(0.004, 0.056, 0.025, 14), p_text(0.0004, 0.0004, 0.025, 1)
+    ('p = 0.004, among 14 tests 0.056, not below 0.025', 'p < 0.001, below 0.025')
+    """
+    among = f", among {num_tests} tests {_number(corrected)}" if num_tests > 1 else ""
+    return f"p {'' if p_value < 0.001 else '= '}{_number(p_value)}{among}, {'' if corrected < level else 'not '}below {level:g}"
+
+
+def _number(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def mean_interval(values: Sequence[float]) -> SeedInterval:
@@ -67,17 +91,43 @@ def mean_interval(values: Sequence[float]) -> SeedInterval:
     return SeedInterval(mean=mean, low=mean - half, high=mean + half, num_seeds=num)
 
 
-def welch(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Difference:
-    """Difference of means of two groups of unequal variance, two-sided (Welch 1947)."""
-    value = statistics.fmean(first) - statistics.fmean(second)
-    a, b = (statistics.variance(values) / len(values) if len(values) > 1 else 0.0 for values in (first, second))  # squared standard errors
-    if min(len(first), len(second)) < 2 or a + b == 0:
+def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Difference:
+    """A weighted sum of the means of independent groups of unequal variance, two-sided (Welch 1947, Satterthwaite 1946).
+
+    Of two groups with weights 1 and -1 it is Welch's t-test.
+    """
+    means = [statistics.fmean(group) for group in groups]
+    value = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
+    if min(map(len, groups)) < 2:
         return Difference(value=value, low=None, high=None, p_value=None)
-    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
-    error = math.sqrt(a + b)
-    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
-    p_value = float(2 * stdtr(freedom, -abs(value / error)))
-    return Difference(value=value, low=value - half, high=value + half, p_value=p_value)
+    variances = [sum((x - mean) ** 2 for x in group) / (len(group) - 1) for group, mean in zip(groups, means, strict=True)]
+    squares = [weight**2 * variance / len(group) for group, weight, variance in zip(groups, weights, variances, strict=True)]
+    error = math.sqrt(sum(squares))
+    if error == 0:
+        return Difference(value=value, low=None, high=None, p_value=None)
+    freedom = sum(squares) ** 2 / sum(square**2 / (len(group) - 1) for group, square in zip(groups, squares, strict=True))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return Difference(value=value, low=value - half, high=value + half, p_value=float(2 * stdtr(freedom, -abs(value / error))))
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Mean of the first less mean of the second (`contrast`)."""
+    return contrast((first, second), (1.0, -1.0))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of a family, corrected for its size (Holm 1979), in their order.
+
+    Whatever comes out below a level is claimed; then the chance of even one false claim is below it, however the tests depend.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = least
+    return corrected
 
 
 def judge(
@@ -87,7 +137,10 @@ def judge(
     exact: bool = False,
     missing: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Who leads one axis.
+    """Who is ahead on one axis: "open" where the seeds may carry it, with the p-value against the rival that is beaten least surely.
+
+    That one is enough: "leads" says that the leader beats every other, which is false wherever it does not beat one of them, so no
+    correction over contenders is due (an intersection-union test, Berger 1982).
 
     `values`: contender -> one value a seed. `exact`: the value is a count that no seed changes. `missing`: contender ->
     why some or all of its seeds have no value; leaving the failures out would flatter whoever failed.
@@ -102,12 +155,10 @@ def judge(
     sign = 1 if better == "lower" else -1
     order = sorted(present, key=lambda name: sign * statistics.fmean(present[name]))
     leader, rival = order[0], order[1]
-    num_pairs = len(order) * (len(order) - 1) // 2
-    confidence = 1 - ALPHA / num_pairs
 
-    def verdict(outcome: Standing, reason: str) -> Verdict:
-        difference = welch(present[leader], present[rival], confidence)
-        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference)
+    def verdict(outcome: Standing, reason: str, p_value: float | None = None) -> Verdict:
+        difference = welch(present[leader], present[rival])
+        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, p_value=p_value)
 
     varying = [name for name, series in present.items() if any(a != b for a, b in pairwise(series))]
     if exact and not varying:
@@ -131,11 +182,7 @@ def judge(
             return verdict("inconclusive", f"no spread between the seeds of {leader} and {other}, so nothing tells what chance does")
         p_values[other] = p_value
     weakest = max(p_values, key=lambda name: p_values[name])
-    shown = f"p {'< 0.001' if p_values[weakest] < 0.001 else f'= {p_values[weakest]:.3f}'}"
-    shown += f" against {weakest}, {num_pairs} pairs" if num_pairs > 1 else ""
-    if p_values[weakest] >= ALPHA / num_pairs:
-        return verdict("inconclusive", f"may be chance: {shown}")
-    return verdict("leads", f"{fewest} seeds each, {shown}")
+    return verdict("open", f"{fewest} seeds each" + (f", against {weakest}" if len(p_values) > 1 else ""), p_values[weakest])
 
 
 def distance_caveats(distance: float, floor: float | None, num_clips: int | None) -> list[str]:

@@ -1,0 +1,89 @@
+"""How much a value moves from seed to seed, as studies recorded it, and whether rivals move together at one seed."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from bench.report.render import catalogue
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """Seed-to-seed residuals of recorded studies, each contender's and measure's of mean 0 and variance 1."""
+
+    measures: tuple[str, ...]
+    better: Mapping[str, str]
+    residuals: np.ndarray  # (R, M): a row a cell
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "SeedNoise":
+        """From measurements of trained models: study, contender, seed, name (without its n), better, value; the measures that all have."""
+        wide = table.pivot_table(index=["study", "contender", "seed"], columns="name", values="value").dropna(axis=1)
+        parts = []
+        for _, own in wide.groupby(["study", "contender"]):
+            centred = own.to_numpy() - own.to_numpy().mean(0)
+            deviation = centred.std(0, ddof=1)
+            parts.append(np.where(deviation > 0, centred / np.where(deviation > 0, deviation, 1), 0) * np.sqrt(len(own) / (len(own) - 1)))
+        better = table.drop_duplicates("name").set_index("name")["better"]
+        return cls(tuple(wide.columns), {name: better[name] for name in wide.columns}, np.concatenate(parts))
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """Of the correlation of measures, shrunk a tenth towards none so that it has one; (M, M)."""
+        correlation = np.corrcoef(self.residuals, rowvar=False)
+        return np.linalg.cholesky(0.9 * correlation + 0.1 * np.eye(len(correlation)))
+
+    def draw(self, rng: np.random.Generator, contenders: int, seeds: int, law: str, rivals: float) -> np.ndarray:
+        """(contenders, seeds, M) of variance 1; `rivals`: correlation of contenders at one seed, of the normal law.
+
+        Resampled rows are smoothed by a normal kernel of Silverman's width: of so few rows some are drawn twice, and two equal seeds
+        would have no variance between them, which real ones do.
+        """
+        among = np.linalg.cholesky((1 - rivals) * np.eye(contenders) + rivals)
+        noise = np.einsum("cd,dsm,nm->csn", among, rng.standard_normal((contenders, seeds, len(self.measures))), self.factor)
+        if law == "normal":
+            return noise
+        width = 1.06 * len(self.residuals) ** -0.2
+        return (self.residuals[rng.integers(len(self.residuals), size=(contenders, seeds))] + width * noise) / np.sqrt(1 + width**2)
+
+
+def recorded(runs: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The values that `SeedNoise` is made of: of (study, measurements as `Run.measurements` has them) what a page judges."""
+    tables = []
+    for study, table in runs:
+        own = table[(table["subject"] == "trained") & (table["status"] == "ok")]
+        names = [name for name in own["name"].unique() if (metric := catalogue.find(name)).axis and not metric.exact]
+        own = own[own["name"].isin(names)].assign(study=study, name=own["name"].str.partition("@")[0])
+        tables.append(own[["study", "contender", "seed", "name", "better", "value"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def residuals_of(own: pd.DataFrame) -> pd.Series:
+    """One contender's values of one measure, their mean taken off, over their deviation; by seed."""
+    values = own.set_index("seed")["value"]
+    deviation = values.std(ddof=1)
+    return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
+
+
+def correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Of rivals at shared seeds: study, measure, group, pairs of contenders, their mean correlation and its standard error.
+
+    The error takes pairs for independent, which they are not where one contender is in several: it is too small rather than too large.
+    """
+    lines = []
+    for (study, name), own in table.groupby(["study", "name"]):
+        by_contender = {contender: residuals_of(part) for contender, part in own.groupby("contender")}
+        found = []
+        for first, second in itertools.combinations(by_contender.values(), 2):
+            both = pd.concat([first, second], axis=1).dropna()
+            if len(both) > 2 and (both.std() > 0).all():
+                found.append(float(np.corrcoef(both.to_numpy().T)[0, 1]))
+        if found:
+            error = float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None
+            seeds = own["seed"].nunique()
+            lines.append((study, name, catalogue.find(str(name)).group, len(found), seeds, float(np.mean(found)), error))
+    return pd.DataFrame(lines, columns=["study", "measure", "group", "pairs", "seeds", "correlation", "error"])

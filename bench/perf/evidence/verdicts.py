@@ -1,0 +1,195 @@
+"""How often the rules of a page claim what is not so, and find what is: `python -m bench.perf.evidence.verdicts results/reference/*`.
+
+Simulated studies whose truth is known, of the seed noise that real studies recorded: drawn from a normal law with their correlations of
+measures, or drawn again from their own residuals. The rules are the report's own objects (`bench/report/verdicts/claims.py`); what is
+simulated is the values of the records. Of equal contenders everything that a page claims is false. Writes reports/calibration/verdicts.*.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import typer
+
+from bench.data.files import write_files
+from bench.data.progress import Reporter
+from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
+from bench.perf.gate import quality
+from bench.report.load import load_run
+from bench.report.render import catalogue
+from bench.report.verdicts import claims, factorial
+from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
+from bench.report.verdicts.stats import judge
+
+SPREAD = 0.5  # of the logarithm of a contender's seed deviation, about what recorded studies have beyond that of so few seeds
+SEED = 7
+SEEDS, RIVALS = (3, 4, 5, 8), (-0.15, 0.0, 0.5)
+GATE_POLICY = {"fd_motion": 0.1, "val_loss": 0.05}  # growth that passes, as docs/gate.md shows it
+SHIFT = 2.5  # a true difference, in seed standard deviations
+BACKBONES, PIPELINES = ("first", "second"), (CROP.word, "buckets", "own shapes")
+Values = Mapping[str, Mapping[str, Sequence[float]]]  # measure -> contender -> one value a seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyDesign:
+    """Which studies are simulated."""
+
+    claim: str  # backbone, shapes
+    contenders: int
+    seeds: int
+    law: str  # normal, resampled
+    rivals: float = 0.0  # correlation of rivals at one seed
+    shift: float = 0.0  # of the first contender, or of the pipeline, on the primary measure, in seed deviations; then all spread alike
+
+    def contender_names(self) -> tuple[str, ...]:
+        """Of `shapes`: both backbones under the first pipelines."""
+        if self.claim == "backbone":
+            return tuple(f"contender {k}" for k in range(self.contenders))
+        return tuple(f"{b} {p}" for b in BACKBONES for p in PIPELINES[: self.contenders // 2])
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What simulated studies said."""
+
+    studies: int = 0
+    headline: int = 0  # of them claimed something
+    right: int = 0  # claimed what is so
+    page: int = 0  # claimed something anywhere
+    states: dict[str, int] = field(default_factory=dict)
+
+
+def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Sequence[str]) -> dict[Key, Finding]:
+    """What a page of these values tests, before correction."""
+    found: dict[Key, Finding] = {}
+    for measure, series in values.items():
+        found["lead", measure] = judge(series, better="lower" if better[measure] == "lower" else "higher")
+    if claim == "shapes":
+        for pipeline in PIPELINES[1 : len(names) // 2]:
+            four = [f"{backbone} {policy}" for backbone in BACKBONES for policy in (CROP.word, pipeline)]
+            for measure, kind in itertools.product(values, factorial.WEIGHTS):
+                if better[measure] not in ("lower", "higher") or catalogue.find(measure).group != "quality":
+                    continue
+                by_seed = dict(enumerate(zip(*(values[measure][name] for name in four), strict=True)))
+                favoured = (CROP.word, pipeline) if kind == "pipeline" else BACKBONES
+                effect = factorial.effect_of(kind, by_seed, factorial.WEIGHTS[kind], better=better[measure], names=favoured)
+                found["effect", pipeline, measure, kind] = effect
+    return found
+
+
+def simulate(design: StudyDesign, noise: SeedNoise, primary: str, studies: int, rng: np.random.Generator) -> Tally:
+    """So many studies of one design."""
+    tally, names = Tally(), design.contender_names()
+    for values in studies_of(design, noise, primary, studies, rng):
+        findings = findings_of(design.claim, values, noise.better, names)
+        decided, conclusion = claims.settle(claims.claim_of(design.claim), findings, primary)
+        tally.studies += 1
+        tally.headline += conclusion.carried
+        tally.right += _right(conclusion)
+        tally.page += any(finding.carried for finding in decided.values())
+        tally.states[conclusion.state] = tally.states.get(conclusion.state, 0) + 1
+    return tally
+
+
+def studies_of(design: StudyDesign, noise: SeedNoise, primary: str, studies: int, rng: np.random.Generator) -> Iterator[Values]:
+    """The values of each study; where there is a true difference it makes the first contender, or what is not cropped, better."""
+    names = design.contender_names()
+    for _ in range(studies):
+        drawn = noise.draw(rng, len(names), design.seeds, design.law, design.rivals)
+        if not design.shift:
+            drawn = drawn * np.exp(SPREAD * rng.standard_normal((len(names), 1, len(noise.measures))))
+        values = {m: {n: (100 + drawn[c, :, k]).tolist() for c, n in enumerate(names)} for k, m in enumerate(noise.measures)}
+        if design.shift:
+            sign = -1 if noise.better[primary] == "lower" else 1
+            better = names[:1] if design.claim == "backbone" else [name for name in names if not name.endswith(CROP.word)]
+            for name in better:
+                values[primary][name] = [value + sign * design.shift for value in values[primary][name]]
+        yield values
+
+
+def _right(conclusion: Conclusion) -> bool:
+    """Whether the part on quality says what was planted."""
+    part = conclusion.parts[0]
+    if part.state == "leads":
+        return getattr(part.finding, "leader", None) == "contender 0"
+    return part.state == "supported"
+
+
+def gate_calls(seeds: int, noise: float, checks: int, rng: np.random.Generator) -> float:
+    """Share of checks of two equal runs, two contenders each, in which the quality gate calls something worse or better.
+
+    `noise`: deviation of a value from seed to seed, over its mean.
+    """
+    called = 0
+    for _ in range(checks):
+        changes = []
+        for (name, allowed), _contender in itertools.product(GATE_POLICY.items(), range(2)):
+            before, after = (1 + noise * rng.standard_normal((2, seeds))).tolist()
+            changes.append(quality.QualityChange(name=name, before=before, after=after, better="lower", allowed=allowed))
+        called += any(outcome in ("regressed", "improved") for outcome in quality.outcomes(changes))
+    return called / checks
+
+
+def compared_tests(seeds: int, rivals: float, studies: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Shares of studies in which Welch's and a paired test find `SHIFT` between two contenders at 5 %."""
+    among = np.linalg.cholesky((1 - rivals) * np.eye(2) + rivals)
+    first, second = np.einsum("cd,dns->cns", among, rng.standard_normal((2, studies, seeds)))
+    found = (
+        scipy.stats.ttest_ind(first, second + SHIFT, axis=1, equal_var=False).pvalue,
+        scipy.stats.ttest_rel(first, second + SHIFT, axis=1).pvalue,
+    )
+    welch, paired = (float(np.mean(p_values < 0.05)) for p_values in found)
+    return welch, paired
+
+
+def designs() -> Iterator[StudyDesign]:
+    """All that are simulated."""
+    sizes = [("backbone", contenders) for contenders in (2, 3, 4, 6)] + [("shapes", contenders) for contenders in (4, 6)]
+    laws = [("normal", rivals) for rivals in RIVALS] + [("resampled", 0.0)]
+    for (claim, contenders), seeds, (law, rivals), shift in itertools.product(sizes, SEEDS, laws, (0.0, SHIFT)):
+        if not shift or (rivals == 0 and seeds in SEEDS[:3]):
+            yield StudyDesign(claim=claim, contenders=contenders, seeds=seeds, law=law, rivals=rivals, shift=shift)
+
+
+def main(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs whose seed noise is simulated, of three seeds or more.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("reports/calibration"),
+    studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 2000,
+    primary: Annotated[str, typer.Option(help="The measure that decides in them.")] = "fd_motion",
+) -> None:
+    """Simulate and write verdicts.csv, verdicts.md, verdicts.svg and seeds.csv, the noise."""
+    from bench.perf.evidence import verdict_page
+
+    table = recorded([(run.matrix, run.measurements) for run in map(load_run, runs)])
+    noise, rng = SeedNoise.of(table), np.random.default_rng(SEED)
+    lines, every = [], list(designs())
+    with Reporter("verdicts").live() as reporter:
+        for done, design in enumerate(every):
+            reporter(done, len(every), f"{design.claim}, {design.contenders} contenders, {design.seeds} seeds")
+            tally = simulate(design, noise, primary, studies, rng)
+            shares = {key: getattr(tally, key) / studies for key in ("headline", "right", "page")}
+            lines.append(asdict(design) | shares)
+    gate = [(n, cv, gate_calls(n, cv, studies, rng)) for n in (1, *SEEDS) for cv in (0.02, 0.05, 0.15)]
+    tests = [(n, rho, *compared_tests(n, rho, 20_000, rng)) for n in (3, 5, 8) for rho in (-0.2, 0.0, 0.5)]
+    rows = pd.DataFrame(lines)
+    page = verdict_page.to_markdown(
+        rows,
+        pd.DataFrame(gate, columns=["seeds", "noise", "called"]),
+        pd.DataFrame(tests, columns=["seeds", "rivals", "welch", "paired"]),
+        correlations(table),
+        f"python -m bench.perf.evidence.verdicts {' '.join(map(str, runs))}",
+        studies,
+    )
+    files: dict[str, str | bytes] = {"verdicts.md": page, "verdicts.svg": verdict_page.picture(rows)}
+    files |= {"verdicts.csv": rows.to_csv(index=False), "seeds.csv": table.to_csv(index=False)}
+    for path in write_files(out, files, "choose another folder with --out"):
+        typer.echo(path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

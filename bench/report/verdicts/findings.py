@@ -1,0 +1,82 @@
+"""All that a run's numbers are asked, judged together: who leads each axis, the effects in its 2 x 2 tables, and its claim."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bench.report.load import Run
+from bench.report.verdicts import compare, factorial
+from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, claim_of, settle
+from bench.report.verdicts.compare import MeasureRow
+from bench.report.verdicts.factorial import DesignRow, PolicyContrast
+from bench.report.verdicts.stats import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a page speaks of, every open verdict and effect decided."""
+
+    rows: list[MeasureRow]
+    blocks: list[DesignRow]
+    contrasts: list[PolicyContrast]
+    conclusion: Conclusion
+    num_tests: int  # beside those that the headline rests on
+    num_carried: int  # of those
+
+
+def find(run: Run) -> Findings:
+    """Everything that a run's records say, by the rules of claims.py."""
+    rows = compare.compare(run)
+    blocks = factorial.blocks(run, rows)
+    shown = [row for row in rows if row.subject == "trained" and row.metric.group == "quality"]
+    contrasts = factorial.contrasts(run, [row for row in shown if row.name.partition("@")[0] in (run.primary, COMPOSITION[0])])
+    open_ones = dict(_keyed(rows, blocks, contrasts))
+    decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
+    decisive = {part.key for part in conclusion.parts}
+    tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
+    return Findings(
+        rows=[_row(row, decided) for row in rows],
+        blocks=[_block(block, decided) for block in blocks],
+        contrasts=[_contrast(each, decided) for each in contrasts],
+        conclusion=conclusion,
+        num_tests=len(tested),
+        num_carried=sum(finding.carried for finding in tested),
+    )
+
+
+def _keyed(rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[PolicyContrast]) -> Iterator[tuple[Key, Finding]]:
+    for row in compare.axes(rows):
+        assert row.verdict is not None
+        yield _lead_key(row), row.verdict
+    for block in blocks:
+        for effect in block.effects:
+            yield _effect_key(block, effect), effect
+    for each in contrasts:
+        yield _contrast_key(each), each.effect
+
+
+def _lead_key(row: MeasureRow) -> Key:
+    return "lead", row.name
+
+
+def _effect_key(block: DesignRow, effect: Effect) -> Key:
+    return "effect", block.design.pipeline, block.row.name, effect.kind
+
+
+def _contrast_key(each: PolicyContrast) -> Key:
+    return "contrast", *each.contenders, each.row.name
+
+
+def _row(row: MeasureRow, decided: dict[Key, Finding]) -> MeasureRow:
+    verdict = decided.get(_lead_key(row)) if row.subject == "trained" else None
+    return replace(row, verdict=verdict) if isinstance(verdict, Verdict) else row
+
+
+def _block(block: DesignRow, decided: dict[Key, Finding]) -> DesignRow:
+    effects = tuple(found for effect in block.effects if isinstance(found := decided[_effect_key(block, effect)], Effect))
+    return replace(block, effects=effects, row=_row(block.row, decided))
+
+
+def _contrast(each: PolicyContrast, decided: dict[Key, Finding]) -> PolicyContrast:
+    found = decided[_contrast_key(each)]
+    assert isinstance(found, Effect)
+    return replace(each, effect=found, row=_row(each.row, decided))
