@@ -188,7 +188,7 @@ def test_other_measures_cannot_turn_the_headline(tmp_path: Path) -> None:
 def test_without_a_primary_measure_there_is_no_headline(tmp_path: Path) -> None:
     build([write_run(tmp_path, pair(3), primary=None)], tmp_path / "out")
     assert "Quality: no measure was named to decide" in text_of(tmp_path / "out")
-    build([write_run(tmp_path, pair(3), primary="fvd")], tmp_path / "other")
+    build([write_run(tmp_path / "b", pair(3), primary="fvd")], tmp_path / "other")
     assert "Quality: fvd was not measured" in text_of(tmp_path / "other")
 
 

@@ -1,4 +1,4 @@
-"""How often the rules of a page claim what is not so, and find what is: `python -m bench.perf.evidence.verdicts results/reference/*`.
+"""How often the rules of a page claim what is not so, and find what is: `python -m bench.perf.evidence.verdicts`.
 
 Simulated studies whose truth is known, of the seed noise that real studies recorded: drawn from a normal law with their correlations of
 measures, or drawn again from their own residuals. The rules are the report's own objects (`bench/report/verdicts/claims.py`); what is
@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.stats
 import typer
 
-from bench.data.files import write_files
+from bench.data.files import write_files, write_text
 from bench.data.progress import Reporter
 from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
 from bench.perf.gate import quality
@@ -25,9 +25,10 @@ from bench.report.render import catalogue
 from bench.report.verdicts import claims, factorial
 from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
 from bench.report.verdicts.stats import judge
+from bench.shapes import Refusal
 
 SPREAD = 0.5  # of the logarithm of a contender's seed deviation, about what recorded studies have beyond that of so few seeds
-SEED = 7
+SEED, NOISE = 7, "seeds.csv"
 SEEDS, RIVALS = (3, 4, 5, 8), (0.0, 0.5)
 AGAINST = -0.15  # a correlation that nothing makes, shown beside the promise
 GATE_POLICY = {"fd_motion": 0.1, "val_loss": 0.05}  # growth that passes, as docs/gate.md shows it
@@ -160,15 +161,23 @@ def designs() -> Iterator[StudyDesign]:
 
 
 def main(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs whose seed noise is simulated, of three seeds or more.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Finished runs, three seeds or more, whose seed noise takes the place of the committed one.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("reports/calibration"),
     studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 4000,
     primary: Annotated[str, typer.Option(help="The measure that decides in them.")] = "fd_motion",
 ) -> None:
-    """Simulate and write verdicts.csv, verdicts.md, verdicts.svg and seeds.csv, the noise."""
+    """Simulate and write verdicts.csv, verdicts.md and verdicts.svg; seeds.csv is the noise that was recorded."""
     from bench.perf.evidence import verdict_page
 
-    table = recorded([(run.matrix, run.measurements) for run in map(load_run, runs)])
+    if runs:
+        table = recorded([(run.matrix, run.measurements) for run in map(load_run, runs)])
+        write_text(out / NOISE, table.to_csv(index=False))
+    elif (out / NOISE).is_file():
+        table = pd.read_csv(out / NOISE)
+    else:
+        raise Refusal(f"no seed noise in {out / NOISE}; name finished runs of three seeds or more")
     noise, rng = SeedNoise.of(table), np.random.default_rng(SEED)
     lines, every = [], list(designs())
     with Reporter("verdicts").live() as reporter:
@@ -185,11 +194,11 @@ def main(
         pd.DataFrame(gate, columns=["seeds", "noise", "called"]),
         pd.DataFrame(tests, columns=["seeds", "rivals", "welch", "paired"]),
         correlations(table),
-        f"python -m bench.perf.evidence.verdicts {' '.join(map(str, runs))}",
+        "python -m bench.perf.evidence.verdicts",
         studies,
     )
     files: dict[str, str | bytes] = {"verdicts.md": page, "verdicts.svg": verdict_page.picture(rows)}
-    files |= {"verdicts.csv": rows.to_csv(index=False), "seeds.csv": table.to_csv(index=False)}
+    files["verdicts.csv"] = rows.to_csv(index=False)
     for path in write_files(out, files, "choose another folder with --out"):
         typer.echo(path)
 

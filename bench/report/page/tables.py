@@ -57,12 +57,18 @@ def claim_table(run: Run, findings: Findings) -> Table:
         p_value, corrected = (finding.p_value, finding.corrected) if finding else (None, None)
         state = (run.claim, run.primary, part.name, measure, part.state, part.state not in ("inconclusive", "not tested"))
         data.append((*state, p_value, corrected, LEVELS["headline"], reason))
-    caption = (
-        f"Named before the run. These carry at {LEVELS['headline']:.1%} together, and the other {findings.num_tests} tests of the page "
-        f"at {LEVELS['rest']:.1%} together (Holm): {findings.num_carried} of them are carried, and none can turn the headline"
-    )
+    caption = f"Named before the run; carried at {_percent(LEVELS['headline'])}, corrected for their number"
+    if findings.num_tests:
+        others = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''} of the page"
+        caption += (
+            f". The {others}: {findings.num_carried} carried at {_percent(LEVELS['rest'])} together (Holm); none can turn the headline"
+        )
     columns = ["claim", "primary", "part", "measure", "state", "carried", "p_value", "corrected_p", "level", "reason"]
     return Table("claim", caption, ("Part", "Measure", "State", "Why"), tuple(lines), data=pd.DataFrame(data, columns=columns))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
 
 
 def verdict_table(rows: Sequence[MeasureRow]) -> Table:
