@@ -17,7 +17,7 @@ from bench.commands.audit.subject import FolderOptions, of_matrix
 from bench.data.policy.config import Batching
 from bench.data.policy.table import POLICIES, UNIFORM
 from bench.report.load import load_run
-from bench.report.verdicts import answer, claim_shapes, compare, factorial
+from bench.report.verdicts import answer, claim_shapes, compare, findings
 from bench.run.checks import check_cell
 from bench.shapes import Refusal
 from bench.study.budget import BUDGETS, Budget, Spent
@@ -205,10 +205,9 @@ def test_a_report_speaks_of_both(tmp_path: Path) -> None:
     values = {(name, policy): [own + seed for seed in (0.0, 0.1, 0.3)] for name in (unet, dit)
               for policy, own in (("crop", 30.0), ("pad", 20.0), ("pairs", 10.0))}  # fmt: skip
     run = load_run(write_run(tmp_path, study(values), claim="shapes", sheets=False))
-    rows = compare.compare(run)
-    blocks = factorial.blocks(run, rows)
-    assert list(dict.fromkeys(block.design.pipeline for block in blocks)) == ["own shapes", "pairs"]
-    sentences = dict(claim_shapes.verdict(run, rows, blocks, None)[2])
+    found = findings.find(run)
+    assert list(dict.fromkeys(block.design.pipeline for block in found.blocks)) == ["own shapes", "pairs"]
+    sentences = dict(claim_shapes.told(run, found, None)[1])
     assert "pairs \u2212 crops" in sentences["Pairs"] and "pairs better" in sentences["Pairs against padded batches"]
     assert answer.budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
     budget = SimpleNamespace(axis="giga_macs", amount=3.0)
