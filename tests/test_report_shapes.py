@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from report_factory import LEDGER, MIXED, grid_point, pair, record, shapes_record, study, write_run
 
-from bench.data.ragged import Ragged
+from bench.data.ragged import Ragged, clip_shapes
 from bench.records.artefacts import framed, save_frames
 from bench.records.record import Canary, GridPoint, Record
 from bench.report import build
@@ -303,15 +303,15 @@ def ragged() -> Ragged:
     return Ragged(np.concatenate([clip.ravel() for clip in clips]), [clip.shape for clip in clips])
 
 
-def mixed_run(folder: Path) -> Run:
-    """A run of one contender whose sheet has clips of several shapes."""
-    made = shapes_record(UNET, "pad", 0, {"fd_random3d@64": 3.0}, artefacts={"sheet": "sheet.npz", "samples": "samples.npz"})
+def mixed_run(folder: Path, **changes: Any) -> Run:
+    """A run of one contender whose sheet has clips of several shapes; `changes` replace what is stored, None leaves it out."""
+    made = shapes_record(UNET, "pad", 0, {"fd_random3d@64": 3.0})
     run = write_run(folder, [made], sheets=False)
     (cell_folder,) = run.glob("UNet*")
     clips, labels = ragged(), np.arange(9) % 4
-    save_frames(cell_folder / "samples.npz", clips, labels=labels, fps=8.0)
     kinds = dict.fromkeys(("real", "reconstruction", "generated", "untrained"), framed(clips))
-    np.savez(cell_folder / "sheet.npz", **kinds, labels_real=labels, labels_generated=labels, fps=8.0)
+    stored = {"labels_real": labels, "labels_generated": labels, "shapes": clip_shapes(clips), "fps": 8.0, **changes}
+    np.savez(cell_folder / "sheet.npz", **kinds, **{name: value for name, value in stored.items() if value is not None})
     return load_run(run)
 
 
@@ -343,24 +343,15 @@ def test_clips_of_a_shape_stand_side_by_side_in_proportion(tmp_path: Path) -> No
     assert np.abs(first[48, between].mean(axis=1) - sheets.BACKGROUND[0]).max() < 25
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage"])
-def test_a_sheet_without_shapes_is_shown_in_its_frame(tmp_path: Path, damage: str) -> None:
-    run = mixed_run(tmp_path)
-    (run.cells[0].path / "samples.npz").unlink()
-    if damage == "garbage":
-        (run.cells[0].path / "samples.npz").write_bytes(b"PK no zip")
-    picture, notes = sheets.draw(run, 2_000_000)
+def test_a_sheet_without_shapes_is_shown_in_its_frame(tmp_path: Path) -> None:
+    picture, notes = sheets.draw(mixed_run(tmp_path, shapes=None), 2_000_000)
     assert picture is not None
     assert (picture.column_shapes, len(set(picture.column_widths)), notes) == ((), 1, [])
 
 
-def test_shapes_that_do_not_fit_the_sheet_are_not_believed(tmp_path: Path) -> None:
-    run = mixed_run(tmp_path)
-    larger = Ragged(np.zeros(9 * 64 * 64 * 3, np.uint8), [(1, 64, 64, 3)] * 9)
-    save_frames(run.cells[0].path / "samples.npz", larger, labels=np.zeros(9), fps=8.0)
-    sheet = load_sheet(run.cells[0])
-    assert isinstance(sheet, Sheet)
-    assert sheet.shapes is None
+@pytest.mark.parametrize("shapes", [[(10, 64, 24)] * 9, [(0, 8, 8)] * 9, [(1, 8, 8)] * 8, [(1.0, 8.0, 8.0)] * 9, 3])
+def test_shapes_that_do_not_fit_the_sheet_are_named(tmp_path: Path, shapes: Any) -> None:
+    assert str(load_sheet(mixed_run(tmp_path, shapes=shapes).cells[0])).startswith("sheet.npz cannot be read (shapes ")
 
 
 def test_still_frames_show_the_longest_clips_of_two_shapes() -> None:

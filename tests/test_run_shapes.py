@@ -8,6 +8,7 @@ import pytest
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, load_frames
 from bench.records.record import Record
+from bench.report.load import Sheet, load_run, load_sheet
 from tests.commands import cell_folder, here, record_of, write_matrix
 from tests.tiny import cell_fields
 
@@ -96,6 +97,8 @@ def test_samples_have_the_shapes_of_the_test_clips(finished: Path) -> None:
     image = next(place for place, shape in enumerate(samples.shapes) if shape == (1, 32, 16, 3))
     assert np.array_equal(shown[image, 3, :, 8:24], samples[image][0])  # held, and in the middle
     assert (shown[image, :, :, :8] == 128).all()
+    sheet = load_sheet(next(cell for cell in load_run(finished / "tiny").cells if cell.path == folder))
+    assert isinstance(sheet, Sheet) and all(np.array_equal(sheet.clip(sheet.generated, k), clip) for k, clip in enumerate(samples))
 
 
 def test_more_samples_at_any_shape(finished: Path, tmp_path: Path) -> None:

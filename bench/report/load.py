@@ -171,7 +171,7 @@ def load_sheet(cell: CellResult) -> Sheet | str:
                 labels_generated=arrays["labels_generated"],
                 label_names=cell.record.data.label_names if cell.record and cell.record.data else (),
                 fps=float(arrays["fps"]),
-                shapes=_own_shapes(cell, real.shape, generated.shape),
+                shapes=_own_shapes(arrays["shapes"], real.shape, generated.shape) if "shapes" in arrays else None,
             )
     except FileNotFoundError:
         return f"{path.name} is missing"
@@ -179,19 +179,12 @@ def load_sheet(cell: CellResult) -> Sheet | str:
         return f"{path.name} cannot be read ({error})"
 
 
-def _own_shapes(cell: CellResult, *framed: tuple[int, ...]) -> tuple[Shape, ...] | None:
-    """Shapes of a sheet's clips, as the samples that they are of have them; None where these have one, do not fit or cannot be read."""
-    path = cell.artefact("samples")
-    if path is None:
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            shapes = tuple((int(t), int(h), int(w)) for t, h, w, _ in arrays["shapes"]) if "shapes" in arrays.files else ()
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # the sheet itself can be shown, in its frames
-        return None
-    num = max(frame[0] for frame in framed)
-    fit = all(size <= most for frame in framed for shape in shapes[:num] for size, most in zip(shape, frame[1:4], strict=True))
-    return shapes[:num] if fit and len(shapes) >= num else None
+def _own_shapes(stored: np.ndarray, *framed: tuple[int, ...]) -> tuple[Shape, ...]:
+    """(T, H, W) of each clip inside the frames of its sets, each (k, T, H, W, 3). Refusal where one does not fit."""
+    check_shape("shapes", stored, (max(frame[0] for frame in framed), 3))
+    if stored.dtype.kind not in "iu" or (stored < 1).any() or any((stored > frame[1:4]).any() for frame in framed):
+        raise Refusal(f"shapes are {stored.dtype} {stored.tolist()}, expected integers from 1 to the size of the sheet's clips")
+    return tuple((int(t), int(h), int(w)) for t, h, w in stored)
 
 
 def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:

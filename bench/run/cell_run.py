@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.data.files import now, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
-from bench.data.ragged import Frames
+from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import PhaseMemory, is_out_of_memory
 from bench.meters.peak import matmul_peak
@@ -248,6 +248,8 @@ class CellRun:
         if self.untrained is not None:
             sets["untrained"] = self.untrained[:SHEET_CLIPS]
         arrays = {name: framed(frames) for name, frames in sets.items()}
+        if isinstance(self.generated, Ragged):  # how much of its grey frame the k-th clip of every set fills
+            arrays["shapes"] = np.array(clip_shapes(sets["generated"]))
         labels, fps = self.training_set.labels[:SHEET_CLIPS], np.float64(self.training_set.clips.fps)
         save_arrays(self.folder / SHEET, **arrays, labels_real=labels, labels_generated=labels, fps=fps)
         self.artefacts["sheet"] = SHEET
