@@ -1,10 +1,12 @@
 """The difference of two contenders' distances: the same real clips, refused where they are not the same."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_factory import record, write_run
 from safetensors.numpy import save_file
@@ -80,6 +82,9 @@ def test_a_clear_difference_is_different_and_has_its_sign(tmp_path: Path) -> Non
     assert pair.difference.estimate == pytest.approx(distances[0] - distances[1], rel=1e-9)
     assert pair.different
     assert pair.difference.low > 0
+    run = load_run(tmp_path / "invented")
+    (line,) = pd.read_csv(io.StringIO(tables.paired_table(run, compare.compare(run)).to_csv())).to_dict("records")
+    assert line["difference"] == float(f"{pair.difference.estimate:.6g}") != pair.difference.estimate  # the same on every processor
 
 
 def test_equal_models_are_not_told_apart(tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
             text = f"{row.signed(interval.estimate)} {row.signed_bounds(interval)}"
             verdict = "different" if pair.different else "not told apart"
         lines.append((row.metric.title, str(pair.seed), f"{pair.first} {metrics.MINUS} {pair.second}", text, verdict))
-        found = (interval.estimate, interval.low, interval.high, pair.different) if interval else (None,) * 4
+        values = (interval.estimate, interval.low, interval.high) if interval else (None,) * 3
+        # Six figures: the last ones of a matrix product depend on the processor and on its threads, a report on neither.
+        found = (*(value if value is None else float(f"{value:.6g}") for value in values), pair.different if interval else None)
         data.append((row.name, pair.seed, pair.first, pair.second, *found, pair.reason))
     header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
     caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
