@@ -59,14 +59,15 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or names of matrices in the results folder.")],
     results: Results = RESULTS,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the report; reports/<run> by default.")] = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Report what there is where cells have no record yet.")] = False,
 ) -> None:
-    """Write the report of finished runs: one page, and its tables as Markdown, CSV and LaTeX."""
+    """Write the report of finished runs: one page, and its tables as Markdown, CSV and LaTeX. What failed is a result and is shown."""
     # Its products are small, and threads that wait for each other by spinning made it ten times as long on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from bench.report import build
 
     folders = [Path(name) if Path(name).is_dir() else results / name for name in runs]
-    for path in build(folders, out or Path("reports") / "-".join(folder.name for folder in folders)):
+    for path in build(folders, out or Path("reports") / "-".join(folder.name for folder in folders), unfinished=unfinished):
         typer.echo(path)
 
 

@@ -23,6 +23,7 @@ from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
 from bench.report.verdicts import compare
 from bench.report.verdicts.findings import find
+from tests.commands import here
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
 EVIL = "<script>alert(1)</script>"
@@ -275,12 +276,29 @@ def test_failed_cells_are_shown_and_forbid_a_claim(tmp_path: Path) -> None:
     assert verdict.outcome == "inconclusive"
     assert "seed 2 oom, seed 3 not run" in verdict.reason
     assert verdict_of(run, "flops_per_clip").outcome == "exact"
-    build([run], tmp_path / "out")
+    build([run], tmp_path / "out", unfinished=True)
     text = text_of(tmp_path / "out")
     assert "CUDA out of memory: 4 GiB" in text
     assert "2 of 7 cells did not finish" in text
     failures = pd.read_csv(tmp_path / "out" / "tables" / "failures.csv")
     assert failures["Status"].tolist() == ["oom", "not run"]
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    """Unless asked for: the page then opens with it. What failed is a result."""
+    failed = record(DIT, 0, status="failed", reason="no", measurements=[], training=None, artefacts={})
+    build([write_run(tmp_path / "a", [record(UNET, 0), failed])], tmp_path / "done")
+    assert "Unfinished" not in text_of(tmp_path / "done")
+    run = write_run(tmp_path / "b", [record(UNET, 0)], not_run=[(DIT, 0), (DIT, 1)])
+    told = "2 of 3 cells have no readable record (DiT-XS-2-seed0: not run); go on with `python -m bench run quick budget.seconds=120`"
+    done = here("report", run, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (2, f"error: invented is unfinished: {told}, or report what there is with --unfinished\n")
+    assert not (tmp_path / "out").exists()
+    assert here("report", run, "--out", tmp_path / "out", "--unfinished").returncode == 0
+    text = text_of(tmp_path / "out")
+    assert text.index(f"Unfinished: {told}.") < text.index('<p class="headline">')
+    lines = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").split("\n\n")
+    assert lines[1].startswith("**Unfinished: 2 of 3 cells have no readable record")
 
 
 def test_all_seeds_of_a_contender_failed(tmp_path: Path) -> None:
@@ -294,7 +312,7 @@ def test_all_seeds_of_a_contender_failed(tmp_path: Path) -> None:
 def test_unreadable_record_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path, pair(1))
     next(run.glob("DiT*/attempt-1.json")).write_text("{")
-    build([run], tmp_path / "out")
+    build([run], tmp_path / "out", unfinished=True)
     assert "unreadable" in text_of(tmp_path / "out")
     assert str(tmp_path) not in text_of(tmp_path / "out")
 
@@ -326,7 +344,7 @@ def test_an_artefact_outside_the_folder_is_not_read(tmp_path: Path) -> None:
 
 def test_a_run_of_nothing_still_has_a_page(tmp_path: Path) -> None:
     for place, run in enumerate([write_run(tmp_path / "a", []), write_run(tmp_path / "b", [], not_run=[(UNET, 0), (DIT, 0)])]):
-        build([run], tmp_path / str(place))
+        build([run], tmp_path / str(place), unfinished=True)
         assert "No cell got as far as a measurement" in text_of(tmp_path / str(place))
 
 

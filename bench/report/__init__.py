@@ -12,10 +12,16 @@ from bench.shapes import Refusal
 __all__ = ["build"]
 
 
-def build(run_folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write the report of one or several runs into `out`; the files written, the page first. StoreError for a folder without a run."""
+def build(run_folders: Sequence[Path], out: Path, *, unfinished: bool = False) -> list[Path]:
+    """Write the report of one or several runs into `out`; the files written, the page first.
+
+    StoreError for a folder without a run; Refusal where cells have no record, unless `unfinished` asks for what there is.
+    """
     from bench.report.page import page
 
     if not run_folders:
         raise Refusal("a report needs at least one run folder, got none; name one, such as results/quick")
-    return page.write([load_run(Path(folder)) for folder in run_folders], out)
+    runs = [load_run(Path(folder)) for folder in run_folders]
+    if refused := [run for run in runs if run.unfinished and not unfinished]:
+        raise Refusal(*(f"{run.matrix} is unfinished: {run.unfinished}, or report what there is with --unfinished" for run in refused))
+    return page.write(runs, out)

@@ -63,6 +63,17 @@ class Run(RunSnapshot):
         return [cell.record for cell in self.cells if cell.record]
 
     @cached_property
+    def unfinished(self) -> str | None:
+        """How many cells have no record, and why the first has none; None where all have one. What failed has one: it is a result."""
+        missing = [cell for cell in self.cells if cell.record is None]
+        if not missing:
+            return None
+        have, first = "has" if len(missing) == 1 else "have", missing[0]
+        why = first.reason if first.status == "unreadable" else first.status
+        command = self.command or f"python -m bench run {self.matrix}"
+        return f"{len(missing)} of {len(self.cells)} cells {have} no readable record ({first.name}: {why}); go on with `{command}`"
+
+    @cached_property
     def measurements(self) -> pd.DataFrame:
         """One line a measurement, SI units, unrounded; columns as in COLUMNS."""
         lines = [

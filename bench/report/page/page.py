@@ -112,7 +112,9 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
     parts = []
     for part in chapters:
-        parts += [f"# {markdown(part.run.matrix)}: {markdown(part.answer.question)}", f"**{markdown(part.answer.headline)}**"]
+        parts.append(f"# {markdown(part.run.matrix)}: {markdown(part.answer.question)}")
+        parts += [f"**Unfinished: {markdown(part.run.unfinished)}.**"] if part.run.unfinished else []
+        parts.append(f"**{markdown(part.answer.headline)}**")
         parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
         parts.append(markdown(part.answer.setting))
         if part.picture:
