@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from bench.records import store
 from bench.records.environment import Environment
@@ -221,6 +222,16 @@ def sheet(folder: Path, seed: int, wobble: int, num: int = 8, size: tuple[int, i
         labels_generated=labels.astype(np.int64),
         fps=np.array(8.0),
     )
+
+
+def features(folder: Path, seed: int, shift: float, num: int = 64, dim: int = 24) -> None:
+    """Features as a cell leaves them, the real clips' the same in all cells."""
+
+    def drawn(of: int) -> np.ndarray:
+        return np.random.default_rng(of).standard_normal((num, dim)).astype(np.float32)
+
+    sets = {"test": drawn(0), "real": drawn(1), "reconstruction": drawn(0) * 1.01, "trained": drawn(2 + seed) + np.float32(shift)}
+    save_file({f"{PROTOCOL['extractor']}/{subject}": values for subject, values in sets.items()}, folder / "features.safetensors")
 
 
 def write_run(

@@ -24,6 +24,8 @@ from bench.report.load import CellResult, Run
 from bench.report.verdicts.compare import MeasureRow
 from bench.shapes import Refusal
 
+SIDES = ("test", "trained")  # the subjects whose features are compared: all that the archive keeps of a cell's
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedPair:
@@ -80,7 +82,7 @@ class FeatureSide:
     """One cell's distance to the real clips; that of its clips without some groups is computed once, whatever it is subtracted from."""
 
     def __init__(self, kind: DistanceKind, features: dict[str, np.ndarray]):
-        self.real, fake = features["test"], features["trained"]
+        self.real, fake = (features[subject] for subject in SIDES)
         self.estimate = kind.distance(self.real, fake)
         self._value = by_group(kind.distance, self.real, fake)
         self._known: dict[bytes, float] = {}
