@@ -23,6 +23,7 @@ from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
 from bench.report.verdicts import compare
 from bench.report.verdicts.findings import find
+from bench.shapes import Refusal
 from tests.commands import here
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
@@ -312,6 +313,8 @@ def test_all_seeds_of_a_contender_failed(tmp_path: Path) -> None:
 def test_unreadable_record_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path, pair(1))
     next(run.glob("DiT*/attempt-1.json")).write_text("{")
+    with pytest.raises(Refusal, match=r"1 of 2 cells has no readable record \(DiT-XS-2-seed0: DiT.*/attempt-1.json cannot be read"):
+        build([run], tmp_path / "out")
     build([run], tmp_path / "out", unfinished=True)
     assert "unreadable" in text_of(tmp_path / "out")
     assert str(tmp_path) not in text_of(tmp_path / "out")

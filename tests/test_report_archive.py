@@ -83,6 +83,17 @@ def test_a_stranger_makes_the_same_bytes(study: Path) -> None:
     assert content(other / "reports") == {name: text for name, text in content(study / "reports").items() if name.startswith("reference/")}
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_sees_the_archive_and_nothing_else_that_a_run_or_a_report_writes(study: Path) -> None:
+    """So README's commands leave `git status` empty, and a report that is not what its records say does not."""
+    shutil.copy(ROOT / ".gitignore", study)
+    git = ["git", "-C", str(study), "-c", f"core.excludesFile={os.devnull}"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    words = [*git, "ls-files", "--others", "--exclude-standard", "results", "reports"]
+    seen = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert set(seen) == {f"{part}/reference/{name}" for part in ("results", "reports") for name in content(study / part / "reference")}
+
+
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
