@@ -291,7 +291,9 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     build([write_run(tmp_path / "a", [record(UNET, 0), failed])], tmp_path / "done")
     assert "Unfinished" not in text_of(tmp_path / "done")
     run = write_run(tmp_path / "b", [record(UNET, 0)], not_run=[(DIT, 0), (DIT, 1)])
-    told = "2 of 3 cells have no readable record (DiT-XS-2-seed0: not run); go on with `python -m bench run quick budget.seconds=120`"
+    told = (
+        "2 of 3 cells without a readable record (first DiT-XS-2-seed0: not run); go on with `python -m bench run quick budget.seconds=120`"
+    )
     done = here("report", run, "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (2, f"error: invented is unfinished: {told}, or report what there is with --unfinished\n")
     assert not (tmp_path / "out").exists()
@@ -299,7 +301,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     text = text_of(tmp_path / "out")
     assert text.index(f"Unfinished: {told}.") < text.index('<p class="headline">')
     lines = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").split("\n\n")
-    assert lines[1].startswith("**Unfinished: 2 of 3 cells have no readable record")
+    assert lines[1].startswith("**Unfinished: 2 of 3 cells without a readable record")
 
 
 def test_all_seeds_of_a_contender_failed(tmp_path: Path) -> None:
@@ -313,7 +315,9 @@ def test_all_seeds_of_a_contender_failed(tmp_path: Path) -> None:
 def test_unreadable_record_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path, pair(1))
     next(run.glob("DiT*/attempt-1.json")).write_text("{")
-    with pytest.raises(Refusal, match=r"1 of 2 cells has no readable record \(DiT-XS-2-seed0: DiT.*/attempt-1.json cannot be read"):
+    with pytest.raises(
+        Refusal, match=r"1 of 2 cells without a readable record \(first DiT-XS-2-seed0: DiT.*/attempt-1.json cannot be read"
+    ):
         build([run], tmp_path / "out")
     build([run], tmp_path / "out", unfinished=True)
     assert "unreadable" in text_of(tmp_path / "out")

@@ -99,7 +99,7 @@ def test_git_sees_the_archive_and_nothing_else_that_a_run_or_a_report_writes(stu
     [
         (
             "attempt-1.json",
-            r"not archived: 1 of 2 cells has no readable record \(UNet-XS-seed0: not run\); go on with `python -m bench run",
+            r"not archived: 1 of 2 cells without a readable record \(first UNet-XS-seed0: not run\); go on with `python -m bench run",
         ),
         ("sheet.npz", "No such file"),
         ("features.safetensors", r"features.safetensors cannot be read \(.*\); run the cell again"),

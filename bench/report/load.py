@@ -68,10 +68,10 @@ class Run(RunSnapshot):
         missing = [cell for cell in self.cells if cell.record is None]
         if not missing:
             return None
-        have, first = "has" if len(missing) == 1 else "have", missing[0]
-        why = first.reason if first.status == "unreadable" else first.status
+        why = missing[0].reason if missing[0].status == "unreadable" else missing[0].status
         command = self.command or f"python -m bench run {self.matrix}"
-        return f"{len(missing)} of {len(self.cells)} cells {have} no readable record ({first.name}: {why}); go on with `{command}`"
+        holes = f"{len(missing)} of {len(self.cells)} cells without a readable record (first {missing[0].name}: {why})"
+        return f"{holes}; go on with `{command}`"
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
