@@ -42,7 +42,7 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
             if (features := cell.artefact("features")) is not None:
                 found = _load(features)
                 read = {name: values for name, values in found.items() if name.rpartition("/")[2] in SIDES}
-                safetensors.numpy.save_file(read, kept / features.name)
+                (kept / features.name).write_bytes(safetensors.numpy.save(read))
                 left_out |= {f"{name} of {features.name}" for name in found.keys() - read.keys()}
         left_out -= {path.name for path in temp.rglob("*")}
         remove_folder(target)
