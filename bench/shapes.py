@@ -6,6 +6,7 @@ Dimension key, used in every file of the suite:
     P  values in one patch       W  width
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,29 @@ def told_of(subject: str) -> Iterator[None]:
 def lines_of(error: Exception) -> list[str]:
     """What an error says, each part in one line: a Refusal of several things has one argument for each."""
     parts = error.args if isinstance(error, Refusal) and error.args else (error,)
-    return [" ".join(str(part).split()) for part in parts]
+    return [visible(" ".join(str(part).split())) for part in parts]
+
+
+# Controls but tab and line end, what turns the direction of writing, ends a line elsewhere, cannot be seen, or is half a character.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """Anybody's text, safe to be shown on a console or a page: what would move a cursor or hide is told as an escape.
+
+    >>> print(visible("a\\x1b[2J \\u202e \\udce9"))
+    a\\x1b[2J \\u202e \\xe9
+    """
+    return _UNSEEN.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character as Python writes it; of a name that is not UTF-8, the byte that it stands for."""
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else found[0].encode("unicode_escape").decode()
 
 
 Shape = tuple[int, int, int]  # (T, H, W), of a clip in pixels or of its latents, as the name says
@@ -61,7 +84,7 @@ def parse_shape(text: str, name: str) -> Shape:
     (10, 24, 48)
     """
     sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+    if len(sizes) != 3 or not all(size.isdecimal() and len(size) < 7 and int(size) for size in sizes):
         raise Refusal(f"{name} {text!r} is not TxHxW, frames, height and width, such as 16x32x32")
     frames, height, width = map(int, sizes)
     return (frames, height, width)

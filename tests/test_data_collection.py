@@ -1,18 +1,24 @@
 """What a folder or an array holds, what is said of what cannot be read, and which frames become clips."""
 
 import os
+import struct
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bench.commands.score import windows
 from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural
 from bench.commands.score.windows import LateFrames, ReadSet, Rule, SeededCut, cached_set, cover, read_set
+from bench.data.files import StoreError
 from bench.data.media.images import ORIENTATION
 from bench.data.media.video import read_frames
+from bench.shapes import Refusal
 from tests.test_data_video import counting_frames, moving_bar, write_video
 
 
@@ -268,11 +274,101 @@ def test_frames_that_are_stored_turned_are_upright_and_of_any_kind_of_image(tmp_
 def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
     save(tmp_path / "set" / "a.npy", noise(5, 8, 8, 3))
     os.mkfifo(tmp_path / "set" / "b.mp4")
-    assert reasons(read(tmp_path / "set", SeededCut(num_frames=5))) == {"b.mp4": "is no regular file"}
+    assert reasons(read(tmp_path / "set", SeededCut(num_frames=5))) == {"b.mp4": "is a pipe, no regular file"}
+
+
+def npz(path: Path, header: bytes, body: bytes = b"", **more: Any) -> Path:
+    """An archive whose array `frames` has this header; `more` arrays beside it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        magic = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+        archive.writestr("frames.npy", magic + header + body)
+        for name, array in more.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(array))
+    return path
+
+
+WHOLE = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 8, 8, 3)}"
+
+
+@pytest.mark.parametrize(
+    ("header", "more", "message"),
+    [
+        (WHOLE.replace(b"}", b"("), {}, "is not an array that numpy reads"),  # tokenize.TokenError
+        (WHOLE.replace(b"(1,", b"(10**9,"), {}, "is not an array that numpy reads"),
+        (WHOLE.replace(b"(1,", b"(1000000000,"), {}, r"says that it has \(1000000000, 2, 8, 8, 3\) values and holds fewer"),
+        (WHOLE.replace(b"|u1", b"|O"), {}, "pickled objects"),
+        (WHOLE, {"fps": [8, 9]}, r"has fps = \[8 9\], expected one number"),
+        (WHOLE, {"fps": "fast"}, "has fps = fast, expected one number"),
+        (WHOLE, {"fps": np.nan}, "has fps = nan"),
+        (WHOLE, {"fps": 1e300}, r"has fps = 1e\+300"),
+        (WHOLE, {"labels": 3}, r"has labels of shape \(\) and type int64, expected one number or word for each clip"),
+        (WHOLE, {"labels": [[1], [2]]}, r"has labels of shape \(2, 1\)"),
+        (WHOLE, {"labels": ["\ud800"]}, "which is not text"),
+    ],
+)
+def test_an_archive_with_odd_members_is_a_reason(tmp_path: Path, header: bytes, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refusal, match=message):
+        find_collection(npz(tmp_path / "odd.npz", header, bytes(2 * 8 * 8 * 3), **more))
+
+
+def test_an_archive_that_no_memory_holds_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = npz(tmp_path / "bomb.npz", WHOLE.replace(b"(1,", b"(1000,"), bytes(1000 * 2 * 8 * 8 * 3))
+    assert path.stat().st_size < 2000
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=300_000))
+    with pytest.raises(Refusal, match=r"unpacks to 384\d\d\d bytes, 300000 of memory are free; save the array as .npy"):
+        find_collection(path)
+
+
+def test_an_archive_by_another_name_and_members_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    whole = npz(tmp_path / "whole.npz", WHOLE, np.random.default_rng(0).bytes(2 * 8 * 8 * 3)).read_bytes()
+    (tmp_path / "named.npy").write_bytes(whole)
+    (tmp_path / "cut.npz").write_bytes(whole[:-30])
+    at = whole.index(b"frames.npy") + len("frames.npy")
+    (tmp_path / "mutated.npz").write_bytes(whole[:at] + b"\xff" * 9 + whole[at + 9 :])
+    flags = whole.index(b"PK\x01\x02") + 8  # in the directory: it is encrypted
+    (tmp_path / "locked.npz").write_bytes(whole[:flags] + b"\x01" + whole[flags + 1 :])
+    for name in ("named.npy", "cut.npz", "mutated.npz", "locked.npz"):
+        with pytest.raises(Refusal, match="is not an array that numpy reads"):
+            find_collection(tmp_path / name)
+
+
+def test_names_of_bytes_and_of_long_numbers_are_sorted_or_named(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("²", "9", "10", "1" * 200):
+        save(root / f"{name}.npy", noise(3, 8, 8, 3))
+    save(root / os.fsdecode(b"\xff.npy"), noise(3, 8, 8, 3))
+    collection = find_collection(root)
+    assert [item.name for item in collection.items] == ["9.npy", "10.npy", f"{'1' * 200}.npy", "².npy"]
+    assert reasons(collection) == {"\\xff.npy": "has a name that is not UTF-8; rename it"}
+    assert natural("1" * 5000) > natural("9") and natural("007b") < natural("7c")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(Refusal, match=r"pipe.npz is a pipe, no regular file; name a folder of clips"):
+        find_collection(tmp_path / "pipe.npz")
+
+
+def test_a_full_cache_disk_is_not_blamed_on_a_video(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "a.npy", noise(3, 8, 8, 3))
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        taking = windows._Taking(SeededCut(num_frames=3), full)
+        with (
+            pytest.raises(StoreError, match=r"the cache .* cannot hold the clips: No space left .*; free space"),
+            windows._of_cache(tmp_path),
+        ):
+            taking.take_all(find_collection(tmp_path / "set"), None, nothing)
+    assert not taking.skipped
+
+
+def test_a_clip_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "a.npy", noise(3, 8, 8, 3))
+    with pytest.raises(Refusal, match=r"a.npy gives a clip of 3 frames of 99999999x99999999, \d+ bytes; \d+ of memory are free"):
+        read(tmp_path / "set", SeededCut(num_frames=3, size=(99_999_999, 99_999_999)))
 
 
 class Repeated:
     """A rule that takes each item, then all of them again."""
+
+    size = None
 
     def describe(self) -> dict[str, Any]:
         return {"rule": "repeated"}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -342,9 +343,33 @@ def test_older_configs_keep_their_digest(tmp_path: Path, monkeypatch: pytest.Mon
     """Taken before files could keep their aspect."""
     monkeypatch.setattr(folder.av, "__version__", "18.1.0")
     monkeypatch.setattr(folder, "find_media", lambda config: {"a.mkv": Path("a.mkv")})
-    monkeypatch.setattr(folder, "file_hash", lambda path: "content")
+    monkeypatch.setattr(folder, "content_of", lambda path: "content")
     made = config(tmp_path, clip_hop=1, groups={"a*": "scene"})
     assert folder.digest(made) == OLD
     assert folder.digest(config(tmp_path, clip_hop=1, groups={"a*": "scene"}, native=False)) == OLD
     assert folder.digest(config(tmp_path, clip_hop=1, groups={"a*": "scene"}, native=True)) != OLD
     assert folder.digest(made.at((4, 8, 12), 2)) != OLD
+
+
+def test_what_is_no_file_is_named_and_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "videos"
+    write_video(root / "a.mkv", counting_frames(60))
+    os.mkfifo(root / "pipe.mkv")
+    (root / "device.mkv").symlink_to("/dev/zero")
+    (root / os.fsdecode(b"\xff.mkv")).write_bytes(b"")
+    (root / "kept.mkv").write_bytes(b"")
+    hashed = inventory.file_hash
+
+    def locked(path: Path) -> str:
+        if path.name == "kept.mkv":
+            raise PermissionError(13, "Permission denied")
+        return hashed(path)
+
+    monkeypatch.setattr(inventory, "file_hash", locked)
+    clips = load_clips(config(root), tmp_path)
+    assert {entry.name: entry.reason for entry in clips.skipped} == {
+        "device.mkv": "is a device, no regular file",
+        "kept.mkv": "cannot be read: Invalid data found when processing input",
+        "pipe.mkv": "is a pipe, no regular file",
+        "\\xff.mkv": "has a name that is not UTF-8; rename it",
+    }

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bench.data.media.images import EXTENSIONS, ORIENTATION, image_size, read_image
+from bench.shapes import Refusal
 
 
 def gradient(height: int = 20, width: int = 30) -> np.ndarray:
@@ -79,6 +80,22 @@ def test_errors_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "chunk.png").write_bytes(content[:second] + b"\0\0\0\0" + content[second + 4 :])
     with pytest.raises(ValueError, match="cannot be read: broken PNG file"):
         read_image(tmp_path / "chunk.png", 9, 9)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ValueError, match=r"cannot be read: Image size .* exceeds limit"):
-        image_size(tmp_path / "whole.jpg")
+    for most in (1000, 30_000):  # Pillow raises, then warns
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        with pytest.raises(ValueError, match=r"cannot be read: Image size .* exceeds limit"):
+            image_size(tmp_path / "whole.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("word.ppm", b"P6 2 2 \xa455\n" + bytes(12)),
+        ("long.ppm", b"P6 2 2 255<<<<<<<<<<<<\n" + bytes(12)),
+        ("header.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x05IHDR" + bytes(20)),
+        ("sizes.tif", b"II*\x00\x08\x00\x00\x00\x01\x00\x03\x01\x03\x00\x01\x00\x00\x00\x01\x00\x00\x00" + bytes(4)),
+    ],
+)
+def test_whatever_pillow_raises_of_a_broken_file_is_a_reason(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Refusal, match="cannot be read"):
+        read_image(tmp_path / name, 9, 9)

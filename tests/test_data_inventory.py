@@ -1,5 +1,7 @@
 """What files hold, told by decoding them and by counting packets."""
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 from test_data_video import ENCODERS, moving_bar, write_video
 
 from bench.data.media import inventory
-from bench.data.media.inventory import Media, decoded, find_files, probed
+from bench.data.media.inventory import Media, content_of, decoded, find_files, look_through, probed
 
 
 @pytest.mark.parametrize("extension", ENCODERS)
@@ -46,3 +48,32 @@ def test_files_are_found_in_order_without_hidden_ones(tmp_path: Path) -> None:
     assert list(find_files(tmp_path)) == ["a/c.txt", "b.mp4"]
     with pytest.raises(ValueError, match="is not a folder"):
         find_files(tmp_path / "missing")
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "named.mp4").mkdir(parents=True)
+    (root / "good.mp4").write_text("")
+    os.mkfifo(root / "pipe.mp4")
+    os.mknod(root / "socket.mp4", stat.S_IFSOCK | 0o600)
+    for name, target in (("device.mp4", "/dev/zero"), ("nothing.mp4", "gone"), ("loop", "."), ("linked.mp4", "good.mp4")):
+        (root / name).symlink_to(target)
+    (root / os.fsdecode(b"caf\xe9.mp4")).write_text("")
+    (root / os.fsdecode(b"caf\xe9s")).mkdir()
+    (root / os.fsdecode(b"caf\xe9s") / "a.mp4").write_text("")
+    files, left_out = look_through(root)
+    assert list(files) == ["good.mp4", "linked.mp4"]
+    assert {entry.name: entry.reason for entry in left_out} == {
+        "caf\\xe9.mp4": "has a name that is not UTF-8; rename it",
+        "caf\\xe9s": "has a name that is not UTF-8; rename it",
+        "device.mp4": "is a device, no regular file",
+        "loop": "is a link to a folder, which is not followed",
+        "named.mp4": "is an empty folder",
+        "nothing.mp4": "is a link to nothing",
+        "pipe.mp4": "is a pipe, no regular file",
+        "socket.mp4": "is a socket, no regular file",
+    }
+
+
+def test_a_file_that_cannot_be_read_has_a_content_of_its_own(tmp_path: Path) -> None:
+    assert content_of(tmp_path / "gone.mp4") == "cannot be read: No such file or directory"

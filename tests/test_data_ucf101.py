@@ -1,5 +1,6 @@
 """UCF-101's real layout, with tiny videos."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from test_data_video import counting_frames, write_video
 
 from bench.data.source import clips_digest, load_clips
 from bench.data.sources.ucf101 import Config, labels, read_list
+from bench.shapes import Refusal
 
 CLASSES = ("Archery", "Biking", "Diving")
 
@@ -112,3 +114,16 @@ def test_errors(root: Path, tmp_path: Path) -> None:
     lines.write_text("Archery/nonsense.avi 1\n")
     with pytest.raises(ValueError, match=r"expected <class of classInd.txt>"):
         read_list(config(root), "train")
+
+
+def test_a_pipe_in_place_of_a_video_is_named_and_a_list_that_is_no_text_refused(root: Path, tmp_path: Path) -> None:
+    videos = root / "UCF-101" / "Biking"
+    for name in ("g08_c01", "g08_c02"):
+        (videos / f"v_Biking_{name}.avi").unlink()
+    os.mkfifo(videos / "v_Biking_g08_c01.avi")
+    (videos / "v_Biking_g08_c02.avi").mkdir()
+    clips = load_clips(config(root), tmp_path)
+    assert [entry.reason for entry in clips.skipped] == ["is a pipe, no regular file", "is a folder"]
+    (root / "ucfTrainTestlist" / "classInd.txt").write_bytes(b"1 Caf\xe9\n")
+    with pytest.raises(Refusal, match=r"classInd.txt cannot be read .*; unpack UCF101TrainTestSplits"):
+        labels(config(root))

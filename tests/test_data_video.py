@@ -7,7 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from bench.data.media import video
 from bench.data.media.video import count_frames, iter_frames, probe, read_frames, upright_size, within_area
+from bench.shapes import Refusal
 
 ENCODERS = {  # extension -> codec, pixel format, mean absolute error in levels that its compression may cost
     ".mkv": ("ffv1", "bgr0", 0),
@@ -115,6 +117,32 @@ def test_within_area_keeps_the_aspect_to_the_pixel(height: int, width: int, area
     assert small[0] * small[1] <= area
     assert 0 <= height * scale - small[0] < 1 + 1e-9 and 0 <= width * scale - small[1] < 1 + 1e-9
     assert within_area(height, width, height * width) == (height, width) == within_area(height, width, 10**9)
+
+
+def test_a_list_of_other_files_is_not_followed(tmp_path: Path) -> None:
+    write_video(tmp_path / "other.mp4", moving_bar())
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(Refusal, match="is a list of other files"):
+        probe(tmp_path / "list.mp4")
+    named = tmp_path / "concat:other.mp4"  # not a word to FFmpeg, but the file of that name
+    named.write_bytes(write_video(tmp_path / "short.mp4", moving_bar(3)).read_bytes())
+    assert count_frames(named) == 3
+
+
+def test_absurd_headers_are_refused_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.avi", moving_bar())
+    content = path.read_bytes()
+    path.write_bytes(content.replace(content[content.index(b"vids") + 4 :][:4], b"QQQQ"))
+    with pytest.raises(Refusal, match="has a codec that FFmpeg does not know"):
+        probe(path)
+    path = write_video(tmp_path / "clip.mkv", moving_bar())
+    monkeypatch.setattr(video, "FPS_RANGE", (1e-3, 9.0))
+    with pytest.raises(Refusal, match="says that it runs at 10 frames per second"):
+        probe(path)
+    monkeypatch.setattr(video, "MAX_PIXELS", 32 * 47)
+    for look in (probe, count_frames, upright_size):
+        with pytest.raises(Refusal, match=r"says that its frames are 32x48; at most 1504 pixels are read"):
+            look(path)
 
 
 def test_errors_say_why(tmp_path: Path) -> None:

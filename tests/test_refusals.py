@@ -10,13 +10,14 @@ from bench.shapes import LatentSpec, Refusal, Shape
 
 ROOT = Path(__file__).parents[1]
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
-# Where a library raises ValueError for what it cannot read: its call, and nothing else, stands in the `try`.
+# Where a library raises ValueError (or one of BROKEN, a list of its own) for what it cannot read: its call, and nothing else, in the `try`.
 LIBRARY_ERRORS = {
     "bench/backbone.py": 1,  # the contract of plug-ins
     "bench/commands/audit/subject.py": 1,
     "bench/commands/score/collection.py": 1,
     "bench/commands/score/published.py": 1,
     "bench/data/latents/autoencoder.py": 1,
+    "bench/data/media/images.py": 1,
     "bench/meters/device.py": 1,
     "bench/metrics/extractors/custom.py": 1,
     "bench/metrics/weights/cache.py": 1,
@@ -35,7 +36,7 @@ def test_value_errors_are_caught_where_a_library_raises_them_and_nowhere_else() 
     for path in sorted((ROOT / "bench").rglob("*.py")):
         handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ExceptHandler)]
         assert all(handler.type is not None for handler in handlers), f"{path} has a bare except"
-        if count := sum("ValueError" in caught(handler) for handler in handlers):
+        if count := sum(bool({"ValueError", "BROKEN"} & set(caught(handler))) for handler in handlers):
             found[path.relative_to(ROOT).as_posix()] = count
     assert found == LIBRARY_ERRORS
 

@@ -1,6 +1,7 @@
 """Scoring folders end to end with a network that needs no weights, what is refused, and the command line."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -358,9 +359,28 @@ def test_folders_that_cannot_be_written_are_said_before_the_work(
             raise run(*options, option, tmp_path / "file" / "inside").exception
 
 
+def test_a_folder_full_of_strangers_is_scored_and_each_of_them_named(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number, clip in enumerate(blobs(24, 1, noise=60)):
+        np.save(folder / f"{number}.npy", clip)
+    os.mkfifo(folder / "pipe.npy")
+    (folder / "device.mp4").symlink_to("/dev/zero")
+    (folder / os.fsdecode(b"\xff.npy")).write_bytes(b"")
+    (folder / "\x1b[2Jodd\u202e.mp4").write_bytes(b"no video")
+    (folder / "cut.npz").write_bytes((folder / "1.npy").read_bytes()[:100])
+    written = run("score", sets[0], folder, "--num-frames", T, "--extractor", "random3d", "--out", tmp_path / "out")
+    assert written.exit_code == 0, written.exception
+    found, page = read_score(tmp_path / "out"), (tmp_path / "out" / "score.md").read_text()
+    assert found.n == 24 and len(found.generated.skipped) == 5
+    assert "5 left out, 24 clips read" in page and not set("\x1b\u202e\udcff") & set(page)
+    for name in ("pipe.npy", "device.mp4", r"\\xff.npy", r"\\x1b\[2Jodd\\u202e.mp4", "cut.npz"):
+        assert f"- {name} " in page
+
+
 def test_parse_size() -> None:
     assert (parse_size(None), parse_size("64"), parse_size("48x64")) == (None, (64, 64), (48, 64))
-    for wrong in ("", "x", "64x", "4", "1x2x3", "-64", "64.0"):
+    for wrong in ("", "x", "8²", "9" * 5000, "64x", "4", "1x2x3", "-64", "64.0"):
         with pytest.raises(ValueError, match="is not a size"):
             parse_size(wrong)
 

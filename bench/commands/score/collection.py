@@ -10,20 +10,28 @@ A folder may hold them directly, or in one level of subfolders, which are then t
 """
 
 import functools
+import lzma
+import math
+import os
 import re
+import struct
+import tokenize
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import psutil
 
 from bench.data.clips import Skipped
 from bench.data.media import images
-from bench.data.media.inventory import decoded, file_hash, is_image, probed
-from bench.data.media.video import EXTENSIONS, iter_frames
-from bench.shapes import Refusal
+from bench.data.media.inventory import decoded, file_hash, is_image, is_text, probed, unusable
+from bench.data.media.video import EXTENSIONS, FPS_RANGE, iter_frames
+from bench.shapes import Refusal, visible
 
 ARRAYS = (".npy", ".npz")
 READER_VERSION = 2  # bump when the same files give other frames
@@ -74,13 +82,16 @@ class Collection:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key: a2 before a10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    """Sort key: a2 before a10. Digits of any number, of which the longer run is the larger."""
+    parts = [(part, part.lstrip("0")) for part in re.split(r"([0-9]+)", name) if part]
+    return [(0, len(digits), digits) if part[0] in "0123456789" else (1, 0, part) for part, digits in parts]
 
 
 def find_collection(path: Path) -> Collection:
     """What `path` holds. Refusal where that is nothing that can be a clip."""
     path = path.expanduser()
+    if os.path.lexists(path) and (reason := unusable(path) or (None if is_text(str(path)) else "lies in a folder whose name is not UTF-8")):
+        raise Refusal(f"{path} {reason}; name a folder of clips, or an array of them as {' or '.join(ARRAYS)}")
     if path.is_dir():
         return _folder(path)
     if path.suffix.lower() in ARRAYS and path.is_file():
@@ -108,7 +119,7 @@ def _folder(root: Path) -> Collection:
         where = f"in it ({loose[0].name}) and in subfolders ({classed[0].name})"
         raise Refusal(f"{root} has clips {where}, which are classes; move all of them into subfolders, or none")
     items = sorted(loose or classed, key=lambda item: natural(item.name))
-    if not items and (loose_images := _images(root)):
+    if not items and (loose_images := [path for path in _listed(root) if is_image(path)]):
         raise Refusal(f"{root} holds images ({loose_images[0].name}); frames of a clip belong into a folder of their own inside it")
     if not items:
         why = f"; {len(skipped)} looked at, the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
@@ -121,17 +132,19 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Collect
     items: list[CollectionItem] = []
     skipped: list[Skipped] = []
     folders: list[Path] = []
-    for path in _visible(folder):
+    try:
+        paths = _listed(folder)
+    except OSError as error:
+        return [], [Skipped(_name(folder, root), f"cannot be listed: {error.strerror}")], []
+    for path in paths:
         name, suffix = _name(path, root), path.suffix.lower()
-        if path.is_dir():
-            if frames := tuple(_images(path)):
-                opener = functools.partial(_open_images, frames)
-                items.append(CollectionItem(name=name, kind="frames", label=label, files=frames, open=opener))
-                skipped += [Skipped(_name(other, root), "is no image") for other in _visible(path) if other not in frames]
-            else:
-                folders.append(path)
-        elif not path.is_file():
-            skipped.append(Skipped(name, "is no regular file"))
+        if reason := unusable(path):
+            skipped.append(Skipped(name, reason))
+        elif path.is_dir():
+            found = _frames_of(path, root, label)
+            items += found[0]
+            skipped += found[1]
+            folders += [] if any(found) else [path]
         elif suffix in EXTENSIONS:
             items.append(CollectionItem(name=name, kind="video", label=label, files=(path,), open=functools.partial(_open_video, path)))
         elif suffix in ARRAYS:
@@ -144,16 +157,28 @@ def _clips_in(folder: Path, root: Path, label: str | None) -> tuple[list[Collect
     return items, skipped, folders
 
 
-def _visible(folder: Path) -> list[Path]:
+def _frames_of(folder: Path, root: Path, label: str | None) -> tuple[list[CollectionItem], list[Skipped]]:
+    """The clip whose frames a folder holds, and what else is in it; nothing at all where it holds no image."""
+    try:
+        inside = _listed(folder)
+    except OSError as error:
+        return [], [Skipped(_name(folder, root), f"cannot be listed: {error.strerror}")]
+    frames = tuple(path for path in inside if is_image(path) and not unusable(path) and path.is_file())
+    if not frames:
+        return [], []
+    others = [Skipped(_name(path, root), unusable(path) or "is no image") for path in inside if path not in frames]
+    opener = functools.partial(_open_images, frames)
+    return [CollectionItem(name=_name(folder, root), kind="frames", label=label, files=frames, open=opener)], others
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, numbers in order. OSError where it cannot be listed."""
     return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: natural(path.name))
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if is_image(path) and path.is_file()]
-
-
 def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    name = path.relative_to(root).as_posix()
+    return name if is_text(name) else visible(name)  # only of what is left out
 
 
 def _open_video(path: Path) -> Opened:
@@ -208,23 +233,64 @@ def _open_array(clip: np.ndarray, fps: float | None) -> Opened:
     return Opened(num_frames=num_frames, height=height, width=width, fps=fps, read=lambda indices: np.array(clip[list(indices)]))
 
 
+# What numpy and zipfile raise for a broken array file (found by mutating files).
+BROKEN = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RuntimeError),
+    *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tokenize.TokenError),
+)
+
+
 def load_array(path: Path) -> tuple[np.ndarray, list[str] | None, float | None]:
-    """Frames (memory-mapped from .npy), and the labels and frame rate that an .npz may hold. Nothing pickled is loaded."""
+    """Frames (memory-mapped from .npy), and the labels and frame rate that an .npz may hold. Nothing pickled is loaded. Refusal(reason)."""
     try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None, None
-        with np.load(path, allow_pickle=False) as stored:
-            name = "frames" if "frames" in stored.files or len(stored.files) != 1 else stored.files[0]
-            arrays = {key: stored[key] for key in (name, "labels", "fps") if key in stored.files}
-            names = ", ".join(stored.files) or "(none)"
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers of old versions
+            if path.suffix.lower() == ".npy":
+                return np.lib.format.open_memmap(path, mode="r"), None, None
+            with zipfile.ZipFile(path) as archive:
+                members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist() if name.endswith(".npy")}
+                name = "frames" if "frames" in members or len(members) != 1 else next(iter(members))
+                arrays = {key: _member(archive, members[key]) for key in (name, "labels", "fps") if key in members}
+    except Refusal:
+        raise
+    except BROKEN as error:
         if "pickle" in str(error) or "Python objects" in str(error):
             raise Refusal("holds pickled objects, which could run code and are not loaded; save one plain uint8 array") from error
         raise Refusal("is not an array that numpy reads; it may be cut short") from error
     if name not in arrays:
-        raise Refusal(f"has the arrays {names}; call the clips `frames`")
-    labels = [str(label) for label in arrays["labels"].tolist()] if "labels" in arrays else None
-    return arrays[name], labels, float(arrays["fps"]) if "fps" in arrays else None
+        raise Refusal(f"has the arrays {', '.join(members) or '(none)'}; call the clips `frames`")
+    return arrays[name], _labels(arrays["labels"]) if "labels" in arrays else None, _rate(arrays["fps"]) if "fps" in arrays else None
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an .npz. Refusal(reason) for one that no memory holds, before any is taken: a few bytes unpack to any number."""
+    free_bytes = psutil.virtual_memory().available
+    if member.file_size > free_bytes:
+        raise Refusal(f"unpacks to {member.file_size} bytes, {free_bytes} of memory are free; save the array as .npy, which need not fit")
+    with archive.open(member) as file:
+        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)[0]]
+        shape, _, dtype = read_header(file)
+    if min(shape, default=0) < 0 or (dtype.kind != "O" and math.prod(shape) * dtype.itemsize > member.file_size):
+        raise Refusal(f"says that it has {shape} values and holds fewer; it is damaged")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _labels(found: np.ndarray) -> list[str]:
+    """A class name for each clip. Refusal(reason)."""
+    if found.ndim != 1 or found.dtype.kind not in "iubSUf":
+        raise Refusal(f"has labels of shape {found.shape} and type {found.dtype}, expected one number or word for each clip")
+    labels = [str(label) for label in found.tolist()]
+    if odd := [label for label in labels if not is_text(label)]:
+        raise Refusal(f"has the label {odd[0]}, which is not text; rename it")
+    return labels
+
+
+def _rate(found: np.ndarray) -> float:
+    """Frames per second. Refusal(reason)."""
+    if found.size != 1 or found.dtype.kind not in "iuf" or not FPS_RANGE[0] <= (rate := float(found.reshape(()))) <= FPS_RANGE[1]:
+        raise Refusal(f"has fps = {' '.join(str(found).split())[:40]}, expected one number of frames per second")
+    return rate
 
 
 def check_clips(frames: np.ndarray, ndims: tuple[int, ...]) -> None:

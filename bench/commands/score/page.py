@@ -12,7 +12,7 @@ from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.protocol import INFINITE, compare_or_raise, read_name
 from bench.records.record import REAL, Measurement
 from bench.report.render.catalogue import DASH, number
-from bench.report.render.markdown import markdown, markdown_table
+from bench.report.render.markdown import fenced, markdown, markdown_table
 from bench.report.verdicts.stats import MIN_FLOORS
 from bench.shapes import Refusal
 
@@ -176,7 +176,7 @@ def _protocols(score: Score) -> str:
         names = dict.fromkeys(found.name for found in every if found.protocol_fingerprint == mark)
         folded.append(f"{', '.join(names)}: {mark}\n{json.dumps(block, indent=1)}")
     inside = "\n\n".join(folded)
-    return f"<details><summary>Protocols</summary>\n\n```\n{inside}\n```\n\n</details>"
+    return f"<details><summary>Protocols</summary>\n\n{fenced(inside)}\n\n</details>"
 
 
 def comparison(first: Score, second: Score) -> str:

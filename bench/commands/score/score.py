@@ -48,7 +48,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdigit() and int(side) >= 8 for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 6 and int(side) >= 8 for side in sides):
         raise Refusal(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
     return int(sides[0]), int(sides[-1])
 

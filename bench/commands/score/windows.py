@@ -8,8 +8,10 @@ cache folder holds everything of a `ReadSet` but its frames. The key is the list
 every item that was opened is hashed again before the file is believed.
 """
 
+import contextlib
 import functools
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +22,18 @@ from typing import IO, Any, ClassVar
 import av
 import numpy as np
 import PIL
+import psutil
 from PIL import Image
 from pydantic import Field, ValidationError
 
 from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
-from bench.data.files import write_text
+from bench.data.files import StoreError, write_text
 from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.data.source import digest_of
-from bench.shapes import Refusal, Shape, cover_box
+from bench.shapes import Refusal, Shape, cover_box, visible
 
 STARTS = ("random", "first", "disjoint")
 
@@ -148,8 +151,8 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
 
     Refusal where nothing could be read, or where frames are of several sizes and the rule keeps them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:  # a memory map of it outlives it
+    # A memory map of the file outlives it. What its disk says is not said of an item: those are heard while they are read.
+    with _of_cache(folder), tempfile.TemporaryFile(dir=folder) as file:
         taking = _Taking(rule, file)
         taking.take_all(collection, limit, progress)
         if not taking.rows:
@@ -161,6 +164,16 @@ def read_set(collection: Collection, rule: Rule, limit: int | None, progress: Pr
                 f"{collection.path} has clips of {len(taking.sizes)} sizes: {sizes}; choose one with --size, such as --size 64x64"
             )
         return taking.finish(collection)
+
+
+@contextlib.contextmanager
+def _of_cache(folder: Path) -> Iterator[None]:
+    """Inside, an OSError is the cache's. StoreError that says so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StoreError(f"the cache {folder} cannot hold the clips: {error.strerror or error}; free space or choose another") from error
 
 
 def content_of(item: CollectionItem) -> str:
@@ -188,7 +201,7 @@ class _Taking:
 
     def take_all(self, collection: Collection, limit: int | None, progress: Progress) -> None:
         """Items as the rule draws them, until there are `limit` clips or nothing more to come."""
-        what, num_items = f"reading {collection.path.name}", len(collection.items)
+        what, num_items = f"reading {visible(collection.path.name)}", len(collection.items)
         total = min(limit or num_items, num_items)
         since_last = 0  # draws without a clip: after all items in vain there is nothing more to come
         for item, turn in self.rule.draws(collection.items):
@@ -210,21 +223,38 @@ class _Taking:
                 self.opened[item.name] = item.open()
             opened = self.opened[item.name]
             windows = self.rule.windows(item, turn, opened.num_frames)
-            for window in windows[: None if limit is None else limit - len(self.rows)]:
-                key = (item.name, window.start)
-                if key not in self.seen:
-                    self.add(item, opened, window)
-                self.rows.append(self.seen[key])
         except (Refusal, OSError) as error:
-            self.opened.pop(item.name, None)
-            self.skipped.append(Skipped(item.name, str(error)))
+            return self.leave_out(item, error)
+        for window in windows[: None if limit is None else limit - len(self.rows)]:
+            key = (item.name, window.start)
+            if key not in self.seen:
+                try:
+                    clip = self.read(item, opened, window)
+                except (Refusal, OSError) as error:
+                    return self.leave_out(item, error)
+                self.add(item, opened, window, clip)
+            self.rows.append(self.seen[key])
 
-    def add(self, item: CollectionItem, opened: Opened, window: range) -> None:
-        """Reads one clip. Refusal(reason)."""
+    def leave_out(self, item: CollectionItem, error: Exception) -> None:
+        """Its clips so far stay."""
+        self.opened.pop(item.name, None)
+        self.skipped.append(Skipped(item.name, str(error)))
+
+    def read(self, item: CollectionItem, opened: Opened, window: range) -> np.ndarray:
+        """One clip. Refusal(reason)."""
+        height, width = max((opened.height, opened.width), self.rule.size or (0, 0), key=math.prod)
+        needed_bytes, free_bytes = 3 * len(window) * height * width, psutil.virtual_memory().available
+        if needed_bytes > free_bytes:
+            size = f"{len(window)} frames of {height}x{width}"
+            raise Refusal(f"gives a clip of {size}, {needed_bytes} bytes; {free_bytes} of memory are free")
         clip = np.ascontiguousarray(self.rule.fit(item, opened.read(window)))
         self.shape = self.shape or clip.shape
         if len(clip) != self.shape[0]:  # only a rule that takes all frames there are comes here
             raise Refusal(f"gives a clip of {len(clip)} frames, those before it have {self.shape[0]}")
+        return clip
+
+    def add(self, item: CollectionItem, opened: Opened, window: range, clip: np.ndarray) -> None:
+        """Stores one clip. OSError where the cache cannot hold it."""
         self.sizes[clip.shape[1], clip.shape[2]] += 1
         if clip.shape == self.shape:  # of another size, it is only counted: the set is refused in the end
             self.file.write(clip.tobytes())

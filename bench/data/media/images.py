@@ -1,5 +1,8 @@
 """Still image files to one frame each, by Pillow: turned upright, transparency dropped. What cannot be read is a Refusal(reason)."""
 
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +17,30 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 ORIENTATION = 0x0112  # the EXIF tag; its values from 5 on are quarter turns
 
 
+# What Pillow raises for a broken file, of one format or another (found by mutating files), and for one of too many pixels.
+BROKEN = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError),
+    *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, its pixels not yet decoded; whatever Pillow says against them becomes a Refusal."""
+    """The image, its pixels not yet decoded; whatever Pillow says against them becomes a Refusal. Only Pillow is called inside."""
     try:
-        with Image.open(path) as image:
-            if (num_images := getattr(image, "n_frames", 1)) > 1:
-                raise Refusal(f"holds {num_images} images; save them as a video")
-            if image.mode.startswith(("I", "F")):
-                raise Refusal(f"has more than 8 bits a channel (mode {image.mode}); save it as 8-bit RGB")
-            yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: what Pillow raises for a broken PNG
-        raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many pixels
+            with Image.open(path) as image:
+                if (num_images := getattr(image, "n_frames", 1)) > 1:
+                    raise Refusal(f"holds {num_images} images; save them as a video")
+                if image.mode.startswith(("I", "F")):
+                    raise Refusal(f"has more than 8 bits a channel (mode {image.mode}); save it as 8-bit RGB")
+                yield image
+    except Refusal:
+        raise
+    except BROKEN as error:
+        raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error or type(error).__name__}") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -19,6 +19,10 @@ from PIL import Image
 from bench.shapes import Refusal, cover_box
 
 EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
+# FFmpeg's readers of files that hold their frames themselves. Others follow the addresses that a file names, such as playlists.
+READERS = "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,rawvideo,wav,wtv,yuv4mpegpipe"
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27  # of a frame, about 9,000 x 10,000: beyond it Pillow expects an attack
+FPS_RANGE = (1e-3, 1e4)  # beyond it a rate is a damaged header
 FitMode = Literal["cover", "whole"]  # crop what is too long; or show all, stretched where the aspect differs
 
 
@@ -26,10 +30,20 @@ FitMode = Literal["cover", "whole"]  # crop what is too long; or show all, stret
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its first video stream; whatever FFmpeg says against them becomes a Refusal."""
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        # "file:" and no other protocol, whatever the name begins with.
+        options = {"format_whitelist": READERS, "protocol_whitelist": "file"}
+        with av.open(f"file:{path}", metadata_errors="ignore", options=options) as container:
             if not container.streams.video:
                 raise Refusal("has no video stream")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise Refusal("has a codec that FFmpeg does not know")
+            if stream.width * stream.height > MAX_PIXELS:
+                raise Refusal(f"says that its frames are {stream.height}x{stream.width}; at most {MAX_PIXELS} pixels are read")
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # where frames are larger than the header says
+            yield container, stream
+    except av.error.ArgumentError as error:  # what FFmpeg says of a format that is not among READERS
+        raise Refusal("cannot be read: it is a list of other files, or of a format that holds no video") from error
     except (av.error.FFmpegError, OSError) as error:
         raise Refusal(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -43,6 +57,8 @@ def probe(path: Path) -> tuple[int, float]:
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             raise Refusal("has no frame rate")
+        if not FPS_RANGE[0] <= rate <= FPS_RANGE[1]:
+            raise Refusal(f"says that it runs at {float(rate):g} frames per second; mend its header")
         num_frames = sum(1 for packet in container.demux(stream) if packet.size)
         if not num_frames or not stream.width or not stream.height:
             raise Refusal("has no frames")
@@ -84,7 +100,11 @@ def iter_frames(path: Path, indices: Iterable[int], height: int, width: int, fit
     for index, frame in enumerate(_decoded(path) if target is not None else ()):
         num_frames = index + 1
         if index == target:
-            yield index, _fitted(reformatter.reformat(frame, format="rgb24"), frame.rotation, height, width, fit)
+            try:
+                rgb = reformatter.reformat(frame, format="rgb24")
+            except av.error.FFmpegError as error:
+                raise Refusal(f"has a frame that is no picture, {index}: {error.strerror}") from error
+            yield index, _fitted(rgb, frame.rotation, height, width, fit)
             if (target := next(wanted, None)) is None:
                 return
     if target is not None:

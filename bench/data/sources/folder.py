@@ -21,7 +21,7 @@ import pydantic
 from bench.data.clips import ClipSet, Skipped, open_ragged_frames, save_clips
 from bench.data.frozen import Count, Frozen
 from bench.data.media import images
-from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, decoded, file_hash, find_files, probed
+from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, content_of, decoded, file_hash, find_files, look_through, probed
 from bench.data.media.timeline import Cutting, Footage, Plan, Starts, make_plan
 from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
 from bench.data.progress import Progress
@@ -78,7 +78,7 @@ class Config(SourceConfig):
 
 def digest(config: Config) -> str:
     """Names and contents of the files, what is done with them, and the decoder."""
-    contents = {name: file_hash(path) for name, path in find_media(config).items()}
+    contents = {name: content_of(path) for name, path in find_media(config).items()}
     return digest_of(READER_VERSION, av.__version__, config.identity(added=("native", "splits_of"), place=("path",)), contents)
 
 
@@ -164,13 +164,14 @@ def _planned(
     usable = [file for file in footage if config.native or file.num_frames >= config.span]
     fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
     rates = [fps[name] for clips in plan.starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
-    others = len(find_files(config.path)) - len(files)
+    all_files, left_out = look_through(config.path)
+    others = len(all_files) - len(files)
     untried = f"files that are not {'videos or images' if config.reads_images else 'videos'} by their extension"
     found = Survey(
         shapes={split: tuple(_clip_shape(config, media[name], start) for name, start in at) for split, at in plan.starts.items()},
         clip_ids={split: tuple(f"{name}#{start}" for name, start in at) for split, at in plan.starts.items()},
         fps=float(np.median(rates)),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *left_out),
         lost=plan.lost | ({untried: others} if others else {}),
         notes=_notes(config, usable, media, plan.split_by),
     )

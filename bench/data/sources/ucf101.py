@@ -4,6 +4,7 @@ One clip a video, from its middle. Train and test are the published fold; val is
 (videos of one group show one person or scene), so no group is in two splits.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from bench.backbone import did_you_mean
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.frozen import Count
+from bench.data.media.inventory import unusable
 from bench.data.media.video import probe, read_frames
 from bench.data.progress import Progress
 from bench.data.source import SourceConfig, digest_of
@@ -88,7 +90,11 @@ def _lines(config: Config, name: str) -> list[str]:
     path = config.root.expanduser() / "ucfTrainTestlist" / name
     if not path.is_file():
         raise Refusal(f"root = {config.root} has no ucfTrainTestlist/{name}; unpack UCF101TrainTestSplits-RecognitionTask.zip there")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} cannot be read ({error}); unpack UCF101TrainTestSplits-RecognitionTask.zip again") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def write(config: Config, folder: Path, progress: Progress) -> None:
@@ -101,8 +107,10 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     for half in ("train", "test"):
         listed = read_list(config, half)
         present[half] = [video for video in listed if (videos / video.name).is_file()]
-        missing = {video.name for video in listed} - {video.name for video in present[half]}
-        skipped += [Skipped(name, f"is in {half}list{config.fold:02d}.txt and not in UCF-101") for name in sorted(missing)]
+        for name in sorted({video.name for video in listed} - {video.name for video in present[half]}):
+            absent = f"is in {half}list{config.fold:02d}.txt and not in UCF-101"
+            why = "is a folder" if (videos / name).is_dir() else unusable(videos / name)
+            skipped.append(Skipped(name, why if why and os.path.lexists(videos / name) else absent))
     queues, held_back = _with_val(present, config)
     wanted = {"train": len(queues["train"]), "val": config.num_val, "test": config.num_test}
     for split, num in wanted.items():

@@ -17,7 +17,7 @@ from bench.report.page.sheets import Picture
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import Drawing
-from bench.report.render.markdown import markdown
+from bench.report.render.markdown import fenced, markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
 from bench.report.verdicts import answer, compare, factorial, findings
@@ -25,6 +25,7 @@ from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
+from bench.shapes import visible
 
 HERE = Path(__file__).parent
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
@@ -92,7 +93,12 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
 def render(chapters: Sequence[Chapter], css: str) -> str:
     """report.html."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not of Markup, which is ours
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["data_uri"] = lambda content, kind: f"data:{kind};base64,{base64.b64encode(content).decode()}"
     environment.filters["unbroken"] = lambda text: text.replace(", ", ",\N{NO-BREAK SPACE}")
@@ -130,7 +136,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
                 parts += [f"## {markdown(TITLES[name])}", table_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
-        parts.append(f"```\n{part.run.command.replace('```', '')}\n```")
+        parts.append(fenced(part.run.command))
     return "\n\n".join(parts) + "\n"
 
 

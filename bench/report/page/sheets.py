@@ -19,6 +19,7 @@ from bench.data.files import write_bytes
 from bench.records.artefacts import load_frames
 from bench.report.grid.shape_map import shape_text
 from bench.report.load import Run, Sheet, load_sheet
+from bench.shapes import visible
 
 CLIP_SIZE = 92  # pixels of the longer side of a shown clip, about
 MAX_CLIPS = 10  # columns
@@ -212,7 +213,7 @@ def film_strip(rows: Sequence[tuple[str, SheetClips]]) -> Image.Image:
     pen = ImageDraw.Draw(image)
     y = 4
     for (label, clips), height in zip(rows, heights, strict=True):
-        pen.text((8, y + 2), label, fill=(40, 40, 40), font=font)
+        pen.text((8, y + 2), visible(label), fill=(40, 40, 40), font=font)
         left = 8
         for k, block in zip(columns, blocks, strict=True):
             for place, t in enumerate(_picked(clips[k])):

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bench.records.record import Measurement, Record
 from bench.report.render import catalogue as metrics
+from bench.shapes import visible
 
 # Columns, where any record has one: the first distance, then these under short names, to fit 80 characters.
 SHOWN = {
@@ -23,12 +24,17 @@ STYLES = {"ok": "green", "oom": "red", "diverged": "red", "failed": "red", "time
 
 def rich_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], most_width: int | None = None) -> Table:
     """A table as it is, numbers to the right, each column of them at most so wide; no text becomes markup."""
-    drawn = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(title=_shown(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(header):
-        drawn.add_column(escape(name), justify="right" if place else "left", overflow="fold", max_width=most_width if place else None)
+        drawn.add_column(_shown(name), justify="right" if place else "left", overflow="fold", max_width=most_width if place else None)
     for row in rows:
-        drawn.add_row(*map(escape, row))
+        drawn.add_row(*map(_shown, row))
     return drawn
+
+
+def _shown(text: str) -> str:
+    """Anybody's text as rich draws it, neither markup nor control."""
+    return escape(visible(text))
 
 
 def summary(records: Iterable[Record]) -> Table:
@@ -48,15 +54,15 @@ def summary(records: Iterable[Record]) -> Table:
     for name in columns:
         arrow = {"lower": "↓ ", "higher": "↑ "}.get(names[name].better, "")
         unit = scales[name][1]
-        table.add_column(Text(f"{SHOWN.get(name, name)}\n{arrow}{unit}"), justify="right", no_wrap=True)
+        table.add_column(Text(f"{visible(SHOWN.get(name, name))}\n{arrow}{unit}"), justify="right", no_wrap=True)
     for record in records:
         failed = [canary.name for canary in record.canaries if not canary.passed]
         status = Text(record.status, style=STYLES.get(record.status, ""))
         if failed:
-            status.append(f"\ncanary failed: {', '.join(failed)}", style="bold red")
+            status.append(f"\ncanary failed: {', '.join(map(visible, failed))}", style="bold red")
         values = [record.measurement(name) for name in columns]
         shown = [_value(m, scales[name][0]) for name, m in zip(columns, values, strict=True)]
-        table.add_row(Text(record.name), status, *(Text(text) for text in shown))
+        table.add_row(Text(visible(record.name)), status, *(Text(text) for text in shown))
     return table
 
 

@@ -4,6 +4,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from bench.shapes import visible
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], figures: Sequence[int] = ()) -> str:
     """The table without a last line end. Cells are Markdown already; a bar in one does not end it. Columns `figures` are set to the right.
@@ -24,4 +26,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def markdown(text: str) -> str:
     """Text from a record as one line of Markdown, without any markup of its own."""
-    return re.sub(r"([\\|*_`\[\]~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\|*_`\[\]~])", r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
+
+
+def fenced(text: str) -> str:
+    """Text from a record as a block of code, which nothing in it ends."""
+    return f"```\n{visible(text.replace('```', ''))}\n```"

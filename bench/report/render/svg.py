@@ -1,12 +1,16 @@
 """One look for pictures that stand alone as SVG files; those of reports take their colours from the page instead (render/canvas)."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from bench.shapes import visible
 
 COLOURS = ("#1667b7", "#c2510c", "#2a7d4f", "#7f4bb8", "#b02f63", "#7a6a00", "#00747c", "#5b6067")  # those of reports
 MARKERS = "osD^vPX*"
@@ -34,5 +38,10 @@ def figure(name: str, width: float, height: float, style: dict[Any, Any] = STYLE
 def to_svg(drawn: Figure, **options: Any) -> str:
     """The figure as text, without dates or versions; `options` of its `savefig`. To be called while `figure` is open."""
     buffer = io.StringIO()
-    drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, **options)
-    return buffer.getvalue()
+    for words in drawn.findobj(Text):
+        assert isinstance(words, Text)
+        words.set_text(visible(words.get_text()))  # of records, names and folders
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its width is guessed: the reader's font draws it
+        drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, **options)
+    return visible(buffer.getvalue())  # the names of ticks are set again while it is drawn

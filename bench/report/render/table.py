@@ -3,6 +3,7 @@
 Markdown and LaTeX show what the page shows; the CSV holds the unrounded rows.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,11 @@ import pandas as pd
 
 from bench.report.render import catalogue as metrics
 from bench.report.render.markdown import markdown, markdown_table
+from bench.shapes import visible
 
 NONE = metrics.DASH
+FORMULA = ("=", "+", "-", "@")
+_NUMBERS = re.compile(r"\s*[-+][\d.]+(e[-+]?\d+)?(\s+[-+]?[\d.]+(e[-+]?\d+)?)*\s*")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,19 @@ class Table:
     def to_csv(self) -> str:
         """Unrounded, SI units and bytes."""
         frame = self.data if self.data is not None else pd.DataFrame(list(self.rows), columns=list(self.header))
+        frame = frame.map(_no_formula).rename(columns=lambda name: _no_formula(str(name)))
         return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(value: Any) -> Any:
+    """A cell of a CSV file: text that a spreadsheet would compute is quoted, by an apostrophe before it; numbers are as they are.
+
+    >>> _no_formula("=HYPERLINK(1)"), _no_formula("-1.5 -2e-3"), _no_formula(-3.0)
+    ("'=HYPERLINK(1)", '-1.5 -2e-3', -3.0)
+    """
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value.lstrip().startswith(FORMULA) and not _NUMBERS.fullmatch(value) else visible(value)
 
 
 def plain(value: Any) -> str:
@@ -82,4 +98,4 @@ def to_latex(table: Table) -> str:
 
 
 def _latex(text: Any) -> str:
-    return "".join(_LATEX.get(char, char) for char in " ".join(str(text).split()))
+    return "".join(_LATEX.get(char, char) for char in visible(" ".join(str(text).split())))
