@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data.files import StoreError, fresh_folder, replacing, write_text
+from bench.data.files import StoreError, fresh_folder, replacing, write_files, write_text
 from bench.records.artefacts import save_arrays
 from bench.run.launch import ABANDONED_S, _remove_leftovers
 
@@ -46,6 +46,22 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="says itself"), replacing(tmp_path / "a"):
         raise FileNotFoundError("an error of the block that says itself what is wrong")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_files_none_is_new_where_one_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, {"page.html": "old", "tables/a.csv": "old"})
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "a.csv" in path.name:
+            write(path, content[:1])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"cannot write .*a.csv: No space left on device; use --out"):
+        write_files(tmp_path, {"page.html": "new", "tables/a.csv": "new", "tables/b.csv": "new"}, "use --out")
+    assert {file.name: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"page.html": "old", "a.csv": "old"}
 
 
 def test_arrays_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

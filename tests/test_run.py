@@ -14,7 +14,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from bench.records.artefacts import WEIGHTS, save_tensors
 from bench.records.store import read_run
+from bench.run.samples import _wake
+from bench.shapes import Refusal
 from tests.commands import ROOT, cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
 
@@ -144,6 +147,24 @@ def test_report_and_ls(finished: Path, tmp_path: Path) -> None:
     listing = here("ls", "--results", finished)
     assert "UNet-XXS-seed0: ok" in listing.stdout
     assert "quick" in listing.stdout
+
+
+def test_damaged_or_foreign_weights_are_one_line(tmp_path: Path) -> None:
+    path, other = tmp_path / WEIGHTS, tmp_path / "other.safetensors"
+    save_tensors(path, torch.nn.Linear(2, 3).state_dict())
+    save_tensors(other, torch.nn.Linear(2, 4, bias=False).state_dict())
+    content = path.read_bytes()
+    for damaged, message in (
+        (content[: len(content) // 2], "is no file of weights, or is cut short"),
+        (b"", "is no file of weights, or is cut short"),
+        (other.read_bytes(), r"another backbone: 2 tensors differ, bias is missing there, \(3,\) here; run it again"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(Refusal, match=message):
+            _wake(torch.nn.Linear(2, 3), path, "run it again")
+    path.write_bytes(content)
+    _wake(woken := torch.nn.Linear(2, 3), path, "run it again")
+    assert (woken.weight.detach().numpy() == load_file(path)["weight"]).all()
 
 
 def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> None:

@@ -59,12 +59,45 @@ def test_attempts_count_up_and_are_never_edited(tmp_path: Path) -> None:
         write_record(tmp_path, record(attempt=3))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 99}', "\xff"])
+DEEP, LONG = "[" * 100_000 + "]" * 100_000, "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", '{"schema_version": 1}', '{"schema_version": 99}', "\xff"),
+        *(DEEP, LONG, f'{{"attempt": {LONG}}}', '{"schema_version": 2, "name": "\\ud800"}', '{"schema_version": [2]}'),
+    ],
+    ids=lambda content: content[:40],
+)
 def test_unreadable_records_say_so(tmp_path: Path, content: str) -> None:
     path = tmp_path / "attempt-1.json"
     path.write_text(content, encoding="latin-1")
     with pytest.raises(StoreError, match=str(path)):
         read_record(path)
+
+
+def test_what_is_no_attempt_by_its_name_is_none(tmp_path: Path) -> None:
+    for name in ("²", "0", "-1", "1.5", "9" * 200, "one"):
+        (tmp_path / f"attempt-{name}.json").write_text("{")
+    assert latest(tmp_path) is None and next_attempt(tmp_path) == 1
+    os.mkfifo(tmp_path / "attempt-1.json")
+    with pytest.raises(StoreError, match=r"attempt-1.json is no regular file"):
+        latest(tmp_path)
+
+
+def test_halves_of_characters_that_make_one_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "attempt-1.json"
+    path.write_text(record(name="\U0001f600").model_dump_json().replace("\U0001f600", "\\ud83d\\ude00"))
+    assert read_record(path).name == "\U0001f600"
+
+
+def test_a_wrong_value_is_told_in_few_words(tmp_path: Path) -> None:
+    path = tmp_path / "attempt-1.json"
+    path.write_text(json.dumps(json.loads(record().model_dump_json()) | {"attempt": ["x"] * 10_000}))
+    with pytest.raises(StoreError) as caught:
+        read_record(path)
+    assert "got ['x', 'x'" in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_a_record_of_the_version_before_is_refused_and_never_misread(tmp_path: Path) -> None:

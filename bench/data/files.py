@@ -88,9 +88,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes], remedy: str = FREE) -> list[Path]:
-    """Each file of a folder by its name, as `replacing` does; their paths."""
-    for name, content in contents.items():
-        write_bytes(folder / name, content if isinstance(content, bytes) else content.encode(), remedy)
+    """Files of a folder by their names, as `replacing` does; their paths. None takes its name before all are on disk, the first last."""
+    with contextlib.ExitStack() as written:
+        temps = []
+        for name, content in contents.items():
+            temps.append(written.enter_context(replacing(folder / name, remedy)))
+            temps[-1].write_bytes(content if isinstance(content, bytes) else content.encode())
+        for temp in temps:
+            _sync(temp)
     return [folder / name for name in contents]
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.backbone import did_you_mean
 
+MOST_SHOWN = 200  # characters of a value that is wrong
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -47,8 +48,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             parts.append(f"field {location!r} is missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            value = item.get("input")
-            shown = f" (got {value!r})" if not isinstance(value, dict) and repr(value) not in message else ""
+            value = repr(item.get("input"))
+            shown = f" (got {value[:MOST_SHOWN]}{'...' * (len(value) > MOST_SHOWN)})" if value[0] != "{" and value not in message else ""
             parts.append(f"{location + ': ' if location else ''}{message}{shown}")
     return "; ".join(parts)
 

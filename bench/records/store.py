@@ -5,6 +5,8 @@ number. Tables derive from these files; nothing is read back from a table.
 """
 
 import json
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from bench.data.frozen import explain
 from bench.records.record import SCHEMA_VERSION, Record, RunSnapshot
 
 RUN = "run.json"  # in a run's folder
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # of an attempt
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_record(path: Path) -> Record:
@@ -31,7 +35,7 @@ def read_record(path: Path) -> Record:
 
 def latest(folder: Path) -> Record | None:
     """The newest attempt in a cell's folder, or None."""
-    path = max(folder.glob("attempt-*.json"), key=_attempt_number, default=None)
+    path = max(filter(_attempt_number, folder.glob("attempt-*.json")), key=_attempt_number, default=None)
     return None if path is None else read_record(path)
 
 
@@ -75,11 +79,29 @@ def read_run(folder: Path) -> RunSnapshot:
 def _read_json(path: Path, remedy: str) -> Any:
     """The content of a JSON file. StoreError, ending in `remedy`, where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"{path} is no regular file; {remedy}")
+        text = path.read_text(encoding="utf-8")
+        if _HALF_CHARACTER.search(text) and not _is_text(json.loads(text)):
+            raise StoreError(f"{path} holds half a character, which no page can show; {remedy}")
+        return json.loads(text)
+    except StoreError:
+        raise
+    # RecursionError: brackets in brackets. ValueError: of JSON's own errors, and of whole numbers of thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
+def _is_text(found: Any) -> bool:
+    """Whether all of it can be written as UTF-8."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _attempt_number(path: Path) -> int:
+    """0 for a file that no attempt wrote."""
     number = path.stem.removeprefix("attempt-")
-    return int(number) if number.isdigit() else 0
+    return int(number) if _NUMBER.fullmatch(number) else 0

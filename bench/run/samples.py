@@ -4,10 +4,12 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,10 +39,10 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
         raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)
     training = training_set(cell, job.results, device, progress)
-    if (folder / INPUTS).read_text() != inputs_of(cell, training):
+    if not (folder / INPUTS).is_file() or (folder / INPUTS).read_bytes() != inputs_of(cell, training).encode():
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, training)
-    backbone.load_state_dict(load_file(folder / WEIGHTS))
+    _wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
     places = np.arange(job.num_clips) % len(training.labels)
     labels, shapes = training.labels[places], [training.shapes[place] for place in places]
     if job.shape is not None:
@@ -49,6 +51,20 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
     latents, _ = sample(backbone.to(device).eval(), plan, device, progress)
     frames = decode_clips(training.autoencoder, latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
+
+
+def _wake(backbone: Any, path: Path, remedy: str) -> None:
+    """Gives a backbone the weights of a file. Refusal, ending in `remedy`, for one that is cut short, or of another backbone."""
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise Refusal(f"{path} is no file of weights, or is cut short ({error}); {remedy}") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if odd := [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]:
+        shapes = f"{odd[0]} is {found.get(odd[0], 'missing')} there, {expected.get(odd[0], 'unknown')} here"
+        raise Refusal(f"{path} holds the weights of another backbone: {len(odd)} tensors differ, {shapes}; {remedy}")
+    backbone.load_state_dict(weights)
 
 
 def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:

@@ -10,6 +10,7 @@ from bench.commands.audit.subject import Audited
 from bench.data.files import write_files
 from bench.data.source import Progress
 from bench.records.environment import commit, read_environment
+from bench.shapes import visible
 
 NUMBER, SPACE = 10, 2  # characters of the narrowest column of numbers; between two columns
 
@@ -53,7 +54,7 @@ def show(result: AuditResult, console: Console) -> None:
     from bench.commands.audit.tables import heading, sections
     from bench.report.render.console import rich_table
 
-    console.print(f"{result.subject}. {heading(result)}", markup=False)
+    console.print(visible(f"{result.subject}. {heading(result)}"), markup=False)
     for section in sections(result):
         console.print()
         if section.table is None:
@@ -64,7 +65,7 @@ def show(result: AuditResult, console: Console) -> None:
             console.print(rich_table(section.title, section.table.header, section.table.rows, max(NUMBER, room)))
             console.print(f"{section.table.caption}.", style="dim", markup=False)
         for line in section.lines:
-            console.print(line, style="dim" if section.table else None, markup=False)
+            console.print(visible(line), style="dim" if section.table else None, markup=False)
 
 
 def write(result: AuditResult, folder: Path) -> list[Path]:
@@ -81,4 +82,4 @@ def write(result: AuditResult, folder: Path) -> list[Path]:
         "audit.json": result.model_dump_json(indent=1) + "\n",
         f"{drawing.name}.svg": standalone(drawing, colours),
     }
-    return write_files(folder, texts)
+    return write_files(folder, texts, "free space or choose another folder with --out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from pathlib import Path
@@ -14,13 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image, ImageDraw
 
-from bench.data.files import write_text
+from bench.data.files import write_files
 from bench.metrics.battery import judgements
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.battery.judgements import AxisResult, ReportCard
 from bench.report.page.sheets import font_of
 from bench.report.render.markdown import markdown_table
 from bench.report.render.svg import STYLE
+from bench.shapes import visible
 
 COLUMNS = 5  # panels in a row
 PASS, FAIL, MUTED = "#1a7f37", "#b42318", "#6b7280"
@@ -31,15 +33,19 @@ _STYLE = STYLE | {"svg.hashsalt": "card", "font.size": 8, "axes.axisbelow": "lin
 
 def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> None:
     """All files of the card into `folder`; strip.png only with the battery's source clips (n, S, H, W, 3) uint8."""
-    write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
+    files: dict[str, str | bytes] = {"card.json": card.model_dump_json(indent=1) + "\n"}
     if source is not None:
-        strip(card, source).save(folder / "strip.png", optimize=True)
-    write_text(folder / "card.md", markdown(card, with_strip=(folder / "strip.png").exists()))
+        buffer = io.BytesIO()
+        strip(card, source).save(buffer, "PNG", optimize=True)
+        files["strip.png"] = buffer.getvalue()
+    files["card.md"] = visible(markdown(card, with_strip=source is not None or (folder / "strip.png").exists()))
     with mpl.rc_context(_STYLE):
-        picture = figure(card)
-        picture.savefig(folder / "card.png", dpi=110, metadata={"Software": None})
+        picture, drawn = figure(card), {kind: io.BytesIO() for kind in ("png", "svg")}
+        picture.savefig(drawn["png"], format="png", dpi=110, metadata={"Software": None})
         picture.set_layout_engine("none")  # it is laid out
-        picture.savefig(folder / "card.svg", metadata={"Date": None, "Creator": None})
+        picture.savefig(drawn["svg"], format="svg", metadata={"Date": None, "Creator": None})
+    files |= {"card.png": drawn["png"].getvalue(), "card.svg": visible(drawn["svg"].getvalue().decode())}
+    write_files(folder, files, "free space or choose another folder with --out")
 
 
 def verdict(card: ReportCard) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from bench.commands.score.record import FILE, GENERATED, PublishedValue, Score, ScoredSet
-from bench.data.files import write_text
+from bench.data.files import write_files
 from bench.metrics.extractors.manifest import FRAME
 from bench.metrics.protocol import INFINITE, compare_or_raise, read_name
 from bench.records.record import REAL, Measurement
@@ -31,11 +31,8 @@ def check_folder(folder: Path) -> None:
 
 
 def write(score: Score, folder: Path) -> list[Path]:
-    """`score.json` and `score.md` in `folder`, each whole or not at all."""
-    texts = {folder / FILE: to_json(score), folder / "score.md": to_markdown(score)}
-    for file, text in texts.items():
-        write_text(file, text)
-    return list(texts)
+    """`score.json` and `score.md` in `folder`, whole or not at all."""
+    return write_files(folder, {FILE: to_json(score), "score.md": to_markdown(score)}, "free space or choose another folder with --out")
 
 
 def to_json(score: Score) -> str:

@@ -59,7 +59,7 @@ def _panel(axes: Axes, row: MeasureRow, designs: Sequence[Design]) -> None:
             axes.plot(*zip(*points, strict=True), color=color, alpha=0.3, linewidth=0.8, marker=MARKERS[b], markersize=2)
         if means := [(x, entry.interval.mean / row.divisor) for x, entry in enumerate(entries) if entry.interval]:
             axes.plot(*zip(*means, strict=True), color=color, marker=MARKERS[b], markersize=5.5)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+    axes.set_xticks(range(len(names)), [canvas.label(name.replace(" ", "\n")) for name in names])
     axes.set_xlim(-0.3, len(names) - 0.7)
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(4))

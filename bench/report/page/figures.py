@@ -153,7 +153,7 @@ def time_bars(run: Run) -> Drawing | None:
         for place, total in enumerate(left):
             text = f"{total:.0f} s" if total >= 10 else f"{total:.2g} s"
             axes.annotate(text, (total, place), xytext=(6, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(means)), list(means))
+        axes.set_yticks(range(len(means)), [canvas.label(name) for name in means])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, max(left.max(), 1e-9) * 1.09)

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from bench.report.load import Run
 from bench.report.render import svg as files
 from bench.report.render.svg import MARKERS
+from bench.shapes import visible
 
 INK, LINE = "#010101", "#010102"
 NUM_COLOURS = 8  # --c0 ... --c7 in page.css
@@ -96,6 +97,7 @@ def legend(figure: Figure, run: Run, contenders: Sequence[str], more: list[tuple
 
 def label(text: str) -> str:
     """A label matplotlib takes as it is: one with a leading underscore would be dropped."""
+    text = visible(text)
     return f"\u200b{text}" if text.startswith("_") else text
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from bench.shapes import visible
 
@@ -38,10 +37,7 @@ def figure(name: str, width: float, height: float, style: dict[Any, Any] = STYLE
 def to_svg(drawn: Figure, **options: Any) -> str:
     """The figure as text, without dates or versions; `options` of its `savefig`. To be called while `figure` is open."""
     buffer = io.StringIO()
-    for words in drawn.findobj(Text):
-        assert isinstance(words, Text)
-        words.set_text(visible(words.get_text()))  # of records, names and folders
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # its width is guessed: the reader's font draws it
         drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}, **options)
-    return visible(buffer.getvalue())  # the names of ticks are set again while it is drawn
+    return visible(buffer.getvalue())  # names of records and folders are in it
