@@ -14,15 +14,15 @@ SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_la
 LIBRARY_ERRORS = {
     "bench/backbone.py": 1,  # the contract of plug-ins
     "bench/commands/audit/subject.py": 1,
-    "bench/commands/score/collection.py": 1,
     "bench/commands/score/published.py": 1,
     "bench/data/latents/autoencoder.py": 1,
+    "bench/data/media/arrays.py": 1,
     "bench/data/media/images.py": 1,
     "bench/meters/device.py": 1,
     "bench/metrics/extractors/custom.py": 1,
     "bench/metrics/weights/cache.py": 1,
     "bench/metrics/weights/pip.py": 1,
-    "bench/report/load.py": 1,
+    "bench/records/store.py": 1,
     "bench/training/checkpoint.py": 1,
 }
 

@@ -1,22 +1,39 @@
 """What was found of a cell: typed, in bytes and seconds, with a version. Knows no torch and no file."""
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, computed_field, model_validator
 
 from bench.data.clips import Skipped
 from bench.data.frozen import Frozen, content_hash
 from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import Match, MatchProof
 
 SCHEMA_VERSION = 2
+MOST_LEVELS = 16  # of protocols and axes
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
 FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
 REAL = "real"  # the subject whose clips are real too: its distance to the real clips is the floor of all others
+
+
+def plain(value: Any, level: int = 0) -> Any:
+    """JSON that a hash and a page can take. Refusal for numbers that are not finite and for what is nested too deep to be walked."""
+    if level > MOST_LEVELS:
+        raise Refusal(f"is nested deeper than {MOST_LEVELS} levels")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Refusal(f"holds {value}, which is no finite number")
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        plain(inside, level + 1)
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(plain)]
 
 
 class Measurement(Frozen):
@@ -32,7 +49,7 @@ class Measurement(Frozen):
     interval: str | None = None  # how low and high were found, or why there are none
     floor: float | None = None  # the same distance of real clips to real clips
     floor_source: str | None = None  # how it was found, or why there is none
-    protocol: dict[str, Any] | None = None  # of a quality metric: everything that moves the value beside what is measured
+    protocol: Plain | None = None  # of a quality metric: everything that moves the value beside what is measured
     invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured
 
     @computed_field  # type: ignore[prop-decorator]
@@ -124,7 +141,7 @@ class DataFacts(Frozen):
     digest: str  # identity of their content
     num_clips: dict[str, int]  # split -> clips
     label_names: tuple[str, ...]
-    fps: float
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     skipped: tuple[Skipped, ...] = ()  # files that gave nothing
     lost: dict[str, int] = Field(default_factory=dict)  # reason -> clips that are in no split
     notes: tuple[str, ...] = ()  # how the clips were made
@@ -177,7 +194,7 @@ class Record(Frozen):
     ledger: Ledger | None = None  # what the batching policy makes of the training clips
     training: Training | None = None
     sampling: Sampling | None = None
-    time_split_s: dict[str, float] = Field(default_factory=dict)  # phase -> seconds of the cell's process, in order
+    time_split_s: dict[str, Seconds] = Field(default_factory=dict)  # phase -> seconds of the cell's process, in order
     measurements: list[Measurement] = Field(default_factory=list)
     grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
     canaries: list[Canary] = Field(default_factory=list)
@@ -190,8 +207,8 @@ class Record(Frozen):
     def failures(self) -> list[str]:
         """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""
         if self.status != "ok":
-            return [f"{self.name}: {self.status}: {self.reason}"]
-        return [f"{self.name}: canary failed: {canary.name}: {canary.detail}" for canary in self.canaries if not canary.passed]
+            return [visible(f"{self.name}: {self.status}: {self.reason}")]
+        return [visible(f"{self.name}: canary failed: {canary.name}: {canary.detail}") for canary in self.canaries if not canary.passed]
 
 
 class Memory(Frozen):
@@ -206,7 +223,7 @@ class RunCell(Frozen):
     """A cell as the snapshot of a run lists it."""
 
     name: str
-    axes: dict[str, Any] = Field(default_factory=dict)  # dotted field -> value
+    axes: Plain = Field(default_factory=dict)  # dotted field -> value
     seed: int
     fingerprint: str
     folder: str  # inside the run's

@@ -4,8 +4,7 @@ A cell without a record, with an unreadable one or with missing artefacts stays 
 """
 
 import math
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
+from bench.data.media.arrays import read_npz
 from bench.records.record import Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal, Shape, check_shape
@@ -25,6 +25,7 @@ SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them
 REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
 FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint", "invalid")  # of a measurement
+MAX_FRAMES, MAX_FPS = 1024, 1e4  # of a clip that is drawn
 COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
 
 
@@ -168,25 +169,29 @@ def load_sheet(cell: CellResult) -> Sheet | str:
     if path is None:
         return "the record names no sheet of clips" if cell.record else cell.status
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            real, generated = _check_clips("real", arrays["real"]), _check_clips("generated", arrays["generated"])
-            check_shape("reconstruction", arrays["reconstruction"], real.shape)
-            check_shape("labels_real", arrays["labels_real"], (len(real),))
-            check_shape("labels_generated", arrays["labels_generated"], (len(generated),))
-            return Sheet(
-                real=real,
-                reconstruction=_check_clips("reconstruction", arrays["reconstruction"]),
-                generated=generated,
-                untrained=_check_clips("untrained", arrays["untrained"]) if "untrained" in arrays else None,
-                labels_real=arrays["labels_real"],
-                labels_generated=arrays["labels_generated"],
-                label_names=cell.record.data.label_names if cell.record and cell.record.data else (),
-                fps=float(arrays["fps"]),
-                shapes=_own_shapes(arrays["shapes"], real.shape, generated.shape) if "shapes" in arrays else None,
-            )
+        arrays = read_npz(path)
+        real, generated = _check_clips("real", arrays["real"]), _check_clips("generated", arrays["generated"])
+        check_shape("reconstruction", arrays["reconstruction"], real.shape)
+        untrained = _check_clips("untrained", arrays["untrained"]) if "untrained" in arrays else None
+        if untrained is not None:
+            check_shape("untrained", untrained, (None, *generated.shape[1:]))
+        names = cell.record.data.label_names if cell.record and cell.record.data else ()
+        return Sheet(
+            real=real,
+            reconstruction=_check_clips("reconstruction", arrays["reconstruction"]),
+            generated=generated,
+            untrained=untrained,
+            labels_real=_check_labels("labels_real", arrays["labels_real"], len(real), names),
+            labels_generated=_check_labels("labels_generated", arrays["labels_generated"], len(generated), names),
+            label_names=names,
+            fps=_check_rate(arrays["fps"]),
+            shapes=_own_shapes(arrays["shapes"], real.shape, generated.shape) if "shapes" in arrays else None,
+        )
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except KeyError as error:
+        return f"{path.name} cannot be read (it has no array {error})"
+    except Refusal as error:
         return f"{path.name} cannot be read ({error})"
 
 
@@ -201,7 +206,22 @@ def _own_shapes(stored: np.ndarray, *framed: tuple[int, ...]) -> tuple[Shape, ..
 def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
         raise Refusal(f"{name} is {clips.dtype} {clips.shape}, expected uint8 (k, T, H, W, 3)")
+    if clips.shape[1] > MAX_FRAMES:
+        raise Refusal(f"{name} has clips of {clips.shape[1]} frames, at most {MAX_FRAMES} are drawn")
     return clips
+
+
+def _check_labels(name: str, labels: np.ndarray, num: int, names: Sequence[str]) -> np.ndarray:
+    check_shape(name, labels, (num,))
+    if labels.dtype.kind not in "iu" or (names and not 0 <= labels.min() <= labels.max() < len(names)):
+        raise Refusal(f"{name} are {labels.dtype} from {labels.min()} to {labels.max()}, expected places among {len(names)} label names")
+    return labels
+
+
+def _check_rate(fps: np.ndarray) -> float:
+    if fps.shape or fps.dtype.kind not in "iuf" or not 0 < fps <= MAX_FPS:
+        raise Refusal(f"fps is {fps}, expected one number up to {MAX_FPS:g}")
+    return max(float(fps), 1 / MAX_FPS)
 
 
 def config_fields(run: Run) -> tuple[list[tuple[str, Any]], list[tuple[str, dict[str, Any]]]]:

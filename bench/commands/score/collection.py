@@ -10,25 +10,18 @@ A folder may hold them directly, or in one level of subfolders, which are then t
 """
 
 import functools
-import lzma
-import math
 import os
 import re
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import psutil
 
 from bench.data.clips import Skipped
 from bench.data.media import images
+from bench.data.media.arrays import opened_npz, read_npy
 from bench.data.media.inventory import decoded, file_hash, is_image, is_text, probed, unusable
 from bench.data.media.video import EXTENSIONS, FPS_RANGE, iter_frames
 from bench.shapes import Refusal, visible
@@ -233,47 +226,17 @@ def _open_array(clip: np.ndarray, fps: float | None) -> Opened:
     return Opened(num_frames=num_frames, height=height, width=width, fps=fps, read=lambda indices: np.array(clip[list(indices)]))
 
 
-# What numpy and zipfile raise for a broken array file (found by mutating files).
-BROKEN = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RuntimeError),
-    *(struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tokenize.TokenError),
-)
-
-
 def load_array(path: Path) -> tuple[np.ndarray, list[str] | None, float | None]:
     """Frames (memory-mapped from .npy), and the labels and frame rate that an .npz may hold. Nothing pickled is loaded. Refusal(reason)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers of old versions
-            if path.suffix.lower() == ".npy":
-                return np.lib.format.open_memmap(path, mode="r"), None, None
-            with zipfile.ZipFile(path) as archive:
-                members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist() if name.endswith(".npy")}
-                name = "frames" if "frames" in members or len(members) != 1 else next(iter(members))
-                arrays = {key: _member(archive, members[key]) for key in (name, "labels", "fps") if key in members}
-    except Refusal:
-        raise
-    except BROKEN as error:
-        if "pickle" in str(error) or "Python objects" in str(error):
-            raise Refusal("holds pickled objects, which could run code and are not loaded; save one plain uint8 array") from error
-        raise Refusal("is not an array that numpy reads; it may be cut short") from error
+    if path.suffix.lower() == ".npy":
+        return read_npy(path), None, None
+    with opened_npz(path) as read:
+        name = "frames" if "frames" in read or len(read) != 1 else next(iter(read))
+        arrays = {key: read[key]() for key in (name, "labels", "fps") if key in read}
+        names = ", ".join(read) or "(none)"
     if name not in arrays:
-        raise Refusal(f"has the arrays {', '.join(members) or '(none)'}; call the clips `frames`")
+        raise Refusal(f"has the arrays {names}; call the clips `frames`")
     return arrays[name], _labels(arrays["labels"]) if "labels" in arrays else None, _rate(arrays["fps"]) if "fps" in arrays else None
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array of an .npz. Refusal(reason) for one that no memory holds, before any is taken: a few bytes unpack to any number."""
-    free_bytes = psutil.virtual_memory().available
-    if member.file_size > free_bytes:
-        raise Refusal(f"unpacks to {member.file_size} bytes, {free_bytes} of memory are free; save the array as .npy, which need not fit")
-    with archive.open(member) as file:
-        read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)[0]]
-        shape, _, dtype = read_header(file)
-    if min(shape, default=0) < 0 or (dtype.kind != "O" and math.prod(shape) * dtype.itemsize > member.file_size):
-        raise Refusal(f"says that it has {shape} values and holds fewer; it is damaged")
-    with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _labels(found: np.ndarray) -> list[str]:

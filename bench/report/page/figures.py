@@ -21,6 +21,7 @@ from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 
 MAX_POINTS = 3000  # of all curves of a panel
+MOST_LOSS = 1e60  # beyond it nothing is drawn: axes of doubles end
 LEVELS: dict[str, tuple[str, Any]] = {
     "real": ("real against real", ":"),
     "reconstruction": ("autoencoder reconstruction", "--"),
@@ -59,6 +60,7 @@ def training_curves(run: Run) -> Drawing | None:
             steps, at_steps = np.arange(1, num + 1), np.array([point.step for point in points])
             courses: list[tuple[np.ndarray, np.ndarray]] = [(steps, at_steps)]  # training and validation, by panel
             ends = np.array(training.step_end_s) if training.step_end_s else np.cumsum(training.step_time_s)
+            ends = ends if len(ends) == num else np.full(num, np.nan)  # of a record that does not tell it for every step
             courses.append((ends, np.array([point.wall_time_s for point in points])))
             if total := cell.record.measurement("train_flops"):
                 courses.append((steps * total.value / num, at_steps * total.value / num))
@@ -66,11 +68,13 @@ def training_curves(run: Run) -> Drawing | None:
                 axes.plot(at[kept], smooth[kept], color=look["color"], alpha=0.45, linewidth=1.0)
                 axes.plot(val_at, losses, markersize=3.5, **look)
             shown = smooth[len(smooth) // 10 :] if len(smooth) > 10 else smooth
-            finite = [*shown[np.isfinite(shown)], *losses]
-            lowest.append(min(finite, default=0))
-            highest.append(max(finite, default=1))
-        pad = 0.06 * (max(highest) - min(lowest)) or 0.1
-        panels[0].set_ylim(min(lowest) - pad, max(highest) + pad)
+            finite = np.array([*shown, *losses])
+            finite = finite[np.abs(finite) < MOST_LOSS]
+            lowest.append(finite.min(initial=math.inf))
+            highest.append(finite.max(initial=-math.inf))
+        bottom, top = (min(lowest), max(highest)) if min(lowest) <= max(highest) else (0.0, 1.0)
+        pad = 0.06 * (top - bottom) or 0.1
+        panels[0].set_ylim(bottom - pad, top + pad)
         panels[0].set_ylabel("loss")
         for axes, label in zip(panels, ("training step", "training time (s)", "training FLOPs"), strict=True):
             axes.set_xlabel(label)
@@ -110,7 +114,7 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
             for cell in run.cells:
                 distance = cell.record.measurement(row.name) if cell.record else None
                 cost = cell.record.measurement(name) if cell.record else None
-                if distance is None or cost is None or cost.value <= 0:
+                if distance is None or cost is None or not (cost.value > 0 and convert(cost.value) < MOST_LOSS > abs(distance.value)):
                     continue
                 look = canvas.look(run, cell.contender)
                 axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))

@@ -1,5 +1,6 @@
 """What each contender's data pipeline makes of the training clips: pixels, the batches' room, subjects, losses by name."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -57,7 +58,7 @@ def _text(key: str, values: list[float]) -> str:
     """A value, or its range over the seeds."""
     texts = []
     for value in sorted(values):
-        whole = key in COUNTS and value == round(value)
+        whole = key in COUNTS and math.isfinite(value) and value == round(value)
         texts.append(metrics.count(value) if whole else metrics.number(value) if key in COUNTS else f"{metrics.number(100 * value)} %")
     return " to ".join(dict.fromkeys([*texts[:1], *texts[-1:]])) or NONE
 

@@ -68,6 +68,7 @@ def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
     first = next(iter(sheets.values()))[1]
     num_columns = min(MAX_CLIPS, *(min(len(sheet.real), len(sheet.generated)) for _, sheet in sheets.values()))
     num_common = min(len(sheet.generated) for _, sheet in sheets.values())
+    num_common = min(num_common, len(first.real)) if first.shapes else num_common
     columns = _columns(first, num_common, num_columns)
     wanted = first.labels_generated[columns]
     # Of several shapes the k-th real clip has that of the k-th other.
