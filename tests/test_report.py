@@ -1,6 +1,8 @@
 """The report says what the records say, no more, and opens anywhere."""
 
+import csv
 import io
+import json
 import re
 import subprocess
 import sys
@@ -18,9 +20,11 @@ from rich.console import Console
 from bench.data.files import StoreError
 from bench.records.record import Canary, Record
 from bench.report import build
-from bench.report.load import Run, load_run
+from bench.report.load import Run, Sheet, load_run, load_sheet
+from bench.report.page import figures, page, sheets
 from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
+from bench.report.render.table import Table
 from bench.report.verdicts import compare
 from bench.report.verdicts.findings import find
 from bench.shapes import Refusal
@@ -121,6 +125,80 @@ def test_markup_in_a_contender_name_is_text(tmp_path: Path) -> None:
         if path.suffix == ".tex":
             text = path.read_text(encoding="utf-8")
             assert "$_" not in text and ("<b>" not in text or r"\_\textbackslash{}\{a" in text)
+
+
+HOSTILE = "\x1b[2J\u202e\x9b=1"
+
+
+def test_controls_and_formulas_of_names_reach_no_page(tmp_path: Path) -> None:
+    made = record(UNET, 0, canaries=[Canary(name=HOSTILE, passed=True, detail=HOSTILE)])
+    found = [m.model_copy(update={"name": f"=SUM(A1){HOSTILE}"}) if m.name == "hue_drift" else m for m in made.measurements]
+    odd = made.model_copy(update={"cell": renamed(made, f"x:@{HOSTILE}"), "measurements": found})
+    run = write_run(tmp_path, [odd, record(DIT, 0)], sheets=False, description=HOSTILE, command=f"run {HOSTILE}")
+    for path in build([run], tmp_path / "out"):
+        text = path.read_text(encoding="utf-8")
+        assert not set(HOSTILE[:1] + "\u202e\x9b") & set(text), path
+        if path.suffix == ".svg":
+            ElementTree.fromstring(text)
+        if path.suffix == ".csv":
+            for row in csv.reader(io.StringIO(text)):
+                assert not [cell for cell in row if cell.startswith(("=", "+", "@"))], path
+    assert (tmp_path / "out" / "tables" / "measurements.csv").read_text().count("'=SUM(A1)") == 1
+    summary_text = io.StringIO()
+    Console(file=summary_text, width=200).print(summary([odd.model_copy(update={"name": HOSTILE})]))
+    assert "\x1b" not in summary_text.getvalue() and r"\x1b[2J\u202e\x9b=1" in summary_text.getvalue()
+
+
+def test_numbers_are_no_formulas() -> None:
+    data = pd.DataFrame({"-a": ["-1.5 2e-3", "-x", "- 1", " =1", "x"], "b": [-1.0, 2.0, float("nan"), -3e-9, 0.1]})
+    again = pd.read_csv(io.StringIO(Table("t", "", ("-a", "b"), (), data=data).to_csv()))
+    assert list(again.columns) == ["'-a", "b"] and again["'-a"].tolist() == ["-1.5 2e-3", "'-x", "'- 1", "' =1", "x"]
+    assert again["b"].equals(data["b"])
+
+
+def test_the_data_and_every_file_left_out_are_told(tmp_path: Path) -> None:
+    skipped = [{"name": "a.mp4", "reason": "cannot be read"}, {"name": "b.gif", "reason": "has 3 frames, a clip needs 10"}]
+    facts = {"digest": "1" * 32, "num_clips": {"train": 7, "val": 2}, "label_names": [], "fps": 8.0}
+    facts |= {"skipped": skipped, "lost": {"frames in gaps between splits": 12}, "notes": ["3 files split by time"]}
+    run = write_run(tmp_path, [record(UNET, 0, data=facts), record(DIT, 0)], sheets=False)
+    build([run], tmp_path / "out")
+    page, text = text_of(tmp_path / "out"), (tmp_path / "out" / "report.md").read_text()
+    assert "2 files of the data gave no clip." in page and "2 files of the data gave no clip." in text
+    for said in (
+        "cannot be read",
+        "has 3 frames, a clip needs 10",
+        "frames in gaps between splits",
+        "3 files split by time",
+        "7 train, 2 val",
+    ):
+        assert said in page and said in text
+    assert "| a.mp4 | cannot be read | UNet-XS |" in text
+    assert "The matrix says of itself: “Invented records, to test the report.” Changed in this run: budget.seconds=120." in page
+
+
+def test_an_odd_run_is_told_and_ends_in_no_traceback(tmp_path: Path) -> None:
+    made = json.loads(record(DIT, 0).model_dump_json())
+    run = write_run(tmp_path, [record(UNET, 0), record(DIT, 0)], sheets=False, command='"')
+    path = next(run.glob("DiT*/attempt-1.json"))
+    for change, reason in (
+        ({"time_split_s": {"training": float("nan")}}, "time_split_s.training"),
+        ({"time_split_s": {"training": -1}}, "time_split_s.training"),
+        ({"data": made["data"] | {"fps": 0}}, "data.fps"),
+        ({"measurements": [made["measurements"][0] | {"protocol": {"a": float("inf")}}]}, "holds inf, which is no finite number"),
+        ({"measurements": [made["measurements"][0] | {"protocol": nested(30)}]}, "is nested deeper than 16 levels"),
+    ):
+        path.write_text(json.dumps(made | change))
+        found = load_run(run).cells[1]
+        assert found.status == "unreadable" and reason in str(found.reason) and load_run(run).cells[0].status == "ok"
+    course = made["training"] | {"step_end_s": [1.0], "loss": [1e308, -1e308, *made["training"]["loss"][2:]]}
+    huge = [m | {"value": 1e308} if m["name"] in ("train_flops", "peak_storage_bytes") else m for m in made["measurements"]]
+    path.write_text(json.dumps(made | {"training": course, "measurements": huge}))
+    assert figures.training_curves(found := load_run(run)) and figures.quality_against_compute(found, compare.compare(found))
+    assert page.chapter(found, "", 1)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    return {"a": nested(levels - 1)} if levels else {}
 
 
 def test_output_depends_on_the_records_alone(three: Path, tmp_path: Path) -> None:
@@ -324,7 +402,7 @@ def test_unreadable_record_is_shown(tmp_path: Path) -> None:
     assert str(tmp_path) not in text_of(tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage", "float", "pickled", "labels"])
+@pytest.mark.parametrize("damage", ["missing", "garbage", "float", "pickled", "labels", "class", "words", "rate", "untrained", "bomb"])
 def test_damaged_sheet_is_a_note(tmp_path: Path, damage: str) -> None:
     run = write_run(tmp_path, pair(1))
     path = next(run.glob("DiT*/sheet.npz"))
@@ -338,10 +416,17 @@ def test_damaged_sheet_is_a_note(tmp_path: Path, damage: str) -> None:
             "float": {"generated": content["generated"] / 255.0},
             "pickled": {"real": np.array([{"a": 1}], dtype=object)},
             "labels": {"labels_real": content["labels_real"][:3]},
+            "class": {"labels_generated": content["labels_generated"] + 1},
+            "words": {"labels_generated": content["labels_generated"].astype(str)},
+            "rate": {"fps": np.array(np.nan)},
+            "untrained": {"untrained": content["untrained"][:, :, :5]},
+            "bomb": {"real": np.zeros((2, 2000, 8, 8, 3), np.uint8)},
         }
         np.savez(path, **{**content, **change[damage]})
-    build([run], tmp_path / "out")
-    assert "DiT-XS/2 has no clips to show" in text_of(tmp_path / "out")
+    found, told = load_run(run), [load_sheet(cell) for cell in load_run(run).cells]
+    assert isinstance(told[0], Sheet) and str(told[1]).startswith("sheet.npz ")
+    if damage == "missing":
+        assert "DiT-XS/2 has no clips to show" in "".join(sheets.draw(found, 10**6)[1])
 
 
 def test_an_artefact_outside_the_folder_is_not_read(tmp_path: Path) -> None:

@@ -213,8 +213,10 @@ def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
 
 def _check_labels(name: str, labels: np.ndarray, num: int, names: Sequence[str]) -> np.ndarray:
     check_shape(name, labels, (num,))
-    if labels.dtype.kind not in "iu" or (names and not 0 <= labels.min() <= labels.max() < len(names)):
-        raise Refusal(f"{name} are {labels.dtype} from {labels.min()} to {labels.max()}, expected places among {len(names)} label names")
+    if labels.dtype.kind not in "iu":
+        raise Refusal(f"{name} are {labels.dtype}, expected places among the label names")
+    if names and not 0 <= labels.min() <= labels.max() < len(names):
+        raise Refusal(f"{name} are from {labels.min()} to {labels.max()}, there are {len(names)} label names")
     return labels
 
 

@@ -21,7 +21,7 @@ from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 
 MAX_POINTS = 3000  # of all curves of a panel
-MOST_LOSS = 1e60  # beyond it nothing is drawn: axes of doubles end
+MOST_DRAWN = 1e60  # beyond it nothing is drawn: axes of doubles end
 LEVELS: dict[str, tuple[str, Any]] = {
     "real": ("real against real", ":"),
     "reconstruction": ("autoencoder reconstruction", "--"),
@@ -62,14 +62,14 @@ def training_curves(run: Run) -> Drawing | None:
             ends = np.array(training.step_end_s) if training.step_end_s else np.cumsum(training.step_time_s)
             ends = ends if len(ends) == num else np.full(num, np.nan)  # of a record that does not tell it for every step
             courses.append((ends, np.array([point.wall_time_s for point in points])))
-            if total := cell.record.measurement("train_flops"):
+            if (total := cell.record.measurement("train_flops")) and abs(total.value) < MOST_DRAWN:
                 courses.append((steps * total.value / num, at_steps * total.value / num))
             for axes, (at, val_at) in zip(panels, courses, strict=False):
                 axes.plot(at[kept], smooth[kept], color=look["color"], alpha=0.45, linewidth=1.0)
                 axes.plot(val_at, losses, markersize=3.5, **look)
             shown = smooth[len(smooth) // 10 :] if len(smooth) > 10 else smooth
             finite = np.array([*shown, *losses])
-            finite = finite[np.abs(finite) < MOST_LOSS]
+            finite = finite[np.abs(finite) < MOST_DRAWN]
             lowest.append(finite.min(initial=math.inf))
             highest.append(finite.max(initial=-math.inf))
         bottom, top = (min(lowest), max(highest)) if min(lowest) <= max(highest) else (0.0, 1.0)
@@ -114,7 +114,7 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
             for cell in run.cells:
                 distance = cell.record.measurement(row.name) if cell.record else None
                 cost = cell.record.measurement(name) if cell.record else None
-                if distance is None or cost is None or not (cost.value > 0 and convert(cost.value) < MOST_LOSS > abs(distance.value)):
+                if distance is None or cost is None or not (cost.value > 0 and convert(cost.value) < MOST_DRAWN > abs(distance.value)):
                     continue
                 look = canvas.look(run, cell.contender)
                 axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bench.data.files import write_files
 from bench.report.grid import shape_map
 from bench.report.load import Run
-from bench.report.page import figures, sheets, tables
+from bench.report.page import figures, material, sheets, tables
 from bench.report.page.sheets import Picture
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
@@ -111,6 +111,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         compare=compare,
         factorial=factorial,
         levels=LEVELS,
+        material=material,
     )
 
 
@@ -122,7 +123,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
         parts += [f"**Unfinished: {markdown(part.run.unfinished)}.**"] if part.run.unfinished else []
         parts.append(f"**{markdown(part.answer.headline)}**")
         parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
-        parts.append(markdown(part.answer.setting))
+        parts.append(markdown(" ".join(filter(None, [part.answer.setting, material.caveat(part.run)]))))
         if part.picture:
             rows = markdown(", ".join(part.picture.row_labels))
             parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}samples.webp)", f"Rows from the top: {rows}."]
@@ -159,6 +160,9 @@ TITLES = {
     "shapes": "The shape grid",
     "envelope": "Where each contender holds",
     "shape-holes": "Holes in the shape grid",
+    "data": "The data",
+    "left-out": "Files left out",
+    "unused": "In no split",
     "ledger": "What the data pipeline keeps",
     "losses": "What is never trained on",
     "verdicts": "Who leads on each axis",

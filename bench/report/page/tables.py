@@ -9,7 +9,7 @@ import pandas as pd
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import pipeline, provenance
+from bench.report.page import material, pipeline, provenance
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import answer, compare, factorial, paired
@@ -28,6 +28,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Tabl
         claim_table(run, findings),
         *factorial.tables(blocks),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
+        *material.tables(run),
         *pipeline.tables(run),
         verdict_table(rows),
         comparison_table(run, rows),
