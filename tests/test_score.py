@@ -327,6 +327,10 @@ def test_compare_refuses_two_protocols_and_shows_the_difference_of_one(sets: tup
     (tmp_path / "a" / "score.json").write_text("{}")
     with pytest.raises(StoreError, match="is not a score"):
         read_score(tmp_path / "a")
+    for odd in ("[" * 100_000, "9" * 5000, '{"n": "\\ud800"}'):
+        (tmp_path / "a" / "score.json").write_text(odd)
+        with pytest.raises(StoreError, match=r"score.json .*; score the clips again with --out"):
+            read_score(tmp_path / "a")
     (tmp_path / "a" / "score.json").write_text('{"schema_version": 1, "distances": []}')
     with pytest.raises(StoreError, match=r"has schema version 1, this suite reads 2; score the clips again with --out"):
         read_score(tmp_path / "a")

@@ -23,7 +23,7 @@ _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_record(path: Path) -> Record:
     """The record at `path`. StoreError for a file that is not one, that another version wrote, or whose data source is not installed."""
-    raw = _read_json(path, "remove it and run the cell again")
+    raw = read_json(path, "remove it and run the cell again")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise StoreError(f"record {path} has schema version {version!r}, this version reads {SCHEMA_VERSION}; run the cell again")
@@ -71,13 +71,13 @@ def read_run(folder: Path) -> RunSnapshot:
     if not path.is_file():
         raise StoreError(f"no run in {folder}: {path.name} is missing; start one with `python -m bench run MATRIX`")
     try:
-        return RunSnapshot.model_validate(_read_json(path, "run the matrix again"))
+        return RunSnapshot.model_validate(read_json(path, "run the matrix again"))
     except ValidationError as error:
         raise StoreError(f"{path} is not a run's snapshot ({explain(error, RunSnapshot)}); run the matrix again") from error
 
 
-def _read_json(path: Path, remedy: str) -> Any:
-    """The content of a JSON file. StoreError, ending in `remedy`, where it cannot be read."""
+def read_json(path: Path, remedy: str) -> Any:
+    """The content of a JSON file that anybody may have written. StoreError, ending in `remedy`, where it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StoreError(f"{path} is no regular file; {remedy}")

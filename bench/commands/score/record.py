@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from bench.data.frozen import Frozen
 from bench.metrics.protocol import read_name
 from bench.records.environment import Environment
 from bench.records.record import Measurement
+from bench.records.store import read_json
 
 SCHEMA_VERSION = 2
 FILE = "score.json"
@@ -90,14 +90,14 @@ class Score(Frozen):
 def read_score(path: Path) -> Score:
     """The score in a file, or in `score.json` of a folder. StoreError for anything else."""
     file = path / FILE if path.is_dir() else path
+    if not file.exists():
+        raise StoreError(f"no score in {path}; `python -m bench score REAL GENERATED --out {path}` makes one")
+    remedy = "score the clips again with --out"
+    fields = read_json(file, remedy)
+    version = fields.get("schema_version", SCHEMA_VERSION) if isinstance(fields, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise StoreError(f"{file} has schema version {version}, this suite reads {SCHEMA_VERSION}; {remedy}")
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        version = fields.get("schema_version", SCHEMA_VERSION) if isinstance(fields, dict) else SCHEMA_VERSION
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{file} has schema version {version}, this suite reads {SCHEMA_VERSION}; score the clips again with --out")
         return Score.model_validate(fields)
-    except FileNotFoundError as error:
-        raise StoreError(f"no score in {path}; `python -m bench score REAL GENERATED --out {path}` makes one") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-        what = f"{error.error_count()} fields are not as they should be" if isinstance(error, ValidationError) else str(error)
-        raise StoreError(f"{file} is not a score ({what}); score the clips again with --out") from error
+    except ValidationError as error:
+        raise StoreError(f"{file} is not a score ({error.error_count()} fields are not as they should be); {remedy}") from error
