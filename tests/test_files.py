@@ -36,6 +36,9 @@ def test_the_temporary_file_is_on_disk_before_it_takes_the_name(tmp_path: Path, 
     monkeypatch.setattr(Path, "replace", lambda path, target: (order.append("rename"), replace(path, target))[1])
     write_text(tmp_path / "record.json", "{}")
     assert order == ["sync", "rename"]
+    order.clear()
+    write_files(tmp_path, {"a.html": "a", "b.csv": "b"})
+    assert order[:2] == ["sync", "sync"] and order.count("rename") == 2  # none has its name before all are on disk
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def test_what_is_no_attempt_by_its_name_is_none(tmp_path: Path) -> None:
 
 
 def test_halves_of_characters_that_make_one_are_text(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text(record(name="X").model_dump_json().replace('"X"', '"\\uDC80"'))
+    with pytest.raises(StoreError, match=r"half.json holds half a character"):
+        read_record(tmp_path / "half.json")
     path = tmp_path / "attempt-1.json"
     path.write_text(record(name="\U0001f600").model_dump_json().replace("\U0001f600", "\\ud83d\\ude00"))
     assert read_record(path).name == "\U0001f600"
