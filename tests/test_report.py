@@ -185,13 +185,16 @@ def test_an_odd_run_is_told_and_ends_in_no_traceback(tmp_path: Path) -> None:
         ({"time_split_s": {"training": -1}}, "time_split_s.training"),
         ({"data": made["data"] | {"fps": 0}}, "data.fps"),
         ({"measurements": [made["measurements"][0] | {"protocol": {"a": float("inf")}}]}, "holds inf, which is no finite number"),
+        ({"measurements": [made["measurements"][0] | {"value": 1e200}]}, "more than 1e+100 in size"),
         ({"measurements": [made["measurements"][0] | {"protocol": nested(30)}]}, "is nested deeper than 16 levels"),
     ):
         path.write_text(json.dumps(made | change))
         found = load_run(run).cells[1]
         assert found.status == "unreadable" and reason in str(found.reason) and load_run(run).cells[0].status == "ok"
     course = made["training"] | {"step_end_s": [1.0], "loss": [1e308, -1e308, *made["training"]["loss"][2:]]}
-    huge = [m | {"value": 1e308} if m["name"] in ("train_flops", "peak_storage_bytes") else m for m in made["measurements"]]
+    huge = [m | {"value": 1e99} if m["name"] in ("train_flops", "peak_storage_bytes") else m for m in made["measurements"]]
+    endless = {"low": float("-inf"), "high": float("inf")}
+    huge = [m | endless if m["name"] in ("train_steps", "fd_random3d@64") else m for m in huge]
     path.write_text(json.dumps(made | {"training": course, "measurements": huge}))
     assert figures.training_curves(found := load_run(run)) and figures.quality_against_compute(found, compare.compare(found))
     assert page.chapter(found, "", 1)

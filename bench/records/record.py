@@ -14,6 +14,7 @@ from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import Match, MatchProof
 
 SCHEMA_VERSION = 2
+LARGEST = 1e100  # a measured number: squares of the largest float32 stay below
 MOST_LEVELS = 16  # of protocols and axes
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -33,7 +34,15 @@ def plain(value: Any, level: int = 0) -> Any:
     return value
 
 
+def bearable(value: float) -> float:
+    """A number that sums and axes of doubles can take; NaN and infinity are told as they are. Refusal for a larger one."""
+    if math.isfinite(value) and abs(value) > LARGEST:
+        raise Refusal(f"is {value}, more than {LARGEST:g} in size: nothing measures that")
+    return value
+
+
 Plain = Annotated[dict[str, Any], AfterValidator(plain)]
+Number = Annotated[float, AfterValidator(bearable)]
 
 
 class Measurement(Frozen):
@@ -41,13 +50,13 @@ class Measurement(Frozen):
 
     name: str  # "fvd@64", "train_clips_per_s", "peak_storage_bytes"
     subject: str = "trained"  # whose number: trained, untrained, reconstruction, real; generated, of a score
-    value: float
+    value: Number
     unit: str
     better: Literal["lower", "higher", "none"]
-    low: float | None = None  # 95 % interval over the clips of this run, where one is known
-    high: float | None = None
+    low: Number | None = None  # 95 % interval over the clips of this run, where one is known
+    high: Number | None = None
     interval: str | None = None  # how low and high were found, or why there are none
-    floor: float | None = None  # the same distance of real clips to real clips
+    floor: Number | None = None  # the same distance of real clips to real clips
     floor_source: str | None = None  # how it was found, or why there is none
     protocol: Plain | None = None  # of a quality metric: everything that moves the value beside what is measured
     invalid: str | None = None  # why the value must not be compared, such as another process on the GPU while it was measured

@@ -17,7 +17,7 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
-from bench.records.record import Record, RunCell, RunSnapshot
+from bench.records.record import Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal, Shape, check_shape
 
@@ -78,7 +78,7 @@ class Run(RunSnapshot):
     def measurements(self) -> pd.DataFrame:
         """One line a measurement, SI units, unrounded; columns as in COLUMNS."""
         lines = [
-            [cell.contender, cell.name, cell.seed, cell.status, *(getattr(measurement, field) for field in FIELDS)]
+            [cell.contender, cell.name, cell.seed, cell.status, *(_told(measurement, field) for field in FIELDS)]
             for cell in self.cells
             if cell.record
             for measurement in cell.record.measurements
@@ -101,6 +101,12 @@ class Run(RunSnapshot):
             elif measurement.invalid is not None:
                 reasons.append(f"seed {cell.seed} not valid: {measurement.invalid}")
         return ", ".join(reasons) or None
+
+
+def _told(measurement: Measurement, field: str) -> Any:
+    """A field of a measurement; of an interval without an end, none."""
+    value = getattr(measurement, field)
+    return None if field in ("low", "high") and value is not None and not math.isfinite(value) else value
 
 
 def load_run(folder: Path) -> Run:

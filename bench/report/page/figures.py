@@ -118,7 +118,7 @@ def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | N
                     continue
                 look = canvas.look(run, cell.contender)
                 axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))
-                if distance.low is not None and distance.high is not None:
+                if distance.low is not None and distance.high is not None and math.isfinite(distance.low + distance.high):
                     axes.vlines(convert(cost.value), distance.low, distance.high, color=look["color"], linewidth=1.2)
             for reference, (_, largest) in row.references.items():
                 axes.axhline(largest, color=INK, linewidth=1, linestyle=LEVELS[reference][1], alpha=0.6)
