@@ -13,6 +13,7 @@ from bench.report.load import load_run
 from bench.report.verdicts import claims, findings
 from bench.report.verdicts.claims import CLAIMS, DEFAULT, LEVELS, claim_of, settle
 from bench.report.verdicts.stats import Verdict
+from bench.shapes import Refusal
 from tests.report_factory import study, write_run
 
 MEASURES = ("fd_motion", "fvd", "val_loss", "train_clips_per_s", "subject_whole_rate")
@@ -96,12 +97,14 @@ def test_the_page_says_what_the_simulation_counts(tmp_path: Path) -> None:
 
 
 def test_noise_of_recorded_studies(tmp_path: Path) -> None:
-    values = {("baselines:UNet-XS", "crop"): [1.0, 2.0, 3.0], ("dit:DiT-XS/2", "crop"): [5.0, 7.0, 9.0]}
+    values = {("baselines:UNet-XS", "crop"): [1.0, 2.0, 3.0] * 2, ("dit:DiT-XS/2", "crop"): [5.0, 7.0, 9.0]}
     run = load_run(write_run(tmp_path, study(values, "fd_motion@64"), sheets=False))
     table = recorded([("invented", run.measurements)])
-    assert table["name"].tolist() == ["fd_motion"] * 6
-    noise = SeedNoise.of(table)
+    assert table["name"].tolist() == ["fd_motion"] * 9
+    noise = SeedNoise.of(table)  # of the one that has seeds enough
     assert noise.residuals[:, 0] == pytest.approx(np.sqrt(1.5) * np.array([-1, 0, 1, -1, 0, 1]))
+    with pytest.raises(Refusal, match="no contender has 6 seeds, at most 3"):
+        SeedNoise.of(table[table["contender"] == "DiT-XS/2 crop"])
     (line,) = correlations(table).to_dict("records")
     assert (line["pairs"], line["seeds"], line["correlation"]) == (1, 3, pytest.approx(1.0))
 

@@ -9,11 +9,17 @@ import numpy as np
 import pandas as pd
 
 from bench.report.render import catalogue
+from bench.shapes import Refusal
+
+LEAST_SEEDS = 6
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Seed-to-seed residuals of recorded studies, each contender's and measure's of mean 0 and variance 1."""
+    """Seed-to-seed residuals of recorded studies, each contender's and measure's of mean 0 and variance 1.
+
+    Of contenders of `LEAST_SEEDS` seeds at least: over their own deviation the residuals of three lie on a circle, whatever the noise.
+    """
 
     measures: tuple[str, ...]
     better: Mapping[str, str]
@@ -21,8 +27,17 @@ class SeedNoise:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> "SeedNoise":
-        """From measurements of trained models: study, contender, seed, name (without its n), better, value; the measures that all have."""
-        wide = table.pivot_table(index=["study", "contender", "seed"], columns="name", values="value").dropna(axis=1)
+        """From measurements of trained models: study, contender, seed, name (without its n), better, value; the measures that all have.
+
+        Refusal where no contender has seeds enough.
+        """
+        seeds = table.groupby(["study", "contender"])["seed"].transform("nunique")
+        if (seeds < LEAST_SEEDS).all():
+            raise Refusal(
+                f"no contender has {LEAST_SEEDS} seeds, at most {seeds.max()}; name a run that has, such as results/reference/seeds"
+            )
+        known = table[seeds >= LEAST_SEEDS]
+        wide = known.pivot_table(index=["study", "contender", "seed"], columns="name", values="value").dropna(axis=1)
         parts = []
         for _, own in wide.groupby(["study", "contender"]):
             centred = own.to_numpy() - own.to_numpy().mean(0)
@@ -70,20 +85,20 @@ def residuals_of(own: pd.DataFrame) -> pd.Series:
 
 
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Of rivals at shared seeds: study, measure, group, pairs of contenders, their mean correlation and its standard error.
+    """Of rivals at shared seeds: study, measure, group, pairs of contenders, seeds that two share, mean correlation, its standard error.
 
     The error takes pairs for independent, which they are not where one contender is in several: it is too small rather than too large.
     """
     lines = []
     for (study, name), own in table.groupby(["study", "name"]):
         by_contender = {contender: residuals_of(part) for contender, part in own.groupby("contender")}
-        found = []
+        found, seeds = [], []
         for first, second in itertools.combinations(by_contender.values(), 2):
             both = pd.concat([first, second], axis=1).dropna()
             if len(both) > 2 and (both.std() > 0).all():
                 found.append(float(np.corrcoef(both.to_numpy().T)[0, 1]))
+                seeds.append(len(both))
         if found:
             error = float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None
-            seeds = own["seed"].nunique()
-            lines.append((study, name, catalogue.find(str(name)).group, len(found), seeds, float(np.mean(found)), error))
+            lines.append((study, name, catalogue.find(str(name)).group, len(found), max(seeds), float(np.mean(found)), error))
     return pd.DataFrame(lines, columns=["study", "measure", "group", "pairs", "seeds", "correlation", "error"])

@@ -32,7 +32,7 @@ def told(run: Run, findings: Findings, grid: ShapeMap | None) -> tuple[str, Sent
     of_main = {block.row.name: block for block in blocks if block.design.pipeline in pipelines[:1]}
     main = next((block for name, block in of_main.items() if name.partition("@")[0] == run.primary), None)
     if main is None:
-        what = f"{run.primary or 'no distance that decides'} was not measured"
+        what = f"{run.primary} was not measured" if run.primary else "no measure was named to decide"
         what = what if of_main else "the run has no two backbones under crop and another policy, all else equal"
         return "Inconclusive: the claim was not tested", [("Claim", f"Not tested: {what}."), *_facts(run, grid)]
     title = main.row.metric.title
