@@ -1,13 +1,12 @@
+import fcntl
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.data.files import StoreError, fresh_folder, replacing, write_files, write_text
+from bench.data.files import StoreError, fresh_folder, remove_leftovers, replacing, write_files, write_text
 from bench.records.artefacts import save_arrays
-from bench.run.launch import ABANDONED_S, _remove_leftovers
 
 
 def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -84,23 +83,54 @@ def test_of_two_processes_that_make_one_folder_the_first_wins(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["key"] and (tmp_path / "key" / "made").read_text() == "quick"
 
 
-def test_what_killed_processes_leave_is_removed(tmp_path: Path) -> None:
-    run, cache = tmp_path / "tiny", tmp_path / "cache"
-    (cache / "clips").mkdir(parents=True)
+def leave(path: Path) -> Path:
+    """What a process that is killed inside `replacing` leaves."""
+    with pytest.raises(OSError), replacing(path) as temp:
+        temp.write_text("half")
+        temp.rename(temp.with_suffix(".kept"))
+        raise OSError("killed")
+    return temp.with_suffix(".kept").rename(temp)
 
-    def leave(path: Path) -> Path:
-        """What a process that is killed inside `replacing` leaves."""
-        with pytest.raises(OSError), replacing(path) as temp:
-            temp.write_text("half")
-            temp.rename(temp.with_suffix(".kept"))
-            raise OSError("killed")
-        return temp.with_suffix(".kept").rename(temp)
 
-    left = [leave(run / "run.json"), leave(run / "cell-1" / "checkpoint.pt"), leave(run / "cell-1" / "samples.npz")]
-    old, new = leave(cache / "clips" / "old"), leave(cache / "clips" / "new")
-    long_ago = time.time() - ABANDONED_S - 1
-    os.utime(old, (long_ago, long_ago))
-    (run / "cell-1" / "checkpoint.pt").write_text("whole")
-    _remove_leftovers(run, cache)
-    assert not any(path.exists() for path in (*left, old))
-    assert new.exists() and (run / "cell-1" / "checkpoint.pt").exists()
+def test_what_killed_processes_leave_is_removed_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    dead = [leave(tmp_path / "run.json"), tmp_path / ".key.0123456789abcdef.tmp"]
+    (dead[1] / "inside").mkdir(parents=True)
+    (tmp_path / "run.json").write_text("whole")
+    with replacing(tmp_path / "new") as file, fresh_folder(tmp_path / "folder") as folder:
+        file.write_text("new")  # as its writers do: by its name
+        (folder / "part").write_text("part")
+        remove_leftovers(tmp_path)
+        assert file.exists() and (folder / "part").exists()
+        assert not any(path.exists() for path in dead)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new", "run.json"]
+
+
+def test_a_temporary_file_that_is_taken_away_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, calls = fcntl.flock, []
+
+    def late(opened: int, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            remove_leftovers(tmp_path)
+        lock(opened, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_text(tmp_path / "record.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"] and len(calls) == 3
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.write_text("precious")
+    inside.mkdir()
+    (inside / "run.json").symlink_to(outside)
+    with pytest.raises(StoreError, match=rf"cannot write {inside / 'run.json'}: it is a symbolic link to {outside}; remove it"):
+        write_text(inside / "run.json", "{}")
+    with pytest.raises(StoreError, match="symbolic link"), fresh_folder(inside / "run.json"):
+        pass
+    monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")  # even where the temporary name were known
+    (inside / ".record.json.guessed.tmp").symlink_to(outside)
+    with pytest.raises(StoreError, match="File exists"):
+        write_text(inside / "record.json", "{}")
+    remove_leftovers(inside)
+    assert outside.read_text() == "precious"

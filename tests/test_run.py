@@ -323,6 +323,17 @@ def test_an_unwritable_results_folder(tmp_path: Path) -> None:
     assert "choose another folder with --results" in done.stderr
 
 
+@pytest.mark.parametrize("place", ["tiny", "tiny/.lock", "tiny/run.json", "cache/clips"])
+def test_a_run_writes_through_no_link(tmp_path: Path, place: str) -> None:
+    outside, link = tmp_path / "outside", tmp_path / "results" / place
+    outside.mkdir() if place in ("tiny", "cache/clips") else outside.write_text("precious")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    done = here("run", write_matrix(tmp_path), "--results", tmp_path / "results")
+    assert (done.returncode, done.stderr) == (2, f"error: cannot write {link}: it is a symbolic link to {outside}; remove it\n")
+    assert list(outside.iterdir()) == [] if outside.is_dir() else outside.read_text() == "precious"
+
+
 def test_two_runs_of_one_matrix_at_once(tmp_path: Path) -> None:
     import fcntl
 

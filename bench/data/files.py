@@ -1,12 +1,17 @@
-"""Files that a reader sees whole or not at all, and what they are told apart by."""
+"""Files that a reader sees whole or not at all, and what they are told apart by.
+
+While it is written, a file or folder has a hidden temporary name and is locked by its writer: of one that nobody locks the writer is dead.
+Nothing is written through a symbolic link.
+"""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,46 +31,89 @@ def temporary(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def _new(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new temporary file or folder beside `path`, by `make`, locked while the block runs."""
+    while True:
+        temp = temporary(path)
+        make(temp)
+        opened = os.open(temp, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks: then nobody takes away what is left there, either
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            if not temp.exists():  # `remove_leftovers` was between the two lines above
+                continue
+            yield temp
+            return
+        finally:
+            os.close(opened)
+
+
+def _make_file(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+
+
+def refuse_link(path: Path) -> None:
+    """StoreError where `path` is a symbolic link: what is written there would go elsewhere."""
+    if path.is_symlink():
+        raise StoreError(f"cannot write {path}: it is a symbolic link to {path.readlink()}; remove it")
+
+
+@contextlib.contextmanager
 def replacing(path: Path, remedy: str = FREE) -> Iterator[Path]:
     """A temporary file to write, which takes the name `path` once its block is through and it is on disk: all of it, or the old one.
 
     StoreError, ending in `remedy`, where it cannot be written. Nothing is left of a file whose block raised.
     """
-    temp = temporary(path)
+    refuse_link(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temp
-        _sync(temp)
-        temp.replace(path)
+        with _new(path, _make_file) as temp:
+            try:
+                yield temp
+                _sync(temp)
+                temp.replace(path)
+            finally:
+                with contextlib.suppress(OSError):
+                    temp.unlink()
     except OSError as error:
         if error.errno is None:  # it is of the block and says itself what is wrong
             raise
         raise StoreError(f"cannot write {path}: {error.strerror}; {remedy}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temp.unlink()
 
 
 @contextlib.contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen.
 
-    Of two processes that make the same one, the first wins. OSError where it cannot be made.
+    Of two processes that make the same one, the first wins. OSError where it cannot be made, StoreError where a link is in the way.
     """
-    temp = temporary(folder)
-    temp.mkdir(parents=True)
-    try:
-        yield temp
-        for path in temp.rglob("*"):
-            if path.is_file():
-                _sync(path)
+    refuse_link(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _new(folder, Path.mkdir) as temp:
         try:
-            temp.rename(folder)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)  # gone already where it was renamed
+            yield temp
+            for path in temp.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            try:
+                temp.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)  # gone already where it was renamed
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away what killed processes left in `folder`; what a living one writes there, or what cannot be removed, stays."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(opened)
 
 
 def remove_folder(folder: Path) -> None:
@@ -89,6 +137,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes], remedy: str = FREE) -> list[Path]:
     """Files of a folder by their names, as `replacing` does; their paths. None takes its name before all are on disk, the first last."""
+    remove_leftovers(folder)
     with contextlib.ExitStack() as written:
         temps = []
         for name, content in contents.items():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data.files import now, write_text
+from bench.data.files import StoreError, now, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
 from bench.data.ragged import Frames, Ragged, clip_shapes
@@ -105,8 +105,8 @@ class CellRun:
                 self.measurements += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]
                 self._write("oom", _one_line(error))
                 return
-            with contextlib.suppress(OSError):  # a full disk has no room for it either
-                (self.folder / "traceback.txt").write_text(traceback.format_exc())
+            with contextlib.suppress(StoreError):  # a full disk has no room for it either
+                write_text(self.folder / "traceback.txt", traceback.format_exc())
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
             self._write("failed", f"{type(error).__name__}: {_one_line(error)} (traceback.txt beside this record)")

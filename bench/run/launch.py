@@ -5,13 +5,13 @@ Knows no torch. The process that does a job is bench/run/worker.py.
 
 import contextlib
 import fcntl
-import shutil
+import os
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.data.files import StoreError, now
+from bench.data.files import StoreError, now, refuse_link, remove_leftovers
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
@@ -23,8 +23,6 @@ from bench.shapes import Shape
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 
-ABANDONED_S = 7 * 24 * 3600.0  # what nobody has touched for so long in the cache, its process is not alive
-
 
 def run_study(study: Study, results: Path, say: Say, command: str) -> list[Record]:
     """Run every cell of a study that has no final record yet; the records of all. Raises Refused, Stopped or StoreError."""
@@ -32,7 +30,9 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
     folder = results / study.name
     with _only_one(folder) as lock:
         started_at = now()
-        _remove_leftovers(folder, results / "cache")
+        for place in (folder, *folder.glob("*/"), *(results / "cache").glob("*/")):
+            refuse_link(place)
+            remove_leftovers(place)
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         waiting = [name for name, record in known.items() if record is None]
         _check_headline(study, folder, sum(record is not None for record in known.values()))
@@ -132,16 +132,6 @@ def _check_headline(study: Study, folder: Path, num_finished: int) -> None:
         )
 
 
-def _remove_leftovers(folder: Path, cache: Path) -> None:
-    """Temporary files of processes that were killed: this run's, as who holds the lock is alone in `folder`, and old ones in `cache`."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        path.unlink(missing_ok=True)
-    for path in cache.glob("*/.*.tmp"):  # others may be writing there
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
     return RunSnapshot(
         matrix=study.name,
@@ -168,10 +158,12 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[int]:
-    """StoreError where another process runs the same matrix in the same results folder."""
+    """StoreError where another process runs the same matrix in the same results folder, or a link leads out of it."""
+    refuse_link(folder)
+    refuse_link(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder with --results") from error
     with lock:
