@@ -8,11 +8,16 @@ A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib
 import importlib.metadata
+import os
+import signal
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +34,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENTRY_POINT_GROUP = "unet_vs_dit.backbones"
+DISTRIBUTION = "unet-vs-dit"
+WATCHED = "UNET_VS_DIT_WATCHED"  # in the environment of a process whose parent notices when it exits or hangs
+IMPORT_S = 60.0  # that an import may take
+SURVIVED = 70  # exit status of the process that tries one
+TRIAL = f"""
+import importlib, os, sys
+sys.path[:] = sys.argv[2:]
+try:
+    importlib.import_module(sys.argv[1])
+except BaseException:
+    pass  # whoever asks will see for himself
+os._exit({SURVIVED})
+"""
+
+
+class BrokenPlugin(Refusal):
+    """A plug-in that raises what its contract does not name, exits or hangs. Nothing is wrong with the cells of others."""
 
 
 class Backbone(Protocol):
@@ -168,7 +190,7 @@ def refusing() -> Iterator[None]:
 def check_latents(backbone: Backbone | Factory, shape: Shape) -> None:
     """Refusal where latents (T, H, W) cannot be taken by a backbone, or by its factory as far as that says."""
     check = getattr(backbone, "check", None)  # optional in a factory: a plug-in without it is checked once it is built
-    if check is not None:
+    if check is not None and not isinstance(backbone, type):  # a class that is its own factory has it only then
         with refusing():
             check(shape)
 
@@ -275,7 +297,47 @@ def tuples(value: Any) -> Any:
 
 def import_plugin(name: str) -> ModuleType:
     """The module of a backbone's name: what is registered under it, or else an importable module of that name."""
-    return importlib.import_module(registered(ENTRY_POINT_GROUP).get(name, name))
+    return import_foreign(registered(ENTRY_POINT_GROUP).get(name, name))
+
+
+def import_foreign(name: str) -> ModuleType:
+    """A module that another person may have written. BrokenPlugin where its import raises, exits or hangs; ModuleNotFoundError.
+
+    An import that would end this process or hold it up is found out in another.
+    """
+    unknown = name not in sys.modules and name.partition(".")[0] not in _own_packages()
+    if unknown and WATCHED not in os.environ and (fault := _trial(name, *sys.path)):
+        raise BrokenPlugin(f"importing module {name!r} {fault}; mend it")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise
+    except (Exception, SystemExit) as error:  # another person's code
+        raise BrokenPlugin(f"importing module {name!r} raised {type(error).__name__}: {' '.join(str(error).split())}; mend it") from error
+
+
+@functools.cache
+def _trial(name: str, *path: str) -> str:
+    """What importing a module does to a process; empty where it lives on."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([sys.executable, "-c", TRIAL, name, *path], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        code = process.wait(timeout=IMPORT_S)
+    except subprocess.TimeoutExpired:
+        return f"takes over {IMPORT_S:g} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return "" if code == SURVIVED else f"ends the process with status {code}"
+
+
+@functools.cache
+def _own_packages() -> set[str]:
+    """Top-level packages of this project."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    own = {point.value.partition(".")[0] for point in points if point.dist is not None and point.dist.name == DISTRIBUTION}
+    return own | {__name__.partition(".")[0]}
 
 
 def known_modules() -> list[str]:

@@ -40,11 +40,10 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
 
     from bench.report.render.console import summary
     from bench.run.launch import run_study
-    from bench.run.match.resolve import resolve
 
     console = Console(highlight=False, soft_wrap=True)
-    study = resolve(_checked_study(matrix, overrides, weights=True), results, console.print)
-    records = run_study(study, results, console.print, "python -m bench " + shlex.join(sys.argv[1:]))
+    study = _sized_study(matrix, overrides, results, typer.echo)
+    records = run_study(study, results, typer.echo, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
@@ -280,6 +279,8 @@ def audit(
     from bench.commands.audit.command import show, write
     from bench.commands.audit.subject import FolderOptions, is_folder, of_folder, of_matrix
     from bench.data.progress import Reporter
+    from bench.run.checks import check_all, check_cell, check_primary
+    from bench.study.matrix import load_study
 
     options = FolderOptions(
         shape=shape, voxel_budget=voxel_budget, backbones=backbone or (), policies=policy or (), stride=stride, multiple=multiple
@@ -290,7 +291,10 @@ def audit(
                 _fail(f"override {overrides[0]!r} is for a matrix, and {what} is a folder; see --help for what a folder takes")
             subject = of_folder(Path(what), options, results / "cache", progress)
         else:
-            subject = of_matrix(_checked_study(what, overrides), options, results / "cache", progress)
+            study = load_study(what, overrides)
+            check_all(study.cells, check_cell)
+            check_primary(study)
+            subject = of_matrix(study, options, results / "cache", progress)
         result = run_audit(subject, progress)
     _tell(result, show, write, out, as_json)
 
@@ -300,9 +304,8 @@ def validate(matrix: MatrixName, overrides: Overrides = None, results: Results =
     """Check all of MATRIX that `run` checks, train nothing: print cells and what differs between rivals. Matches are found, clips made."""
     from bench.commands.listing import print_study
     from bench.run.launch import check_study
-    from bench.run.match.resolve import resolve
 
-    study = resolve(_checked_study(matrix, overrides, weights=True), results, typer.echo)
+    study = _sized_study(matrix, overrides, results, typer.echo)
     check_study(study, results)
     print_study(study)
 
@@ -343,17 +346,20 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
         typer.echo(path, err=as_json)
 
 
-def _checked_study(name: str, overrides: list[str] | None, *, weights: bool = False):  # Study, whose module is imported late
-    """The study of a matrix, its cells checked as far as that needs neither torch nor data; `weights`: those of the extractors too."""
-    from bench.run.checks import check_all, check_cell, check_primary, check_weights
+def _sized_study(name: str, overrides: list[str] | None, results: Path, say):  # Study, whose module is imported late
+    """The study of a matrix whose weights are here, with the sizes that it asks to be found, once what is cheap to check is checked."""
+    from bench.run.checks import check_all, check_extractors, check_primary, check_weights
+    from bench.run.launch import check_study
+    from bench.run.match.resolve import resolve
     from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
-    check_all(((named.name, named.cell) for named in study.cells), check_cell)
+    check_all(study.cells, check_extractors)
     check_primary(study)
-    if weights:
-        check_weights(study)
-    return study
+    check_weights(study)
+    if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
+        check_study(study, results, "named")
+    return resolve(study, results, say)
 
 
 def main() -> NoReturn:

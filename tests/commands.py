@@ -18,6 +18,8 @@ import bench.run.job
 from bench.cli import main
 from bench.records.record import Record
 from bench.records.store import latest, read_run
+from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED
+from bench.run.watch import Ended, Watch
 from bench.run.worker import perform
 from tests.tiny import cell_fields
 
@@ -53,12 +55,12 @@ def here(*arguments: object, **environment: str) -> Done:
     return Done(words, status, out.getvalue(), err.getvalue())
 
 
-def _status_here(job: Any, timeout_s: float | None, lock: int | None) -> int:
+def _status_here(job: Any, timeout_s: float | None, lock: int | None) -> Ended:
     try:
-        perform(job, SimpleNamespace(requested=False))  # type: ignore[arg-type]
+        perform(job, SimpleNamespace(requested=False), Watch())  # type: ignore[arg-type]
     except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+        return Ended(code=ended.code, word={EXIT_BAD_INPUT: "refused", EXIT_STOPPED: "stopped"}[ended.code])  # type: ignore[index, arg-type]
+    return Ended(word="done")
 
 
 def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:

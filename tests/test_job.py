@@ -13,7 +13,7 @@ from tests.tiny import tiny_cell
 CELL = NamedCell(name="c", axes={}, cell=tiny_cell())
 COMMON: dict[str, Any] = {"matrix": "m", "results": Path("/results")}
 JOBS = [
-    PrepareJob(**COMMON, label="p", only_check=False, study=load_study("shapes"), waiting=("c",)),
+    PrepareJob(**COMMON, label="p", until="made", study=load_study("shapes"), waiting=("c",)),
     CellJob(**COMMON, label="c", cell=CELL),
     SampleJob(**COMMON, label="c", cell=CELL.cell, folder=Path("/results/m/c"), num_clips=3, shape=(4, 16, 16), out=Path("/more.npz")),
     MatchJob(

@@ -9,7 +9,7 @@ import yaml
 from bench.run.checks import check_all, check_cell
 from bench.shapes import Refusal, lines_of
 from bench.study.cell import Cell
-from bench.study.matrix import load_study, shipped
+from bench.study.matrix import NamedCell, load_study, shipped
 from tests.tiny import cell_fields, tiny_cell
 
 
@@ -196,7 +196,7 @@ def test_same_cell_twice_is_an_error(tmp_path: Path) -> None:
 def test_preflight_names_backbone_and_size(tmp_path: Path, overrides: list[str], expected: str) -> None:
     study = load_study(write(tmp_path), overrides)
     with pytest.raises(ValueError, match="cell ") as error:
-        check_all(((named.name, named.cell) for named in study.cells), check_cell)
+        check_all(study.cells, check_cell)
     assert expected in str(error.value)
 
 
@@ -226,8 +226,8 @@ def test_what_is_wrong_with_several_cells_is_said_once_with_their_names() -> Non
         if cell.seed < 3:
             raise Refusal("even seeds are odd" if cell.seed % 2 == 0 else "odd seeds are even")
 
-    named = [(f"c{seed}", tiny_cell(seed=seed)) for seed in range(5)]
+    named = [NamedCell(name=f"c{seed}", axes={}, cell=tiny_cell(seed=seed)) for seed in range(5)]
     with pytest.raises(Refusal) as caught:
-        check_all(named, check)
+        check_all(named, check, alike=Cell.fingerprint)
     assert lines_of(caught.value) == ["cell c0, c2: even seeds are odd", "cell c1: odd seeds are even"]
-    check_all(named[3:], check)
+    check_all(named[3:], check, alike=Cell.fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_every_process_that_times_steps_keeps_its_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(command, "keep_freed_memory", kept)
     nothing: Any = None
     with pytest.raises(Kept):
-        perform(nothing, nothing)
+        perform(SimpleNamespace(kind="cell"), nothing, nothing)  # type: ignore[arg-type]
     with pytest.raises(Kept):
         Server({})._open("train")
     request = Request(names=("dit:DiT-XS/2",), spec=nothing, point=nothing, precision="fp32")

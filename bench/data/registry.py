@@ -1,10 +1,9 @@
 """Named objects of one kind: the project's own, and those that other distributions register as entry points. Knows no torch."""
 
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from bench.backbone import did_you_mean, registered
+from bench.backbone import did_you_mean, import_foreign, registered
 from bench.shapes import Refusal
 
 
@@ -71,7 +70,7 @@ def load_registered(what: str, group: str, name: str, kind: type[ObjectT]) -> Ob
     where = registered(group)[name]
     module_name, _, attribute = where.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), attribute, None)
+        found = getattr(import_foreign(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise Refusal(f"{what} {name!r} is registered as {where!r}, and there is no module {error.name!r}; install it") from error
     if not isinstance(found, kind):

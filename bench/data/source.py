@@ -14,7 +14,6 @@ Knows no source by name.
 
 import errno
 import hashlib
-import importlib
 import importlib.util
 import json
 import pkgutil
@@ -29,7 +28,7 @@ import numpy as np
 import pydantic
 
 import bench.data.sources
-from bench.backbone import did_you_mean, refusing
+from bench.backbone import did_you_mean, import_foreign, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
 from bench.data.files import fresh_folder, remove_folder
 from bench.data.frozen import Count, Frozen, explain
@@ -95,7 +94,7 @@ def find_source(name: str) -> Any:
     own = f"bench.data.sources.{name}"
     module_name = own if "." not in name and importlib.util.find_spec(own) else name
     try:
-        module = importlib.import_module(module_name)
+        module = import_foreign(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name != name and not name.startswith(f"{error.name}."):
             raise Refusal(f"source {name!r} needs the module {error.name!r}, which is not installed") from error

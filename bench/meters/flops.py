@@ -3,17 +3,21 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import Backbone, load_backbone
+from bench.backbone import Backbone, BrokenPlugin, load_backbone
 from bench.shapes import LatentSpec, Shape
 
 
 def count_flops(name: str, spec: LatentSpec, shape: Shape) -> int:
-    """Forward FLOPs of one clip of latent shape (T, H, W) through the named backbone, which is built for it."""
+    """Forward FLOPs of one clip of latent shape (T, H, W) through the named backbone, built for it. BrokenPlugin for its output."""
     with torch.device("meta"):
-        return flops_of(load_backbone(name, spec), spec, shape)
+        flops, outputs = _forward(load_backbone(name, spec), spec, shape)
+    given: list[Any] = [tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__ for output in outputs]
+    if given != [whole := (spec.latent_channels, *shape)]:
+        raise BrokenPlugin(f"backbone {name!r} gave {given} for a clip of latents {whole}; give one of its shape")
+    return flops
 
 
 def flops_of(backbone: Backbone, spec: LatentSpec, shape: Shape) -> int:
@@ -21,14 +25,18 @@ def flops_of(backbone: Backbone, spec: LatentSpec, shape: Shape) -> int:
 
     On `meta` attention takes its matrix-product form, which the counter sees; on a CPU its fused kernel counts as zero.
     """
+    return _forward(backbone, spec, shape)[0]
+
+
+def _forward(backbone: Backbone, spec: LatentSpec, shape: Shape) -> tuple[int, Any]:
     network: Any = backbone
     network.requires_grad_(False)  # the counter's hooks trip over a parameter that is used as a view
     latents = [torch.empty(spec.latent_channels, *shape, device="meta")]
     timesteps = torch.empty(1, device="meta")
     labels = torch.zeros(1, dtype=torch.long, device="meta") if spec.num_labels else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(latents, timesteps, labels)
-    return counter.get_total_flops()
+        outputs = network(latents, timesteps, labels)
+    return counter.get_total_flops(), outputs
 
 
 def num_params(backbone: nn.Module) -> int:

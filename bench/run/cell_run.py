@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.backbone import BrokenPlugin
 from bench.data.files import StoreError, now, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
@@ -97,9 +98,10 @@ class CellRun:
             raise
         except Diverged as diverged:
             self._write("diverged", str(diverged))
-        except Refusal as refused:  # its line is all there is to say
-            self._write("failed", _one_line(refused))
-        except Exception as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the record is where a failure is reported; nothing is lost
+            if isinstance(error, Refusal) and not isinstance(error, BrokenPlugin):  # its line is all there is to say
+                self._write("failed", _one_line(error))
+                return
             if is_out_of_memory(error):  # the peak up to there is a result
                 peaks = PhaseMemory(self.device).peaks()
                 self.measurements += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]

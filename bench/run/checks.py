@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from bench.backbone import check_latents, did_you_mean, find_factory
+from bench.backbone import BrokenPlugin, check_latents, did_you_mean, find_factory
 from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
+from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
-from bench.study.matrix import Study
+from bench.study.matrix import NamedCell, Study
 
 Found = TypeVar("Found")
+UNWATCHED = Watch()
 
 
 def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
@@ -29,18 +31,59 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
     )
 
 
-def check_all(named: Iterable[tuple[str, Cell]], check: Callable[[Cell], Found]) -> dict[str, Found]:
-    """Cell's name -> what `check` finds. Refusal with a line for everything that it refuses, and the cells that it is wrong with."""
+def seedless(cell: Cell) -> str:
+    """What cells share that differ in their seed alone."""
+    return cell.model_copy(update={"seed": 0}).fingerprint()
+
+
+def check_all(
+    cells: Iterable[NamedCell],
+    check: Callable[[Cell], Found],
+    broken: dict[str, BaseException] | None = None,
+    watch: Watch = UNWATCHED,
+    *,
+    what: str = "a check of the backbone",
+    alike: Callable[[Cell], str] = seedless,
+) -> dict[str, Found]:
+    """Cell's name -> what `check` finds, asked once of all that are `alike` in what it looks at.
+
+    Refusal with a line for everything that it refuses, and the cells that it is wrong with. Where it raises anything else, the fault is a
+    plug-in's: these cells are then `broken`, with the error, and no other is held up by them. Where that is None, it is refused too.
+    """
+    faulty: dict[str, BaseException] = {} if broken is None else broken
     found: dict[str, Found] = {}
     wrong: dict[str, list[str]] = {}
-    for name, cell in named:
-        try:
-            found[name] = check(cell)
-        except Refusal as error:
-            wrong.setdefault(str(error), []).append(name)
-    if wrong:
-        raise Refusal(*(f"cell {', '.join(names)}: {what}" for what, names in wrong.items()))
+    groups: dict[str, list[NamedCell]] = {}
+    for named in cells:
+        groups.setdefault(alike(named.cell), []).append(named)
+    for group in groups.values():
+        if not (names := [named.name for named in group if named.name not in faulty]):
+            continue
+        cell, limit_s = group[0].cell, max(named.cell.timeout_s for named in group)
+        with watch.over(names, what, limit_s):
+            try:
+                found |= dict.fromkeys(names, check(cell))
+            except (BrokenPlugin, SystemExit) as error:
+                faulty |= dict.fromkeys(names, error)
+            except Refusal as error:
+                wrong.setdefault(str(error), []).extend(names)
+            except Exception as error:  # noqa: BLE001  another person's code; what it raised is in the record of its own cell
+                faulty |= dict.fromkeys(names, error)
+    lines = [f"cell {', '.join(names)}: {line}" for line, names in wrong.items()]
+    if broken is None:
+        lines += tell_broken(faulty)
+    if lines:
+        raise Refusal(*lines)
     return found
+
+
+def tell_broken(broken: dict[str, BaseException]) -> list[str]:
+    """A line for each error, and the cells that it is of."""
+    cells: dict[str, list[str]] = {}
+    for name, error in broken.items():
+        kind = "" if isinstance(error, BrokenPlugin) else f"{type(error).__name__}: "
+        cells.setdefault(kind + " ".join(str(error).split())[:300], []).append(name)
+    return [f"cell {', '.join(names)}: {what}" for what, names in cells.items()]
 
 
 def check_weights(study: Study) -> None:
@@ -85,13 +128,18 @@ def card_text(study: Study) -> str:
     return "; ".join(dict.fromkeys(told(MANIFESTS[judge], named.cell.data.source)[1] for named in study.cells)) if judge else ""
 
 
-def check_cell(cell: Cell) -> None:
-    """Refusal for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
+def check_extractors(cell: Cell) -> None:
+    """Refusal for an extractor that is not there or cannot take clips as short or long as these."""
     for extractor in cell.evaluation.extractors:
         if extractor not in MANIFESTS:
             near = did_you_mean(extractor, list(MANIFESTS))
             raise Refusal(f"unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")
         MANIFESTS[extractor].check_frames(cell.data.num_frames, "data.num_frames ")
+
+
+def check_cell(cell: Cell) -> None:
+    """Refusal for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
+    check_extractors(cell)
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
     spec = latent_spec(cell, num_labels=0)

@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from bench.backbone import WATCHED
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
+from bench.run.watch import Ended, the_end, watched
 from bench.shapes import Shape
 from bench.study.cell import Cell
 from bench.study.matrix import Match, NamedCell, Study
@@ -33,12 +35,12 @@ class Task(Frozen):
 
 
 class PrepareJob(Task):
-    """Check cells and, unless they are only to be checked, make the stages they share."""
+    """Check cells and, where they are to run, make the stages they share."""
 
     kind: Literal["prepare"] = "prepare"
     study: Study
     waiting: tuple[str, ...]  # cells that are to run; the others are only compared with
-    only_check: bool
+    until: Literal["named", "checked", "made"]  # what needs no torch; all that `run` refuses; the stages too
 
 
 class CellJob(Task):
@@ -86,35 +88,42 @@ class Stopped(Exception):
     """The user asked to stop."""
 
 
-def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> int:
-    """Do a job in a process of its own. Its exit status; Refused with its line for bad input, Stopped after Ctrl-C, TimeoutExpired."""
-    code = status_of(job, timeout_s, lock)
-    if code == EXIT_STOPPED:
+def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None) -> Ended:
+    """Do a job in a process of its own; how it ended. Refused with its line for bad input, Stopped after Ctrl-C.
+
+    A job that ends without a word, or takes over `timeout_s`, is the caller's to explain where it is of cells; else a StoreError.
+    """
+    ended = status_of(job, timeout_s, lock)
+    if ended.word == "stopped":
         raise Stopped("stopped; run the same command again to go on")
-    if code == EXIT_BAD_INPUT:
+    if ended.word == "refused":
         raise Refused("its process ended on bad input or a full disk; the line it printed says which")
-    if code and job.kind != "cell":
-        raise StoreError(f"{job.label}: {how_it_ended(code)}; run the same command again to go on")
-    return code
+    if ended.word != "done" and not (job.kind == "cell" or ended.cells):
+        raise StoreError(f"{job.label}: {ended.reason}; run the same command again to go on")
+    return ended
 
 
-def status_of(job: Job, timeout_s: float | None, lock: int | None) -> int:
-    """Exit status of a job's process, started and waited for."""
-    command = [sys.executable, "-m", "bench.run.worker", str(os.getpid())]
-    environment = {**own_environment(), **CALM_THREADS}
+def status_of(job: Job, timeout_s: float | None, lock: int | None) -> Ended:
+    """How a job's process ended, started and waited for."""
+    environment = {**own_environment(), **CALM_THREADS, WATCHED: "1"}
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
-    inherited = () if lock is None else (lock,)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True, pass_fds=inherited)
-    try:
-        process.communicate(job.model_dump_json(), timeout=timeout_s)
-    except KeyboardInterrupt:
-        _terminate(process)
-        raise Stopped("stopped; run the same command again to go on") from None
-    except subprocess.TimeoutExpired:
-        _terminate(process)
-        raise
-    return process.returncode
+    with watched() as file:
+        inherited = (file.fileno(), *(() if lock is None else (lock,)))
+        command = [sys.executable, "-m", "bench.run.worker", str(os.getpid()), str(file.fileno())]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True, pass_fds=inherited)
+        try:
+            process.communicate(job.model_dump_json(), timeout=timeout_s)
+        except KeyboardInterrupt:
+            _terminate(process)
+            raise Stopped("stopped; run the same command again to go on") from None
+        except subprocess.TimeoutExpired:
+            _terminate(process)
+            return Ended(code=process.returncode, timed_out=True, limit_s=timeout_s or 0.0)
+        ended = the_end(process.returncode, file)
+    if not ended.word:
+        _kill(process)  # what a plug-in has started
+    return ended
 
 
 def own_environment() -> dict[str, str]:
@@ -122,19 +131,15 @@ def own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
 
 
-def how_it_ended(code: int) -> str:
-    """The end of a process that said nothing itself."""
-    if code >= 0:
-        return f"its process ended with status {code}; what it printed says why"
-    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (disk full?)"}.get(signal.Signals(-code), "")
-    return f"its process was ended by signal {signal.Signals(-code).name}{hint}"
-
-
 def _terminate(process: "subprocess.Popen[str]") -> None:
+    """End a process: by SIGTERM, and, where that does not do or the user asks again, it and all that it has started at once."""
     process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.wait(timeout=GRACE_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    _kill(process)
+    process.wait()
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

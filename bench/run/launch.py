@@ -6,22 +6,23 @@ Knows no torch. The process that does a job is bench/run/worker.py.
 import contextlib
 import fcntl
 import os
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-from bench.data.files import StoreError, now, refuse_link, remove_leftovers
+from bench.data.files import StoreError, now, refuse_link, remove_leftovers, write_text
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, Record, RunCell, RunSnapshot, Status
+from bench.records.record import FINAL, Record, RunCell, RunSnapshot
 from bench.records.store import RUN, latest, next_attempt, read_run, write_record, write_run
 from bench.run.checks import card_text, judge_of
-from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, how_it_ended, run_job
-from bench.shapes import Shape
+from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
+from bench.run.watch import Ended
+from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
-from bench.study.matrix import Study
+from bench.study.matrix import NamedCell, Study
 
 
 def run_study(study: Study, results: Path, say: Say, command: str) -> list[Record]:
@@ -38,8 +39,7 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         _check_headline(study, folder, sum(record is not None for record in known.values()))
         say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
-        if waiting:
-            run_job(_prepare_job(study, results, waiting), lock=lock)
+        known |= _prepare(study, results, waiting, say, lock)
         records = []
         for named in study.cells:
             job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, judge=judge_of(study))
@@ -48,9 +48,29 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         return records
 
 
-def check_study(study: Study, results: Path) -> None:
+def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: int) -> dict[str, Record]:
+    """Check and make what the waiting cells share; records of those that ended the process which was at them, or held it up."""
+    lost: dict[str, Record] = {}
+    compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
+    while left := [name for name in waiting if name not in lost]:
+        started_at = now()
+        ended = run_job(_prepare_job(study, results, compared, left, "made"), lock=lock)
+        if ended.word == "done":
+            break
+        for named in [named for named in compared if named.name in ended.cells]:
+            compared.remove(named)
+            if named.name in left:
+                job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, judge=judge_of(study))
+                lost[named.name] = record = _write_lost(job, ended, started_at)
+                say(f"{named.name}: {record.status} before it trained: {record.reason}")
+    return lost
+
+
+def check_study(study: Study, results: Path, until: Literal["named", "checked"] = "checked") -> None:
     """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
-    run_job(_prepare_job(study, results.resolve(), [named.name for named in study.cells], only_check=True))
+    ended = run_job(_prepare_job(study, results.resolve(), study.cells, [named.name for named in study.cells], until))
+    if ended.word != "done":
+        raise Refusal(f"cell {', '.join(ended.cells)}: {ended.reason}")
 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
@@ -65,7 +85,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, sha
         shape=shape,
         out=out.resolve(),
     )
-    run_job(job)
+    run_job(job, timeout_s=record.cell.timeout_s)
 
 
 def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
@@ -75,42 +95,51 @@ def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     say(f"{name}: attempt {attempt} in {folder}")
-    status: Status = "failed"
     try:
-        reason = how_it_ended(run_job(job, timeout_s=cell.timeout_s, lock=lock))
-    except subprocess.TimeoutExpired:
-        status, reason = "timeout", f"ran over timeout_s = {cell.timeout_s:g}; the next `run` goes on from its checkpoint"
+        ended = run_job(job, timeout_s=cell.timeout_s, lock=lock)
     except Refused as refused:
-        reason = str(refused)
+        ended = Ended(word="refused", what=str(refused))
     record = latest(folder)
     if record is None or record.attempt < attempt:
-        record = Record(
-            matrix=job.matrix,
-            name=name,
-            fingerprint=cell.fingerprint(),
-            cell=cell,
-            attempt=attempt,
-            status=status,
-            reason=reason,
-            started_at=started_at,
-            ended_at=now(),
-            environment=read_environment(),
-            commits=[commit()],
-        )
-        write_record(folder, record)
+        record = _write_lost(job, ended, started_at)
     say(f"{name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
     return record
 
 
-def _prepare_job(study: Study, results: Path, waiting: list[str], *, only_check: bool = False) -> PrepareJob:
-    compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
+def _write_lost(job: CellJob, ended: Ended, started_at: str) -> Record:
+    """The record of a cell whose process wrote none."""
+    cell, folder = job.cell.cell, job.results / job.matrix / job.cell.folder
+    reason = ended.what if ended.word == "refused" else ended.reason
+    if ended.where:
+        write_text(folder / "traceback.txt", ended.where)
+        reason += " (traceback.txt beside this record)"
+    record = Record(
+        matrix=job.matrix,
+        name=job.cell.name,
+        fingerprint=cell.fingerprint(),
+        cell=cell,
+        attempt=next_attempt(folder),
+        status="timeout" if ended.timed_out else "failed",
+        reason=reason,
+        started_at=started_at,
+        ended_at=now(),
+        environment=read_environment(),
+        commits=[commit()],
+    )
+    write_record(folder, record)
+    return record
+
+
+def _prepare_job(
+    study: Study, results: Path, compared: Sequence[NamedCell], waiting: list[str], until: Literal["named", "checked", "made"]
+) -> PrepareJob:
     return PrepareJob(
-        label="validate" if only_check else "prepare",
+        label="prepare" if until == "made" else "validate",
         matrix=study.name,
         results=results,
         study=study.model_copy(update={"cells": tuple(compared)}),
         waiting=tuple(waiting),
-        only_check=only_check,
+        until=until,
     )
 
 

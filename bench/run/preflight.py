@@ -1,6 +1,9 @@
 """Before anything trains: every cell of a study is checked, and the stages that cells share are made."""
 
+import contextlib
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.run.checks import check_all, check_policy, latent_spec
+from bench.run.checks import check_all, check_policy, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.stages import cache_folder, reference_set, training_set
-from bench.shapes import LatentSpec, Refusal, num_voxels
+from bench.run.watch import Watch
+from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 
@@ -34,23 +38,47 @@ class CellSize:
     latent_bytes: int
 
 
-def prepare(job: PrepareJob, progress: Reporter) -> None:
-    """Check all cells of a study, cheapest checks first, then make the stages they share.
+def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str, BaseException]) -> None:
+    """Check all cells of a study, cheapest checks first, then make the stages they share; of those that are `broken` already, nothing.
 
-    Refusal, with a line for every cell that something is wrong with, or OSError.
+    Refusal, with a line for every cell that something is wrong with, or OSError. What is broken has a line too, and in `run` a record of
+    its own process.
     """
-    for named in job.study.cells:
+    cells = job.study.cells
+    for named in cells:
         pick_device(named.cell)
-    sizes = check_all(((named.name, named.cell) for named in job.study.cells), lambda cell: _size(cell, job, progress))
+
+    def clips(cell: Cell) -> None:
+        with _told():
+            load_clips(cell.data, cache_folder(job.results), progress)
+
+    check_all(cells, clips, broken, watch, what="the source of the clips", alike=lambda cell: cell.data.model_dump_json())
+    sizes = check_all(cells, lambda cell: _size(cell, job, progress), broken, watch, what="a check of the backbone at these shapes")
+    faults = tell_broken(broken)
+    if job.until != "made" and faults:
+        raise Refusal(*faults)
+    for fault in faults:
+        print(f"{job.label}: {fault}; the other cells run", file=sys.stderr)
     if apart := _apart(job.study, sizes):
         raise Refusal(*apart)
     _check_disk(job, sizes)
-    if job.only_check:
-        return
-    for named in job.study.cells:
-        device = pick_device(named.cell)
-        training = training_set(named.cell, job.results, device, progress)
-        reference_set(named.cell, training, job.results, device, progress)
+    if job.until == "made":
+        most_s = max(named.cell.timeout_s for named in cells)
+        for named in cells:
+            if named.name not in broken:
+                with watch.over([named.name], "what cells share (clips, autoencoder, latents, features)", most_s):
+                    device = pick_device(named.cell)
+                    training = training_set(named.cell, job.results, device, progress)
+                    reference_set(named.cell, training, job.results, device, progress)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Inside, a file or a disk that fails is said of the cells that need it."""
+    try:
+        yield
+    except OSError as error:
+        raise Refusal(*lines_of(error)) from error
 
 
 def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
@@ -58,7 +86,8 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     clips = load_clips(cell.data, cache_folder(job.results), progress)
     if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
         raise Refusal(f"sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
-    spec = latent_space(cell, job.results, progress)
+    with _told():
+        spec = latent_space(cell, job.results, progress)
     with torch.device("meta"):
         backbone: Any = load_backbone(cell.backbone, spec)
     shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
@@ -99,6 +128,8 @@ def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:
         return []
     wrong = []
     for first, second in ((one.name, other.name) for one, other in study.rivals()):
+        if not {first, second} <= sizes.keys():  # one is broken
+            continue
         a, b = (getattr(sizes[name], match.by) for name in (first, second))
         mismatch = max(a, b) / min(a, b) - 1
         if mismatch > match.tolerance:
@@ -111,10 +142,11 @@ def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:
 
 def _check_disk(job: PrepareJob, sizes: dict[str, CellSize]) -> None:
     """OSError where the latents and the checkpoints and samples of the cells to run will not fit."""
-    needed_bytes = sum(sizes[name].cell_bytes for name in job.waiting) + max(size.latent_bytes for size in sizes.values())
+    waiting = [sizes[name] for name in job.waiting if name in sizes]
+    needed_bytes = sum(size.cell_bytes for size in waiting) + max((size.latent_bytes for size in sizes.values()), default=0)
     free_bytes = shutil.disk_usage(job.results).free
     if needed_bytes > free_bytes:
         raise OSError(
-            f"latents, checkpoints and samples of {len(job.waiting)} cells need about {needed_bytes:,} bytes in {job.results}, "
+            f"latents, checkpoints and samples of {len(waiting)} cells need about {needed_bytes:,} bytes in {job.results}, "
             f"{free_bytes:,} are free; free some or choose another folder with --results"
         )

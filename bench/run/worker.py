@@ -1,4 +1,4 @@
-"""The process of a job, `python -m bench.run.worker PARENT`: a job on standard input; signals and errors into exit statuses.
+"""The process of a job, `python -m bench.run.worker PARENT FILE`: a job on standard input; signals and errors into exit statuses.
 
 What is heavy is imported late: from the first moment on, this process must not outlive a parent that was killed.
 """
@@ -8,26 +8,40 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
+from bench.run.checks import check_all, check_cell, tell_broken
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PrepareJob, SampleJob, read_job
+from bench.run.watch import Watch, opened
 from bench.shapes import Refusal, lines_of
 
 
-def main(parent: int) -> int:
-    """Run a job for the process `parent`; the exit status tells it how the job ended."""
+def main(parent: int, number: int) -> int:
+    """Run a job for the process `parent`; the exit status and the word in the file of that number tell it how the job ended."""
     die_with_parent(parent)
-    job = read_job(sys.stdin.read())
+    watch, job = opened(number), read_job(sys.stdin.read())
     stop = StopFlag(at_once=job.kind != "cell")
     try:
-        perform(job, stop)
+        perform(job, stop, watch)
     except KeyboardInterrupt:
+        watch.end("stopped")
         return EXIT_STOPPED
+    watch.end("done")
     return 0
 
 
-def perform(job: Job, stop: "StopFlag") -> None:
+def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
     """Do what a job says. Exits with a line on standard error for bad input and for a stop."""
+    broken: dict[str, BaseException] = {}
+    if job.kind == "prepare":
+        try:
+            check_all(job.study.cells, check_cell, broken, watch)
+            if job.until == "named" and broken:
+                raise Refusal(*tell_broken(broken))
+        except Refusal as error:
+            _refuse(job, watch, error)
+        if job.until == "named":
+            return
     import torch
 
     from bench.data.progress import Reporter
@@ -44,7 +58,7 @@ def perform(job: Job, stop: "StopFlag") -> None:
         try:
             match job:
                 case PrepareJob():
-                    prepare(job, progress)
+                    prepare(job, progress, watch, broken)
                 case CellJob():
                     CellRun(job, progress, lambda: stop.requested).run()
                 case SampleJob():
@@ -53,17 +67,26 @@ def perform(job: Job, stop: "StopFlag") -> None:
                     match_backbone(job, progress)
         except Interrupted as stopped:
             print(f"{job.label}: {stopped}", file=sys.stderr)
+            watch.end("stopped")
             sys.exit(EXIT_STOPPED)
         except (Refusal, OSError, torch.OutOfMemoryError) as error:
-            if os.environ.get(TRACEBACK):
-                traceback.print_exc()
-            for line in lines_of(error):
-                print(f"error: {job.label}: {line}", file=sys.stderr)
-            sys.exit(EXIT_BAD_INPUT)
+            _refuse(job, watch, error)
+
+
+def _refuse(job: Job, watch: Watch, error: Exception) -> NoReturn:
+    if os.environ.get(TRACEBACK):
+        traceback.print_exc()
+    for line in lines_of(error):
+        print(f"error: {job.label}: {line}", file=sys.stderr)
+    watch.end("refused")
+    sys.exit(EXIT_BAD_INPUT)
 
 
 class StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the training loop looks at it after each step. The second one, or `at_once`, interrupts."""
+    """Set by Ctrl-C or SIGTERM, which may come twice, from a scheduler and from the parent; training looks at it after each step.
+
+    `at_once`: they interrupt.
+    """
 
     def __init__(self, *, at_once: bool):
         self.requested = False
@@ -72,7 +95,7 @@ class StopFlag:
         signal.signal(signal.SIGTERM, self._request)
 
     def _request(self, signum: int, frame: Any) -> None:
-        if self.requested or self._at_once:
+        if self._at_once:
             raise KeyboardInterrupt
         self.requested = True
 
@@ -87,4 +110,4 @@ def die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import io
 import json
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from bench.backbone import refusing
+from bench.backbone import import_foreign, refusing
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
@@ -66,7 +65,7 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise Refusal(f"extractor {name!r}: {module_name!r} is no name of a module; write module:factory")
     try:
-        module = importlib.import_module(module_name)
+        module = import_foreign(module_name)
     except ModuleNotFoundError as error:
         raise Refusal(f"extractor {name!r}: no module {error.name!r} on the path") from error
     factory = getattr(module, attribute, None)
