@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "unet_vs_dit.backbones"
 DISTRIBUTION = "unet-vs-dit"
+MOST_LETTERS = 1000  # of a name with its changes
+MOST_COUNT = 2**14  # of layers, channels or anything else that a change counts: all are built before their memory is known
 WATCHED = "UNET_VS_DIT_WATCHED"  # in the environment of a process whose parent notices when it exits or hangs
 IMPORT_S = 60.0  # that an import may take
 SURVIVED = 70  # exit status of the process that tries one
@@ -213,9 +215,11 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
         return name, {}
     text = name[len(plain) :]
     form = f"backbone {name!r}: {text!r} is not of the form {{field: value, ...}}"
+    if len(name) > MOST_LETTERS:
+        raise Refusal(f"backbone {name[:80]!r}... has {len(name):,} letters, at most {MOST_LETTERS} are read")
     try:
         changes: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if text.endswith("}") else None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise Refusal(form) from error
     # YAML reads "depth:5", without a space, as a field of that name without a value.
     if not isinstance(changes, dict) or not all(isinstance(key, str) and key.isidentifier() for key in changes):
@@ -279,8 +283,8 @@ def with_changes(config: ConfigT, changes: dict[str, Any]) -> ConfigT:
         except ValidationError as error:
             wanted = getattr(hints[key], "__name__", "") if isinstance(hints[key], type) else str(hints[key])
             raise Refusal(f"field {key!r} is {wanted}, got {value!r}") from error
-        if any(isinstance(count, int) and count < 1 for count in (value if isinstance(value, list) else [value])):
-            raise Refusal(f"field {key!r} counts something, got {value!r}; use 1 or more")
+        if any(isinstance(count, int) and not 1 <= count <= MOST_COUNT for count in (value if isinstance(value, list) else [value])):
+            raise Refusal(f"field {key!r} counts something, got {value!r}; use 1 to {MOST_COUNT}")
     return dataclasses.replace(config, **checked)  # type: ignore[type-var]
 
 

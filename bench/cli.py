@@ -1,7 +1,9 @@
 """The command line: arguments to calls, nothing else. Whatever is heavy is imported inside the command that needs it."""
 
+import io
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -366,6 +368,11 @@ def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
     from bench.run.job import CALM_THREADS, TRACEBACK, Refused, Stopped
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no arrows is no reason to fail
+    for number in (signal.SIGTERM, signal.SIGHUP):  # of schedulers and of a terminal that is closed: as Ctrl-C
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, signal.default_int_handler)
     for name, value in CALM_THREADS.items():  # read when torch is loaded, which no command has done yet
         os.environ.setdefault(name, value)
     try:

@@ -170,7 +170,7 @@ def test_unknown_matrix_field_and_name(tmp_path: Path) -> None:
         load_study(str(tmp_path / "absent.yaml"))
     for content in (b"a: [", "description: \u00e9".encode("latin-1"), b"a: " + b"[" * 3000 + b"]" * 3000):
         (tmp_path / "broken.yaml").write_bytes(content)
-        with pytest.raises(Refusal, match="not readable as YAML"):
+        with pytest.raises(Refusal, match="not readable as YAML|not readable as text|more than 50 deep"):
             load_study(str(tmp_path / "broken.yaml"))
 
 
@@ -231,3 +231,57 @@ def test_what_is_wrong_with_several_cells_is_said_once_with_their_names() -> Non
         check_all(named, check, alike=Cell.fingerprint)
     assert lines_of(caught.value) == ["cell c0, c2: even seeds are odd", "cell c1: odd seeds are even"]
     check_all(named[3:], check, alike=Cell.fingerprint)
+
+
+HUGE = "1" + 399 * "0"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (f"data.seed={HUGE}", "a number of 400 digits, 10000000...; at most 100 are read"),
+        (f"budget.steps={20 * HUGE}", "at most 100 are read"),
+        ("data.num_val=1000000000000", "num_val: Input should be less than or equal to 10000000 (got 1000000000000)"),
+        ("data.num_frames=1000000000000", "num_frames: Input should be less than or equal to 1000000"),
+        (f"data.height={10**90}", "height: Input should be less than or equal to 32768"),
+        (
+            "data={source: worlds, num_frames: 900000, height: 90, width: 90, num_train: 1, num_val: 99, num_test: 99}",
+            "2,147,483,648 pixels",
+        ),
+        (
+            "data={source: worlds, num_frames: 1000, height: 16, width: 16, num_train: 100000, num_val: 9, num_test: 9}",
+            "at most 100,000,000 can",
+        ),
+        ("data.shapes=[[1000000000000,16,16]]", "at most (1000000, 32768, 32768)"),
+        ("evaluation.grid=[[4,16,1000000000000]]", "grid has (4, 16, 1000000000000)"),
+        ("batching.batch_size=1000000000000", "batch_size: Input should be less than or equal to 1000000"),
+        ("autoencoder.width=1000000000000", "width: Input should be less than or equal to 4096"),
+        ("autoencoder.learning_rate=.inf", "learning_rate: Input should be a finite number"),
+        ("optimizer.learning_rate=1e400", "learning_rate: Input should be a finite number"),
+        ("timeout_s=1e300", "timeout_s: Input should be less than or equal to 2000000"),
+        ("data=" + 100_000 * "[", "lists and mappings more than 50 deep in each other"),
+        ("data=" + 900 * "{a: ", "lists and mappings more than 50 deep in each other"),
+        ("seeds=[!!int '3']", "the YAML tag 'tag:yaml.org,2002:int' is not read; write the plain value"),
+        ("data=worlds", "data is 'worlds', not a mapping; write {source: worlds, ...}"),
+        ("match={a: 1}", "field 'match.by' is missing"),
+        ("backbone=['dit:DiT-XS/2{" + 900 * "a: {" + "']", "letters, at most 1000 are read"),
+    ],
+)
+def test_what_is_too_large_or_too_deep_is_refused_before_anything_is_made_of_it(override: str, expected: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        load_study("smoke", [override])
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_file_that_is_no_matrix_is_named(tmp_path: Path) -> None:
+    bomb = "\n".join(["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", *(f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]" for n in range(1, 9))])
+    for content, expected in {
+        b"description: caf\xe9": "not readable as text in UTF-8",
+        bomb.encode(): "more than 100,000 values, its aliases written out",
+        1_000_001 * b"#": "1,000,001 letters, at most 1,000,000 are read",
+        100_000 * b"- ": "lists and mappings more than 50 deep",
+    }.items():
+        (tmp_path / "odd.yaml").write_bytes(content)
+        with pytest.raises(Refusal, match=re.escape(f"matrix {tmp_path / 'odd.yaml'}: {expected}")):
+            load_study(str(tmp_path / "odd.yaml"))

@@ -24,19 +24,19 @@ from bench.study.matrix import Study
 def print_study(study: Study) -> None:
     """The resolved cells of a study and, for every pair of rivals, the fields that differ."""
     console = Console(highlight=False)
-    console.print(f"[bold]{study.name}[/]: {study.matrix.description}")
+    console.print(f"[bold]{escape(study.name)}[/]: {escape(study.matrix.description)}")
     flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
     shared = {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
     console.print("\n[bold]all cells[/]")
     for key, value in shared.items():
         console.print(f"  {key} = {value}", markup=False)
     for named, fields in zip(study.cells, flat, strict=True):
-        console.print(f"\n[bold]{named.name}[/]  fingerprint {named.cell.fingerprint()[:8]}")
+        console.print(f"\n[bold]{escape(named.name)}[/]  fingerprint {named.cell.fingerprint()[:8]}")
         for key, value in fields.items():
             if key not in shared:
                 console.print(f"  {key} = {value}", markup=False)
     for first, second in study.rivals():
-        console.print(f"\n[bold]{first.name} against {second.name}[/]")
+        console.print(f"\n[bold]{escape(first.name)} against {escape(second.name)}[/]")
         for key, a, b in differences(first.cell, second.cell):
             console.print(f"  {key}: {a} | {b}", markup=False)
     console.print(f"\n{len(study.cells)} cells, valid")
@@ -46,7 +46,7 @@ def print_all(results: Path) -> None:
     """Matrices, backbones, data sources, metrics and runs."""
     console = Console(highlight=False)
     _print_table(console, "matrices", [(name, _description(name)) for name in matrices.shipped()])
-    _print_table(console, "backbones", [(f"{name}:", ", ".join(import_plugin(name).BACKBONES)) for name in known_modules()])
+    _print_table(console, "backbones", [(f"{name}:", _backbones(name)) for name in known_modules()])
     _print_table(console, "data", [(name, describe(name)) for name in sources()])
     extractors = sorted(MANIFESTS, key=lambda name: name != CANONICAL_EXTRACTOR)
     named = [(kind, name) for kind in distances().values() for name in (*extractors, *([FRAME.name] if kind.over_frames else []))]
@@ -54,6 +54,13 @@ def print_all(results: Path) -> None:
     metrics += [(value.name, value.title) for measure in pixel_measures() for value in measure.values]
     _print_table(console, "metrics", metrics)
     _print_table(console, "runs", [_run_line(folder) for folder in run_folders(results)] or [(f"none in {results}", "")])
+
+
+def _backbones(module: str) -> str:
+    try:
+        return ", ".join(import_plugin(module).BACKBONES)
+    except (Refusal, ModuleNotFoundError, AttributeError, TypeError) as error:  # one that is broken hides no other
+        return str(error)
 
 
 def _description(name: str) -> str:

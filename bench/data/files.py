@@ -132,7 +132,7 @@ def write_bytes(path: Path, content: bytes, remedy: str = FREE) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `replacing` does, in UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a name of a file need not be text
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes], remedy: str = FREE) -> list[Path]:
@@ -152,6 +152,14 @@ def _sync(path: Path) -> None:
     """Wait until the content of a file is on disk: a rename may otherwise outlive it."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def at_home(path: Path) -> Path:
+    """A path whose ~ is a home folder. Refusal for a user that is not known."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise Refusal(f"path = {path}: there is no such user; write the folder out") from error
 
 
 def now() -> str:

@@ -23,8 +23,9 @@ class Reporter:
     def __init__(self, label: str):
         from rich import progress as bars  # not with this file, which everything imports
         from rich.console import Console
+        from rich.markup import escape
 
-        self._label = label
+        self._label, self._escape = label, escape  # names may hold square brackets
         self._bar: Any = None  # of a terminal
         self._task: Any = None
         self._total = -1
@@ -40,8 +41,8 @@ class Reporter:
             if total != self._total:  # another piece of work
                 if self._task is not None:
                     self._bar.remove_task(self._task)
-                self._task, self._total = self._bar.add_task(what, total=total, label=self._label), total
-            self._bar.update(self._task, completed=done, description=what)
+                self._task, self._total = self._bar.add_task("", total=total, label=self._escape(self._label)), total
+            self._bar.update(self._task, completed=done, description=self._escape(what))
         elif done >= total or time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = time.monotonic()
             print(f"{self._label}: {what} {done}/{total}", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import importlib.util
 import json
+import math
 import pkgutil
 import shutil
 import warnings
@@ -31,20 +32,29 @@ import bench.data.sources
 from bench.backbone import did_you_mean, import_foreign, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
 from bench.data.files import fresh_folder, remove_folder
-from bench.data.frozen import Count, Frozen, explain
+from bench.data.frozen import Frozen, explain
 from bench.data.progress import Progress, silent
 from bench.shapes import Refusal, Shape
+
+MOST_CLIPS = 10**7  # in one split: what is said of each is held in memory
+MOST_FRAMES, MOST_SIDE = 10**6, 2**15  # of a clip, in frames and in pixels
+MOST_PIXELS = 2**31  # of all frames of a clip: a few clips are held in memory at once
 
 
 class SourceConfig(Frozen):
     """What every source is told. Each source's `Config` adds its own fields."""
 
     source: str  # module of the source
-    num_frames: Count  # T of a clip
-    height: Annotated[int, pydantic.Field(ge=8)]  # pixels
-    width: Annotated[int, pydantic.Field(ge=8)]  # pixels
-    num_val: Count  # clips in the validation split
-    num_test: Count  # clips in the test split
+    num_frames: Annotated[int, pydantic.Field(ge=1, le=MOST_FRAMES)]  # T of a clip
+    height: Annotated[int, pydantic.Field(ge=8, le=MOST_SIDE)]  # pixels
+    width: Annotated[int, pydantic.Field(ge=8, le=MOST_SIDE)]  # pixels
+    num_val: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the validation split
+    num_test: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the test split
+
+    @pydantic.model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        check_clip_shape("num_frames, height and width have", (self.num_frames, self.height, self.width))
+        return self
 
     @property
     def mixed(self) -> bool:
@@ -72,6 +82,16 @@ class SourceConfig(Frozen):
         fields = type(self).model_fields
         unchanged = {name for name in added if getattr(self, name) == fields[name].default}
         return self.model_dump(mode="json", exclude=unchanged | set(place))
+
+
+def check_clip_shape(said: str, shape: Shape, least: Shape = (1, 1, 1)) -> None:
+    """Refusal where no clip is (T, H, W) in pixels; `said`: what says it is."""
+    most = (MOST_FRAMES, MOST_SIDE, MOST_SIDE)
+    if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)) or math.prod(shape) > MOST_PIXELS:
+        raise Refusal(
+            f"{said} {shape}: (frames, height, width) of a clip are at least {least} and at most {most}, "
+            f"and {MOST_PIXELS:,} pixels in all its frames"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

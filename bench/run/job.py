@@ -21,6 +21,12 @@ from bench.study.matrix import Match, NamedCell, Study
 EXIT_BAD_INPUT = 2  # the job was refused; its one line is on standard error
 EXIT_STOPPED = 130  # asked to stop; what was done is kept
 TRACEBACK = "UNET_VS_DIT_TRACEBACK"  # set in the environment: what a line says is also shown with its traceback
+# Variables by which accelerate takes a process for one of many, and waits for the others.
+OF_MANY = {
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"),
+    *(f"{prefix}_COMM_WORLD_{what}" for prefix in ("OMPI", "MV2") for what in ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")),
+}
 GRACE_S = 60.0  # after SIGTERM, before SIGKILL
 # Threads that wait for each other by spinning: beside one other busy process on two cores a U-Net's step took 80 times as long.
 CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -127,8 +133,8 @@ def status_of(job: Job, timeout_s: float | None, lock: int | None) -> Ended:
 
 
 def own_environment() -> dict[str, str]:
-    """The environment of a process that measures: what a shell says to accelerate would change a run without a trace in its record."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    """The environment of a process that measures: what a shell or a scheduler says to accelerate would change a run, or hold it up."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_") and name not in OF_MANY}
 
 
 def _terminate(process: "subprocess.Popen[str]") -> None:

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from bench.backbone import canonical_name
-from bench.data.frozen import Frozen, content_hash, flatten
+from bench.data.frozen import Frozen, Seed, content_hash, flatten
 from bench.data.latents.config import Autoencoder
 from bench.data.policy.config import Batching
-from bench.data.source import SourceConfig, load_config
+from bench.data.source import MOST_CLIPS, SourceConfig, check_clip_shape, load_config
 from bench.shapes import Refusal, Shape
 from bench.study.budget import Budget
 
@@ -35,7 +35,7 @@ class Optimizer(Frozen, allow_inf_nan=False):
     learning_rate: float = Field(1e-3, gt=0)  # its peak; the same for all rivals unless it is an axis
     weight_decay: float = Field(0.0, ge=0)  # decoupled, as AdamW has it
     betas: tuple[float, float] = (0.9, 0.99)  # decay of the means of gradient and of its square
-    warmup_steps: int = Field(50, ge=0)  # over which the learning rate rises to its peak
+    warmup_steps: int = Field(50, ge=0, le=10**9)  # over which the learning rate rises to its peak
     schedule: Literal["constant", "linear"] = "constant"  # after the warm-up; linear falls to 0 as the budget is used
     grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
     ema_decay: float = Field(0.999, ge=0, lt=1)  # a step, of the average of the weights, which is what is sampled and scored
@@ -49,24 +49,26 @@ class Sampler(Frozen, allow_inf_nan=False):
     """How noise becomes clips."""
 
     solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"  # ddim is for v_prediction, euler for rectified_flow
-    num_steps: int = Field(25, ge=1)  # denoising steps a clip; guidance doubles the backbone calls
+    num_steps: int = Field(25, ge=1, le=10**6)  # denoising steps a clip; guidance doubles the backbone calls
     guidance_scale: float = Field(1.0, ge=0)  # 1 = no guidance
-    batch_size: int = Field(32, ge=1)  # clips denoised at once; their noise does not depend on it
+    batch_size: int = Field(32, ge=1, le=10**6)  # clips denoised at once; their noise does not depend on it
 
 
 class Evaluation(Frozen):
     """What is measured of the samples."""
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
-    num_samples: int = Field(64, ge=MIN_FEATURES)  # generated clips; as many real ones are held out to compare with
-    grid: tuple[Shape, ...] = ()  # shapes (T, H, W) in pixels at which samples are judged too, trained on or not
-    grid_samples: int = Field(32, ge=MIN_FEATURES)  # generated clips at each
+    num_samples: int = Field(64, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips; as many real ones are held out to compare with
+    grid: tuple[Shape, ...] = Field((), max_length=1000)  # shapes (T, H, W) in pixels at which samples are judged too, trained on or not
+    grid_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips at each
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if twice := sorted({name for name in self.extractors if self.extractors.count(name) > 1}):
             raise Refusal(f"extractors names {', '.join(twice)} more than once")
+        for shape in self.grid:
+            check_clip_shape("grid has", shape)
         return self
 
 
@@ -92,9 +94,9 @@ class Cell(Frozen, allow_inf_nan=False):
     precision: Literal["fp32", "bf16"] = "fp32"  # of the backbone; bf16 by autocast, weights stay float32
     acceleration: Acceleration = Acceleration()
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where it is there
-    timeout_s: float = Field(7 * 24 * 3600, gt=0)  # wall clock after which the cell is stopped, resumably
+    timeout_s: float = Field(7 * 24 * 3600, gt=0, le=2 * 10**6)  # wall clock after which the cell is stopped, resumably
     checkpoint_interval_s: float = Field(30.0, ge=0)  # at least; writing them never takes over a twentieth of the time
-    seed: int = Field(0, ge=0)  # of weights, order, noise and samples; a matrix sets it by `seeds`
+    seed: Seed = 0  # of weights, order, noise and samples; a matrix sets it by `seeds`
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

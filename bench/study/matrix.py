@@ -12,18 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
-from yaml import YAMLError
 
 from bench.backbone import canonical_name, did_you_mean, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, explain, flatten
 from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
+from bench.study.tree import read_tree, read_value
 
 MATRICES = Path(__file__).parent / "matrices"
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
+MOST_SHOWN = 200  # letters of an override that is refused
 MOST_CELLS = 10_000  # of a matrix, before `exclude`
 # What rivals may be matched on -> the measurement of a record that this fixes: nobody can win it.
 MATCHED = {"params": "num_params", "flops": "flops_per_clip", "step_time": "step_time_s", "peak_memory": "peak_storage_bytes"}
@@ -100,28 +99,36 @@ class Study(Frozen):
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
         """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
-        rest = {named.name: {**named.axes, "seed": named.cell.seed, "backbone": None} for named in self.cells}
-        pairs = itertools.combinations(self.cells, 2)
-        return [(a, b) for a, b in pairs if a.cell.backbone != b.cell.backbone and rest[a.name] == rest[b.name]]
+        alike: dict[str, list[int]] = {}  # what they agree on -> places of cells: of ten thousand cells all pairs are too many
+        for place, named in enumerate(self.cells):
+            alike.setdefault(content_hash({**named.axes, "seed": named.cell.seed, "backbone": None}), []).append(place)
+        pairs = sorted(pair for places in alike.values() for pair in itertools.combinations(places, 2))
+        cells = self.cells
+        return [(cells[a], cells[b]) for a, b in pairs if cells[a].cell.backbone != cells[b].cell.backbone]
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> Study:
     """The study of a shipped matrix ("quick") or of a YAML file, after overrides. Refusal says what is wrong with either."""
     path = find_matrix(name)
-    try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, UnicodeDecodeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise Refusal(f"matrix {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    with told_of(f"matrix {path}"):
+        tree = _read(path)
     if not isinstance(tree, dict):
         raise Refusal(f"matrix {path}: expected a mapping with description, defaults and axes")
     for override in overrides or []:
-        with told_of(f"override {override!r}"):
+        with told_of(f"override {override if len(override) <= MOST_SHOWN else override[:MOST_SHOWN] + '...'!r}"):
             _apply(tree, override)
     try:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
         raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
     return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_tree(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"not readable as text in UTF-8 ({error})") from error
 
 
 def find_matrix(name: str) -> Path:
@@ -219,11 +226,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise Refusal("it is not key=value, for example budget.steps=100")
-    try:
-        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except (RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise Refusal(f"the value is not readable as YAML ({' '.join(str(error).split())})") from error
-    value = parsed["value"]
+    with told_of("the value"):
+        value = read_value(text)
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
         _set(tree, key, value)

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from bench.data.clips import Skipped
+from bench.data.files import at_home
 from bench.data.media import images
 from bench.data.media.arrays import opened_npz, read_npy
 from bench.data.media.inventory import decoded, file_hash, is_image, is_text, probed, unusable
@@ -82,7 +83,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def find_collection(path: Path) -> Collection:
     """What `path` holds. Refusal where that is nothing that can be a clip."""
-    path = path.expanduser()
+    path = at_home(path)
     if os.path.lexists(path) and (reason := unusable(path) or (None if is_text(str(path)) else "lies in a folder whose name is not UTF-8")):
         raise Refusal(f"{path} {reason}; name a folder of clips, or an array of them as {' or '.join(ARRAYS)}")
     if path.is_dir():

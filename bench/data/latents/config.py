@@ -4,20 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bench.data.frozen import Frozen
+from bench.data.frozen import Count, Frozen, Seed
 
 
 class TrainedAutoencoder(Frozen):
     """A small `AutoencoderTiny` trained on the data set's own training frames, once, for all contenders."""
 
     kind: Literal["trained"]
-    latent_channels: int = Field(4, ge=1)  # C of the latents
+    latent_channels: int = Field(4, ge=1, le=4096)  # C of the latents
     spatial_stride: Literal[2, 4, 8] = 4  # pixels per latent voxel; the first factor of 2 is a pixel unshuffle
-    width: int = Field(64, ge=8)  # channels of every convolution
-    num_steps: int = Field(ge=1)  # optimiser steps
-    batch_size: int = Field(64, ge=1)  # frames
-    learning_rate: float = Field(2e-3, gt=0)  # at its height, of one cycle of AdamW
-    seed: int = 0  # of its weights and frames, not of a run: all runs share it
+    width: int = Field(64, ge=8, le=4096)  # channels of every convolution
+    num_steps: Count  # optimiser steps
+    batch_size: int = Field(64, ge=1, le=10**6)  # frames
+    learning_rate: float = Field(2e-3, gt=0, allow_inf_nan=False)  # at its height, of one cycle of AdamW
+    seed: Seed = 0  # of its weights and frames, not of a run: all runs share it
 
 
 class PretrainedAutoencoder(Frozen):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.data.clips import Skipped
+from bench.data.files import at_home
 from bench.data.media import images
 from bench.data.media.video import EXTENSIONS, count_frames, probe, upright_size
 from bench.shapes import Refusal, visible
@@ -55,7 +56,7 @@ def look_through(root: Path) -> tuple[dict[str, Path], list[Skipped]]:
 
     Links to files are followed, those to folders are not. Refusal where `root` is no folder.
     """
-    root = root.expanduser()
+    root = at_home(root)
     if not root.is_dir():
         raise Refusal(f"path = {root} is not a folder; name one that holds videos")
     if not is_text(str(root)):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.data.frozen import Frozen
+from bench.data.frozen import Count, Frozen
 from bench.data.policy.table import POLICIES
 from bench.shapes import Refusal, Shape
 
@@ -18,7 +18,7 @@ class TokenDropping(Frozen):
 
     kind: Literal["constant", "decreasing", "per_resolution"]  # which clips lose how much, as above
     rate: float = Field(gt=0, lt=1)  # share of a clip's tokens that is left out
-    epochs: int | None = Field(None, ge=1)  # of `decreasing`
+    epochs: Count | None = None  # of `decreasing`
 
     @model_validator(mode="after")
     def _epochs_where_used(self) -> Self:
@@ -35,9 +35,9 @@ class Batching(Frozen):
     """
 
     policy: str = "crop"  # a name of POLICIES (table.py), or one that another distribution registers
-    batch_size: int | None = Field(None, ge=1)  # clips in one optimiser step, where all have one shape
-    voxel_budget: int | None = Field(None, ge=1)  # most latent voxels (T x H x W) in one, padding included; the unit all backbones share
-    side_multiple: int = Field(8, ge=1)  # pixels: heights and widths of items are multiples of it
+    batch_size: int | None = Field(None, ge=1, le=10**6)  # clips in one optimiser step, where all have one shape
+    voxel_budget: int | None = Field(None, ge=1, le=10**12)  # most latent voxels (T x H x W) in one, padding included
+    side_multiple: int = Field(8, ge=1, le=2**15)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
     token_dropping: TokenDropping | None = None  # of `pack`; None: all tokens are trained on
 

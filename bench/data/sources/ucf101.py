@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.backbone import did_you_mean
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
+from bench.data.files import at_home
 from bench.data.frozen import Count
 from bench.data.media.inventory import unusable
 from bench.data.media.video import probe, read_frames
@@ -49,7 +50,7 @@ def digest(config: Config) -> str:
     """The lists, and the names and sizes of the files: hashing 6.5 GB that everybody has alike would take minutes."""
     sizes = {}
     for listed in read_list(config, "train") + read_list(config, "test"):
-        path = config.root.expanduser() / "UCF-101" / listed.name
+        path = at_home(config.root) / "UCF-101" / listed.name
         sizes[listed.name] = (listed.label, path.stat().st_size if path.is_file() else None)
     return digest_of(READER_VERSION, av.__version__, config.model_dump(mode="json", exclude={"root"}), sizes)
 
@@ -87,7 +88,7 @@ def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
 
 
 def _lines(config: Config, name: str) -> list[str]:
-    path = config.root.expanduser() / "ucfTrainTestlist" / name
+    path = at_home(config.root) / "ucfTrainTestlist" / name
     if not path.is_file():
         raise Refusal(f"root = {config.root} has no ucfTrainTestlist/{name}; unpack UCF101TrainTestSplits-RecognitionTask.zip there")
     try:
@@ -99,7 +100,7 @@ def _lines(config: Config, name: str) -> list[str]:
 
 def write(config: Config, folder: Path, progress: Progress) -> None:
     """Reads one clip of each video; val and test take videos in the order of a hash until they are full."""
-    videos = config.root.expanduser() / "UCF-101"
+    videos = at_home(config.root) / "UCF-101"
     if not videos.is_dir():
         raise Refusal(f"root = {config.root} has no folder UCF-101; unpack UCF101.rar there")
     skipped: list[Skipped] = []

@@ -24,10 +24,10 @@ import pydantic
 import pymunk
 
 from bench.data.clips import SPLITS, ClipSet, open_ragged_frames, save_clips
-from bench.data.frozen import Count
+from bench.data.frozen import Count, Seed
 from bench.data.progress import Progress
 from bench.data.ragged import by_shape
-from bench.data.source import SourceConfig, Survey, digest_of
+from bench.data.source import MOST_CLIPS, SourceConfig, Survey, check_clip_shape, digest_of
 from bench.shapes import Refusal, Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
@@ -37,7 +37,7 @@ NUM_SIDES = {"square": 4, "triangle": 3}  # of the regular polygons among them
 RING_HOLE = 0.5  # inner over outer radius
 BACKGROUND = 16  # grey level
 STATE = ("x", "y", "vx", "vy", "angle", "angular_velocity", "radius", "hue", "shape", "mass")  # hue in turns; shape indexes SHAPES
-MOST_CLIPS = 10**7  # in one split: what is said of each is held in memory
+MOST_STATES = 10**8  # of all objects in all frames of all clips: 80 bytes each are held in memory
 BATCH = 64  # clips rendered at once; bounds memory
 
 NonNegative = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
@@ -49,7 +49,7 @@ class Config(SourceConfig):
 
     source: Literal["worlds"] = "worlds"
     num_train: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the training split
-    seed: Annotated[int, pydantic.Field(ge=0)] = 0  # of the worlds, not of a run: all runs share the data
+    seed: Seed = 0  # of the worlds, not of a run: all runs share the data
     num_objects: Count = 1  # the first one gives the class
     radius: Range = (0.22, 0.28)  # of the disc around a shape, drawn uniformly; shorter sides of the frame
     speed: Range = (0.3, 0.8)  # at the first frame, drawn uniformly; shorter sides per second
@@ -58,7 +58,7 @@ class Config(SourceConfig):
     gravity: Annotated[float, pydantic.Field(allow_inf_nan=False)] = 0.0  # downward acceleration; shorter sides per second squared
     damping: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0  # share of velocity and of spin lost per second: an arrow of time
     fps: Annotated[float, pydantic.Field(gt=0, le=1000)] = 8.0  # frames per second
-    num_substeps: Count = 16  # physics steps per frame
+    num_substeps: Annotated[int, pydantic.Field(ge=1, le=10**4)] = 16  # physics steps per frame
     shapes: tuple[Shape, ...] = ()  # (T, H, W) in pixels, dealt to clips in turn; one named twice comes twice as often. () = the one shape
     margin: NonNegative = 0.0  # between every object's disc and the frame's edge, at all times; shorter sides
     placement: Literal["uniform", "edges"] = "uniform"  # edges: the first object starts in an outer third of the longer side
@@ -74,9 +74,11 @@ class Config(SourceConfig):
                 "or a shape does not fit the frame"
             )
         for shape in self.shapes or [clip_shape(self, 0)]:
-            if shape[0] < 1 or min(shape[1:]) < 8:
-                raise Refusal(f"shapes has {shape}: (frames, height, width) of a clip are at least (1, 8, 8)")
+            check_clip_shape("shapes has", shape, least=(1, 8, 8))
             self._fits_frame(*shape[1:])
+        longest = max(shape[0] for shape in self.shapes or [clip_shape(self, 0)])
+        if (num_states := (self.num_train + self.num_val + self.num_test) * longest * self.num_objects) > MOST_STATES:
+            raise Refusal(f"clips x frames x objects are {num_states:,}, at most {MOST_STATES:,} can be; use fewer or shorter clips")
         return self
 
     def _fits_frame(self, height: int, width: int) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from bench.data.files import write_bytes
+from bench.data.files import at_home, write_bytes
 
 MOVE = "set UNET_VS_DIT_CACHE to a folder you own"  # what helps where weights cannot be written
 
@@ -19,7 +19,7 @@ class WeightsError(FileNotFoundError):
 def cache_folder() -> Path:
     """The user's cache of this suite: UNET_VS_DIT_CACHE, else unet-vs-dit under XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("UNET_VS_DIT_CACHE"):
-        return Path(chosen).expanduser()
+        return at_home(Path(chosen))
     # The XDG specification: a relative path there is invalid and must be ignored.
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "unet-vs-dit"

@@ -70,7 +70,7 @@ def _proof(job: MatchJob, say: Say) -> MatchProof:
     """The answer of a search, from the cache or found now."""
     if not job.out.is_file():
         say(f"{job.cell.backbone}: looking for the size that matches {job.target} in {job.match.by}")
-        run_job(job)
+        run_job(job, timeout_s=job.cell.timeout_s)
     try:
         return MatchProof.model_validate_json(job.out.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
