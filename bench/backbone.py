@@ -189,6 +189,18 @@ def refusing() -> Iterator[None]:
         raise Refusal(str(error)) from error
 
 
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """As `refusing`; what else a plug-in raises inside, or exits with, is BrokenPlugin, but for files and memory that are not there."""
+    try:
+        with refusing():
+            yield
+    except (Refusal, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise BrokenPlugin(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}; mend it") from error
+
+
 def check_latents(backbone: Backbone | Factory, shape: Shape) -> None:
     """Refusal where latents (T, H, W) cannot be taken by a backbone, or by its factory as far as that says."""
     check = getattr(backbone, "check", None)  # optional in a factory: a plug-in without it is checked once it is built

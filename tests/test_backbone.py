@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,18 @@ import pytest
 
 import bench.backbone
 from baselines import BACKBONES as UNETS
-from bench.backbone import canonical_name, find_factory, import_plugin, known_modules, short_name, split_name
+from bench.backbone import (
+    BrokenPlugin,
+    blaming,
+    canonical_name,
+    check_latents,
+    find_factory,
+    import_plugin,
+    known_modules,
+    short_name,
+    split_name,
+)
+from bench.shapes import Refusal, Shape
 from dit import BACKBONES as DITS
 from dit import DiTConfig
 
@@ -74,8 +86,8 @@ def test_changes_reach_the_configuration() -> None:
         ("dit:DiT-XS/2{depth: five}", "field 'depth' is int, got 'five'"),
         ("dit:DiT-XS/2{depth: 5.5}", "field 'depth' is int, got 5.5"),
         ("dit:DiT-XS/2{depth: true}", "field 'depth' is int, got True"),
-        ("dit:DiT-XS/2{depth: 0}", "use 1 or more"),
-        ("dit:DiT-XS/2{num_heads: 0}", "use 1 or more"),
+        ("dit:DiT-XS/2{depth: 0}", "use 1 to 16384"),
+        ("dit:DiT-XS/2{num_heads: 0}", "use 1 to 16384"),
         ("dit:DiT-XS/2{patch_size: [1, 2]}", "tuple[int, int, int]"),
         ("dit:DiT-XS/2{positions: learnt}", "use one of rotary, sincos"),
         ("dit:DiT-XS/2{hidden_size: 130}", "hidden_size 130 over 4 heads"),
@@ -124,3 +136,50 @@ def test_registered_names_come_before_modules(plugin: ModuleType) -> None:
 def test_a_factory_without_configuration_says_so(plugin: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"'fancy:Plain' takes no changes to its configuration, got \{width: 3\}; name it without braces"):
         find_factory("fancy:Plain{width: 3}")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("import sys; sys.exit(0)", "raised SystemExit: 0; mend it"),
+        ("import os; os._exit(0)", "ends the process with status 0; mend it"),
+        ("import os; os.kill(os.getpid(), 11)", "ends the process with status -11; mend it"),
+        ("import time; time.sleep(60)", "takes over 0.5 s; mend it"),
+        ("BACKBONES = {", "raised SyntaxError: '{' was never closed"),
+        ("def again(): again()\nagain()", "raised RecursionError: maximum recursion depth exceeded"),
+        ("raise ValueError('no')", "raised ValueError: no; mend it"),
+    ],
+)
+def test_an_import_that_raises_exits_or_hangs_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, expected: str
+) -> None:
+    name = f"bad_import_{abs(hash(content))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(bench.backbone, "IMPORT_S", 0.5 if "sleep" in content else 60.0)
+    with pytest.raises(BrokenPlugin) as caught:
+        find_factory(f"{name}:X")
+    assert f"importing module '{name}' {expected}" in str(caught.value)
+
+
+def test_a_class_that_is_its_own_factory_is_checked_once_it_is_built() -> None:
+    class Never:
+        def check(self, shape: Shape) -> None:
+            raise ValueError("never")
+
+    check_latents(Never, (1, 2, 3))  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match="never"):
+        check_latents(Never(), (1, 2, 3))  # type: ignore[arg-type]
+
+
+def test_what_a_plug_in_raises_beside_its_contract_is_its_fault() -> None:
+    for error, kind in (
+        (ValueError("no"), Refusal),
+        (KeyError("k"), BrokenPlugin),
+        (SystemExit(0), BrokenPlugin),
+        (OSError(2, "x"), OSError),
+    ):
+        with pytest.raises(kind) as caught, blaming("source 's'"):
+            raise error
+        assert isinstance(caught.value, BrokenPlugin) == (kind is BrokenPlugin)
+        assert kind is not BrokenPlugin or f"source 's' raised {type(error).__name__}" in str(caught.value)

@@ -1,12 +1,14 @@
 """Jobs: four kinds, each with its own fields and no others."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from bench.run.job import CellJob, MatchJob, PrepareJob, Refused, SampleJob, read_job, run_job
+from bench.run.job import CellJob, MatchJob, PrepareJob, Refused, SampleJob, own_environment, read_job, run_job
+from bench.run.worker import StopFlag
 from bench.study.matrix import Match, NamedCell, load_study
 from tests.tiny import tiny_cell
 
@@ -44,3 +46,23 @@ def test_a_process_is_told_its_job_and_leaves_no_file_behind(tmp_path: Path, cap
         run_job(job)
     assert "finish the cell with `python -m bench run m` first" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_is_told_nothing_of_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "OMPI_COMM_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "KEPT"):
+        monkeypatch.setenv(name, "2")
+    assert {"WORLD_SIZE", "RANK", "OMPI_COMM_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"}.isdisjoint(own_environment())
+    assert own_environment()["KEPT"] == "2"
+
+
+def test_a_cell_may_be_told_to_stop_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a scheduler, which tells every process, and by the process that started it."""
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    stop = StopFlag(at_once=False)
+    for _ in range(2):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stop.requested
+    StopFlag(at_once=True)
+    with pytest.raises(KeyboardInterrupt):
+        handlers[signal.SIGINT](signal.SIGINT, None)

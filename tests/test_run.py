@@ -323,10 +323,10 @@ def test_an_unwritable_results_folder(tmp_path: Path) -> None:
     assert "choose another folder with --results" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["tiny", "tiny/.lock", "tiny/run.json", "cache/clips"])
+@pytest.mark.parametrize("place", ["tiny", "tiny/.lock", "tiny/run.json", "cache", "cache/clips"])
 def test_a_run_writes_through_no_link(tmp_path: Path, place: str) -> None:
     outside, link = tmp_path / "outside", tmp_path / "results" / place
-    outside.mkdir() if place in ("tiny", "cache/clips") else outside.write_text("precious")
+    outside.mkdir() if place in ("tiny", "cache", "cache/clips") else outside.write_text("precious")
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     done = here("run", write_matrix(tmp_path), "--results", tmp_path / "results")
@@ -463,3 +463,14 @@ def test_contenders_that_end_or_hold_up_the_process_are_records_and_the_good_one
     check_records(tmp_path / "results", expected)
     assert "bad.py" in (cell_folder(tmp_path / "results", "Sleeps-timeout_s=2.0-seed0") / "traceback.txt").read_text()
     assert "Traceback" not in done.stderr
+
+
+def test_a_bad_source_is_a_record_and_the_other_cells_run(tmp_path: Path) -> None:
+    data = {"source": "tests.bad_source", "num_frames": 4, "height": 16, "width": 16, "num_val": 4, "num_test": 4}
+    further = [{"backbone": "tests.small:DiT-XXS/2", "data": data}]
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, include=further, defaults=FEW_STEPS, match=None)
+    done = here("run", path, "--results", tmp_path / "results")
+    assert done.returncode == 1, done.stderr
+    ok, bad = (cell.name for cell in read_run(tmp_path / "results" / "tiny").cells)
+    check_records(tmp_path / "results", {ok: ("ok", "None"), bad: ("failed", "ZeroDivisionError: no clips (traceback.txt beside this")})
+    assert done.stderr.count("ZeroDivisionError: no clips; the other cells run") == 1

@@ -29,7 +29,7 @@ import numpy as np
 import pydantic
 
 import bench.data.sources
-from bench.backbone import did_you_mean, import_foreign, refusing
+from bench.backbone import blaming, did_you_mean, import_foreign, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
 from bench.data.files import fresh_folder, remove_folder
 from bench.data.frozen import Frozen, explain
@@ -153,10 +153,11 @@ def load_config(mapping: Mapping[str, Any] | SourceConfig) -> SourceConfig:
     if not isinstance(name := mapping.get("source"), str):
         raise Refusal(f"data has source={name!r}; name one of {', '.join(sources())}")
     config = find_source(name).Config
-    try:
-        return config.model_validate(dict(mapping))
-    except pydantic.ValidationError as error:
-        raise Refusal(f"source {name!r}: {explain(error, config)}") from error
+    with blaming(f"source {name!r}"):
+        try:
+            return config.model_validate(dict(mapping))
+        except pydantic.ValidationError as error:
+            raise Refusal(f"source {name!r}: {explain(error, config)}") from error
 
 
 def digest_of(*parts: Any) -> str:
@@ -166,13 +167,13 @@ def digest_of(*parts: Any) -> str:
 
 def source_labels(config: SourceConfig) -> tuple[str, ...]:
     """Class names of the clips of `config`; () = no classes."""
-    with refusing():
+    with blaming(f"source {config.source!r}"):
         return find_source(config.source).labels(config)
 
 
 def clips_digest(config: SourceConfig) -> str:
     """Identity of the clips of `config`, and the name of their cache folder."""
-    with refusing():
+    with blaming(f"source {config.source!r}"):
         return digest_of(LAYOUT_VERSION, config.source, find_source(config.source).digest(config))
 
 

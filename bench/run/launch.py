@@ -31,8 +31,7 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
     folder = results / study.name
     with _only_one(folder) as lock:
         started_at = now()
-        for place in (folder, *folder.glob("*/"), *(results / "cache").glob("*/")):
-            refuse_link(place)
+        for place in _places(results, study):
             remove_leftovers(place)
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         waiting = [name for name, record in known.items() if record is None]
@@ -46,6 +45,15 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
             records.append(known[named.name] or _run_cell(job, say, lock))
         write_run(results, _snapshot(study, started_at, command))
         return records
+
+
+def _places(results: Path, study: Study) -> list[Path]:
+    """Folders that a run writes in. StoreError where one is a link, which would lead out of the results."""
+    run, cache = results / study.name, results / "cache"
+    places = [run, *run.glob("*/"), cache, *cache.glob("*/")]
+    for place in places:
+        refuse_link(place)
+    return places
 
 
 def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: int) -> dict[str, Record]:
@@ -68,7 +76,9 @@ def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: in
 
 def check_study(study: Study, results: Path, until: Literal["named", "checked"] = "checked") -> None:
     """What `run` checks before anything trains: data, backbones at its shapes, the match. Refused where it has said what is wrong."""
-    ended = run_job(_prepare_job(study, results.resolve(), study.cells, [named.name for named in study.cells], until))
+    results = results.resolve()
+    _places(results, study)
+    ended = run_job(_prepare_job(study, results, study.cells, [named.name for named in study.cells], until))
     if ended.word != "done":
         raise Refusal(f"cell {', '.join(ended.cells)}: {ended.reason}")
 
@@ -188,8 +198,8 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[int]:
     """StoreError where another process runs the same matrix in the same results folder, or a link leads out of it."""
-    refuse_link(folder)
-    refuse_link(folder / ".lock")
+    for path in (folder, folder / ".lock"):
+        refuse_link(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.fdopen(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
