@@ -173,12 +173,8 @@ def test_a_class_that_is_its_own_factory_is_checked_once_it_is_built() -> None:
 
 
 def test_what_a_plug_in_raises_beside_its_contract_is_its_fault() -> None:
-    for error, kind in (
-        (ValueError("no"), Refusal),
-        (KeyError("k"), BrokenPlugin),
-        (SystemExit(0), BrokenPlugin),
-        (OSError(2, "x"), OSError),
-    ):
+    kinds = ((ValueError("no"), Refusal), (KeyError("k"), BrokenPlugin), (SystemExit(0), BrokenPlugin), (OSError(2, "x"), OSError))
+    for error, kind in kinds:
         with pytest.raises(kind) as caught, blaming("source 's'"):
             raise error
         assert isinstance(caught.value, BrokenPlugin) == (kind is BrokenPlugin)

@@ -289,6 +289,6 @@ def test_a_file_that_is_no_matrix_is_named(tmp_path: Path) -> None:
 
 
 def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path, description="of [red]colour[/red] and [/]").rename(tmp_path / "a[bold]b.yaml")
+    path = Path(write(tmp_path, description="of [red]colour[/red] and [/]")).rename(tmp_path / "a[bold]b.yaml")
     print_study(load_study(str(path)))
     assert "a[bold]b: of [red]colour[/red] and [/]" in capsys.readouterr().out

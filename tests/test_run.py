@@ -466,9 +466,9 @@ def test_contenders_that_end_or_hold_up_the_process_are_records_and_the_good_one
 
 
 def test_a_bad_source_is_a_record_and_the_other_cells_run(tmp_path: Path) -> None:
-    data = {"source": "tests.bad_source", "num_frames": 4, "height": 16, "width": 16, "num_val": 4, "num_test": 4}
-    further = [{"backbone": "tests.small:DiT-XXS/2", "data": data}]
-    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, include=further, defaults=FEW_STEPS, match=None)
+    own = {"source": "tests.bad_source", "num_frames": 4, "height": 16, "width": 16, "num_val": 4, "num_test": 4}
+    axes = {"backbone": ["tests.small:DiT-XXS/2"], "data": [FEW_STEPS["data"], own]}
+    path = write_matrix(tmp_path, axes=axes, defaults=FEW_STEPS, match=None)
     done = here("run", path, "--results", tmp_path / "results")
     assert done.returncode == 1, done.stderr
     ok, bad = (cell.name for cell in read_run(tmp_path / "results" / "tiny").cells)
