@@ -6,6 +6,7 @@ LONGEST = (
     "test_check_gate",
     "test_profile_predict",
     "test_run",
+    "test_run_faults",
     "test_check_trials",
     "test_run_shapes",
     "test_report",

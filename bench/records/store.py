@@ -71,9 +71,9 @@ def read_run(folder: Path) -> RunSnapshot:
     if not path.is_file():
         raise StoreError(f"no run in {folder}: {path.name} is missing; start one with `python -m bench run MATRIX`")
     try:
-        return RunSnapshot.model_validate(read_json(path, "run the matrix again"))
+        return RunSnapshot.model_validate(read_json(path, "remove it and run the matrix again"))
     except ValidationError as error:
-        raise StoreError(f"{path} is not a run's snapshot ({explain(error, RunSnapshot)}); run the matrix again") from error
+        raise StoreError(f"{path} is not a run's snapshot ({explain(error, RunSnapshot)}); remove it and run the matrix again") from error
 
 
 def read_json(path: Path, remedy: str) -> Any:
