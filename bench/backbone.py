@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "unet_vs_dit.backbones"
 DISTRIBUTION = "unet-vs-dit"
 MOST_LETTERS = 1000  # of a name with its changes
-MOST_COUNT = 2**14  # of layers, channels or anything else that a change counts: all are built before their memory is known
+MOST_COUNT = 2**14  # of channels or anything else that a change counts: all are built before their memory is known
+MOST_LAYERS = 2**10  # where a field counts these: each takes time to build, whatever its width
 WATCHED = "UNET_VS_DIT_WATCHED"  # in the environment of a process whose parent notices when it exits or hangs
 IMPORT_S = 60.0  # that an import may take
 SURVIVED = 70  # exit status of the process that tries one
@@ -295,8 +296,9 @@ def with_changes(config: ConfigT, changes: dict[str, Any]) -> ConfigT:
         except ValidationError as error:
             wanted = getattr(hints[key], "__name__", "") if isinstance(hints[key], type) else str(hints[key])
             raise Refusal(f"field {key!r} is {wanted}, got {value!r}") from error
-        if any(isinstance(count, int) and not 1 <= count <= MOST_COUNT for count in (value if isinstance(value, list) else [value])):
-            raise Refusal(f"field {key!r} counts something, got {value!r}; use 1 to {MOST_COUNT}")
+        most = MOST_LAYERS if any(word in key for word in ("depth", "layers", "blocks")) else MOST_COUNT
+        if any(isinstance(count, int) and not 1 <= count <= most for count in (value if isinstance(value, list) else [value])):
+            raise Refusal(f"field {key!r} counts something, got {value!r}; use 1 to {most}")
     return dataclasses.replace(config, **checked)  # type: ignore[type-var]
 
 
