@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ class StoreError(Refusal):
     """A results folder that cannot be written or a record that cannot be read; one line for the user."""
 
 
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that `temporary` gives
 FREE = "free space or choose another folder with --results"
 
 
@@ -107,6 +109,8 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Take away what killed processes left in `folder`; what a living one writes there, or what cannot be removed, stays."""
     for path in folder.glob(".*.tmp"):
+        if not TEMPORARY.fullmatch(path.name):  # somebody else's
+            continue
         with contextlib.suppress(OSError):
             opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
