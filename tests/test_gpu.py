@@ -158,7 +158,8 @@ def test_any_policy_trains_resumes_and_never_waits(tmp_path: Path, backbone: str
     with waiting_forbidden():
         for _ in range(4):
             first.step(watch)
-    first.save()
+    with first._pause(watch):
+        first.save()
     assert made().state.step == 7
     assert len(made().train().loss) == 12
 

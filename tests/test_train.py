@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,14 @@ from torch.testing import assert_close
 
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch
+from bench.meters.clock import StepTimer, StopWatch
+from bench.records.record import BackboneFacts, ValidationPoint
+from bench.run.measure.costs import training_measurements
 from bench.shapes import num_voxels
 from bench.training.checkpoint import Diverged
 from bench.training.trainer import CURVE_FRACTIONS, Interrupted
 from bench.training.validation import validation_losses
+from tests.late_device import LateDevice
 from tests.tiny import Linear, latent_set, linear_trainer, mixed_set, tiny_cell
 
 
@@ -139,6 +145,36 @@ def test_seconds_count_training_and_not_pauses(tmp_path: Path) -> None:
     assert training.wall_time_s >= 0.5
     assert training.step_end_s == sorted(training.step_end_s)
     assert sum(training.step_time_s) <= training.wall_time_s
+
+
+def test_a_rate_is_what_the_device_does_and_not_what_the_host_hands_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a device that takes a second for a step and a host that takes none, the window starts where warm-up ends on the device."""
+    trainer, device = linear_trainer(tiny_cell(budget={"steps": 40}), tmp_path), LateDevice(monkeypatch)
+    trainer._timer, watch = StepTimer(torch.device("cuda")), StopWatch(torch.device("cuda"))
+    update = trainer.update
+    for step in range(40):
+        trainer.update = lambda drawn, step=step: [device.work(3.0 if step < 2 else 1.0), update(drawn)][1]  # type: ignore[assignment, method-assign, misc]
+        trainer.step(watch)
+        assert not trainer.state.step_end_s  # nothing waits
+    with trainer._pause(watch):
+        training = trainer.state.training(ValidationPoint(step=40, wall_time_s=0.0, loss=1.0, num_clips=1))
+    assert training.step_end_s == [3.0, 6.0, *np.arange(7.0, 45.0)]
+    assert (training.wall_time_s, training.num_warmup_steps) == (44.0, 2)
+    facts = BackboneFacts(num_params=1, flops_per_clip=1, tokens_per_clip=1, peak_flop_per_s=1.0, latent_shape=(1, 1, 1, 1))
+    given: Any = SimpleNamespace(clips=SimpleNamespace(digest="x"), val=[], autoencoder=SimpleNamespace(key="x"))
+    rates = {found.name: found.value for found in training_measurements(training, trainer.cell, given, facts, {}, 0)}
+    assert rates["train_clips_per_s"] == 2.0  # two clips a step, a step a second
+
+
+def test_what_the_device_still_had_to_do_is_in_the_time_of_a_stopped_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, device = linear_trainer(tiny_cell(budget={"steps": 40}), tmp_path), LateDevice(monkeypatch)
+    trainer._timer, watch = StepTimer(torch.device("cuda")), StopWatch(torch.device("cuda"))
+    device.work(10.0)
+    trainer.step(watch)
+    with trainer._pause(watch):
+        trainer.save()
+    again = linear_trainer(tiny_cell(budget={"steps": 40}), tmp_path)
+    assert again.state.wall_time_s == again.state.step_end_s[-1] == 10.0
 
 
 def test_backbones_draw_the_same(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
 
     def step() -> None:
         trainer.step(watch)
-        trainer._read()
+        trainer._read(watch)
 
     return Workload(
         step=step,

@@ -44,7 +44,7 @@ def test_harness_overhead(benchmark: Any, tmp_path: Path, backbone: str) -> None
     def metered() -> None:
         """As in the loop where it reads and shows after each step."""
         trainer.step(watch)
-        trainer._read()
+        trainer._read(watch)
         trainer._show()
 
     for _ in range(2):

@@ -96,7 +96,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     wall_time_s: float = 0.0  # of the training loop, checkpoints and validation excluded
     loss: list[float] = Field(default_factory=list)
     step_time_s: list[float] = Field(default_factory=list)  # measured around each step; on CUDA between events
-    step_end_s: list[float] = Field(default_factory=list)  # wall clock of the loop when each step was handed to the device
+    step_end_s: list[float] = Field(default_factory=list)  # seconds of the loop at the end of each step, on the device's own clock
     data_time_s: list[float] = Field(default_factory=list)  # of that, fetching clips and drawing noise
     step_work: list[Work] = Field(default_factory=list)  # what each step did
     validation: list[ValidationPoint] = Field(default_factory=list)

@@ -54,7 +54,6 @@ class State(Course):
         self.forward_flops += work[4]
         self.step_work.append(work)
         self.wall_time_s = wall_time_s
-        self.step_end_s.append(wall_time_s)
 
     def check(self, num_new: int, learning_rate: float) -> None:
         """Diverged where one of the `num_new` last losses is not finite, or they exploded."""

@@ -3,9 +3,10 @@
 What the k-th drawn clip is, its noise, its timestep and whether its label is dropped depend on the run's seed and k alone.
 """
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from bench.data.latents.latents import LatentSet
 from bench.data.progress import Progress, silent
 from bench.data.seeds import stream_seed
-from bench.meters.clock import StepTimer, StopWatch
+from bench.meters.clock import StepTimer, StopWatch, seconds_between
 from bench.meters.device import EnergyMeter, Neighbours
 from bench.meters.memory import PhaseMemory
 from bench.meters.storage import StorageMeter
@@ -91,29 +92,27 @@ class Trainer:
         saved_s, save_cost_s = time.perf_counter(), 0.0
         while (fraction := self._fraction()) < 1:
             if len(state.validation) < len(CURVE_FRACTIONS) and fraction >= CURVE_FRACTIONS[len(state.validation)]:
-                with watch.pause():
-                    self._read()
+                with self._pause(watch):
                     num_clips = min(CURVE_CLIPS, len(self.val))
                     state.validation.append(self._point(mean_loss(self.validate(num_clips)), num_clips))
             self.step(watch)
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
-                self._read()
+                self._read(watch)
                 self._show()
             if self.should_stop():
-                self.save()
+                with self._pause(watch):
+                    self.save()
                 raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
             if time.perf_counter() - saved_s > max(self.cell.checkpoint_interval_s, 20 * save_cost_s):
-                with watch.pause():
+                with self._pause(watch):
                     save_start_s = time.perf_counter()
                     self.save()
                     saved_s = time.perf_counter()
                     save_cost_s = saved_s - save_start_s
-        with watch.pause():
-            state.wall_time_s = watch.elapsed_s()  # the device has been waited for
+        with self._pause(watch):
             if (joules := energy.joules()) is not None:
                 state.energy_j = before_j + joules
             state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share())
-            self._read()
             self.save()
             by_timestep = self.validate(len(self.val))
         return state.training(self._point(mean_loss(by_timestep), len(self.val)), by_timestep)
@@ -160,8 +159,7 @@ class Trainer:
         return backbone
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        self._read()
+        """Write the checkpoint of what has been read."""
         peaks = self.memory.peaks()
         self.state.peaks = {name: max(peaks[name], self.state.peaks.get(name, 0)) for name in peaks}
         checkpoint.save(self.checkpoint, self.train_step, self.state)
@@ -173,13 +171,23 @@ class Trainer:
     def _point(self, loss: float, num_clips: int) -> ValidationPoint:
         return ValidationPoint(step=self.state.step, wall_time_s=self.state.wall_time_s, loss=loss, num_clips=num_clips)
 
-    def _read(self) -> None:
+    @contextlib.contextmanager
+    def _pause(self, watch: StopWatch) -> Iterator[None]:
+        """A pause of the loop, with all that the device was given before it done, counted and read."""
+        with watch.pause():
+            self.state.wall_time_s = watch.elapsed_s()
+            self._read(watch)
+            yield
+
+    def _read(self, watch: StopWatch) -> None:
         """Bring losses and times to the host, and look for divergence."""
         unread, self._unread = self._unread, []
         state = self.state
         state.loss += [float(loss) for loss, _ in unread]
         state.grad_norm += [float(norm) for _, norm in unread]
-        state.step_time_s += self._timer.read()
+        marks = self._timer.read_marks()
+        state.step_time_s += [seconds_between(start, end) for start, end in marks]
+        state.step_end_s += [watch.at(end) for _, end in marks]
         self._neighbours.look()
         state.other_processes = max(state.other_processes, self._neighbours.most_others)
         state.check(len(unread), self.cell.optimizer.learning_rate)

@@ -21,7 +21,10 @@ TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
 def training_measurements(
     training: Training, cell: Cell, given: TrainingSet, backbone: BackboneFacts, peaks: dict[str, int], storage_bytes: int
 ) -> list[Measurement]:
-    """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out."""
+    """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out.
+
+    The window runs from when the device was through with the last warm-up step to when it was through with the last of all.
+    """
     warmup = training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
     work = _total(training.step_work[warmup:])
