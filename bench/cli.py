@@ -366,8 +366,10 @@ def _sized_study(name: str, overrides: list[str] | None, results: Path, say):  #
 
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
+    from bench.data.sealed import show_in_one_line
     from bench.run.job import CALM_THREADS, TRACEBACK, Refused, Stopped
 
+    show_in_one_line()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no arrows is no reason to fail
     for number in (signal.SIGTERM, signal.SIGHUP):  # of schedulers and of a terminal that is closed: as Ctrl-C

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from bench.data.files import fresh_folder
 from bench.data.latents.autoencoder import FrameAutoencoder, from_model, load_autoencoder, to_model
 from bench.data.latents.config import PretrainedAutoencoder, TrainedAutoencoder
+from bench.data.sealed import DamagedCache
 from bench.data.source import Clips, load_clips
 from tests.tiny import tiny_cell
 
@@ -84,6 +85,18 @@ def test_the_cache_is_used_and_keyed_by_everything(clips: Clips, tmp_path: Path)
     assert again.key == stage.key
     assert not called
     assert load_autoencoder(CONFIG.model_copy(update={"seed": 1}), clips, tmp_path, CPU, quiet).key != stage.key
+
+
+@pytest.mark.parametrize("damage", ["weights", "facts"])
+def test_an_edited_autoencoder_is_noticed_and_made_again(clips: Clips, tmp_path: Path, damage: str) -> None:
+    stage = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
+    (folder,) = (tmp_path / "autoencoder").iterdir()
+    path = folder / "facts.json" if damage == "facts" else folder / "network" / "diffusion_pytorch_model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage == "weights" else content.replace(b"0.", b"1.", 1))
+    with pytest.warns(DamagedCache, match=f"cached weights of the autoencoder are damaged and are made again: .*{path.name} is not what"):
+        again = load_autoencoder(CONFIG, clips, tmp_path, CPU, quiet)
+    assert again.key == stage.key and again.facts["shift"] == stage.facts["shift"]
 
 
 def test_a_pretrained_autoencoder_from_a_folder(clips: Clips, tmp_path: Path) -> None:

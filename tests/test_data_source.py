@@ -10,6 +10,7 @@ import pytest
 
 import bench.data.clips
 from bench.data.clips import open_frames, read_clips
+from bench.data.sealed import DamagedCache
 from bench.data.source import SourceConfig, Survey, clips_digest, describe, load_clips, load_config, sources, survey_clips
 
 WORLD = {"source": "worlds", "num_frames": 3, "height": 12, "width": 16, "num_train": 5, "num_val": 2, "num_test": 2}
@@ -218,7 +219,17 @@ def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path: Path, damage: s
         (folder / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         read_clips(folder, "")
-    with pytest.warns(UserWarning, match="damaged and are built again"):
+    with pytest.warns(UserWarning, match="damaged and are made again"):
+        clips = load_clips(world(), tmp_path)
+    assert (clips.splits["train"].frames == before).all()
+
+
+def test_changed_pixels_of_equal_size_are_noticed(tmp_path: Path) -> None:
+    before = np.array(load_clips(world(), tmp_path).splits["train"].frames)
+    frames = np.load(tmp_path / "clips" / clips_digest(world())[:16] / "train.npy", mmap_mode="r+")
+    frames[0, 0, 0, 0, 0] ^= 1
+    frames.flush()
+    with pytest.warns(DamagedCache, match="cached clips are damaged and are made again: .*train.npy is not what was written"):
         clips = load_clips(world(), tmp_path)
     assert (clips.splits["train"].frames == before).all()
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import bench.data.latents.latents as latents_module
 from bench.commands.score.windows import cover
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_autoencoder
 from bench.data.latents.config import TrainedAutoencoder
@@ -15,8 +16,9 @@ from bench.data.policy.contract import Item, Rules
 from bench.data.policy.fitting import Fitted, fit
 from bench.data.policy.table import POLICIES
 from bench.data.ragged import Ragged
+from bench.data.sealed import DamagedCache
 from bench.data.source import Clips, load_clips, load_config
-from bench.shapes import Shape
+from bench.shapes import Refusal, Shape
 from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")
@@ -111,3 +113,25 @@ def test_shapes_of_a_set() -> None:
     ragged = LatentSet(latents=Ragged(np.zeros(8 + 24, np.float32), [(4, 1, 2, 1), (4, 3, 2, 1)]), labels=None, null_label=0)
     assert (len(uniform), uniform.shapes) == (2, ((3, 2, 5), (3, 2, 5)))
     assert (len(ragged), ragged.shapes) == (2, ((1, 2, 1), (3, 2, 1)))
+
+
+def test_edited_latents_are_noticed_and_made_again(clips: Clips, stage: FrameAutoencoder, tmp_path: Path) -> None:
+    whole = fit(clips.splits["val"].shapes, rules("pack"))
+    given = (stage, clips.splits["val"].frames, whole, clips.digest, "val", tmp_path, quiet)
+    before = np.array(cached_latents(*given))
+    (path,) = (tmp_path / "latents").glob("*/latents.npy")
+    edited = np.load(path, mmap_mode="r+")
+    edited[0, 0, 0, 0, 0] = np.nan
+    edited.flush()
+    with pytest.warns(DamagedCache, match="cached latents of val are damaged and are made again: .*latents.npy is not what was written"):
+        assert np.array_equal(cached_latents(*given), before)
+
+
+def test_an_autoencoder_that_gives_nan_is_named_before_anything_trains(
+    clips: Clips, stage: FrameAutoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(clips.splits["val"].shapes, rules("pack"))
+    monkeypatch.setattr(latents_module, "encode_clips", lambda network, pixels: encode_clips(network, pixels) * float("nan"))
+    with pytest.raises(Refusal, match="gives NaN or infinite latents for val clip 0"):
+        cached_latents(stage, clips.splits["val"].frames, whole, clips.digest, "val", tmp_path, quiet)
+    assert not list((tmp_path / "latents").iterdir())

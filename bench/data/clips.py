@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.data.files import NoRoom
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.shapes import Refusal, Shape, check_shape, told_of
 
@@ -103,9 +104,9 @@ def reserve(path: Path) -> None:
                 raise
 
 
-def out_of_disk(folder: Path, needed_bytes: int, free_bytes: int) -> OSError:
+def out_of_disk(folder: Path, needed_bytes: int, free_bytes: int) -> NoRoom:
     """The error of a full disk, with the folder and what it needs."""
-    return OSError(
+    return NoRoom(
         errno.ENOSPC,
         f"no room for clips in {folder}: {needed_bytes} bytes needed, {free_bytes} free; free some, ask for fewer clips or move the cache",
     )

@@ -23,6 +23,11 @@ class StoreError(Refusal):
     """A results folder that cannot be written or a record that cannot be read; one line for the user."""
 
 
+class NoRoom(OSError):
+    """A full disk, with all that there is to say."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that `temporary` gives
 FREE = "free space or choose another folder with --results"
 
@@ -87,13 +92,19 @@ def replacing(path: Path, remedy: str = FREE) -> Iterator[Path]:
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen.
 
-    Of two processes that make the same one, the first wins. OSError where it cannot be made, StoreError where a link is in the way.
+    Of two processes that make the same one, the first wins. OSError where it cannot be made; StoreError where a link is in the way, or,
+    with the folder, where there is no room for what the block writes.
     """
     refuse_link(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _new(folder, Path.mkdir) as temp:
         try:
-            yield temp
+            try:
+                yield temp
+            except OSError as error:
+                if error.errno not in FULL or isinstance(error, NoRoom):
+                    raise
+                raise StoreError(f"cannot write {folder}: {error.strerror}; {FREE}") from error
             for path in temp.rglob("*"):
                 if path.is_file():
                     _sync(path)
@@ -125,7 +136,10 @@ def remove_folder(folder: Path) -> None:
     aside = temporary(folder)
     with contextlib.suppress(FileNotFoundError):  # another process was first
         folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink()
 
 
 def write_bytes(path: Path, content: bytes, remedy: str = FREE) -> None:

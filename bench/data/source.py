@@ -19,7 +19,6 @@ import json
 import math
 import pkgutil
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +30,10 @@ import pydantic
 import bench.data.sources
 from bench.backbone import blaming, did_you_mean, import_foreign, refusing
 from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
-from bench.data.files import fresh_folder, remove_folder
+from bench.data.files import NoRoom
 from bench.data.frozen import Frozen, explain
 from bench.data.progress import Progress, silent
+from bench.data.sealed import kept_or_made
 from bench.shapes import Refusal, Shape
 
 MOST_CLIPS = 10**7  # in one split: what is said of each is held in memory
@@ -181,26 +181,23 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress = silent) -
     """Clips of `config`, memory-mapped from `cache/clips/<digest>/`, which is built when it is not there.
 
     Built in a temporary folder and renamed: a killed build leaves nothing that is ever read, and of two builds at once
-    the first to rename wins. A damaged folder is rebuilt, with a warning.
+    the first to rename wins. A damaged or edited folder is rebuilt, with a warning.
     """
     digest = clips_digest(config)
     folder = cache / "clips" / digest[:16]
-    if folder.exists():
-        try:
-            return read_clips(folder, digest)
-        except (Refusal, OSError) as error:
-            warnings.warn(f"cached clips are damaged and are built again: {error}", stacklevel=2)
-            remove_folder(folder)
-    with fresh_folder(folder) as temp:
+
+    def write(temp: Path) -> None:
         try:
             with refusing():
                 find_source(config.source).write(config, temp, progress)
         except OSError as error:
-            if error.errno != errno.ENOSPC or "bytes needed" in str(error):
+            if error.errno != errno.ENOSPC or isinstance(error, NoRoom):
                 raise
             needed_bytes = sum(path.stat().st_size for path in temp.iterdir())
             raise out_of_disk(folder.parent, needed_bytes, shutil.disk_usage(folder.parent).free) from error
         _check_written(config, read_clips(temp, digest))
+
+    kept_or_made(folder, "clips", write)
     return read_clips(folder, digest)
 
 

@@ -66,6 +66,7 @@ class StopWatch:
 
     def __init__(self, device: torch.device, elapsed_s: float = 0.0):
         self._device = device
+        self._started_s: float | None = None  # of the host's clock; None in a pause
         self._go_on(elapsed_s)
 
     def elapsed_s(self) -> float:
@@ -90,5 +91,5 @@ class StopWatch:
         """Start to count, with the device idle: its marks and the host's clock then have one origin."""
         self._elapsed_s = self._at_origin_s = elapsed_s
         synchronize(self._device)
-        self._started_s: float | None = time.perf_counter()  # None in a pause
+        self._started_s = time.perf_counter()
         self._origin = mark(self._device)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
+from bench.data.sealed import show_in_one_line
 from bench.run.checks import check_all, check_cell, tell_broken
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PrepareJob, SampleJob, read_job
 from bench.run.watch import Watch, opened
@@ -19,6 +20,7 @@ from bench.shapes import Refusal, lines_of
 def main(parent: int, number: int) -> int:
     """Run a job for the process `parent`; the exit status and the word in the file of that number tell it how the job ended."""
     die_with_parent(parent)
+    show_in_one_line()
     watch, job = opened(number), read_job(sys.stdin.read())
     stop = StopFlag(at_once=job.kind != "cell")
     try:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.clips import Clips, ClipSet
-from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
 from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
+from bench.data.sealed import kept_or_made
 from bench.data.seeds import stream_seed
 from bench.shapes import LatentSpec, Refusal, Shape
 
@@ -116,9 +116,7 @@ def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: tor
     }
     key = content_hash(identity)[:16]
     folder = cache / "autoencoder" / key
-    if not (folder / "facts.json").is_file():
-        with fresh_folder(folder) as temp:
-            _make(config, clips, temp, device, progress)
+    kept_or_made(folder, "weights of the autoencoder", lambda temp: _make(config, clips, temp, device, progress))
     facts = json.loads((folder / "facts.json").read_text())
     network = getattr(diffusers, facts["class_name"]).from_pretrained(folder / "network", use_safetensors=True, low_cpu_mem_usage=False)
     autoencoder = FrameAutoencoder(network.eval().requires_grad_(False), unshuffle=facts["unshuffle"])

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 from bench.data.clips import reserve
-from bench.data.files import fresh_folder
 from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import FrameAutoencoder, clips_at_once, encode_clips
 from bench.data.policy.contract import Item
 from bench.data.policy.fitting import Fitted
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, clip_shapes, in_batches, stacked
-from bench.shapes import Shape
+from bench.data.sealed import kept_or_made
+from bench.shapes import Refusal, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,10 @@ def is_whole(frames: Frames, fitted: Fitted) -> bool:
 def cached_latents(
     autoencoder: FrameAutoencoder, frames: Frames, fitted: Fitted, clips_digest: str, split: str, cache: Path, progress: Progress
 ) -> np.ndarray | Ragged:
-    """Latents of a split's items, memory-mapped: (N, C, T, H, W) float32 where all have one shape, else N of (C, T, H, W)."""
+    """Latents of a split's items, memory-mapped: (N, C, T, H, W) float32 where all have one shape, else N of (C, T, H, W).
+
+    Refusal where the autoencoder gives NaN.
+    """
     identity = {"autoencoder": autoencoder.key, "clips": clips_digest, "split": split}
     if not is_whole(frames, fitted):  # items that are the clips themselves are found under the key of the clips
         identity["items"] = content_hash([[item.clip, item.first_frame, item.box, item.shape] for item in fitted.items])
@@ -77,20 +80,24 @@ def cached_latents(
     spec = autoencoder.spec(0)
     shapes = [(spec.latent_channels, *spec.latent_shape(item.shape)) for item in fitted.items]
     uniform = len(set(shapes)) == 1
-    if not (folder / "latents.npy").is_file():
-        with fresh_folder(folder) as temp:
-            file_shape = (len(shapes), *shapes[0]) if uniform else (sum(map(math.prod, shapes)),)
-            flat = np.lib.format.open_memmap(temp / "latents.npy", mode="w+", dtype=np.float32, shape=file_shape)
-            reserve(temp / "latents.npy")
-            target: np.ndarray | Ragged = flat if uniform else Ragged(flat, shapes)
-            done = 0
-            for chunk in in_batches([item.shape for item in fitted.items], clips_at_once):
-                pixels = np.stack([item_pixels(frames, fitted.items[index]) for index in chunk])
-                for index, latents in zip(chunk, encode_clips(autoencoder, pixels).numpy(), strict=True):
-                    target[index][...] = latents
-                done += len(chunk)
-                progress(done, len(shapes), f"latents of {split}")
-            flat.flush()
-            del flat, target
+
+    def make(temp: Path) -> None:
+        file_shape = (len(shapes), *shapes[0]) if uniform else (sum(map(math.prod, shapes)),)
+        flat = np.lib.format.open_memmap(temp / "latents.npy", mode="w+", dtype=np.float32, shape=file_shape)
+        reserve(temp / "latents.npy")
+        target: np.ndarray | Ragged = flat if uniform else Ragged(flat, shapes)
+        done = 0
+        for chunk in in_batches([item.shape for item in fitted.items], clips_at_once):
+            pixels = np.stack([item_pixels(frames, fitted.items[index]) for index in chunk])
+            for index, latents in zip(chunk, encode_clips(autoencoder, pixels).numpy(), strict=True):
+                if not np.isfinite(latents).all():
+                    where = f"{split} clip {fitted.items[index].clip}"
+                    raise Refusal(f"the autoencoder gives NaN or infinite latents for {where}; train it at a lower rate or name another")
+                target[index][...] = latents
+            done += len(chunk)
+            progress(done, len(shapes), f"latents of {split}")
+        flat.flush()
+
+    kept_or_made(folder, f"latents of {split}", make)
     stored = np.load(folder / "latents.npy", mmap_mode="r")
     return stored if uniform else Ragged(stored, shapes)

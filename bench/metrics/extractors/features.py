@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from bench.data.files import write_bytes
 from bench.data.progress import Counted
 from bench.data.ragged import Frames, Ragged, by_shape, clip_shapes, stacked
+from bench.data.sealed import warn_damaged
 from bench.metrics.extractors.manifest import Manifest
 from bench.metrics.extractors.table import Extractor
 from bench.shapes import Refusal, check_shape
@@ -101,7 +101,7 @@ def cached_features(
         try:
             return read_features(file, identity, (len(frames), extractor.dim))
         except (Refusal, OSError, safetensors.SafetensorError) as error:
-            warnings.warn(f"cached features {file} are unusable and will be computed again: {error}", stacklevel=2)
+            warn_damaged(f"cached features {file} are unusable and will be computed again: {error}")
     features = extract(extractor, frames, progress)
     metadata = identity | {"sha256": hashlib.sha256(features.tobytes()).hexdigest()}
     write_bytes(file, safetensors.numpy.save({"features": features}, metadata=metadata), "free space or choose another cache folder")

@@ -1,0 +1,110 @@
+"""Cache folders that vouch for themselves: what is in them is what was written, or it is named and made again.
+
+`seal.json`, written last, holds the SHA-256 of every file. A file is hashed when it is first read and whenever its size, its times or its
+inode are no longer those it was last found good with, which `checked.json` remembers: any write is noticed, and gigabytes are not hashed
+by every process.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.data.files import StoreError, fresh_folder, remove_folder, write_text
+from bench.shapes import Refusal
+
+SEAL, CHECKED = "seal.json", "checked.json"
+SETTLED_S = 2.0  # after which a write cannot bear the time of the one before it, however coarse the clock of the file system
+
+
+class DamagedCache(UserWarning):
+    """What was cached is not what was written; its line says all there is to say."""
+
+
+def warn_damaged(line: str) -> None:
+    """Name what is made again."""
+    warnings.warn(line, DamagedCache, stacklevel=3)
+
+
+def show_in_one_line() -> None:
+    """From now on a damaged cache is shown as its line alone, without the place in the code."""
+    warnings.formatwarning = _formatted
+
+
+_formatted_others = warnings.formatwarning
+
+
+def _formatted(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
+    return f"warning: {message}\n" if issubclass(category, DamagedCache) else _formatted_others(message, category, *place, **more)
+
+
+def kept_or_made(folder: Path, what: str, make: Callable[[Path], None]) -> None:
+    """Leaves `folder` whole: as it was made before, or filled now by `make`, and on disk. StoreError where the disk is full.
+
+    One that is damaged or was edited is named, as `what`, and made again.
+    """
+    if folder.exists():
+        try:
+            check_seal(folder)
+        except (Refusal, OSError) as error:
+            warn_damaged(f"cached {what} are damaged and are made again: {error}")
+            remove_folder(folder)
+        else:
+            return
+    with fresh_folder(folder) as temp:
+        make(temp)
+        hashes = {name: _sha256(path) for name, path in _files(temp).items()}
+        (temp / SEAL).write_text(json.dumps(hashes, indent=1))
+
+
+def check_seal(folder: Path) -> None:
+    """Refusal naming the first file that is missing, changed or of no-one."""
+    known = _mapping(folder / SEAL)
+    if known is None:
+        raise Refusal(f"{folder / SEAL} is missing or cannot be read")
+    found = _files(folder)
+    for name in sorted(known.keys() | found.keys()):
+        if name not in found:
+            raise Refusal(f"{folder / name} is missing")
+        if name not in known:
+            raise Refusal(f"{folder / name} was not there when it was made")
+    good = _mapping(folder / CHECKED) or {}
+    now = {name: [known[name], *_stamp(path)] for name, path in found.items()}
+    changed = [name for name, stamp in now.items() if good.get(name) != stamp]
+    for name in changed:
+        if (digest := _sha256(found[name])) != known[name]:
+            raise Refusal(f"{folder / name} is not what was written: sha256 {digest[:12]}, expected {str(known[name])[:12]}")
+    settled_ns = time.time_ns() - SETTLED_S * 1e9
+    if changed and all(max(stamp[2:4]) < settled_ns for stamp in now.values()):
+        with contextlib.suppress(StoreError):  # a cache that cannot be written is hashed each time
+            write_text(folder / CHECKED, json.dumps(now, indent=1))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """What a seal is of: relative name -> file, links resolved by whoever opens them."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in files.items() if name not in (SEAL, CHECKED) and not path.name.endswith(".tmp")}
+
+
+def _stamp(path: Path) -> list[int]:
+    """What a write to a file changes."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
