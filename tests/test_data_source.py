@@ -227,7 +227,7 @@ def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path: Path, damage: s
 def test_changed_pixels_of_equal_size_are_noticed(tmp_path: Path) -> None:
     before = np.array(load_clips(world(), tmp_path).splits["train"].frames)
     frames = np.load(tmp_path / "clips" / clips_digest(world())[:16] / "train.npy", mmap_mode="r+")
-    frames[0, 0, 0, 0, 0] ^= 1
+    frames.reshape(-1)[0] ^= 1
     frames.flush()
     with pytest.warns(DamagedCache, match="cached clips are damaged and are made again: .*train.npy is not what was written"):
         clips = load_clips(world(), tmp_path)

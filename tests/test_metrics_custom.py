@@ -2,9 +2,11 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import pickle
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,12 +18,15 @@ import torch
 from torch import nn
 
 from bench.metrics.extractors import custom, golden
-from bench.metrics.extractors.features import extract
+from bench.metrics.extractors.features import cached_features, extract
 from bench.metrics.extractors.manifest import I3D, Manifest
 from bench.metrics.extractors.table import load_extractor
 from bench.metrics.protocol import metric_name
+from bench.metrics.quality import protocol_block
 from bench.metrics.weights.cache import WeightsError
 from tests import extractor_plugin
+
+FACTS: dict[str, Any] = {"frame_stride": 1, "fps": None, "split": "test"}  # of a protocol
 
 
 def save_script(network: nn.Module, file: Path) -> str:
@@ -110,6 +115,12 @@ def test_the_checkerboard_is_not_its_own_mirror() -> None:
         ({"colour": "blue"}, "colour: Unexpected keyword"),
         ({"name": "i3d"}, "taken or reserved"),
         ({"name": "myFVD"}, "taken or reserved"),
+        ({"name": "frame"}, "taken or reserved"),
+        ({"name": "Motion"}, "taken or reserved"),
+        ({"name": "i3d-half-pixel"}, "taken or reserved"),
+        ({"name": "i3d_torchscript"}, "taken or reserved"),
+        ({"name": "mine_Infinite"}, "taken or reserved"),
+        ({"code_sha256": "0" * 64}, "is found when it is loaded"),
         ({"name": "a/b"}, "name: String should match"),
         ({"size": [4, 4]}, "resize 'none/1' to .4, 4.; with such a size there is tf1-bilinear/1, half-pixel-bilinear/1"),
         ({"resize": "tf1-bilinear/1"}, "resize .* to None; with such a size there is none/1"),
@@ -200,6 +211,38 @@ def test_a_factory_is_an_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
         load_extractor("tests.extractor_plugin:moments")
 
 
+def test_code_is_a_part_of_what_an_extractor_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of a factory's module, or of one that it uses, gives other features, and they are not taken from the cache."""
+    digest = custom.hash_module(extractor_plugin.Moments())
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def written(factor: int, shift: int) -> list[float]:
+        (tmp_path / "own_shift.py").write_text(f"def shifted(x):\n    return x + {shift}\n")
+        (tmp_path / "own_network.py").write_text(
+            "from own_shift import shifted\nfrom tests.extractor_plugin import Moments\n\n\n"
+            f"class Own(Moments):\n    def forward(self, clips):\n        return shifted({factor} * super().forward(clips))\n\n\n"
+            "def make():\n    return Own()\n\n\n"
+            f"make.manifest = dict(name='own', weights_sha256='{digest}', dim=6, min_frames=2, license='MIT')\n"
+        )
+        importlib.invalidate_caches()
+        for name in ("own_shift", "own_network"):
+            sys.modules.pop(name, None)
+        for compiled in (tmp_path / "__pycache__").glob("*"):  # of the same second and size
+            compiled.unlink()
+        extractor = load_extractor("own_network:make")
+        codes.append(extractor.manifest.code_sha256)
+        block = protocol_block(extractor.manifest, extractor.device, n_real=2, n_fake=2, shape=(5, 6, 4), clip_list=[], **FACTS)
+        assert block.describe()["code_sha256"] == codes[-1]
+        return cached_features(extractor, clips(), None, tmp_path)[0].tolist()  # type: ignore[no-any-return]
+
+    codes: list[str] = []
+    first, other_factor, other_shift = written(1, 0), written(2, 0), written(1, 3)
+    assert first != other_factor and first != other_shift
+    assert written(1, 0) == first
+    assert len(set(codes)) == 3 and codes[0] == codes[3]
+    assert custom.source_sha256("own_network") == custom.source_sha256("own_network", "torch", "json", "bench.shapes")
+
+
 def test_the_hash_of_a_module_sees_names_types_and_values() -> None:
     networks = [nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False), nn.Linear(2, 3, bias=False).double(), extractor_plugin.Moments()]
     for network in networks:
@@ -258,4 +301,4 @@ def test_stylegan_v_with_other_values_is_not_fvd(tmp_path: Path, monkeypatch: py
 
 def test_stylegan_v_file_that_is_published() -> None:
     assert custom.KNOWN_FILES == {"bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2": I3D}
-    assert isinstance(I3D, Manifest) and I3D.golden == {"distance black white 30x224x224": 151.392}
+    assert isinstance(I3D, Manifest) and set(I3D.golden) == {"rms checkerboard 9x32x32"}

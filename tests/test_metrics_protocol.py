@@ -123,6 +123,7 @@ def test_block_is_frozen() -> None:
 def test_every_field_moves_the_fingerprint() -> None:
     changes: dict[str, object] = {
         "extractor": "other",
+        "code_sha256": "c" * 64,
         "n_real": 65,
         "n_fake": 65,
         "num_frames": 16,

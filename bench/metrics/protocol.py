@@ -48,6 +48,7 @@ class ProtocolBlock(Frozen):
 
     extractor: str
     weights_sha256: Sha256  # of the published weights, of whichever of the files that hold them
+    code_sha256: Sha256 | None = None  # of the modules of a network of one's own; None where weights and versions say all
     dim: Count  # features a clip
     n_real: Annotated[int, Field(ge=2)]
     n_fake: Annotated[int, Field(ge=2)]

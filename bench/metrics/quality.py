@@ -40,6 +40,7 @@ def protocol_block(manifest: Manifest, device: torch.device, *, shape: Shape, cl
     return ProtocolBlock(
         extractor=manifest.name,
         weights_sha256=manifest.weights_sha256,
+        code_sha256=manifest.code_sha256 or None,
         dim=manifest.dim,
         num_frames=shape[0],
         height=shape[1],

@@ -13,9 +13,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
+import sys
+import sysconfig
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -30,6 +34,7 @@ from bench.metrics.extractors.manifest import FRAME, I3D, MANIFESTS, STYLEGAN_V_
 from bench.metrics.extractors.resize import RESIZES
 from bench.metrics.protocol import DERIVED
 from bench.metrics.weights.cache import WeightsError
+from bench.metrics.weights.table import SOURCES
 from bench.shapes import Refusal
 
 SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")  # an extractor with such a name is a file, there or not
@@ -78,6 +83,7 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
         raise Refusal(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
     if (digest := hash_module(network)) != manifest.weights_sha256:
         raise WeightsError(f"extractor {name!r} has weights {digest}, its manifest says {manifest.weights_sha256}; they are others")
+    manifest = dataclasses.replace(manifest, code_sha256=source_sha256(module_name, *(type(part).__module__ for part in network.modules())))
     network.to(device).eval()
     return manifest, checked(manifest, lambda frames: network(preprocess(manifest, frames)), device)
 
@@ -88,6 +94,30 @@ def hash_module(network: nn.Module) -> str:
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def source_sha256(*names: str) -> str:
+    """SHA-256 of the source of modules, and of all that they use of one's own; not of installed packages, whose versions are recorded."""
+    stdlib = Path(sysconfig.get_path("stdlib")).resolve()
+    found: dict[str, bytes] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in found or name.partition(".")[0] == "bench" or file is None:
+            continue
+        path = Path(file).resolve()
+        if stdlib in path.parents or {"site-packages", "dist-packages"} & set(path.parts):
+            continue
+        found[name] = path.read_bytes()
+        for value in vars(module).values():
+            used = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            waiting += [used] if isinstance(used, str) else []
+    digest = hashlib.sha256()
+    for name, source in sorted(found.items()):
+        digest.update(f"{name} {len(source)}\n".encode() + source)
     return digest.hexdigest()
 
 
@@ -111,16 +141,33 @@ def parse_manifest(fields: Any, what: str) -> Manifest:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}".removeprefix(": ") for part in error.errors())
         raise Refusal(f"extractor {what}: its manifest is wrong: {wrong}") from error
-    reserved = any(kind.canonical in manifest.name.lower() for kind in distances().values())
-    if reserved or manifest.name in (*MANIFESTS, FRAME.name) or manifest.name.endswith(DERIVED):
+    if is_reserved(manifest.name):
         raise Refusal(f"extractor {what}: the name {manifest.name!r} is taken or reserved; give it another in its manifest")
     if not manifest.weights_sha256:
         raise Refusal(f"extractor {what}: its manifest needs the weights_sha256 of what it loads")
+    if manifest.code_sha256:
+        raise Refusal(f"extractor {what}: code_sha256 is found when it is loaded; leave it out of its manifest")
     if manifest.aliases:
         raise Refusal(f"extractor {what}: aliases are for published networks; a network of one's own has one hash")
     if manifest.resize not in (known := [Manifest.resize] if manifest.size is None else list(RESIZES)):
         raise Refusal(f"extractor {what}: resize {manifest.resize!r} to {manifest.size}; with such a size there is {', '.join(known)}")
     return manifest
+
+
+def is_reserved(name: str) -> bool:
+    """Whether an extractor of one's own would be taken for one of ours, or its distances for other numbers.
+
+    >>> [is_reserved(name) for name in ("frame", "I3D", "i3d-half.pixel", "my_fvd", "mine_infinite", "mine")]
+    [True, True, True, True, True, False]
+    """
+    plain = _plain(name)
+    ours = {_plain(known) for known in (*MANIFESTS, *SOURCES, FRAME.name)}
+    return plain in ours or any(kind.canonical in plain for kind in distances().values()) or name.lower().endswith(DERIVED)
+
+
+def _plain(name: str) -> str:
+    """A name as a reader sees it, and a file system that knows no capital letters: `I3D-half.pixel` is `i3d_half-pixel`."""
+    return re.sub(r"[._-]", "", name.lower())
 
 
 def preprocess(manifest: Manifest, frames: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone import did_you_mean
-from bench.metrics.extractors import controls, custom, i3d, motion, videomae, vjepa
+from bench.metrics.extractors import controls, custom, golden, i3d, motion, videomae, vjepa
 from bench.metrics.extractors.manifest import MANIFESTS, Manifest
 from bench.metrics.extractors.resize import Resize, resize_half_pixel, resize_tf1
 from bench.metrics.weights import table as weights
@@ -67,10 +67,14 @@ EXTRACTORS: dict[str, tuple[Callable[[torch.device], ToFeatures], int, int]] = {
 }
 
 
+_reproduced: set[tuple[str, torch.device]] = set()  # networks that gave their golden values in this process
+
+
 def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
     """An extractor, ready on `device`: one of the table, a TorchScript file with a manifest beside it, or "module:factory".
 
-    Refusal for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
+    Before it may measure, a network gives its manifest's golden values: once a process, as damage since then would show in the weights'
+    hash. Refusal for an unknown name or a manifest that is not kept, WeightsError where weights are missing or other ones.
     """
     device = torch.device(device)
     of_cpu, of_gpu = 2, 16
@@ -79,6 +83,9 @@ def load_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
         manifest, features = MANIFESTS[name], load(device)
         if not manifest.weights_sha256:
             manifest = replace(manifest, weights_sha256=weights.source_sha256(name))
+        if (name, device) not in _reproduced:
+            golden.check(name, manifest.golden, features, device)
+            _reproduced.add((name, device))
     elif name.endswith(custom.SUFFIXES):
         manifest, features = custom.load_torchscript(Path(name), device)
     elif ":" in name:

