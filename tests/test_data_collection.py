@@ -1,7 +1,9 @@
 """What a folder or an array holds, what is said of what cannot be read, and which frames become clips."""
 
+import contextlib
 import errno
 import io
+import json
 import os
 import struct
 import zipfile
@@ -16,9 +18,10 @@ from PIL import Image
 
 from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural
 from bench.commands.score.windows import LateFrames, ReadSet, Rule, SeededCut, cached_set, cover, read_set
-from bench.data.files import StoreError
+from bench.data.files import StoreError, sha256_texts
 from bench.data.media.images import ORIENTATION
 from bench.data.media.video import read_frames
+from bench.data.sealed import DamagedCache
 from bench.shapes import Refusal
 from tests.test_data_video import counting_frames, moving_bar, write_video
 
@@ -419,7 +422,7 @@ def test_the_cache_opens_nothing_until_frames_are_needed(tmp_path: Path, monkeyp
     assert calls == ["read"] and second.frames[0:5].shape == first.frames.shape and len(calls) == 1
 
 
-@pytest.mark.parametrize("change", ["content", "rule", "limit", "new_item", "damage"])
+@pytest.mark.parametrize("change", ["content", "rule", "limit", "new_item", "new_file", "damage"])
 def test_the_cache_is_not_believed_when_something_changed(tmp_path: Path, change: str) -> None:
     root, cache, rule, limit = grid(tmp_path), tmp_path / "cache", SeededCut(num_frames=6), 5
     first = cached_set(find_collection(root), rule, limit, nothing, cache)
@@ -431,12 +434,39 @@ def test_the_cache_is_not_believed_when_something_changed(tmp_path: Path, change
         limit = 6
     if change == "new_item":
         save(root / "another.npy", noise(20, 8, 8, 3))
+    if change == "new_file":
+        (root / "notes.txt").write_text("not a clip")
     if change == "damage":
         for file in cache.glob("set-*.json"):
             file.write_text("{")
-    second = cached_set(find_collection(root), rule, limit, nothing, cache)
+    told = pytest.warns(DamagedCache, match="is not what was written; its clips") if change == "damage" else contextlib.nullcontext()
+    with told:
+        second = cached_set(find_collection(root), rule, limit, nothing, cache)
     assert not isinstance(second.frames, LateFrames)
-    assert (second.digest == first.digest) == (change in ("damage", "new_item"))
+    assert (second.digest == first.digest) == (change in ("damage", "new_item", "new_file"))
+    assert [entry.name for entry in second.skipped] == (["notes.txt"] if change == "new_file" else [])
+
+
+@pytest.mark.parametrize("edit", ["rows", "names", "labels", "content", "key", "last byte"])
+def test_an_edited_list_is_noticed_and_read_again(tmp_path: Path, edit: str) -> None:
+    root, cache, rule = grid(tmp_path), tmp_path / "cache", SeededCut(num_frames=6)
+    first = cached_set(find_collection(root), rule, 5, nothing, cache)
+    (file,) = cache.glob("set-*.json")
+    stored = json.loads(file.read_text())
+    if edit == "rows":
+        stored["known"]["rows"] = [0, 0, 0, 0, 0]
+    elif edit in ("names", "labels"):
+        stored["known"][edit][0] = "another"
+    elif edit == "content":
+        stored["known"]["content"] = {}
+    elif edit == "key":  # a file of other clips under this one's name
+        stored["key"] = "0" * 32
+        stored["sha256"] = sha256_texts([stored["key"], json.dumps(stored["known"], separators=(",", ":"))])
+    file.write_text(file.read_text()[:-3] if edit == "last byte" else json.dumps(stored))
+    with pytest.warns(DamagedCache, match=f"cached set {file} is not what was written"):
+        again = cached_set(find_collection(root), rule, 5, nothing, cache)
+    assert (again.rows, again.names, again.labels) == (first.rows, first.names, first.labels)
+    assert isinstance(cached_set(find_collection(root), rule, 5, nothing, cache).frames, LateFrames)
 
 
 def test_files_that_change_under_the_cache_are_noticed(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ A rule says in which order items are taken, where clips are cut and how a frame 
 until it has enough. Knows no network and no metric.
 
 What was read is remembered: a second reading of the same files opens none of them until frames are needed. A file `set-<key>.json` in the
-cache folder holds everything of a `ReadSet` but its frames. The key is the list of items, the rule and the number of clips; the content of
-every item that was opened is hashed again before the file is believed.
+cache folder holds everything of a `ReadSet` but its frames. The key is the list of items, the rule and the number of clips. Before the file
+is believed, its own hash is compared, and the content of every item that was opened is hashed again.
 """
 
 import contextlib
@@ -29,12 +29,14 @@ from pydantic import Field, ValidationError
 from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
-from bench.data.files import StoreError, write_text
+from bench.data.files import StoreError, sha256_texts, write_bytes
 from bench.data.frozen import Frozen
 from bench.data.progress import Progress
+from bench.data.sealed import warn_damaged
 from bench.data.source import digest_of
 from bench.shapes import Refusal, Shape, cover_box, visible
 
+ANOTHER_CACHE = "free space or choose another folder with --cache"
 STARTS = ("random", "first", "disjoint")
 
 
@@ -302,13 +304,25 @@ class LateFrames:
         return np.asarray(self._read()[index])
 
 
+class _Remembered(Frozen):
+    """A file of the cache: what was read, and a hash that an edit does not keep."""
+
+    key: str  # of all that was asked
+    sha256: str  # of `key` and `known`
+    known: ReadSet
+
+    @classmethod
+    def of(cls, key: str, known: ReadSet) -> "_Remembered":
+        return cls(key=key, sha256=sha256_texts([key, known.model_dump_json()]), known=known)
+
+
 def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:
     """`read_set`, from the cache where the same files were read before by the same rule."""
-    key = digest_of(
-        identity(rule), limit, str(collection.path.resolve()), [[item.name, item.label, item.kind] for item in collection.items]
-    )
+    items = [[item.name, item.label, item.kind] for item in collection.items]
+    others = [[entry.name, entry.reason] for entry in collection.skipped]
+    key = digest_of(identity(rule), limit, str(collection.path.resolve()), items, others)
     file = cache / f"set-{key[:16]}.json"
-    if (known := _remembered(file, collection)) is not None:
+    if (known := _remembered(file, key, collection)) is not None:
 
         def read() -> np.ndarray:
             again = read_set(collection, rule, limit, progress, cache)
@@ -319,15 +333,21 @@ def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: 
         # Only dtype, shape, length and slices are used of frames, and a slice reads them.
         return known.model_copy(update={"frames": LateFrames((len(known.names), *known.shape, 3), read)})
     found = read_set(collection, rule, limit, progress, cache)
-    write_text(file, found.model_dump_json() + "\n")
+    write_bytes(file, _Remembered.of(key, found).model_dump_json().encode(), ANOTHER_CACHE)
     return found
 
 
-def _remembered(file: Path, collection: Collection) -> ReadSet | None:
-    """What `file` says, without frames; None where it is not there, damaged or out of date."""
+def _remembered(file: Path, key: str, collection: Collection) -> ReadSet | None:
+    """What `file` says, without frames; None where it is not there, or out of date, or damaged, which is told."""
     try:
-        known = ReadSet.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
+        stored = _Remembered.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
         return None
+    except (OSError, ValidationError):
+        stored = None
+    if stored is None or (stored.key, stored.sha256) != (key, _Remembered.of(key, stored.known).sha256):
+        warn_damaged(f"cached set {file} is not what was written; its clips are read again")
+        return None
+    known = stored.known
     opened = [item for item in collection.items if item.name in known.content]
     return known if all(content_of(item) == known.content[item.name] for item in opened) else None
