@@ -1,16 +1,23 @@
 """The phases of a cell: their order, where a stop ends them, and what a record holds of a cell that did not get through."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 
 from bench.data.progress import Reporter
+from bench.data.sealed import DamagedCache
+from bench.meters import peak
+from bench.records.artefacts import load_frames, save_frames
 from bench.records.record import Canary, Record
 from bench.records.store import latest
 from bench.run.cell_run import CellRun
 from bench.run.job import CellJob
+from bench.run.samples import read_inputs
 from bench.study.matrix import NamedCell
 from bench.training.trainer import Interrupted
 from tests.tiny import tiny_cell
@@ -99,3 +106,57 @@ def test_a_cell_that_fails_late_keeps_what_it_knew(tmp_path: Path, error: Except
     assert [canary.name for canary in record.canaries] == ["x"] and list(record.time_split_s) == done
     assert (record.measurement("peak_rss_bytes") is not None) == (status == "oom")
     assert bool(list(tmp_path.glob("m/c-*/traceback.txt"))) == (status == "failed")
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder whose cache holds what the tiny cell needs."""
+    return tmp_path_factory.mktemp("stages")
+
+
+def first_phases(results: Path) -> CellRun:
+    """A cell up to the samples of its untrained model."""
+    cell = NamedCell(name="c", axes={}, cell=tiny_cell(backbone="tests.small:DiT-XXS/2"))
+    run = CellRun(CellJob(matrix="m", results=results, label="c", cell=cell), Reporter("c"), lambda: False)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with mock.patch.dict(peak.SIDES, cpu=64):
+        for phase in (run.make_training_set, run.build_backbone, run.sample_untrained):
+            phase()
+    return run
+
+
+def test_an_earlier_attempt_is_gone_on_with(stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = first_phases(stages)
+    monkeypatch.setattr(CellRun, "_sampled", lambda *_: pytest.fail("sampled again"))
+    assert np.array_equal(first_phases(stages).untrained, run.untrained)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut untrained.npz", "other untrained.npz", "array untrained.npz", "text inputs.txt", "bytes inputs.txt"]
+)
+def test_a_damaged_file_of_an_attempt_is_named_and_made_again(stages: Path, damage: str) -> None:
+    """And a checkpoint, which says itself what it is of, is not lost with it."""
+    run, (how, name) = first_phases(stages), damage.split()
+    before, path = run.untrained, run.folder / name
+    (run.folder / "checkpoint.pt").write_text("a checkpoint")
+    if how == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    elif how == "other":
+        save_frames(path, np.zeros((3, 4, 16, 16, 3), np.uint8))
+    elif how == "array":
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path.with_suffix(".npy").replace(path)
+    else:
+        path.write_bytes(b"\xff\xfe" if how == "bytes" else b"another")
+    with pytest.warns(DamagedCache, match=rf"{path} .*again"):
+        again = first_phases(stages)
+    assert np.array_equal(load_frames(run.folder / "untrained.npz"), before)  # type: ignore[arg-type]
+    assert again.artefacts["untrained"] == "untrained.npz" and again.folder == run.folder
+    assert read_inputs(run.folder) is not None and (run.folder / "checkpoint.pt").is_file()
+
+
+def test_what_nothing_vouches_for_is_made_again(stages: Path) -> None:
+    run = first_phases(stages)
+    (run.folder / "inputs.txt").unlink()
+    save_frames(run.folder / "untrained.npz", np.zeros_like(run.untrained))  # type: ignore[arg-type]
+    assert np.array_equal(first_phases(stages).untrained, run.untrained)  # type: ignore[arg-type]

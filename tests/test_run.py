@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from bench.records.artefacts import WEIGHTS, save_tensors
 from bench.records.store import read_run
-from bench.run.samples import _wake
+from bench.run.samples import _wake, read_inputs, trained_on
 from bench.shapes import Refusal
 from tests.commands import ROOT, cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
@@ -94,6 +94,17 @@ def test_cells_in_half_precision_with_blocks_recomputed(tmp_path: Path) -> None:
         record = record_of(tmp_path / "results", name)
         assert (record.status, record.reason) == ("ok", None)
         assert record.measurement("sample_peak_storage_bytes") is not None
+
+
+def test_rivals_have_one_peak(finished: Path) -> None:
+    facts = [record_of(finished, name).backbone for name in ("UNet-XXS-seed0", "DiT-XXS_2-seed0")]
+    assert facts[0] and facts[1] and (facts[0].peak_flop_per_s, facts[0].peak_key) == (facts[1].peak_flop_per_s, facts[1].peak_key)
+    assert [path.stem for path in (finished / "cache" / "peak").iterdir()] == [facts[0].peak_key]
+
+
+def test_what_a_cell_was_trained_on_is_in_its_record_too(finished: Path) -> None:
+    folder = cell_folder(finished, "UNet-XXS-seed0")
+    assert trained_on(folder) == read_inputs(folder) is not None
 
 
 def test_rivals_saw_the_same_data(finished: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bench.data.files import StoreError, sha256_texts, write_text
 from bench.records.environment import read_environment
-from bench.records.record import Record, Training
+from bench.records.record import SCHEMA_VERSION, Record, Training
 from bench.records.store import latest, next_attempt, read_record, write_record
 from bench.study.matrix import NamedCell
 from tests.tiny import tiny_cell
@@ -105,12 +105,21 @@ def test_a_wrong_value_is_told_in_few_words(tmp_path: Path) -> None:
 
 def test_a_record_of_the_version_before_is_refused_and_never_misread(tmp_path: Path) -> None:
     path = tmp_path / "attempt-1.json"
-    old = json.loads(record().model_dump_json()) | {"schema_version": 1, "data": {}, "autoencoder": {}, "backbone": {}, "ledger": {}}
+    old = json.loads(record().model_dump_json()) | {
+        "schema_version": SCHEMA_VERSION - 1,
+        "data": {},
+        "autoencoder": {},
+        "backbone": {},
+        "ledger": {},
+    }
     path.write_text(json.dumps(old))
     with pytest.raises(StoreError) as caught:
         read_record(path)
-    assert str(caught.value) == f"record {path} has schema version 1, this version reads 2; run the cell again"
-    path.write_text(json.dumps(old | {"schema_version": 2}))  # nor one that says that it is new
+    assert (
+        str(caught.value)
+        == f"record {path} has schema version {SCHEMA_VERSION - 1}, this version reads {SCHEMA_VERSION}; run the cell again"
+    )
+    path.write_text(json.dumps(old | {"schema_version": SCHEMA_VERSION}))  # nor one that says that it is new
     with pytest.raises(StoreError, match=r"data\.digest' is missing"):
         read_record(path)
 

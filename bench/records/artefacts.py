@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from bench.data.files import replacing
 from bench.data.ragged import Frames, Ragged, clip_shapes
-from bench.shapes import bounding_shape
+from bench.shapes import Refusal, bounding_shape, told_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +35,21 @@ def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
 
 
 def load_frames(path: Path) -> Frames:
-    """What `save_frames` left. OSError, KeyError or Refusal where it is not that."""
-    with np.load(path, allow_pickle=False) as stored:
-        frames = stored["frames"]
-        return Ragged(frames, stored["shapes"].tolist()) if "shapes" in stored.files else frames
+    """What `save_frames` left. Refusal, with the file, where it is not that."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            frames = stored["frames"]
+            shapes = stored["shapes"] if "shapes" in stored.files else None
+    except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise Refusal(f"{path} is damaged ({' '.join(str(error).split())[:200] or type(error).__name__})") from error
+    if shapes is not None:
+        if shapes.ndim != 2 or shapes.dtype.kind != "i":
+            raise Refusal(f"{path} is damaged (shapes {shapes.dtype} {shapes.shape})")
+        with told_of(f"{path} is damaged"):
+            return Ragged(frames, shapes.tolist())
+    if frames.ndim != 5:
+        raise Refusal(f"{path} is damaged (frames of shape {frames.shape})")
+    return np.asarray(frames)
 
 
 def framed(frames: Frames) -> np.ndarray:

@@ -13,7 +13,7 @@ from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import Match, MatchProof
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LARGEST = 1e100  # a measured number: squares of the largest float32 stay below
 MOST_LEVELS = 16  # of protocols and axes
 
@@ -175,7 +175,8 @@ class BackboneFacts(Frozen):
     num_params: int
     flops_per_clip: int  # forward
     tokens_per_clip: int
-    peak_flop_per_s: float  # of a large matrix product on the device, in the cell's precision
+    peak_flop_per_s: float  # of a large matrix product on the device, in the cell's precision, which MFU divides by
+    peak_key: str = ""  # which measurement: one for all of a study's cells on a device, in a precision, with as many threads
     latent_shape: tuple[int, int, int, int]  # (C, T, H, W)
     match: MatchProof | None = None  # where it was sized to match another
 

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from bench.data.files import StoreError, now, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.progress import Reporter
 from bench.data.ragged import Frames, Ragged, clip_shapes
+from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import PhaseMemory, is_out_of_memory
-from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name, pick_device
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
@@ -33,8 +34,9 @@ from bench.records.store import next_attempt, write_record
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
+from bench.run.measure.peak import study_peak
 from bench.run.measure.quality import Quality
-from bench.run.samples import INPUTS, build_backbone, inputs_of, sample_scored, sampling_storage, sampling_work
+from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
 from bench.training.acceleration import HALF, accelerate
@@ -126,25 +128,26 @@ class CellRun:
         self.found["data"] = DataFacts(num_clips=num_clips, **clips)
         self.found["ledger"] = self.training_set.ledger
         self.found["autoencoder"] = AutoencoderFacts.model_validate({"key": autoencoder.key, **autoencoder.facts})
-        inputs, marker = inputs_of(self.cell, self.training_set), self.folder / INPUTS
-        known = marker.read_text() if marker.is_file() else None
-        if known not in (None, inputs):
-            for name in ("checkpoint.pt", "untrained.npz", WEIGHTS):
-                (self.folder / name).unlink(missing_ok=True)
+        inputs, known = inputs_of(self.cell, self.training_set), read_inputs(self.folder)
         if known != inputs:
-            write_text(marker, inputs)
+            # A checkpoint says itself what it is of: it outlives a marker that is gone.
+            for name in ("untrained.npz", WEIGHTS, *(["checkpoint.pt"] if known else [])):
+                (self.folder / name).unlink(missing_ok=True)
+            write_text(self.folder / INPUTS, inputs)
 
     def build_backbone(self) -> None:
         """The backbone with its initial weights."""
         given, data = self.training_set, self.cell.data
         self.shape = shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
+        peak = study_peak(self.job.matrix, HALF[self.cell.precision] or torch.float32, self.device, self.job.results)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
         self.facts = self.found["backbone"] = BackboneFacts(
             num_params=num_params(self.backbone),
             flops_per_clip=self.flops_of(shape),
             tokens_per_clip=self.backbone.num_tokens(shape),
-            peak_flop_per_s=matmul_peak(self.device, HALF[self.cell.precision] or torch.float32),
+            peak_flop_per_s=peak.flop_per_s,
+            peak_key=peak.key,
             latent_shape=(given.spec.latent_channels, *shape),
             match=self.job.cell.match,
         )
@@ -158,9 +161,12 @@ class CellRun:
         """Clips of the initial weights; a resumed cell has them already."""
         path = self.folder / "untrained.npz"
         if path.is_file():
-            self.artefacts["untrained"] = path.name
-            self.untrained = load_frames(path)
-        else:
+            try:
+                self.untrained = self._of_scored_shapes(path)
+                self.artefacts["untrained"] = path.name
+            except Refusal as error:
+                warn_damaged(f"{self.name}: {error}; the untrained model is sampled again")
+        if self.untrained is None:
             self.untrained = self._keep(self._sampled(self.backbone.to(self.device).eval())[0], "untrained")
         self.backbone.train()
 
@@ -232,6 +238,13 @@ class CellRun:
 
     def _sampled(self, backbone: nn.Module) -> tuple[list[Tensor], Sampling]:
         return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
+
+    def _of_scored_shapes(self, path: Path) -> Frames:
+        """Clips of an earlier attempt. Refusal where they are damaged, or not of the shapes that are sampled."""
+        frames, given = load_frames(path), self.training_set
+        if frames.dtype != np.uint8 or [given.spec.latent_shape(shape) for shape in clip_shapes(frames)] != list(given.shapes):
+            raise Refusal(f"{path} holds other clips than this cell samples")
+        return frames
 
     def _keep(self, latents: list[Tensor], kind: str) -> Frames:
         """Decode samples to clips and keep them losslessly under `kind`."""

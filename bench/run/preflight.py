@@ -19,11 +19,13 @@ from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
 from bench.run.checks import check_all, check_policy, latent_spec, tell_broken
 from bench.run.job import PrepareJob
+from bench.run.measure.peak import study_peak
 from bench.run.stages import cache_folder, reference_set, training_set
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels
 from bench.study.cell import Cell
 from bench.study.matrix import Study
+from bench.training.acceleration import HALF
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
@@ -68,6 +70,8 @@ def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str,
             if named.name not in broken:
                 with watch.over([named.name], "what cells share (clips, autoencoder, latents, features)", most_s):
                     device = pick_device(named.cell)
+                    if named.name in job.waiting:
+                        study_peak(job.matrix, HALF[named.cell.precision] or torch.float32, device, job.results)
                     training = training_set(named.cell, job.results, device, progress)
                     reference_set(named.cell, training, job.results, device, progress)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from bench.backbone import check_latents, load_backbone
 from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Progress, Reporter
+from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
 from bench.meters.process import pick_device
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, save_frames
 from bench.records.record import Sampling, Work
+from bench.records.store import latest
 from bench.run.job import SampleJob
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
@@ -39,7 +42,7 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
         raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
     device = pick_device(cell)
     training = training_set(cell, job.results, device, progress)
-    if not (folder / INPUTS).is_file() or (folder / INPUTS).read_bytes() != inputs_of(cell, training).encode():
+    if trained_on(folder) != inputs_of(cell, training):
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, training)
     _wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
@@ -118,12 +121,39 @@ def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shap
     return len(shapes), sum(shape[0] for shape in shapes), cells, tokens, flops
 
 
-INPUTS = "inputs.txt"  # in a cell's folder: identity of what it was trained on
-
-
 def inputs_of(cell: Cell, training: TrainingSet) -> str:
     """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
-    return content_hash([cell.fingerprint(), training.clips.digest, training.autoencoder.key])
+    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key)
+
+
+def trained_on(folder: Path) -> str | None:
+    """The same of the cell that has finished in `folder`, by its record; None where it has none."""
+    record = latest(folder)
+    if record is None or record.data is None or record.autoencoder is None:
+        return None
+    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key)
+
+
+def _identity(fingerprint: str, clips: str, autoencoder: str) -> str:
+    return content_hash([fingerprint, clips, autoencoder])
+
+
+INPUTS = "inputs.txt"  # in a cell's folder, from the first phase on: identity of what it trains on
+
+
+def read_inputs(folder: Path) -> str | None:
+    """What `inputs.txt` says; None where it says nothing. One that is damaged is named."""
+    path = folder / INPUTS
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return text
+    warn_damaged(f"{path} is damaged; what it was to vouch for is made again")
+    return None
 
 
 def build_backbone(cell: Cell, training: TrainingSet) -> Any:

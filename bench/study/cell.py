@@ -17,7 +17,7 @@ from bench.shapes import Refusal, Shape
 from bench.study.budget import Budget
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MIN_FEATURES = 2  # a covariance needs two clips
 
