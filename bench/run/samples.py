@@ -20,7 +20,7 @@ from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Progress, Reporter
 from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
-from bench.meters.process import pick_device
+from bench.meters.process import find_here
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, save_frames
 from bench.records.record import Sampling, Work
@@ -40,7 +40,7 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
     cell, folder = job.cell, job.folder
     if not (folder / WEIGHTS).is_file():
         raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
-    device = pick_device(cell)
+    device = find_here(cell.device)  # clips of what trained on a GPU can be made without one
     training = training_set(cell, job.results, device, progress)
     if trained_on(folder) != inputs_of(cell, training):
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")

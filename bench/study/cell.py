@@ -93,7 +93,7 @@ class Cell(Frozen, allow_inf_nan=False):
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16"] = "fp32"  # of the backbone; bf16 by autocast, weights stay float32
     acceleration: Acceleration = Acceleration()
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where it is there
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where it is there; a record says which it was
     timeout_s: float = Field(7 * 24 * 3600, gt=0, le=2 * 10**6)  # wall clock after which the cell is stopped, resumably
     checkpoint_interval_s: float = Field(30.0, ge=0)  # at least; writing them never takes over a twentieth of the time
     seed: Seed = 0  # of weights, order, noise and samples; a matrix sets it by `seeds`

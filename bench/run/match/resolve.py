@@ -1,4 +1,4 @@
-"""A matrix that asks for a match -> the same matrix with the sizes that meet it, and the proof. Knows no torch.
+"""A matrix -> the same matrix with all that is left open settled: the device, and sizes that meet a match, with the proof. Knows no torch.
 
 The search runs in a process of its own and its answer is cached under everything that determines it; for a match of step times the
 machine is part of that.
@@ -12,6 +12,7 @@ from bench.data.files import StoreError
 from bench.data.frozen import content_hash
 from bench.data.progress import Say
 from bench.records.environment import read_environment
+from bench.run.device import on_this_machine, settled
 from bench.run.job import MatchJob, run_job
 from bench.shapes import Refusal
 from bench.study.cell import Cell
@@ -24,7 +25,8 @@ MACHINE = {"machine", "cpu", "cpu_id", "num_cpus", "gpus"}
 
 
 def resolve(study: Study, results: Path, say: Say) -> Study:
-    """The study itself where no match is asked for; else with the sizes found now or before. Refusal where nothing fits."""
+    """The study on this machine's device; where a match is asked for, with the sizes found now or before. Refusal where nothing fits."""
+    study = on_this_machine(study)
     match = study.matrix.match
     if match is None or match.to is None:
         return study
@@ -40,7 +42,7 @@ def resolve(study: Study, results: Path, say: Say) -> Study:
             answers[key] = proof = _proof(job, say)
             say(f"{proof.asked} -> {proof.found}: {match.by} within {proof.mismatch:.2%} of {target} ({proof.how})")
     cells = expand(study.name, study.matrix, lambda cell: answers.get(_key(match, cell, target)))
-    return Study(name=study.name, matrix=study.matrix, cells=tuple(cells))
+    return on_this_machine(Study(name=study.name, matrix=study.matrix, cells=tuple(cells)))
 
 
 def _target(study: Study, to: str) -> str:
@@ -59,7 +61,7 @@ def _key(match: Match, cell: Cell, target: str) -> str:
         "schema": PROOF_VERSION,
         "match": match.model_dump(mode="json"),
         "target": target,
-        "cell": cell.model_dump(mode="json", include=DECIDING),
+        "cell": settled(cell).model_dump(mode="json", include=DECIDING),
         "packages": environment.packages,
         "machine": environment.model_dump(include=MACHINE) if match.by == "step_time" else None,
     }

@@ -1,0 +1,68 @@
+"""What `device: auto` is on this machine: a cell that trained on a CPU is not the one that a GPU machine asks for.
+
+Settled before a cell has a fingerprint, in a process that knows no torch. Without a GPU's driver there is nothing to ask; where there is
+one, only torch knows whether it can use it, and is asked in a process of its own.
+"""
+
+import ctypes
+import functools
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from bench.run.job import own_environment
+from bench.shapes import Refusal
+from bench.study.cell import Cell
+from bench.study.matrix import Study
+
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # NVIDIA's
+AMD = Path("/dev/kfd")  # there where AMD's driver is
+ASK = "import torch; print(torch.cuda.is_available())"
+TIMEOUT_S = 300.0  # torch is imported in seconds, from a cold disk in a minute
+
+
+def on_this_machine(study: Study) -> Study:
+    """The study with this machine's device in the place of every `auto`. Refusal where two of its cells are then one."""
+    cells = tuple(named.model_copy(update={"cell": settled(named.cell)}) for named in study.cells)
+    _check_apart((named.name, named.cell) for named in cells)
+    return study.model_copy(update={"cells": cells})
+
+
+def settled(cell: Cell) -> Cell:
+    """The cell with this machine's device in the place of `auto`."""
+    return cell.model_copy(update={"device": device_here()}) if cell.device == "auto" else cell
+
+
+@functools.cache
+def device_here() -> Literal["cpu", "cuda"]:
+    """What torch would choose. Refusal where it does not answer."""
+    if not has_driver():
+        return "cpu"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ASK], capture_output=True, text=True, env=own_environment(), timeout=TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        raise Refusal(f"torch does not say whether there is a GPU ({' '.join(said)}); give device=cpu or device=cuda") from error
+    return "cuda" if done.stdout.split()[-1:] == ["True"] else "cpu"
+
+
+def has_driver() -> bool:
+    """Whether any GPU's driver is installed."""
+    for name in DRIVERS:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return AMD.exists()
+
+
+def _check_apart(named: Iterable[tuple[str, Cell]]) -> None:
+    seen: dict[str, str] = {}
+    for name, cell in named:
+        if (other := seen.setdefault(cell.fingerprint(), name)) != name:
+            raise Refusal(f"cells {other} and {name} are one cell here, where device auto is {device_here()}; name devices that differ")
