@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
 
-from bench.data.files import StoreError, fresh_folder, remove_leftovers, replacing, write_files, write_text
-from bench.records.artefacts import save_arrays
+from bench.data.files import StoreError, fresh_folder, remove_leftovers, replacing, rust_errors, write_files, write_text
+from bench.records.artefacts import save_arrays, save_tensors
 
 
 def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -64,6 +67,19 @@ def test_of_several_files_none_is_new_where_one_cannot_be_written(tmp_path: Path
     with pytest.raises(StoreError, match=r"cannot write .*a.csv: No space left on device; use --out"):
         write_files(tmp_path, {"page.html": "new", "tables/a.csv": "new", "tables/b.csv": "new"}, "use --out")
     assert {file.name: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"page.html": "old", "a.csv": "old"}
+
+
+def test_a_full_disk_under_safetensors_is_the_same_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says it in an error of its own, that knows no number."""
+
+    def full(*given: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(StoreError, match=f"cannot write {tmp_path / 'a'}: No space left on device; free space"):
+        save_tensors(tmp_path / "a", {"x": torch.zeros(3)})
+    with pytest.raises(SafetensorError, match="another"), rust_errors():
+        raise SafetensorError("another")
 
 
 def test_arrays_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

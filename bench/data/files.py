@@ -89,6 +89,19 @@ def replacing(path: Path, remedy: str = FREE) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def rust_errors() -> Iterator[None]:
+    """What safetensors says of a full disk, "I/O error: ... (os error 28)", as the OSError that it is; its other errors as they are."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
+
+
+@contextlib.contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the name `folder` once its block is through, so that no half-made cache is ever seen.
 

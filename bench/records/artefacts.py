@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.data.files import replacing
+from bench.data.files import replacing, rust_errors
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.shapes import Refusal, bounding_shape, told_of
 
@@ -71,5 +71,5 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     # Clones: safetensors refuses tensors that share storage, such as views of one buffer.
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with replacing(path) as temp:
+    with replacing(path) as temp, rust_errors():
         save_file(content, temp)

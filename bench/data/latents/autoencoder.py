@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.clips import Clips, ClipSet
+from bench.data.files import rust_errors
 from bench.data.frozen import content_hash
 from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
 from bench.data.progress import Progress
@@ -150,7 +151,8 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
         autoencoder, loss = FrameAutoencoder(_load_pretrained(config), unshuffle=1).to(device), None
         class_name, unshuffle = config.class_name, 1
     autoencoder.eval().measure_statistics(clips.splits["train"], device)
-    autoencoder.network.save_pretrained(folder / "network", safe_serialization=True)
+    with rust_errors():
+        autoencoder.network.save_pretrained(folder / "network", safe_serialization=True)
     path = folder / "network" / "config.json"
     known = inspect.signature(type(autoencoder.network).__init__).parameters  # of other fields its reader would warn
     kept = {name: value for name, value in json.loads(path.read_text()).items() if name.startswith("_") or name in known}
