@@ -18,10 +18,10 @@ from PIL import Image
 
 from bench.commands.score.collection import Collection, CollectionItem, find_collection, natural
 from bench.commands.score.windows import LateFrames, ReadSet, Rule, SeededCut, cached_set, cover, read_set
-from bench.data.files import StoreError, sha256_texts
+from bench.data.files import StoreError
 from bench.data.media.images import ORIENTATION
 from bench.data.media.video import read_frames
-from bench.data.sealed import DamagedCache
+from bench.data.sealed import DamagedCache, _digest
 from bench.shapes import Refusal
 from tests.test_data_video import counting_frames, moving_bar, write_video
 
@@ -439,7 +439,7 @@ def test_the_cache_is_not_believed_when_something_changed(tmp_path: Path, change
     if change == "damage":
         for file in cache.glob("set-*.json"):
             file.write_text("{")
-    told = pytest.warns(DamagedCache, match="is not what was written; its clips") if change == "damage" else contextlib.nullcontext()
+    told = pytest.warns(DamagedCache, match="is not what was written") if change == "damage" else contextlib.nullcontext()
     with told:
         second = cached_set(find_collection(root), rule, limit, nothing, cache)
     assert not isinstance(second.frames, LateFrames)
@@ -454,14 +454,13 @@ def test_an_edited_list_is_noticed_and_read_again(tmp_path: Path, edit: str) -> 
     (file,) = cache.glob("set-*.json")
     stored = json.loads(file.read_text())
     if edit == "rows":
-        stored["known"]["rows"] = [0, 0, 0, 0, 0]
+        stored["content"]["rows"] = [0, 0, 0, 0, 0]
     elif edit in ("names", "labels"):
-        stored["known"][edit][0] = "another"
+        stored["content"][edit][0] = "another"
     elif edit == "content":
-        stored["known"]["content"] = {}
+        stored["content"]["content"] = {}
     elif edit == "key":  # a file of other clips under this one's name
-        stored["key"] = "0" * 32
-        stored["sha256"] = sha256_texts([stored["key"], json.dumps(stored["known"], separators=(",", ":"))])
+        stored["sha256"] = _digest("0" * 32, stored["content"])
     file.write_text(file.read_text()[:-3] if edit == "last byte" else json.dumps(stored))
     with pytest.warns(DamagedCache, match=f"cached set {file} is not what was written"):
         again = cached_set(find_collection(root), rule, 5, nothing, cache)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.backbone import find_factory, load_backbone
+from bench.data.sealed import DamagedCache
 from bench.meters.flops import count_flops
 from bench.run.match.resolve import resolve
 from bench.run.match.search import Search
@@ -126,7 +127,10 @@ def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "looking for the size that matches dit:DiT-XS/2 in params" in done.stdout
     (proof,) = (tmp_path / "results" / "cache" / "match").glob("*.json")
-    found = json.loads(proof.read_text())["found"]
+    found = json.loads(proof.read_text())["content"]["found"]
+    proof.write_text(proof.read_text().replace('"found": "', '"found": "x'))
+    with pytest.warns(DamagedCache, match=f"cached match {proof} is not what was written and is made again"):
+        assert here("validate", path, "--results", tmp_path / "results").returncode == 0
     said: list[str] = []
     study = resolve(load_study(str(path)), tmp_path / "results", said.append)
     assert not [line for line in said if "looking for" in line]  # known by now

@@ -1,6 +1,7 @@
 """Cache folders that vouch for themselves: whatever is done to one is noticed, named in a line, and made again."""
 
 import errno
+import math
 import os
 import time
 import warnings
@@ -8,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from bench.data import sealed
 from bench.data.files import StoreError
-from bench.data.sealed import CHECKED, SEAL, DamagedCache, kept_or_made, show_in_one_line, warn_damaged
+from bench.data.sealed import CHECKED, SEAL, DamagedCache, kept_or_made, read_sealed, show_in_one_line, warn_damaged, write_sealed
 
 
 def make(folder: Path) -> None:
@@ -116,3 +118,39 @@ def test_a_warning_is_shown_as_its_line(capsys: pytest.CaptureFixture[str], monk
         warnings.warn("another", UserWarning, stacklevel=1)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "warning: it is broken" and "test_sealed.py" in shown[1]
+
+
+class Fact(BaseModel, ser_json_inf_nan="strings"):
+    value: float
+    words: tuple[str, ...] = ("a",)
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, float("nan"), float("inf")])
+def test_a_sealed_file_comes_back_bit_for_bit(tmp_path: Path, value: float) -> None:
+    file = tmp_path / "fact.json"
+    assert read_sealed(file, "k", Fact, "fact") is None
+    write_sealed(file, "k", Fact(value=value))
+    found = read_sealed(file, "k", Fact, "fact")
+    assert found is not None and (found.value == value or (math.isnan(value) and math.isnan(found.value))) and found.words == ("a",)
+
+
+@pytest.mark.parametrize(
+    "damage", ["edited", "NaN", "half", "bytes", "deep", "empty", "list", "huge", "infinite", "of another key", "a link to nothing", "pipe"]
+)
+def test_a_sealed_file_that_is_not_what_was_written_is_named(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "fact.json"
+    write_sealed(file, "k", Fact(value=2.5))
+    text = file.read_text()
+    contents = {"edited": text.replace("2.5", "2.25"), "NaN": text.replace("2.5", "NaN"), "half": text[:30], "deep": "[" * 100_000}
+    contents |= {"huge": "1" * 5000, "infinite": text.replace("2.5", "1e999")}
+    if damage == "of another key":
+        write_sealed(file, "other", Fact(value=2.5))
+    elif damage in ("a link to nothing", "pipe"):
+        file.unlink()
+        file.symlink_to("nothing") if damage != "pipe" else os.mkfifo(file)
+    else:
+        file.write_bytes(b"\xff\xfe" if damage == "bytes" else (contents | {"empty": "", "list": "[]"})[damage].encode())
+    with pytest.warns(DamagedCache, match=f"^cached fact {file} is not what was written and is made again$"):
+        assert read_sealed(file, "k", Fact, "fact") is None
+    write_sealed(file, "k", Fact(value=2.5))
+    assert file.read_text() == text

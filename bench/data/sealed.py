@@ -1,23 +1,28 @@
-"""Cache folders that vouch for themselves: what is in them is what was written, or it is named and made again.
+"""Caches that vouch for themselves: what is in them is what was written, or it is named in a line and made again.
 
-`seal.json`, written last, holds the SHA-256 of every file. A file is hashed when it is first read and whenever its size, its times or its
-inode are no longer those it was last found good with, which `checked.json` remembers: any write is noticed, and gigabytes are not hashed
-by every process.
+A small one is a JSON file with the hash of its content and of what it was made for. A large one is a folder whose `seal.json`, written
+last, holds the SHA-256 of every file. A file of it is hashed when it is first read, and whenever its size, its times or its inode are no
+longer those it was last found good with, which `checked.json` remembers: any write is noticed, and gigabytes are not hashed by every
+process.
 """
 
 import contextlib
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bench.data.files import StoreError, fresh_folder, remove_folder, write_text
+from pydantic import BaseModel
+
+from bench.data.files import FREE, StoreError, fresh_folder, remove_folder, sha256_texts, write_bytes, write_text
 from bench.shapes import Refusal
 
 SEAL, CHECKED = "seal.json", "checked.json"
+Model = TypeVar("Model", bound=BaseModel)
 SETTLED_S = 2.0  # after which a write cannot bear the time of the one before it, however coarse the clock of the file system
 
 
@@ -61,6 +66,24 @@ def kept_or_made(folder: Path, what: str, make: Callable[[Path], None]) -> None:
         (temp / SEAL).write_text(json.dumps(hashes, indent=1))
 
 
+def write_sealed(file: Path, key: str, content: BaseModel, remedy: str = FREE) -> None:
+    """`content` in a file, made for `key`. StoreError, ending in `remedy`, where it cannot be written."""
+    fields = json.loads(content.model_dump_json())
+    text = json.dumps({"sha256": _digest(key, fields), "content": fields}, indent=1)
+    write_bytes(file, text.encode() + b"\n", remedy)
+
+
+def read_sealed(file: Path, key: str, model: type[Model], what: str) -> Model | None:
+    """What was written for `key`; None where there is nothing, or, which is told of `what`, something else than was written."""
+    if not os.path.lexists(file):
+        return None
+    found = _mapping(file) or {}
+    if _digest(key, found.get("content")) == found.get("sha256"):
+        return model.model_validate_json(json.dumps(found["content"]))
+    warn_damaged(f"cached {what} {file} is not what was written and is made again")
+    return None
+
+
 def check_seal(folder: Path) -> None:
     """Refusal naming the first file that is missing, changed or of no-one."""
     known = _mapping(folder / SEAL)
@@ -99,10 +122,15 @@ def _stamp(path: Path) -> list[int]:
 def _mapping(path: Path) -> dict[str, Any] | None:
     """A JSON object; None where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):  # no text, no JSON, numbers of thousands of digits, deep nests
         return None
     return found if isinstance(found, dict) else None
+
+
+def _digest(key: str, fields: Any) -> str:
+    """Of a JSON value that was made for `key`."""
+    return sha256_texts([key, json.dumps(fields, sort_keys=True)])
 
 
 def _sha256(path: Path) -> str:

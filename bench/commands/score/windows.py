@@ -24,15 +24,15 @@ import numpy as np
 import PIL
 import psutil
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
-from bench.data.files import StoreError, sha256_texts, write_bytes
+from bench.data.files import StoreError
 from bench.data.frozen import Frozen
 from bench.data.progress import Progress
-from bench.data.sealed import warn_damaged
+from bench.data.sealed import read_sealed, write_sealed
 from bench.data.source import digest_of
 from bench.shapes import Refusal, Shape, cover_box, visible
 
@@ -304,18 +304,6 @@ class LateFrames:
         return np.asarray(self._read()[index])
 
 
-class _Remembered(Frozen):
-    """A file of the cache: what was read, and a hash that an edit does not keep."""
-
-    key: str  # of all that was asked
-    sha256: str  # of `key` and `known`
-    known: ReadSet
-
-    @classmethod
-    def of(cls, key: str, known: ReadSet) -> "_Remembered":
-        return cls(key=key, sha256=sha256_texts([key, known.model_dump_json()]), known=known)
-
-
 def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:
     """`read_set`, from the cache where the same files were read before by the same rule."""
     items = [[item.name, item.label, item.kind] for item in collection.items]
@@ -333,21 +321,14 @@ def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: 
         # Only dtype, shape, length and slices are used of frames, and a slice reads them.
         return known.model_copy(update={"frames": LateFrames((len(known.names), *known.shape, 3), read)})
     found = read_set(collection, rule, limit, progress, cache)
-    write_bytes(file, _Remembered.of(key, found).model_dump_json().encode(), ANOTHER_CACHE)
+    write_sealed(file, key, found, ANOTHER_CACHE)
     return found
 
 
 def _remembered(file: Path, key: str, collection: Collection) -> ReadSet | None:
     """What `file` says, without frames; None where it is not there, or out of date, or damaged, which is told."""
-    try:
-        stored = _Remembered.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    known = read_sealed(file, key, ReadSet, "set")
+    if known is None:
         return None
-    except (OSError, ValidationError):
-        stored = None
-    if stored is None or (stored.key, stored.sha256) != (key, _Remembered.of(key, stored.known).sha256):
-        warn_damaged(f"cached set {file} is not what was written; its clips are read again")
-        return None
-    known = stored.known
     opened = [item for item in collection.items if item.name in known.content]
     return known if all(content_of(item) == known.content[item.name] for item in opened) else None

@@ -6,11 +6,10 @@ machine is part of that.
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bench.data.files import StoreError
 from bench.data.frozen import content_hash
 from bench.data.progress import Say
+from bench.data.sealed import read_sealed
 from bench.records.environment import read_environment
 from bench.run.device import on_this_machine, settled
 from bench.run.job import MatchJob, run_job
@@ -18,7 +17,7 @@ from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Match, MatchProof, Study, expand
 
-PROOF_VERSION = 2  # of the files that proofs are kept in
+PROOF_VERSION = 3  # of the files that proofs are kept in
 # Fields of a cell that its costs depend on, and of a machine that its times do.
 DECIDING = {"backbone", "data", "autoencoder", "batching", "optimizer", "precision", "acceleration", "device"}
 MACHINE = {"machine", "cpu", "cpu_id", "num_cpus", "gpus"}
@@ -70,10 +69,11 @@ def _key(match: Match, cell: Cell, target: str) -> str:
 
 def _proof(job: MatchJob, say: Say) -> MatchProof:
     """The answer of a search, from the cache or found now."""
-    if not job.out.is_file():
+    proof = read_sealed(job.out, job.out.stem, MatchProof, "match")
+    if proof is None:
         say(f"{job.cell.backbone}: looking for the size that matches {job.target} in {job.match.by}")
         run_job(job, timeout_s=job.cell.timeout_s)
-    try:
-        return MatchProof.model_validate_json(job.out.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise StoreError(f"match {job.out} cannot be read ({str(error).splitlines()[0]}); remove it, and it is found again") from error
+        proof = read_sealed(job.out, job.out.stem, MatchProof, "match")
+    if proof is None:
+        raise StoreError(f"match {job.out} cannot be read though it was found now; look who else writes there, then run it again")
+    return proof

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from bench.backbone import canonical_name, find_factory, load_backbone, refusing, split_name, tuples
-from bench.data.files import write_text
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
+from bench.data.sealed import write_sealed
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
 from bench.run.job import MatchJob
@@ -39,7 +39,7 @@ def match_backbone(job: MatchJob, progress: Reporter) -> None:
     """Find the size of the job's cell and write its proof to `job.out`. Refusal where none is within the tolerance."""
     spec = latent_space(job.cell, job.results, progress)
     proof = Search(job.cell, job.target, job.match, spec, progress).run()
-    write_text(job.out, proof.model_dump_json(indent=1) + "\n")
+    write_sealed(job.out, job.out.stem, proof)
 
 
 class Search:

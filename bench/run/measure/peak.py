@@ -3,16 +3,15 @@
 Kept in the cache under all that a rate of this machine depends on, and the study: a resumed study goes on with the peak it began with.
 """
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from bench.data.files import now, write_text
+from bench.data.files import now
 from bench.data.frozen import Frozen, content_hash
-from bench.data.sealed import warn_damaged
+from bench.data.sealed import read_sealed, write_sealed
 from bench.meters import peak
 from bench.meters.process import device_name
 from bench.records.environment import cpu_id, own_cpus
@@ -20,16 +19,11 @@ from bench.run.stages import cache_folder
 
 
 class StudyPeak(Frozen):
-    """A measurement of the peak, and a hash that an edit does not keep."""
+    """A measurement of the peak."""
 
     key: str  # of the study, the machine and the arithmetic
     flop_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    measured_at: datetime
-    sha256: str = ""  # of the fields above
-
-    def sealed(self) -> "StudyPeak":
-        """The same with its hash."""
-        return self.model_copy(update={"sha256": content_hash([self.key, self.flop_per_s, self.measured_at.isoformat()])})
+    measured_at: str  # UTC, ISO 8601
 
 
 def study_peak(matrix: str, dtype: torch.dtype, device: torch.device, results: Path) -> StudyPeak:
@@ -46,14 +40,8 @@ def study_peak(matrix: str, dtype: torch.dtype, device: torch.device, results: P
     }
     key = content_hash(identity)[:16]
     path = cache_folder(results) / "peak" / f"{key}.json"
-    if path.exists():
-        try:
-            found = StudyPeak.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            found = None
-        if found is not None and found.key == key and found == found.sealed():
-            return found
-        warn_damaged(f"cached peak {path} is not what was written and is measured anew")
-    made = StudyPeak(key=key, flop_per_s=peak.matmul_peak(device, dtype), measured_at=datetime.fromisoformat(now())).sealed()
-    write_text(path, made.model_dump_json() + "\n")
+    if (found := read_sealed(path, key, StudyPeak, "peak")) is not None:
+        return found
+    made = StudyPeak(key=key, flop_per_s=peak.matmul_peak(device, dtype), measured_at=now())
+    write_sealed(path, key, made)
     return made
