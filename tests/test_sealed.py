@@ -93,9 +93,17 @@ def test_files_that_nobody_wrote_to_are_hashed_once(tmp_path: Path, monkeypatch:
     assert len(hashed) == 6
 
 
-def test_what_is_no_folder_is_taken_away(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("x")
-    made_again(tmp_path / "key")
+@pytest.mark.parametrize("what", ["file", "link to nothing", "link to a file"])
+def test_what_is_no_folder_is_taken_away(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "cache" / "key"
+    folder.parent.mkdir()
+    (tmp_path / "mine").write_text("x")
+    if what == "file":
+        folder.write_text("x")
+    else:
+        folder.symlink_to(tmp_path / ("mine" if "file" in what else "nothing"))
+    made_again(folder)
+    assert (tmp_path / "mine").read_text() == "x"
 
 
 def test_a_full_disk_is_a_line_with_the_folder(tmp_path: Path) -> None:
@@ -120,6 +128,10 @@ def test_a_warning_is_shown_as_its_line(capsys: pytest.CaptureFixture[str], monk
     assert shown[0] == "warning: it is broken" and "test_sealed.py" in shown[1]
 
 
+class Other(BaseModel):
+    number: int
+
+
 class Fact(BaseModel, ser_json_inf_nan="strings"):
     value: float
     words: tuple[str, ...] = ("a",)
@@ -134,9 +146,11 @@ def test_a_sealed_file_comes_back_bit_for_bit(tmp_path: Path, value: float) -> N
     assert found is not None and (found.value == value or (math.isnan(value) and math.isnan(found.value))) and found.words == ("a",)
 
 
-@pytest.mark.parametrize(
-    "damage", ["edited", "NaN", "half", "bytes", "deep", "empty", "list", "huge", "infinite", "of another key", "a link to nothing", "pipe"]
-)
+TEXTS = ("edited", "NaN", "half", "bytes", "deep", "empty", "list", "huge", "infinite")
+OTHERS = ("of another key", "of another version", "a link to nothing", "pipe")
+
+
+@pytest.mark.parametrize("damage", [*TEXTS, *OTHERS])
 def test_a_sealed_file_that_is_not_what_was_written_is_named(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "fact.json"
     write_sealed(file, "k", Fact(value=2.5))
@@ -148,6 +162,8 @@ def test_a_sealed_file_that_is_not_what_was_written_is_named(tmp_path: Path, dam
     elif damage in ("a link to nothing", "pipe"):
         file.unlink()
         file.symlink_to("nothing") if damage != "pipe" else os.mkfifo(file)
+    elif damage == "of another version":
+        write_sealed(file, "k", Other(number=1))
     else:
         file.write_bytes(b"\xff\xfe" if damage == "bytes" else (contents | {"empty": "", "list": "[]"})[damage].encode())
     with pytest.warns(DamagedCache, match=f"^cached fact {file} is not what was written and is made again$"):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from bench.data.files import FREE, StoreError, fresh_folder, remove_folder, sha256_texts, write_bytes, write_text
 from bench.shapes import Refusal
@@ -52,7 +52,7 @@ def kept_or_made(folder: Path, what: str, make: Callable[[Path], None]) -> None:
 
     One that is damaged or was edited is named, as `what`, and made again.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         try:
             check_seal(folder)
         except (Refusal, OSError) as error:
@@ -78,14 +78,15 @@ def read_sealed(file: Path, key: str, model: type[Model], what: str) -> Model | 
     if not os.path.lexists(file):
         return None
     found = _mapping(file) or {}
-    if _digest(key, found.get("content")) == found.get("sha256"):
-        return model.model_validate_json(json.dumps(found["content"]))
+    with contextlib.suppress(ValidationError):  # whole, and written by another version
+        if _digest(key, content := found.get("content")) == found.get("sha256"):
+            return model.model_validate_json(json.dumps(content))
     warn_damaged(f"cached {what} {file} is not what was written and is made again")
     return None
 
 
 def check_seal(folder: Path) -> None:
-    """Refusal naming the first file that is missing, changed or of no-one."""
+    """Refusal naming the first file that is missing, changed or added."""
     known = _mapping(folder / SEAL)
     if known is None:
         raise Refusal(f"{folder / SEAL} is missing or cannot be read")

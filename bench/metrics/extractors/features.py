@@ -97,7 +97,7 @@ def cached_features(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / f"{extractor.name}-{key[:16]}.safetensors"
-    if file.exists():
+    if file.is_file():  # a pipe would be waited for
         try:
             return read_features(file, identity, (len(frames), extractor.dim))
         except (Refusal, OSError, safetensors.SafetensorError) as error:
