@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from baselines.kernels import attention_over_time
 from bench.backbone import load_backbone
-from bench.meters.clock import StepTimer, StopWatch
+from bench.meters.clock import StepTimer, StopWatch, mark, synchronize
 from bench.meters.device import EnergyMeter, Neighbours
 from bench.meters.memory import PhaseMemory
 from bench.meters.peak import matmul_peak
@@ -226,6 +226,18 @@ def test_step_timer_sees_the_device_and_not_the_host() -> None:
     times = timer.read()
     assert len(times) == 3
     assert min(times) > 1e-4
+
+
+def test_a_mark_is_where_the_device_gets_to_and_not_where_the_host_is() -> None:
+    device = torch.device("cuda")
+    a = torch.randn(4096, 4096, device=device)
+    a @ a  # what is loaded at first use is loaded
+    watch = StopWatch(device)
+    for _ in range(50):
+        a = (a @ a).clamp(-1, 1)
+    moment, handed_over_s = mark(device), watch.elapsed_s()
+    synchronize(device)
+    assert handed_over_s < watch.at(moment) <= watch.elapsed_s() + 1e-3
 
 
 def test_memory_meters_agree_on_a_known_tensor() -> None:
