@@ -168,5 +168,9 @@ def test_a_sealed_file_that_is_not_what_was_written_is_named(tmp_path: Path, dam
         file.write_bytes(b"\xff\xfe" if damage == "bytes" else (contents | {"empty": "", "list": "[]"})[damage].encode())
     with pytest.warns(DamagedCache, match=f"^cached fact {file} is not what was written and is made again$"):
         assert read_sealed(file, "k", Fact, "fact") is None
+    if damage == "a link to nothing":  # nothing is written through it
+        with pytest.raises(StoreError, match="it is a symbolic link to nothing; remove it"):
+            write_sealed(file, "k", Fact(value=2.5))
+        return
     write_sealed(file, "k", Fact(value=2.5))
     assert file.read_text() == text

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.backbone import did_you_mean
 
 MOST_SHOWN = 200  # characters of a value that is wrong
-Count = Annotated[int, Field(ge=1, le=10**9)]  # of anything: what is larger is a slip of the pen
+Count = Annotated[int, Field(ge=1, le=2**31)]  # of anything: what is larger is a slip of the pen
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
