@@ -8,11 +8,12 @@ import pytest
 
 from bench.metrics.battery import cards
 from bench.metrics.extractors.manifest import I3D, MOTION, RANDOM3D
+from bench.report.load import load_run
 from bench.run.checks import card_text, check_primary, judge_of
 from bench.shapes import Refusal
 from bench.study.matrix import load_study, shipped
-from tests.commands import here, write_matrix
-from tests.tiny import cell_fields
+from tests.commands import here, record_of, write_matrix
+from tests.tiny import cell_fields, tiny_cell
 
 FOLDER = {
     "data": {"source": "folder", "path": ".", "num_frames": 4, "height": 16, "width": 16, "num_val": 4, "num_test": 4},
@@ -24,15 +25,18 @@ FOLDER = {
 def test_shipped_matrices_name_what_may_decide(name: str) -> None:
     study = load_study(name)
     check_primary(study)
-    assert judge_of(study) in study.cells[0].cell.evaluation.extractors
+    assert judge_of(study.matrix.primary) in study.cells[0].cell.evaluation.extractors
+
+
+WORLDS = tiny_cell().data
 
 
 def test_cards_say_who_may_decide() -> None:
-    assert cards.told(MOTION, "worlds") == (True, "the report card of extractor motion on worlds passes")
-    passed, why = cards.told(I3D, "worlds")
+    assert cards.told(MOTION, WORLDS) == (True, "the report card of extractor motion on worlds passes")
+    passed, why = cards.told(I3D, WORLDS)
     assert not passed and "fails monotone, temporal sensitivity" in why
-    assert cards.told(MOTION, "folder") == (False, "extractor motion has no report card on folder")
-    assert len(cards.cards_of(MOTION, "worlds")) == 2
+    assert cards.told(MOTION, tiny_cell(data=FOLDER["data"]).data) == (False, "extractor motion has no report card on folder")
+    assert len(cards.cards_of(MOTION, WORLDS)) == 2
     assert "fails" in card_text(load_study("quick", ["primary=fvd"])) and card_text(load_study("quick", ["primary=null"])) == ""
 
 
@@ -41,10 +45,14 @@ def test_a_card_of_other_weights_does_not_count(tmp_path: Path) -> None:
     card["manifest"]["weights_sha256"] = "0" * 64
     (tmp_path / "motion").mkdir()
     (tmp_path / "motion" / "card.json").write_text(json.dumps(card))
-    assert cards.told(MOTION, "worlds", tmp_path) == (False, "extractor motion has no report card on worlds")
+    assert cards.told(MOTION, WORLDS, tmp_path) == (False, "extractor motion has no report card on worlds")
+    card["manifest"]["weights_sha256"], card["clips"]["source"] = MOTION.weights_sha256, "my videos 0a1b2c"  # as `battery` names a folder's
+    (tmp_path / "motion" / "card.json").write_text(json.dumps(card))
+    assert cards.told(MOTION, tiny_cell(data={**FOLDER["data"], "path": "to/my videos"}).data, tmp_path)[0]
+    assert not cards.told(MOTION, tiny_cell(data=FOLDER["data"]).data, tmp_path)[0]
     (tmp_path / "motion" / "card.json").write_text("{}")
     with pytest.raises(Refusal, match=r"report card .*card\.json is none"):
-        cards.told(RANDOM3D, "worlds", tmp_path)
+        cards.told(RANDOM3D, WORLDS, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +77,15 @@ def test_a_headline_is_not_chosen_after_the_fact(tmp_path: Path) -> None:
     defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 4, "untrained": False}, budget={"steps": 2})
     del defaults["backbone"]
     path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, primary="fd_motion", defaults=defaults, match=None)
-    assert here("run", path, "--results", tmp_path / "results").returncode == 0
-    assert json.loads((tmp_path / "results" / "tiny" / "run.json").read_text())["primary"] == "fd_motion"
-    done = here("run", path, "primary=null", "--results", tmp_path / "results")
-    assert done.returncode == 2
-    assert "was run with primary fd_motion, and 1 of its cells have finished" in done.stderr
-    assert here("run", path, "--results", tmp_path / "results").returncode == 0
+    results = tmp_path / "results"
+    assert here("run", path, "--results", results).returncode == 0
+    record = record_of(results, "DiT-XXS_2-seed0")
+    assert (record.asked.claim, record.asked.primary, len(record.asked.cells)) == ("backbone", "fd_motion", 1)
+    (results / "tiny" / "run.json").unlink()  # what was asked is in the records
+    for override in ("primary=null", "claim=shapes"):
+        done = here("run", path, override, "seeds=[7]", "--results", results)  # none of whose own cells has finished
+        assert done.returncode == 2 and "has finished under claim=backbone primary=fd_motion" in done.stderr
+    assert here("run", path, "--results", results).returncode == 0
+    assert not load_run(results / "tiny").changed
+    assert here("run", path, "seeds=[0,1]", "--results", results).returncode == 0
+    assert load_run(results / "tiny").changed == "cells changed after others had finished (1 added)"

@@ -181,6 +181,14 @@ class BackboneFacts(Frozen):
     match: MatchProof | None = None  # where it was sized to match another
 
 
+class Asked(Frozen):
+    """What the run that made a record asked: named before it, so that no headline is chosen after the fact."""
+
+    claim: str | None = None
+    primary: str | None = None  # the distance that decides
+    cells: tuple[str, ...] = ()  # folders of all cells of the run
+
+
 class Record(Frozen):
     """Outcome of one attempt at a cell. What an attempt did not get to is empty or None."""
 
@@ -190,6 +198,7 @@ class Record(Frozen):
     name: str  # of the cell inside its matrix
     fingerprint: str
     cell: Cell
+    asked: Asked = Asked()
     attempt: int
     status: Status
     reason: str | None = None

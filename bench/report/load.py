@@ -85,6 +85,15 @@ class Run(RunSnapshot):
         ]
         return pd.DataFrame(lines, columns=COLUMNS)
 
+    @cached_property
+    def changed(self) -> str:
+        """What cells were added or taken away after others had finished, in a clause; "" where none were."""
+        now = {cell.path.name for cell in self.cells}
+        asked = [set(record.asked.cells) for record in self.records if record.asked.cells]
+        added, gone = set().union(*(now - then for then in asked)), set().union(*(then - now for then in asked))
+        parts = [f"{len(names)} {word}" for names, word in ((added, "added"), (gone, "removed")) if names]
+        return f"cells changed after others had finished ({', '.join(parts)})" if parts else ""
+
     def untrusted(self, contender: str) -> list[str]:
         """Names of the canaries that failed in a contender's cells."""
         records = [cell.record for cell in self.of(contender) if cell.record]

@@ -31,6 +31,7 @@ from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frame
 from bench.records.environment import commit, read_environment
 from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import next_attempt, write_record
+from bench.run.checks import judge_of
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
@@ -231,7 +232,7 @@ class CellRun:
 
     def measure_grid(self) -> None:
         """Samples at other shapes."""
-        judge = self.job.judge or self.cell.evaluation.extractors[0]
+        judge = judge_of(self.job.asked.primary) or self.cell.evaluation.extractors[0]
         self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, judge, self.job.results, self.device, self.progress)
 
     # --- their parts
@@ -279,6 +280,7 @@ class CellRun:
             name=self.name,
             fingerprint=self.cell.fingerprint(),
             cell=self.cell,
+            asked=self.job.asked,
             attempt=next_attempt(self.folder),
             status=status,
             reason=reason,

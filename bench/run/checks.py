@@ -102,30 +102,30 @@ def check_primary(study: Study) -> None:
         among = [distance.name(known, CANONICAL_EXTRACTOR) for distance in distances().values() for known in MANIFESTS]
         raise Refusal(f"primary {name!r} is no distance{did_you_mean(name, among)}; there are {', '.join(among)}")
     for named in study.cells:
-        listed, source = named.cell.evaluation.extractors, named.cell.data.source
+        listed = named.cell.evaluation.extractors
         if extractor not in listed:
             raise Refusal(
                 f"primary {name} needs extractor {extractor}, and cell {named.name} has {', '.join(listed)}; add it to "
                 "evaluation.extractors, name another primary, or none: primary=null"
             )
-        passed, why = told(MANIFESTS[extractor], source)
+        passed, why = told(MANIFESTS[extractor], named.cell.data)
         if extractor != CANONICAL_EXTRACTOR and not passed:
             raise Refusal(
                 f"primary {name} may not decide: {why}; use fvd or no primary (primary=null), or make a card that passes: "
-                f"python -m bench battery --extractor {extractor} --out reports/cards/{extractor}"
+                f"python -m bench battery {extractor} [CLIPS] --out reports/cards/{extractor}"
             )
 
 
-def judge_of(study: Study) -> str | None:
-    """The extractor of a study's primary measure, None without one."""
-    found = read_name(study.matrix.primary) if study.matrix.primary else None
+def judge_of(primary: str | None) -> str | None:
+    """The extractor of a primary measure, None without one."""
+    found = read_name(primary) if primary else None
     return found[1] if found else None
 
 
 def card_text(study: Study) -> str:
     """What the report cards say of that extractor on the study's data; "" without a primary."""
-    judge = judge_of(study)
-    return "; ".join(dict.fromkeys(told(MANIFESTS[judge], named.cell.data.source)[1] for named in study.cells)) if judge else ""
+    judge = judge_of(study.matrix.primary)
+    return "; ".join(dict.fromkeys(told(MANIFESTS[judge], named.cell.data)[1] for named in study.cells)) if judge else ""
 
 
 def check_extractors(cell: Cell) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from bench.backbone import WATCHED
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
+from bench.records.record import Asked
 from bench.run.watch import Ended, the_end, watched
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -54,7 +55,7 @@ class CellJob(Task):
 
     kind: Literal["cell"] = "cell"
     cell: NamedCell
-    judge: str | None = None  # the extractor of the matrix's primary measure, which judges the shape grid; None: the cell's first
+    asked: Asked = Asked()  # by the run; the extractor of its primary measure judges the shape grid
 
 
 class SampleJob(Task):

@@ -15,13 +15,13 @@ from bench.data.files import StoreError, now, refuse_link, remove_leftovers, wri
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, Record, RunCell, RunSnapshot
-from bench.records.store import RUN, latest, next_attempt, read_run, write_record, write_run
-from bench.run.checks import card_text, judge_of
+from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
+from bench.records.store import latest, next_attempt, write_record, write_run
+from bench.run.checks import card_text
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
 from bench.run.watch import Ended
 from bench.shapes import Refusal, Shape
-from bench.study.cell import Cell
+from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import NamedCell, Study
 
 
@@ -35,13 +35,13 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
             remove_leftovers(place)
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         waiting = [name for name, record in known.items() if record is None]
-        _check_headline(study, folder, sum(record is not None for record in known.values()))
+        _check_headline(study, folder)
         say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
         known |= _prepare(study, results, waiting, say, lock)
         records = []
         for named in study.cells:
-            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, judge=judge_of(study))
+            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, asked=_asked(study))
             records.append(known[named.name] or _run_cell(job, say, lock))
         write_run(results, _snapshot(study, started_at, command))
         return records
@@ -68,7 +68,7 @@ def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: in
         for named in [named for named in compared if named.name in ended.cells]:
             compared.remove(named)
             if named.name in left:
-                job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, judge=judge_of(study))
+                job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, asked=_asked(study))
                 lost[named.name] = record = _write_lost(job, ended, started_at)
                 say(f"{named.name}: {record.status} before it trained: {record.reason}")
     return lost
@@ -128,6 +128,7 @@ def _write_lost(job: CellJob, ended: Ended, started_at: str) -> Record:
         name=job.cell.name,
         fingerprint=cell.fingerprint(),
         cell=cell,
+        asked=job.asked,
         attempt=next_attempt(folder),
         status="timeout" if ended.timed_out else "failed",
         reason=reason,
@@ -161,14 +162,28 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
     return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
 
 
-def _check_headline(study: Study, folder: Path, num_finished: int) -> None:
-    """StoreError where the headline would be chosen after the fact: cells have finished while another measure was to decide."""
-    before = read_run(folder).primary if num_finished and (folder / RUN).exists() else study.matrix.primary
-    if before != study.matrix.primary:
-        raise StoreError(
-            f"{folder} was run with primary {before}, and {num_finished} of its cells have finished; what decides is named before the run: "
-            f"put primary={before or 'null'} back, or copy the matrix under another name"
-        )
+def _asked(study: Study) -> Asked:
+    """What this run asks, as each of its records keeps it."""
+    return Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=tuple(named.folder for named in study.cells))
+
+
+def _check_headline(study: Study, folder: Path) -> None:
+    """StoreError where the headline would be chosen after the fact: cells have finished while something else was to decide."""
+    asked = study.matrix.claim, study.matrix.primary
+    for path in sorted(folder.glob("*/")):
+        try:
+            record = latest(path)
+        except StoreError:  # of another version of the suite, or damaged: it decides nothing
+            continue
+        if record is None or record.status not in FINAL or record.protocol_version != PROTOCOL_VERSION:
+            continue
+        before = record.asked.claim, record.asked.primary
+        if before != asked:
+            shown = [f"claim={claim or 'null'} primary={primary or 'null'}" for claim, primary in (before, asked)]
+            raise StoreError(
+                f"{path} has finished under {shown[0]}, and this run asks {shown[1]}; what decides is named before the run: "
+                f"put {shown[0]} back, or copy the matrix under another name"
+            )
 
 
 def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:

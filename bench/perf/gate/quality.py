@@ -1,5 +1,6 @@
 """The gate on quality: distances and losses of two finished runs, by their seeds. Trains nothing."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +31,26 @@ class QualityChange:
     @property
     def difference(self) -> Difference:
         """After less before, above 0 is worse; Welch's 95 % interval."""
-        sign = -1 if self.better == "higher" else 1
-        return welch([sign * value for value in self.after], [sign * value for value in self.before])
+        return welch([self.sign * value for value in self.after], [self.sign * value for value in self.before])
 
     @property
-    def tested(self) -> bool:
-        """Whether there are seeds enough to say anything."""
-        return min(len(self.before), len(self.after)) >= MIN_SEEDS and self.difference.p_value is not None
+    def sign(self) -> int:
+        """What makes a growth worse."""
+        return -1 if self.better == "higher" else 1
+
+    @property
+    def limit(self) -> float:
+        """The growth that passes, in the measure's unit."""
+        return self.allowed * abs(statistics.fmean(self.before))
+
+    @property
+    def p_value(self) -> float | None:
+        """That it has changed by what is allowed and no more; None with too few seeds, without spread, or within the limit."""
+        value = self.difference.value
+        if min(len(self.before), len(self.after)) < MIN_SEEDS or not abs(value) > self.limit:
+            return None
+        moved = math.copysign(self.limit, value)
+        return welch([self.sign * after - moved for after in self.after], [self.sign * before for before in self.before]).p_value
 
 
 def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdict]:
@@ -48,7 +62,11 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
     for contender in {**after, **before}:
         if contender not in before or contender not in after:
             missing = base if contender not in before else head
-            verdicts.append(not_compared(contender, Exit.LACKS_BENCHMARK, f"{missing} has no finished cell of it"))
+            verdicts.append(
+                not_compared(
+                    contender, Exit.LACKS_BENCHMARK, f"{missing} has nothing that all its seeds measured, or a canary of it failed"
+                )
+            )
             continue
         for wanted, allowed in policy.quality.items():
             names = [name for name in {**after[contender], **before[contender]} if name.partition("@")[0] == wanted]
@@ -68,27 +86,26 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
 def outcomes(changes: Sequence[QualityChange]) -> list[Outcome]:
     """What the seeds say of each change.
 
-    Worse or better: by more than is allowed, and by Welch's test, corrected for the number of changes (Holm), at `ALPHA`. Unchanged: not
-    worse by more than is allowed, by the 95 % interval; or equal, seed by seed. Anything else, and too few seeds, is inconclusive.
+    Worse or better: by more than is allowed, by Welch's test, corrected for the number of changes (Holm), at `ALPHA`. Unchanged: not worse
+    by more than is allowed, by the 95 % interval; or equal, seed by seed. Anything else, and too few seeds, is inconclusive.
     """
-    tested = [change for change in changes if change.tested]
-    corrected = dict(zip(map(id, tested), holm([change.difference.p_value or 0.0 for change in tested]), strict=True))
+    corrected = iter(holm([1.0 if change.p_value is None else change.p_value for change in changes]))
     found: list[Outcome] = []
-    for change in changes:
-        difference, limit = change.difference, change.allowed * abs(statistics.fmean(change.before))
+    for change, p_value in zip(changes, corrected, strict=True):
+        difference = change.difference
         if list(change.before) == list(change.after):
             found.append("unchanged")
-        elif not change.tested or difference.high is None:
-            found.append("inconclusive")
-        elif abs(difference.value) > limit and corrected[id(change)] < ALPHA:  # by size and by evidence
+        elif p_value < ALPHA:
             found.append("regressed" if difference.value > 0 else "improved")
         else:
-            found.append("unchanged" if difference.high <= limit else "inconclusive")
+            seeds = min(len(change.before), len(change.after)) >= MIN_SEEDS
+            within = seeds and difference.high is not None and difference.high <= change.limit
+            found.append("unchanged" if within else "inconclusive")
     return found
 
 
 def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
-    """Contender -> measurement -> one a seed, of the trained model."""
+    """Contender -> measurement -> one a seed, of the trained model; none where a seed has no value, a failed one, or a canary failed."""
     found: dict[str, dict[str, list[Measurement]]] = {}
     try:
         run = load_run(folder)
@@ -96,8 +113,8 @@ def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
         raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error
     for contender in run.contenders:
         for cell in run.of(contender):
-            for measurement in cell.record.measurements if cell.record is not None and cell.status == "ok" else ():
-                if measurement.subject == "trained":
+            for measurement in cell.record.measurements if cell.record is not None else ():
+                if measurement.subject == "trained" and not run.missing(contender, measurement.name) and not run.untrusted(contender):
                     found.setdefault(contender, {}).setdefault(measurement.name, []).append(measurement)
     return found
 
@@ -112,13 +129,12 @@ def _not_comparable(base: list[Measurement], head: list[Measurement]) -> str | N
 
 def _verdict(change: QualityChange, outcome: Outcome, policy: Policy) -> BenchmarkVerdict:
     mean, difference = statistics.fmean(change.before), change.difference
-    limit = change.allowed * abs(mean)
     half = "" if difference.high is None else f" ± {difference.high - difference.value:.2g}"
     reason = f"{mean:.4g} -> {statistics.fmean(change.after):.4g}, difference {difference.value:+.3g}{half} (above 0 is worse), "
-    reason += f"{limit:.3g} passes"
-    if not change.tested:
-        seeds = min(len(change.before), len(change.after))
-        reason += f"; {seeds} seed{'s' if seeds > 1 else ''} say nothing of chance: a verdict needs at least {MIN_SEEDS}"
+    reason += f"{change.limit:.3g} passes"
+    seeds = min(len(change.before), len(change.after))
+    if seeds < MIN_SEEDS and outcome != "unchanged":
+        reason += f"; too few seeds ({seeds}) to tell chance, a verdict needs {MIN_SEEDS}"
     accepted = outcome == "regressed" and policy.accepts(change.name, "quality")
     return BenchmarkVerdict(
         name=change.name,

@@ -60,7 +60,7 @@ def claim_table(run: Run, findings: Findings) -> Table:
         data.append((*state, p_value, corrected, LEVELS["headline"], reason))
     caption = f"Named before the run; carried at {_percent(LEVELS['headline'])}, corrected for their number"
     if findings.num_tests:
-        others = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''} of the page"
+        others = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''} of this run"
         caption += (
             f". The {others}: {findings.num_carried} carried at {_percent(LEVELS['rest'])} together (Holm); none can turn the headline"
         )
@@ -132,7 +132,7 @@ def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
         found = (*(value if value is None else float(f"{value:.6g}") for value in values), pair.different if interval else None)
         data.append((row.name, pair.seed, pair.first, pair.second, *found, pair.reason))
     header = ("Distance", "Seed", "Between", "Difference, 95 % over clips", "These samples are")
-    caption = "Difference of two distances to the same real clips: about these samples, not about another seed"
+    caption = "Difference of two distances to the same real clips, not corrected for their number: about these samples, not another seed"
     columns = ["measurement", "seed", "first", "second", "difference", "low", "high", "different", "reason"]
     return Table("paired", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
 

@@ -114,9 +114,11 @@ def _rule(run: Run, findings: Findings) -> str:
     decisive = " and ".join(part.key[1 if part.key[0] == "lead" else 2] for part in findings.conclusion.parts if part.key)
     card = f"; {run.primary_card}" if run.primary_card else ""
     parts = [f"the headline rests on {decisive} alone, named before the run{card}" if decisive else "no measure was named that decides"]
+    if run.changed:
+        parts.append(f"{run.changed}: a study that grows until it says something is wrong more often than its level says")
     if findings.num_tests:
         tests = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''}"
-        parts.append(f"{tests} on this page, {findings.num_carried} carried after correction for their number")
+        parts.append(f"{tests} beside it, {findings.num_carried} carried after correction for their number")
     if min(_seed_counts(run)) < MIN_SEEDS:
         few = f"{_seeds_text(run)} cannot carry a claim about a value that varies with the seed; {MIN_SEEDS} can"
         parts.append(f"{few}. Counts are exact and may lead without")

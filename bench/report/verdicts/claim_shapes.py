@@ -39,7 +39,7 @@ def told(run: Run, findings: Findings, grid: ShapeMap | None) -> tuple[str, Sent
     caveats = "".join(f"; {caveat}" for caveat in main.row.caveats)
     sentences = [("Cropping", f"{title}: {_effect_text(main, 'pipeline')}{caveats}.")]
     if share := factorial.share_text(main):
-        sentences.append(("Backbone or pipeline", f"By the means, {share}: {_effect_text(main, 'backbone')}."))
+        sentences.append(("Backbone or pipeline", f"By the means, which is not tested, {share}: {_effect_text(main, 'backbone')}."))
         sentences.append(("Interaction", f"{title}: {_effect_text(main, 'interaction')}."))
     found = [f"{_title(of_main[name])}: {_effect_text(of_main[name], 'pipeline', brief=True)}" for name in COMPOSITION if name in of_main]
     sentences += [("Composition", f"{'; '.join(found)}.")] if found else []
@@ -66,7 +66,7 @@ def _contrasts(found: Sequence[PolicyContrast]) -> Sentences:
 
 
 def _headline(main: DesignRow, conclusion: Conclusion) -> str:
-    """One line: each state with the parts that have it, why quality has none, and what moves it more."""
+    """One line: each state with the parts that have it, and why quality has none."""
     parts = {part.name: part for part in conclusion.parts}
     effect = main.effect("pipeline")
     why = effect.reason if effect else "no seed has all four values"
@@ -75,9 +75,8 @@ def _headline(main: DesignRow, conclusion: Conclusion) -> str:
         if members := [name for name, part in parts.items() if part.state == state]:
             reason = f" ({why})" if state == "inconclusive" and "quality" in members else ""
             texts.append(words.format(" and ".join(members)) + reason)
-    share = [f"{_title(main)}: by the means, {factorial.share_text(main)}"] if effect else []
     split = ["Split"] if conclusion.state == "split" else []
-    return ". ".join([*split, *texts, *share])
+    return ". ".join([*split, *texts])
 
 
 def _effect_text(block: DesignRow, kind: str, brief: bool = False) -> str:
@@ -123,4 +122,4 @@ def _facts(run: Run, grid: ShapeMap | None) -> Sentences:
     shown = [f"{share} by {', '.join(names)}" for share, names in used.items()]
     facts = [("Data", f"Pixels of the training clips used: {'; '.join(shown)}.")] if shown else []
     held = envelope.held_text(grid) if grid else ""
-    return [*facts, ("Any shape", held)] if held else facts
+    return [*facts, ("Any shape", f"{held} Counted, not tested.")] if held else facts

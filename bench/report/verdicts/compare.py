@@ -123,7 +123,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
             if failed := [contender for contender in run.contenders if run.untrusted(contender)]:  # takes every lead away
                 verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
-    if verdict and verdict.outcome == "open" and not metric.axis:  # shown, not tested
+    if verdict and verdict.outcome in ("open", "inconclusive") and not metric.axis:  # shown, not tested
         verdict = None
     means = {contender: statistics.fmean(series) for contender, series in values.items() if series}
     best = set()

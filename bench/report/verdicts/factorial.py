@@ -24,7 +24,7 @@ from bench.report.render.table import NONE, Table
 from bench.report.verdicts import compare, stats
 from bench.report.verdicts.claims import CROP, DESIGN_EFFECTS, Effect, EffectStanding
 from bench.report.verdicts.compare import MeasureRow
-from bench.report.verdicts.stats import MIN_SEEDS
+from bench.report.verdicts.stats import MIN_SEEDS, Difference
 
 # Effect -> weights of the means: of the first backbone under crops and under the other policy, then of the second.
 WEIGHTS = {"backbone": (-0.5, -0.5, 0.5, 0.5), "pipeline": (-0.5, 0.5, -0.5, 0.5), "interaction": (1.0, -1.0, -1.0, 1.0)}
@@ -171,7 +171,7 @@ def _all_missing(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | 
 
 def _refused(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
     """Why they must not be put side by side."""
-    if failed := [name for name in contenders if run.untrusted(name)]:
+    if failed := [name for name in run.contenders if run.untrusted(name)]:  # takes every verdict away
         return f"a canary of {', '.join(failed)} failed"
     table = run.measurements
     lines = table[(table["name"] == row.name) & (table["subject"] == row.subject) & table["contender"].isin(contenders)]
@@ -234,6 +234,12 @@ def effect_of(
         reason=reason,
         favours=None if good == 0 else names[good > 0],
     )
+
+
+def no_effect(kind: str, missing: str | None) -> Effect:
+    """What stands for an effect that no seed has all values of."""
+    nothing, why = Difference(value=math.nan, low=None, high=None, p_value=None), f"no seed has all four values ({missing})"
+    return Effect(kind=kind, by_seed=(), difference=nothing, outcome="inconclusive", reason=why, favours=None)
 
 
 def share_text(block: DesignRow) -> str:

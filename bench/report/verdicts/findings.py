@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.report.load import Run
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, claim_of, settle
+from bench.report.verdicts.claims import COMPOSITION, DESIGN_EFFECTS, Conclusion, Effect, Finding, Key, claim_of, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
 from bench.report.verdicts.stats import Verdict
@@ -48,8 +48,8 @@ def _keyed(rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[Poli
         assert row.verdict is not None
         yield _lead_key(row), row.verdict
     for block in blocks:
-        for effect in block.effects:
-            yield _effect_key(block, effect), effect
+        for kind in DESIGN_EFFECTS:  # one that no seed has is there too: whoever fails does not choose what decides
+            yield _effect_key(block, kind), block.effect(kind) or factorial.no_effect(kind, block.missing)
     for each in contrasts:
         yield _contrast_key(each), each.effect
 
@@ -58,8 +58,8 @@ def _lead_key(row: MeasureRow) -> Key:
     return "lead", row.name
 
 
-def _effect_key(block: DesignRow, effect: Effect) -> Key:
-    return "effect", block.design.pipeline, block.row.name, effect.kind
+def _effect_key(block: DesignRow, kind: str) -> Key:
+    return "effect", block.design.pipeline, block.row.name, kind
 
 
 def _contrast_key(each: PolicyContrast) -> Key:
@@ -72,7 +72,7 @@ def _row(row: MeasureRow, decided: dict[Key, Finding]) -> MeasureRow:
 
 
 def _block(block: DesignRow, decided: dict[Key, Finding]) -> DesignRow:
-    effects = tuple(found for effect in block.effects if isinstance(found := decided[_effect_key(block, effect)], Effect))
+    effects = tuple(found for effect in block.effects if isinstance(found := decided[_effect_key(block, effect.kind)], Effect))
     return replace(block, effects=effects, row=_row(block.row, decided))
 
 

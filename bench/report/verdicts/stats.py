@@ -123,6 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    assert all(0 <= p_value <= 1 for p_value in p_values), p_values
     corrected, least = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
@@ -161,16 +162,16 @@ def judge(
         return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, p_value=p_value)
 
     varying = [name for name, series in present.items() if any(a != b for a, b in pairwise(series))]
-    if exact and not varying:
+    if exact and not varying and len(present) == len(values):
         without = f"; no value for {absent}" if absent else ""
         if present[leader][0] == present[rival][0]:
             equal = [name for name in order if present[name][0] == present[leader][0]]
             return verdict("tie", f"exact, and equal for {', '.join(equal)}{without}")
         return verdict("exact", f"exact: a count, the same for every seed{without}")
-    if statistics.fmean(present[leader]) == statistics.fmean(present[rival]):
-        return verdict("tie", "equal means")
     if missing:
         return verdict("inconclusive", f"seeds without a value count too ({absent})")
+    if statistics.fmean(present[leader]) == statistics.fmean(present[rival]):
+        return verdict("tie", "equal means")
     fewest = min(len(series) for series in present.values())
     if fewest < MIN_SEEDS:
         return verdict("inconclusive", f"{fewest} seed{'s' if fewest > 1 else ''}; a claim needs at least {MIN_SEEDS}")
