@@ -11,15 +11,16 @@ from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
 from bench.perf.evidence.verdicts import StudyDesign, findings_of, simulate, studies_of
 from bench.report.load import load_run
 from bench.report.verdicts import claims, findings
-from bench.report.verdicts.claims import CLAIMS, DEFAULT, LEVELS, claim_of, settle
-from bench.report.verdicts.stats import Verdict
+from bench.report.verdicts.claims import CLAIMS, DEFAULT, LEVELS, Effect, claim_of, settle
+from bench.report.verdicts.stats import Difference, Verdict
 from bench.shapes import Refusal
 from tests.report_factory import study, write_run
 
 MEASURES = ("fd_motion", "fvd", "val_loss", "train_clips_per_s", "subject_whole_rate")
 BETTER = dict(zip(MEASURES, ("lower", "lower", "lower", "higher", "higher"), strict=True))
 ALIKE = np.linalg.cholesky(0.5 * np.eye(5) + 0.5)  # measures that correlate by half
-NOISE = SeedNoise(MEASURES, BETTER, np.random.default_rng(0).standard_normal((40, 5)) @ ALIKE.T)
+ROWS = np.random.default_rng(0).standard_normal((40, 5)) @ ALIKE.T
+NOISE = SeedNoise(MEASURES, BETTER, (ROWS - ROWS.mean(0)) / ROWS.std(0))
 
 
 def opened(p_value: float, leader: str = "a") -> Verdict:
@@ -43,6 +44,44 @@ def test_the_headline_stands_alone_and_the_rest_is_corrected() -> None:
 def test_without_what_decides_nothing_is_concluded(primary: str | None) -> None:
     _, conclusion = settle(claim_of(None), {("lead", "fvd"): opened(1e-6)}, primary)
     assert (conclusion.state, conclusion.carried) == ("not tested", False)
+
+
+def effect(p_value: float, favours: str = "buckets") -> Effect:
+    difference = Difference(value=-1.0, low=None, high=None, p_value=p_value)
+    return Effect(kind="pipeline", by_seed=(), difference=difference, outcome="open", reason="3 seeds", favours=favours)
+
+
+def of_shapes(**p_values: float) -> dict[claims.Key, claims.Finding]:
+    return {("effect", "buckets", name, "pipeline"): effect(p_value) for name, p_value in p_values.items()}
+
+
+def test_two_parts_of_a_claim_share_its_level() -> None:
+    """p = 0.02 carries alone, and not as the better of two."""
+    _, alone = settle(CLAIMS["shapes"], of_shapes(fd_motion=0.02), "fd_motion")
+    _, both = settle(CLAIMS["shapes"], of_shapes(fd_motion=0.02, subject_whole_rate=0.5), "fd_motion")
+    assert (alone.state, both.state) == ("supported", "inconclusive")
+
+
+def test_the_first_measure_of_composition_decides() -> None:
+    found = of_shapes(saliency_distance=1e-6, fd_motion=0.5, framing_distance=1e-6, subject_whole_rate=0.5)
+    _, conclusion = settle(CLAIMS["shapes"], found, "fd_motion")
+    assert [part.key[2] for part in conclusion.parts if part.key] == ["fd_motion", "subject_whole_rate"]
+    assert conclusion.state == "inconclusive"
+
+
+def test_rivals_correlate_as_designed() -> None:
+    rng = np.random.default_rng(5)
+    for design, expected in (
+        (StudyDesign(claim="backbone", contenders=2, seeds=4000, law="normal", rivals=0.5), 0.5),
+        (StudyDesign(claim="shapes", contenders=4, seeds=4000, law="normal", within=0.3), 0.0),
+    ):
+        drawn = NOISE.draw(rng, design.among(), design.seeds, design.law)
+        assert np.corrcoef(drawn[0, :, 0], drawn[1, :, 0])[0, 1] == pytest.approx(expected, abs=0.05)
+        assert drawn.std(1) == pytest.approx(1, abs=0.1)
+        if design.within:
+            assert np.corrcoef(drawn[0, :, 0], drawn[2, :, 0])[0, 1] == pytest.approx(0.3, abs=0.05)
+    resampled = NOISE.draw(rng, np.eye(2), 4000, "resampled")
+    assert resampled.std(1) == pytest.approx(1, abs=0.06)
 
 
 def test_unknown_claims_are_judged_by_who_leads() -> None:
@@ -86,7 +125,9 @@ def test_the_page_says_what_the_simulation_counts(tmp_path: Path) -> None:
         cells = {(backbones[name.split()[0]], policies[name.split()[1]]): series for name, series in one.items()}
         run = load_run(write_run(tmp_path / str(k), study(cells, "fd_motion@64"), claim="shapes", primary="fd_motion", sheets=False))
         page = findings.find(run)
-        alone, conclusion = settle(claim_of("shapes"), findings_of("shapes", {"fd_motion": one}, BETTER, list(one)), "fd_motion")
+        alone, conclusion = settle(
+            claim_of("shapes"), findings_of("shapes", {"fd_motion": one}, BETTER, list(one), "fd_motion"), "fd_motion"
+        )
         assert page.conclusion.state == conclusion.state
         effects = {effect.kind: effect for block in page.blocks for effect in block.effects}
         for (_, _, _, kind), finding in ((key, finding) for key, finding in alone.items() if key[0] == "effect"):
@@ -112,7 +153,7 @@ def test_noise_of_recorded_studies(tmp_path: Path) -> None:
 def test_the_page_of_the_simulation_says_whether_promises_are_kept() -> None:
     shares = ((0.0, 0.0, 0.02, 0.01, 0.06), (0.0, 2.5, 0.9, 0.88, 0.9), (-0.15, 0.0, 0.03, 0.01, 0.07))
     rows = pd.DataFrame(shares, columns=["rivals", "shift", "headline", "right", "page"])
-    rows = rows.assign(claim="backbone", contenders=2, seeds=5, law="normal")
+    rows = rows.assign(claim="backbone", contenders=2, seeds=5, law="normal", within=0.0, spread=verdicts.SPREAD)
     gate = pd.DataFrame([{"seeds": 3, "noise": 0.05, "called": 0.01}])
     tests = pd.DataFrame([{"seeds": 3, "rivals": 0.0, "welch": 0.5, "paired": 0.4}])
     rivals = pd.DataFrame([{"study": "s", "measure": "fvd", "group": "quality", "pairs": 1, "seeds": 3, "correlation": 0.1, "error": None}])

@@ -38,6 +38,7 @@ class SeedNoise:
             )
         known = table[seeds >= LEAST_SEEDS]
         wide = known.pivot_table(index=["study", "contender", "seed"], columns="name", values="value").dropna(axis=1)
+        wide = wide.loc[:, (wide.groupby(["study", "contender"]).std() > 0).all()]  # one that never moves has no noise to draw
         parts = []
         for _, own in wide.groupby(["study", "contender"]):
             centred = own.to_numpy() - own.to_numpy().mean(0)
@@ -52,14 +53,14 @@ class SeedNoise:
         correlation = np.corrcoef(self.residuals, rowvar=False)
         return np.linalg.cholesky(0.9 * correlation + 0.1 * np.eye(len(correlation)))
 
-    def draw(self, rng: np.random.Generator, contenders: int, seeds: int, law: str, rivals: float) -> np.ndarray:
-        """(contenders, seeds, M) of variance 1; `rivals`: correlation of contenders at one seed, of the normal law.
+    def draw(self, rng: np.random.Generator, among: np.ndarray, seeds: int, law: str) -> np.ndarray:
+        """(contenders, seeds, M) of variance 1; `among`: correlation of contenders at one seed, of the normal law and of the smoothing.
 
         Resampled rows are smoothed by a normal kernel of Silverman's width: of so few rows some are drawn twice, and two equal seeds
         would have no variance between them, which real ones do.
         """
-        among = np.linalg.cholesky((1 - rivals) * np.eye(contenders) + rivals)
-        noise = np.einsum("cd,dsm,nm->csn", among, rng.standard_normal((contenders, seeds, len(self.measures))), self.factor)
+        contenders, root = len(among), np.linalg.cholesky(among)
+        noise = np.einsum("cd,dsm,nm->csn", root, rng.standard_normal((contenders, seeds, len(self.measures))), self.factor)
         if law == "normal":
             return noise
         width = 1.06 * len(self.residuals) ** -0.2

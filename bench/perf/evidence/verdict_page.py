@@ -19,8 +19,8 @@ PROMISED = (2, 5)  # contenders and seeds of the difference that must be found
 
 def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, rivals: pd.DataFrame, command: str, studies: int) -> str:
     """The page. `rows`, `gate`, `tests` as `verdicts.main` counts them, `rivals` as `seed_noise.correlations` gives them."""
-    equal, planted = rows[(rows["shift"] == 0) & (rows["rivals"] >= 0)], rows[rows["shift"] > 0]
-    against = rows[rows["rivals"] < 0]
+    beside = (rows["rivals"] < 0) | (rows["within"] > 0) | (rows["spread"] != SPREAD)
+    equal, planted = rows[(rows["shift"] == 0) & ~beside], rows[rows["shift"] > 0]
     worst = equal.sort_values("page").iloc[-1]
     promised = planted[(planted["contenders"] == PROMISED[0]) & (planted["seeds"] == PROMISED[1]) & (planted["claim"] == "backbone")]
     quality_rows = rivals[rivals["group"] == "quality"]
@@ -51,8 +51,8 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         f"{100 * np.sqrt(0.05 * 0.95 / studies):.1f} points), judged by the report's own rules (`bench/report/verdicts/claims.py`): the",
         f"headline's tests at {LEVELS['headline']:.1%} together, all others of the page at {LEVELS['rest']:.1%} together (Holm), each by",
         "Welch's test over seeds. Noise is of recorded studies (last section): normal with the recorded correlations of measures, or the",
-        f"recorded residuals drawn again, smoothed. Contenders' seed deviations differ by a factor exp({SPREAD} z) where they are equal in",
-        "mean. `rivals`: correlation of contenders at one seed.",
+        "recorded residuals drawn again, smoothed, which is near normal too. Contenders' seed deviations differ by a factor",
+        f"exp({SPREAD} z) where they are equal in mean. `rivals`: correlation of contenders at one seed.",
         "",
         markdown_table(("promise", "found", "kept"), promises),
         "",
@@ -63,6 +63,19 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         markdown_table(
             ("claim", "contenders", "seeds", "noise", "rivals", "headline claims", "page claims anything"),
             [(*_facts(row), _share(row["headline"]), _share(row["page"])) for row in equal.to_dict("records")],
+        ),
+        "",
+        "## Beside the promise: what it rests on",
+        "",
+        "Equal contenders again, where the noise is not what was recorded: rivals that move against one another, backbones that move",
+        "together under one policy (`within`) and not under another, seed deviations of contenders that differ by exp(z).",
+        "",
+        markdown_table(
+            ("claim", "contenders", "seeds", "noise", "rivals", "within", "spread", "headline claims", "page claims anything"),
+            [
+                (*_facts(row), f"{row['within']:+.2f}", f"{row['spread']:g}", _share(row["headline"]), _share(row["page"]))
+                for row in rows[beside].to_dict("records")
+            ],
         ),
         "",
         f"## One contender better by {SHIFT} seed deviations on the measure that decides",
@@ -90,14 +103,19 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         "more; if not, it wastes half the degrees of freedom. Over the quality measures of the recorded studies the mean correlation is",
         f"{mean:+.2f}.",
         "Decided once, for every test on every page: not paired. Rates do correlate, as both drift with the machine; a test that is not",
-        "paired is then too careful. Too bold it would be if rivals moved against one another, which nothing makes them do: at a",
-        f"correlation of {against['rivals'].iloc[0]:+.2f} two equal contenders would have a claim somewhere on",
-        f"{against['page'].min():.1%} to {against['page'].max():.1%} of their pages.",
+        "paired is then too careful.",
         "",
         markdown_table(
-            ("study", "measure", "pairs of contenders", "seeds", "mean correlation at one seed"),
+            ("study", "measure", "pairs of contenders", "seeds", "mean correlation at one seed", "standard error, pairs as independent"),
             [
-                (r["study"], f"`{r['measure']}`", str(r["pairs"]), str(r["seeds"]), f"{r['correlation']:+.2f}")
+                (
+                    r["study"],
+                    f"`{r['measure']}`",
+                    str(r["pairs"]),
+                    str(r["seeds"]),
+                    f"{r['correlation']:+.2f}",
+                    "" if pd.isna(r["error"]) else f"{r['error']:.2f}",
+                )
                 for r in rivals.sort_values(["study", "group", "measure"]).to_dict("records")
             ],
         ),
@@ -117,7 +135,8 @@ def picture(rows: pd.DataFrame) -> str:
     """Shares of studies against seeds: equal contenders on the left, a true difference on the right; a line a number of contenders."""
     with figure("verdicts", 9.0, 3.6) as drawn:
         left, right = drawn.subplots(1, 2)
-        panels = ((left, rows[(rows["shift"] == 0) & (rows["rivals"] >= 0)], "page", max), (right, rows[rows["shift"] > 0], "right", min))
+        promised = (rows["rivals"] >= 0) & (rows["within"] == 0) & (rows["spread"] == SPREAD)
+        panels = ((left, rows[(rows["shift"] == 0) & promised], "page", max), (right, rows[rows["shift"] > 0], "right", min))
         for axes, part, column, worst in panels:
             for place, ((claim, contenders), own) in enumerate(part.groupby(["claim", "contenders"])):
                 shares = own.groupby("seeds")[column].agg(worst)

@@ -30,7 +30,7 @@ from bench.shapes import Refusal
 SPREAD = 0.5  # of the logarithm of a contender's seed deviation, about what recorded studies have beyond that of so few seeds
 SEED, NOISE = 7, "seeds.csv"
 SEEDS, RIVALS = (3, 4, 5, 8), (0.0, 0.5)
-AGAINST = -0.15  # a correlation that nothing makes, shown beside the promise
+AGAINST, WITHIN, WIDE = -0.15, 0.3, 1.0  # correlations and a spread that are not what was recorded, shown beside the promise
 GATE_POLICY = {"fd_motion": 0.1, "val_loss": 0.05}  # growth that passes, as docs/gate.md shows it
 SHIFT = 2.5  # a true difference, in seed standard deviations
 BACKBONES, PIPELINES = ("first", "second"), (CROP.word, "buckets", "own shapes")
@@ -46,6 +46,8 @@ class StudyDesign:
     seeds: int
     law: str  # normal, resampled
     rivals: float = 0.0  # correlation of rivals at one seed
+    within: float = 0.0  # of the two backbones under one policy, which have the same batches, at one seed
+    spread: float = SPREAD  # of the logarithm of contenders' seed deviations
     shift: float = 0.0  # of the first contender, or of the pipeline, on the primary measure, in seed deviations; then all spread alike
 
     def contender_names(self) -> tuple[str, ...]:
@@ -53,6 +55,14 @@ class StudyDesign:
         if self.claim == "backbone":
             return tuple(f"contender {k}" for k in range(self.contenders))
         return tuple(f"{b} {p}" for b in BACKBONES for p in PIPELINES[: self.contenders // 2])
+
+    def among(self) -> np.ndarray:
+        """Correlation of contenders at one seed."""
+        found = (1 - self.rivals) * np.eye(self.contenders) + self.rivals
+        if self.within:
+            half = self.contenders // 2
+            found[np.arange(half), half + np.arange(half)] = found[half + np.arange(half), np.arange(half)] = self.within
+        return found
 
 
 @dataclass(kw_only=True)
@@ -66,7 +76,7 @@ class Tally:
     states: dict[str, int] = field(default_factory=dict)
 
 
-def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Sequence[str]) -> dict[Key, Finding]:
+def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Sequence[str], primary: str) -> dict[Key, Finding]:
     """What a page of these values tests, before correction."""
     found: dict[Key, Finding] = {}
     for measure, series in values.items():
@@ -81,6 +91,12 @@ def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Se
                 favoured = (CROP.word, pipeline) if kind == "pipeline" else BACKBONES
                 effect = factorial.effect_of(kind, by_seed, factorial.WEIGHTS[kind], better=better[measure], names=favoured)
                 found["effect", pipeline, measure, kind] = effect
+        if len(names) == 6:  # packs against buckets, of each backbone
+            for backbone, measure in itertools.product(BACKBONES, (name for name in values if name in (primary, claims.COMPOSITION[0]))):
+                pair = f"{backbone} {PIPELINES[1]}", f"{backbone} {PIPELINES[2]}"
+                by_seed = dict(enumerate(zip(*(values[measure][name] for name in pair), strict=True)))
+                effect = factorial.effect_of("contrast", by_seed, (-1.0, 1.0), better=better[measure], names=PIPELINES[1:])
+                found["contrast", *pair, measure] = effect
     return found
 
 
@@ -88,7 +104,7 @@ def simulate(design: StudyDesign, noise: SeedNoise, primary: str, studies: int, 
     """So many studies of one design."""
     tally, names = Tally(), design.contender_names()
     for values in studies_of(design, noise, primary, studies, rng):
-        findings = findings_of(design.claim, values, noise.better, names)
+        findings = findings_of(design.claim, values, noise.better, names, primary)
         decided, conclusion = claims.settle(claims.claim_of(design.claim), findings, primary)
         tally.studies += 1
         tally.headline += conclusion.carried
@@ -102,9 +118,9 @@ def studies_of(design: StudyDesign, noise: SeedNoise, primary: str, studies: int
     """The values of each study; where there is a true difference it makes the first contender, or what is not cropped, better."""
     names = design.contender_names()
     for _ in range(studies):
-        drawn = noise.draw(rng, len(names), design.seeds, design.law, design.rivals)
+        drawn = noise.draw(rng, design.among(), design.seeds, design.law)
         if not design.shift:
-            drawn = drawn * np.exp(SPREAD * rng.standard_normal((len(names), 1, len(noise.measures))))
+            drawn = drawn * np.exp(design.spread * rng.standard_normal((len(names), 1, len(noise.measures))))
         values = {m: {n: (100 + drawn[c, :, k]).tolist() for c, n in enumerate(names)} for k, m in enumerate(noise.measures)}
         if design.shift:
             sign = -1 if noise.better[primary] == "lower" else 1
@@ -156,8 +172,11 @@ def designs() -> Iterator[StudyDesign]:
     for (claim, contenders), seeds, (law, rivals), shift in itertools.product(sizes, SEEDS, laws, (0.0, SHIFT)):
         if not shift or (rivals == 0 and seeds in SEEDS[:3]):
             yield StudyDesign(claim=claim, contenders=contenders, seeds=seeds, law=law, rivals=rivals, shift=shift)
-    for seeds in SEEDS:
+    for seeds in SEEDS:  # beside the promise: what it rests on
         yield StudyDesign(claim="backbone", contenders=2, seeds=seeds, law="normal", rivals=AGAINST)
+        yield StudyDesign(claim="shapes", contenders=6, seeds=seeds, law="normal", within=WITHIN)
+        yield StudyDesign(claim="backbone", contenders=2, seeds=seeds, law="normal", spread=WIDE)
+        yield StudyDesign(claim="shapes", contenders=6, seeds=seeds, law="normal", spread=WIDE)
 
 
 def main(
@@ -178,6 +197,8 @@ def main(
         table = pd.read_csv(out / NOISE)
     else:
         raise Refusal(f"no seed noise in {out / NOISE}; name finished runs of three seeds or more")
+    if not {primary, *claims.COMPOSITION} & set(table["name"]) > {primary}:
+        raise Refusal(f"the seed noise has {', '.join(sorted(set(table['name'])))}, and needs {primary} and one of {claims.COMPOSITION}")
     noise, rng = SeedNoise.of(table), np.random.default_rng(SEED)
     lines, every = [], list(designs())
     with Reporter("verdicts").live() as reporter:
