@@ -72,7 +72,7 @@ def test_of_several_files_none_is_new_where_one_cannot_be_written(tmp_path: Path
 def test_a_full_disk_under_safetensors_is_the_same_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which says it in an error of its own, that knows no number."""
 
-    def full(*given: object) -> None:
+    def full(*given: object, **named: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)

@@ -168,6 +168,7 @@ def test_damaged_or_foreign_weights_are_one_line(tmp_path: Path) -> None:
     for damaged, message in (
         (content[: len(content) // 2], "is no file of weights, or is cut short"),
         (b"", "is no file of weights, or is cut short"),
+        (content[:-1] + bytes([content[-1] ^ 1]), "is not what was written: it is damaged, or was edited; run it again"),
         (other.read_bytes(), r"another backbone: 2 tensors differ, bias is missing there, \(3,\) here; run it again"),
     ):
         path.write_bytes(damaged)

@@ -70,7 +70,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(tmp_path: Path) -> None:
     assert linear_trainer(tiny_cell(), tmp_path, inputs="y").state.step == 0
 
 
-@pytest.mark.parametrize("damage", ["truncate", "garbage", "pickle"])
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "pickle", "bit"])
 def test_damaged_checkpoints_are_an_error_that_names_the_file(tmp_path: Path, damage: str) -> None:
     linear_trainer(tiny_cell(), tmp_path).train()
     path = tmp_path / "checkpoint.pt"
@@ -78,6 +78,10 @@ def test_damaged_checkpoints_are_an_error_that_names_the_file(tmp_path: Path, da
         path.write_bytes(path.read_bytes()[:1000])
     elif damage == "garbage":
         path.write_bytes(b"garbage")
+    elif damage == "bit":
+        content = torch.load(path, weights_only=True)
+        content["optimizer"]["param_groups"][0]["weight_decay"] = 0.5  # torch.load takes it for good, whatever its check sums say
+        torch.save(content, path)
     else:
         torch.save({"state": os.system}, path)
     with pytest.raises(ValueError, match="remove it to start over"):

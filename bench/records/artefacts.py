@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.data.files import replacing, rust_errors
+from bench.data.media.arrays import read_npz
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.shapes import Refusal, bounding_shape, told_of
 
@@ -36,12 +36,11 @@ def save_frames(path: Path, frames: Frames, **arrays: Any) -> None:
 
 def load_frames(path: Path) -> Frames:
     """What `save_frames` left. Refusal, with the file, where it is not that."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            frames = stored["frames"]
-            shapes = stored["shapes"] if "shapes" in stored.files else None
-    except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise Refusal(f"{path} is damaged ({' '.join(str(error).split())[:200] or type(error).__name__})") from error
+    with told_of(f"{path} is damaged"):
+        arrays = read_npz(path)
+        if "frames" not in arrays:
+            raise Refusal("has no frames")
+    frames, shapes = arrays["frames"], arrays.get("shapes")
     if shapes is not None:
         if shapes.ndim != 2 or shapes.dtype.kind != "i":
             raise Refusal(f"{path} is damaged (shapes {shapes.dtype} {shapes.shape})")
@@ -66,10 +65,49 @@ def framed(frames: Frames) -> np.ndarray:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file. StoreError where it cannot be written."""
+    """A safetensors file that says in its header what is in it. StoreError where it cannot be written."""
     from safetensors.torch import save_file
 
     # Clones: safetensors refuses tensors that share storage, such as views of one buffer.
-    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
     with replacing(path) as temp, rust_errors():
-        save_file(content, temp)
+        save_file(content, temp, metadata={"sha256": content_sha256(content)})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` left. Refusal, with the file, where it is not that."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            content, metadata = {name: file.get_tensor(name) for name in sorted(file.keys())}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise Refusal(f"{path} is no file of weights, or is cut short ({error})") from error
+    if metadata.get("sha256") != content_sha256(content):
+        raise Refusal(f"{path} is not what was written: it is damaged, or was edited")
+    return content
+
+
+def content_sha256(content: Any) -> str:
+    """SHA-256 of dicts and lists of tensors and plain values, types and shapes included."""
+    import torch
+
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            for key in value:
+                digest.update(f"{key!r}:".encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            digest.update(f"{len(value)} of ".encode())
+            for each in value:
+                add(each)
+        elif isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"{value!r};".encode())
+
+    add(content)
+    return digest.hexdigest()

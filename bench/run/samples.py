@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.backbone import check_latents, load_backbone
@@ -22,7 +20,7 @@ from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
 from bench.meters.process import find_here
 from bench.meters.storage import StorageMeter
-from bench.records.artefacts import WEIGHTS, save_frames
+from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
 from bench.records.record import Sampling, Work
 from bench.records.store import latest
 from bench.run.job import SampleJob
@@ -57,11 +55,11 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
 
 
 def _wake(backbone: Any, path: Path, remedy: str) -> None:
-    """Gives a backbone the weights of a file. Refusal, ending in `remedy`, for one that is cut short, or of another backbone."""
+    """Gives a backbone the weights of a file. Refusal, ending in `remedy`, for one that is damaged, or of another backbone."""
     try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise Refusal(f"{path} is no file of weights, or is cut short ({error}); {remedy}") from error
+        weights = load_tensors(path)
+    except Refusal as error:
+        raise Refusal(f"{error}; {remedy}") from error
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if odd := [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]:

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ from pydantic import Field
 
 from bench.data.files import replacing
 from bench.meters.warmup import num_warmup_steps
+from bench.records.artefacts import content_sha256
 from bench.records.record import Course, Training, ValidationPoint, Work
 from bench.shapes import Refusal
 from bench.study.budget import Spent
 from bench.training.step import TrainStep
 
+# What torch raises for a broken file (found by mutating files).
+BROKEN = (
+    *(OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, MemoryError, struct.error),
+)
 EXPLODED = 5.0  # diverged: the mean loss of 20 steps is this many times that of the first step
 
 
@@ -86,7 +93,7 @@ def save(path: Path, train_step: TrainStep, state: State) -> None:
         "cuda_rng": torch.cuda.get_rng_state_all() if train_step.device.type == "cuda" else [],
     }
     with replacing(path) as temp, temp.open("wb") as file:
-        torch.save(content, file)
+        torch.save(content | {"sha256": content_sha256(content)}, file)
 
 
 def load(path: Path, train_step: TrainStep, inputs: str) -> State:
@@ -99,6 +106,8 @@ def load(path: Path, train_step: TrainStep, inputs: str) -> State:
         return fresh
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("sha256", None) != content_sha256(content):  # torch does not ask the check sums of its files
+            raise ValueError("its content is not what was written")
         state = State.model_validate(content["state"])
         if state.inputs != inputs:
             return fresh
@@ -109,7 +118,7 @@ def load(path: Path, train_step: TrainStep, inputs: str) -> State:
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] and train_step.device.type == "cuda":
             torch.cuda.set_rng_state_all(content["cuda_rng"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (*BROKEN, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Refusal(f"checkpoint {path} cannot be read ({reason}); remove it to start over") from error
     return state
