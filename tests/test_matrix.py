@@ -10,7 +10,7 @@ from bench.commands.listing import print_study
 from bench.run.checks import check_all, check_cell
 from bench.shapes import Refusal, lines_of
 from bench.study.cell import Cell
-from bench.study.matrix import NamedCell, load_study, shipped
+from bench.study.matrix import MATRICES, NamedCell, load_study, shipped
 from tests.tiny import cell_fields, tiny_cell
 
 
@@ -292,3 +292,26 @@ def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureF
     path = Path(write(tmp_path, description="of [red]colour[/red] and [/]")).rename(tmp_path / "a[bold]b.yaml")
     print_study(load_study(str(path)))
     assert "a[bold]b: of [red]colour[/red] and [/]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["..", ".x", "cache", "reference", "a\nb", "\x1b[31m", "\udcff"])
+def test_a_matrix_whose_name_cannot_be_that_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
+    """`...yaml` would put its run beside the results folder, `cache.yaml` among the caches."""
+    path = tmp_path / f"{name}.yaml"
+    path.write_text((MATRICES / "smoke.yaml").read_text())
+    with pytest.raises(Refusal, match="rename the file"):
+        load_study(str(path))
+
+
+@pytest.mark.parametrize("text", ["1", "a", "2001-01-01", "'x'"])
+def test_a_matrix_that_is_a_plain_value_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(Refusal, match="mapping"):
+        load_study(str(path))
+
+
+@pytest.mark.parametrize("first", ["defaults=2001-01-01", "axes=1", "include=3", "include=[x]", "include={a: 1}"])
+def test_an_override_of_a_part_that_is_none_is_refused(first: str) -> None:
+    with pytest.raises(Refusal, match=r"override 'sampler.num_steps=2'.*of the matrix is"):
+        load_study("smoke", [first, "sampler.num_steps=2"])

@@ -23,6 +23,7 @@ from bench.study.tree import read_tree, read_value
 MATRICES = Path(__file__).parent / "matrices"
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
 MOST_SHOWN = 200  # letters of an override that is refused
+NOT_RUNS = ("cache", "reference")  # folders of `results/` that hold something else
 MOST_CELLS = 10_000  # of a matrix, before `exclude`
 # What rivals may be matched on -> the measurement of a record that this fixes: nobody can win it.
 MATCHED = {"params": "num_params", "flops": "flops_per_clip", "step_time": "step_time_s", "peak_memory": "peak_storage_bytes"}
@@ -111,6 +112,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     """The study of a shipped matrix ("quick") or of a YAML file, after overrides. Refusal says what is wrong with either."""
     path = find_matrix(name)
     with told_of(f"matrix {path}"):
+        _check_name(path.stem)
         tree = _read(path)
     if not isinstance(tree, dict):
         raise Refusal(f"matrix {path}: expected a mapping with description, defaults and axes")
@@ -122,6 +124,12 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     except ValidationError as error:
         raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
     return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
+
+
+def _check_name(name: str) -> None:
+    """Refusal for a name that cannot be that of a run's folder, `results/<name>/`."""
+    if name.startswith(".") or not name.isprintable() or name in NOT_RUNS:
+        raise Refusal(f"a run's folder cannot be called {name!r}, as its matrix is; rename the file")
 
 
 def _read(path: Path) -> Any:
@@ -228,6 +236,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise Refusal("it is not key=value, for example budget.steps=100")
     with told_of("the value"):
         value = read_value(text)
+    _check_parts(tree)
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
         _set(tree, key, value)
@@ -243,15 +252,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
                     f"the cells that this matrix lists under `include` have their own {own!r}, which would win; "
                     "copy the matrix and change them there"
                 )
-    axes = tree.setdefault("axes", {})
+    axes = tree["axes"]
     if "." in key and head in axes:  # each of its values is whole, and would take the place of this one
         raise Refusal(f"{head!r} is an axis of this matrix; give its values whole, {head}=[...]")
     if key in axes:
         axes[key] = value if isinstance(value, list) else [value]
     elif key.startswith("budget."):  # a budget has one axis: setting another replaces it
-        tree.setdefault("defaults", {})["budget"] = {key.partition(".")[2]: value}
+        tree["defaults"]["budget"] = {key.partition(".")[2]: value}
     else:
-        _set(tree.setdefault("defaults", {}), key, value)
+        _set(tree["defaults"], key, value)
+
+
+def _check_parts(tree: dict[str, Any]) -> None:
+    """Refusal where an override would reach into a part of a matrix that is not what its model says."""
+    for part in ("defaults", "axes"):
+        if not isinstance(tree.setdefault(part, {}), dict):
+            raise Refusal(f"{part!r} of the matrix is {tree[part]!r}, not a mapping of fields")
+    cells = tree.get("include") or []
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise Refusal(f"`include` of the matrix is {cells!r}, not a list of mappings of fields")
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -19,7 +19,8 @@ MOST_DIGITS = 100  # of a number
 def read_tree(text: str) -> Any:
     """The data in a YAML text, its references to other fields resolved. Refusal for what is none."""
     with _readable():
-        _check(text)
+        if _check(text):
+            raise Refusal(f"a plain value, {text.strip()[:40]!r}, and no mapping")
         return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
 
 
@@ -39,13 +40,13 @@ def _readable() -> Iterator[None]:
         raise Refusal(f"not readable as YAML ({' '.join(str(error).split())[:300]})") from error
 
 
-def _check(text: str) -> None:
-    """Refusal for what is too deep, too large or more than data."""
+def _check(text: str) -> bool:
+    """Whether it is a plain value. Refusal for what is too deep, too large or more than data."""
     if len(text) > MOST_LETTERS:
         raise Refusal(f"{len(text):,} letters, at most {MOST_LETTERS:,} are read")
     sizes: dict[str, int] = {}  # of what an anchor names, in nodes
     open_: list[tuple[str | None, int]] = []  # anchor of each list or mapping that is open, and the nodes before it
-    num_nodes = 0
+    num_nodes, plain = 0, False
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             raise Refusal(f"the YAML tag {event.tag!r} is not read; write the plain value")
@@ -53,6 +54,7 @@ def _check(text: str) -> None:
             num_nodes += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             num_nodes += 1
+            plain = not open_ and bool(event.value)
             if event.style is None and len(event.value) > MOST_DIGITS and event.value.strip("+-").replace("_", "").isdigit():
                 raise Refusal(f"a number of {len(event.value):,} digits, {event.value[:8]}...; at most {MOST_DIGITS} are read")
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -66,3 +68,4 @@ def _check(text: str) -> None:
             raise Refusal(f"lists and mappings more than {MOST_DEPTH} deep in each other")
         if num_nodes > MOST_NODES:
             raise Refusal(f"more than {MOST_NODES:,} values, its aliases written out")
+    return plain
