@@ -26,10 +26,20 @@ def told_of(subject: str) -> Iterator[None]:
         raise Refusal(f"{subject}: {error}") from error
 
 
+LONGEST_LINE = 2000  # letters of what an error says: a value may be a whole file
+
+
 def lines_of(error: Exception) -> list[str]:
-    """What an error says, each part in one line: a Refusal of several things has one argument for each."""
+    """What an error says, each part in one line: a Refusal of several things has one argument for each. Of a long one both ends."""
     parts = error.args if isinstance(error, Refusal) and error.args else (error,)
-    return [visible(" ".join(str(part).split())) for part in parts]
+    return [_cut(visible(" ".join(str(part).split()))) for part in parts]
+
+
+def _cut(line: str) -> str:
+    """The thing and the value stand first, the remedy last."""
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE // 2]} ... ({len(line):,} letters) ... {line[-LONGEST_LINE // 4 :]}"
 
 
 # Controls but tab and line end, what turns the direction of writing, ends a line elsewhere, cannot be seen, or is half a character.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.backbone import check_latents, load_backbone
-from bench.shapes import LatentSpec, Refusal, Shape
+from bench.shapes import LatentSpec, Refusal, Shape, lines_of
 
 ROOT = Path(__file__).parents[1]
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
@@ -23,7 +23,6 @@ LIBRARY_ERRORS = {
     "bench/metrics/extractors/custom.py": 1,
     "bench/metrics/weights/cache.py": 1,
     "bench/metrics/weights/pip.py": 1,
-    "bench/records/artefacts.py": 1,
     "bench/records/store.py": 1,
     "bench/training/checkpoint.py": 1,
 }
@@ -61,3 +60,11 @@ def test_what_a_plug_in_says_by_its_contract_is_a_refusal() -> None:
 def test_an_unknown_backbone_is_a_refusal() -> None:
     with pytest.raises(Refusal, match="DiT-XS/2"):
         load_backbone("dit:DiT-XS", SPEC)
+
+
+def test_a_long_line_keeps_the_thing_and_the_remedy() -> None:
+    (line,) = lines_of(Refusal(f"field 'x' is {'9' * 100_000}; use 1"))
+    assert len(line) < 2000
+    assert line.startswith("field 'x' is 999")
+    assert line.endswith("999; use 1")
+    assert lines_of(Refusal("a" * 2000)) == ["a" * 2000]

@@ -3,6 +3,7 @@
 import functools
 import lzma
 import math
+import stat
 import struct
 import tokenize
 import warnings
@@ -41,9 +42,16 @@ def _refusing() -> Iterator[None]:
         raise Refusal("is not an array that numpy reads; it may be cut short") from error
 
 
+def _check_regular(path: Path) -> None:
+    """Refusal(reason) for a pipe, a device or a folder, which cannot be read or has no end. FileNotFoundError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Refusal("is no regular file")
+
+
 def read_npy(path: Path) -> np.ndarray:
     """The array, memory-mapped. Refusal(reason)."""
     with _refusing():
+        _check_regular(path)
         return np.lib.format.open_memmap(path, mode="r")
 
 
@@ -51,6 +59,7 @@ def read_npy(path: Path) -> np.ndarray:
 def opened_npz(path: Path) -> Iterator[dict[str, Callable[[], np.ndarray]]]:
     """Name of each array of an archive -> what reads it, while the block runs. Refusal(reason) from either; FileNotFoundError."""
     with _refusing():
+        _check_regular(path)
         archive = zipfile.ZipFile(path)
     with archive:
         members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist() if name.endswith(".npy")}
