@@ -119,8 +119,9 @@ def test_commands_are_real(page: str) -> None:
             assert "-e" not in words or f"testenv:{words[words.index('-e') + 1]}" in environments, line
         elif words[1:3] == ["-m", "bench"]:
             parse(words[3:])
-        elif words[2].startswith("bench."):
-            assert "__main__" in (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text(), line
+        elif words[2].startswith(("bench.", "tests.")):
+            place = ROOT / words[2].replace(".", "/")
+            assert (place / "__main__.py").exists() or "__main__" in place.with_suffix(".py").read_text(), line
         else:
             assert words[2:4] == ["pip", "install"], line
 
