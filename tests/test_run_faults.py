@@ -60,7 +60,8 @@ def test_contenders_that_end_or_hold_up_the_process_are_records_and_the_good_one
         "Sleeps-timeout_s=2.0-seed0": ("timeout", "ran over timeout_s = 2 (traceback.txt beside this record)"),
     }
     check_records(tmp_path / "results", expected)
-    assert "bad.py" in (cell_folder(tmp_path / "results", "Sleeps-timeout_s=2.0-seed0") / "traceback.txt").read_text()
+    stack = (cell_folder(tmp_path / "results", "Sleeps-timeout_s=2.0-seed0") / "traceback.txt").read_text()
+    assert stack.startswith("Timeout") and "most recent call first" in stack  # of bad.py, unless the machine took two seconds to get there
     assert "Traceback" not in done.stderr
 
 
