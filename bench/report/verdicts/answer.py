@@ -178,7 +178,9 @@ def _group(rows: Sequence[MeasureRow]) -> str:
 
 
 def _phrase(row: MeasureRow, verdict: Verdict) -> str:
-    title = row.metric.title[0].lower() + row.metric.title[1:] if row.metric.title[1:2].islower() else row.metric.title
+    title = row.metric.title
+    if title[1:2].islower() and not title.startswith("Fréchet"):  # an abbreviation, or a name
+        title = title[0].lower() + title[1:]
     ratio = ratio_text(row, verdict)
     exact = ", exact" if verdict.outcome == "exact" else ""
     return f"{title} ({ratio}{exact})" if ratio else title
