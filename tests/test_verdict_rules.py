@@ -150,6 +150,15 @@ def test_noise_of_recorded_studies(tmp_path: Path) -> None:
     assert (line["pairs"], line["seeds"], line["correlation"]) == (1, 3, pytest.approx(1.0))
 
 
+def test_noise_that_lacks_a_part_of_the_claim_is_refused_in_a_line(tmp_path: Path) -> None:
+    values = {("baselines:UNet-XS", "crop"): [1.0, 2.0, 4.0] * 2, ("dit:DiT-XS/2", "crop"): [5.0, 7.0, 9.0] * 2}
+    run = write_run(tmp_path, study(values, "fd_motion@64"), sheets=False)
+    with pytest.raises(SystemExit, match="error: the seed noise is of fd_motion, and needs fd_motion and one of subject_whole_rate"):
+        verdicts.command([run], tmp_path / "out")
+    with pytest.raises(SystemExit, match="error: no seed noise in"):
+        verdicts.command(None, tmp_path / "none")
+
+
 def test_the_page_of_the_simulation_says_whether_promises_are_kept() -> None:
     shares = ((0.0, 0.0, 0.02, 0.01, 0.06), (0.0, 2.5, 0.9, 0.88, 0.9), (-0.15, 0.0, 0.03, 0.01, 0.07))
     rows = pd.DataFrame(shares, columns=["rivals", "shift", "headline", "right", "page"])

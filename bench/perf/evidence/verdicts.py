@@ -7,7 +7,7 @@ simulated is the values of the records. Of equal contenders everything that a pa
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from bench.report.render import catalogue
 from bench.report.verdicts import claims, factorial
 from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
 from bench.report.verdicts.stats import judge
-from bench.shapes import Refusal
+from bench.shapes import Refusal, lines_of
 
 SPREAD = 0.5  # of the logarithm of a contender's seed deviation, about what recorded studies have beyond that of so few seeds
 SEED, NOISE = 7, "seeds.csv"
@@ -73,7 +73,6 @@ class Tally:
     headline: int = 0  # of them claimed something
     right: int = 0  # claimed what is so
     page: int = 0  # claimed something anywhere
-    states: dict[str, int] = field(default_factory=dict)
 
 
 def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Sequence[str], primary: str) -> dict[Key, Finding]:
@@ -110,7 +109,6 @@ def simulate(design: StudyDesign, noise: SeedNoise, primary: str, studies: int, 
         tally.headline += conclusion.carried
         tally.right += _right(conclusion)
         tally.page += any(finding.carried for finding in decided.values())
-        tally.states[conclusion.state] = tally.states.get(conclusion.state, 0) + 1
     return tally
 
 
@@ -179,15 +177,8 @@ def designs() -> Iterator[StudyDesign]:
         yield StudyDesign(claim="shapes", contenders=6, seeds=seeds, law="normal", spread=WIDE)
 
 
-def main(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="Finished runs, three seeds or more, whose seed noise takes the place of the committed one.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("reports/calibration"),
-    studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 4000,
-    primary: Annotated[str, typer.Option(help="The measure that decides in them.")] = "fd_motion",
-) -> None:
-    """Simulate and write verdicts.csv, verdicts.md and verdicts.svg; seeds.csv is the noise that was recorded."""
+def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:
+    """All designs, so many studies each, of the noise of these runs or of the committed one. Refusal where that has too little."""
     from bench.perf.evidence import verdict_page
 
     if runs:
@@ -196,10 +187,10 @@ def main(
     elif (out / NOISE).is_file():
         table = pd.read_csv(out / NOISE)
     else:
-        raise Refusal(f"no seed noise in {out / NOISE}; name finished runs of three seeds or more")
-    if not {primary, *claims.COMPOSITION} & set(table["name"]) > {primary}:
-        raise Refusal(f"the seed noise has {', '.join(sorted(set(table['name'])))}, and needs {primary} and one of {claims.COMPOSITION}")
+        raise Refusal(f"no seed noise in {out / NOISE}; name a finished run, such as results/seeds")
     noise, rng = SeedNoise.of(table), np.random.default_rng(SEED)
+    if primary not in noise.measures or not set(claims.COMPOSITION) & set(noise.measures):  # the claim has two parts
+        raise Refusal(f"the seed noise is of {', '.join(noise.measures)}, and needs {primary} and one of {', '.join(claims.COMPOSITION)}")
     lines, every = [], list(designs())
     with Reporter("verdicts").live() as reporter:
         for done, design in enumerate(every):
@@ -224,5 +215,20 @@ def main(
         typer.echo(path)
 
 
+def command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Finished runs, six seeds or more, whose seed noise takes the place of the committed one.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("reports/calibration"),
+    studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 4000,
+    primary: Annotated[str, typer.Option(help="The measure that decides in them.")] = "fd_motion",
+) -> None:
+    """Simulate and write verdicts.csv, verdicts.md and verdicts.svg; seeds.csv is the noise that was recorded."""
+    try:
+        main(runs or [], out, studies, primary)
+    except (Refusal, OSError) as error:
+        raise SystemExit("\n".join(f"error: {line}" for line in lines_of(error))) from None
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(command)
