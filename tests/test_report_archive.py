@@ -126,7 +126,6 @@ def test_an_archive_of_nothing_is_an_error(tmp_path: Path) -> None:
 # --- what is committed
 
 
-@pytest.mark.xfail(reason="the quick study is to be run anew, as the others are")  # goes with the mark below
 def test_the_committed_reports_are_those_of_the_committed_records(tmp_path: Path) -> None:
     for page in archive.make_reports(ROOT / archive.ARCHIVE, tmp_path):
         made, committed = content(page.parent), content(ROOT / archive.REPORTS / page.parent.name)
