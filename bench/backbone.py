@@ -157,7 +157,8 @@ def find_factory(name: str) -> Factory:
     plain, changes = split_name(name)
     module_name, colon, config = plain.partition(":")
     if not colon or not config or not all(part.isidentifier() for part in module_name.split(".")):
-        raise Refusal(f"backbone {name!r} is not of the form module:config; known modules: {', '.join(known_modules())}")
+        near = did_you_mean(plain, known_backbones())
+        raise Refusal(f"backbone {name!r} is not of the form module:config{near}; known modules: {', '.join(known_modules())}")
     try:
         module = import_plugin(module_name)
     except ModuleNotFoundError as error:
@@ -177,6 +178,15 @@ def find_factory(name: str) -> Factory:
         raise Refusal(f"backbone {plain!r} takes no changes to its configuration, got {name[len(plain) :]}; name it without braces")
     with told_of(f"backbone {name!r}"), refusing():
         return factory.configured(**changes)
+
+
+def known_backbones() -> list[str]:
+    """All that known modules have, "module:config"; one that is broken hides no other."""
+    found = []
+    for module in known_modules():
+        with contextlib.suppress(Refusal, ModuleNotFoundError, AttributeError, TypeError):
+            found += [f"{module}:{config}" for config in import_plugin(module).BACKBONES]
+    return found
 
 
 @contextmanager

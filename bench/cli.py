@@ -10,12 +10,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bench.shapes import Refusal, lines_of
+from bench.shapes import Refusal, lines_of, visible
 
 app = typer.Typer(
     help="Should a video diffusion model be a U-Net or a DiT? Measures both on the same data under one protocol.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="Weights that the metrics need.", no_args_is_help=True)
@@ -44,8 +43,12 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     from bench.run.launch import run_study
 
     console = Console(highlight=False, soft_wrap=True)
-    study = _sized_study(matrix, overrides, results, typer.echo)
-    records = run_study(study, results, typer.echo, "python -m bench " + shlex.join(sys.argv[1:]))
+
+    def say(line: str) -> None:
+        typer.echo(visible(line))
+
+    study = _sized_study(matrix, overrides, results, say)
+    records = run_study(study, results, say, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
@@ -341,7 +344,7 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
     from rich.console import Console
 
     if as_json:
-        typer.echo(result.model_dump_json(indent=1))
+        typer.echo(result.model_dump_json(indent=1, ensure_ascii=True))  # names of files may hold what moves a cursor
     else:
         show(result, Console(highlight=False, soft_wrap=False))
     for path in write(result, out) if out is not None else []:

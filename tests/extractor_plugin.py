@@ -55,3 +55,26 @@ def not_a_module() -> int:
 
 
 not_a_module.manifest = {"name": "three", "weights_sha256": "0" * 64, "dim": 1}  # type: ignore[attr-defined]
+
+
+def raises() -> Moments:
+    raise RuntimeError("no weights")
+
+
+def leaves() -> Moments:
+    raise SystemExit(0)
+
+
+raises.manifest = leaves.manifest = {"name": "broken", "weights_sha256": "0" * 64, "dim": 1}  # type: ignore[attr-defined]
+
+
+ERROR: Exception = RuntimeError("no features")
+
+
+class Raises(Moments):
+    def forward(self, clips: Tensor) -> Tensor:
+        raise ERROR
+
+
+def moments_that_raise() -> Moments:
+    return Raises()

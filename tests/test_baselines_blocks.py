@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.kernels import OPERATIONS, add, attention_over_time, gated_gelu, norm_silu
-from baselines.kernels.tokens import attention_by_products
+from baselines.kernels.linear import ConvolvedLinear
+from baselines.kernels.maps import NormSiLU
+from baselines.kernels.tokens import GatedGELU, attention_by_products
 from baselines.unet import VideoUNet
 from bench.meters.storage import StorageMeter
 from bench.perf.test_unet_step import plain_unet
@@ -165,6 +167,21 @@ def test_gated_gelu() -> None:
     value, gate = projected.chunk(2, dim=-1)
     assert_close(gated_gelu(projected), value * F.gelu(gate))
     assert torch.autograd.gradcheck(gated_gelu, projected)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """Their backward passes write over what a second one would need."""
+    maps, norm = torch.randn(1, 4, 2, 2, requires_grad=True), nn.GroupNorm(2, 4)
+    tokens, layer = torch.randn(1, 3, 4, requires_grad=True), nn.Linear(4, 4)
+    outputs = {
+        "GatedGELU": (tokens, GatedGELU.apply(tokens)),
+        "NormSiLU": (maps, NormSiLU.apply(maps, norm.weight, norm.bias, norm.num_groups, norm.eps)),
+        "ConvolvedLinear": (tokens, ConvolvedLinear.apply(tokens, layer.weight, layer.bias, None, True)),
+    }
+    for given, output in outputs.values():
+        (grad,) = torch.autograd.grad(output.square().sum(), given, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
 
 
 def test_a_sum_reuses_only_memory_of_its_own_type_and_layout() -> None:

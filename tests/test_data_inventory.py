@@ -10,7 +10,7 @@ from PIL import Image
 from test_data_video import ENCODERS, moving_bar, write_video
 
 from bench.data.media import inventory
-from bench.data.media.inventory import Media, content_of, decoded, find_files, look_through, probed
+from bench.data.media.inventory import Media, content_of, decoded, look_through, probed
 
 
 @pytest.mark.parametrize("extension", ENCODERS)
@@ -45,9 +45,9 @@ def test_files_are_found_in_order_without_hidden_ones(tmp_path: Path) -> None:
     for name in ("b.mp4", "a/c.txt", "a/.hidden", ".cache/d.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert list(find_files(tmp_path)) == ["a/c.txt", "b.mp4"]
+    assert list(look_through(tmp_path)[0]) == ["a/c.txt", "b.mp4"]
     with pytest.raises(ValueError, match="is not a folder"):
-        find_files(tmp_path / "missing")
+        look_through(tmp_path / "missing")
 
 
 def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_of_several_files_none_is_new_where_one_cannot_be_written(tmp_path: Path
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StoreError, match=r"cannot write .*a.csv: No space left on device; use --out"):
-        write_files(tmp_path, {"page.html": "new", "tables/a.csv": "new", "tables/b.csv": "new"}, "use --out")
+    with pytest.raises(StoreError, match=r"cannot write .*a.csv: No space left on device; free space or choose another folder with --out"):
+        write_files(tmp_path, {"page.html": "new", "tables/a.csv": "new", "tables/b.csv": "new"})
     assert {file.name: file.read_text() for file in tmp_path.rglob("*") if file.is_file()} == {"page.html": "old", "a.csv": "old"}
 
 
@@ -119,6 +119,23 @@ def test_what_killed_processes_leave_is_removed_and_what_living_ones_write_is_no
         assert file.exists() and (folder / "part").exists()
         assert not any(path.exists() for path in dead)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "new", "run.json"]
+
+
+def test_what_a_killed_report_leaves_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    left = [leave(tmp_path / "page.html"), leave(tmp_path / "tables" / "a.csv")]
+    write_files(tmp_path, {"page.html": "page", "tables/a.csv": "a"})
+    assert not any(path.exists() for path in left) and (tmp_path / "tables" / "a.csv").read_text() == "a"
+
+
+def test_a_folder_of_a_report_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "tables").symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link"):
+        write_files(tmp_path / "report", {"page.html": "page", "tables/a.csv": "a"})
+    assert not list(outside.iterdir()) and not (tmp_path / "report" / "page.html").exists()
 
 
 def test_a_temporary_file_that_is_taken_away_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

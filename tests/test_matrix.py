@@ -126,6 +126,11 @@ def test_overrides_change_the_fingerprint_of_their_cells(tmp_path: Path) -> None
     [
         (["budgets.steps=3"], "did you mean 'budget'"),
         (["budget.stepz=3"], "did you mean 'steps'"),
+        (["lr=0.001"], "unknown field 'lr' (did you mean autoencoder.learning_rate or optimizer.learning_rate?)"),
+        (["num_steps=3"], "did you mean autoencoder.num_steps or sampler.num_steps?"),
+        (["seeds=3"], "seeds: Input should be a valid list, such as [3]"),
+        (["evaluation.extractors=motion"], "Input should be a valid tuple, such as [motion]"),
+        (["sampler.num_steps=[2,4]"], "a list makes an axis only under `axes` of a matrix file"),
         (["data.num_trian=3"], "did you mean 'num_train'"),
         (["sampler.solver=eular"], "'euler'"),
         (["optimizer.learning_rat=3"], "did you mean 'learning_rate'"),

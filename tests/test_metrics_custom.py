@@ -17,6 +17,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.backbone import BrokenPlugin
+from bench.meters.memory import is_out_of_memory
 from bench.metrics.extractors import custom, golden
 from bench.metrics.extractors.features import cached_features, extract
 from bench.metrics.extractors.manifest import I3D, Manifest
@@ -252,6 +254,30 @@ def test_the_hash_of_a_module_sees_names_types_and_values() -> None:
     assert len(hashes | {custom.hash_module(networks[0])}) == 5
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no features"), torch.OutOfMemoryError("full")])
+def test_what_a_network_raises_is_its_own_fault(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    manifest = {"name": "mine", "weights_sha256": custom.hash_module(extractor_plugin.Raises()), "dim": 6}
+    monkeypatch.setattr(extractor_plugin.moments_that_raise, "manifest", manifest, raising=False)
+    monkeypatch.setattr(extractor_plugin, "ERROR", error)
+    loaded = load_extractor("tests.extractor_plugin:moments_that_raise")
+    with pytest.raises(BrokenPlugin, match=f"extractor 'mine' raised {type(error).__name__}: {error}; mend it") as raised:
+        extract(loaded, clips())
+    assert is_out_of_memory(raised.value) == (str(error) == "full")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match=r"extractor file .*net\.pt is no regular file"):
+        load_extractor(str(tmp_path / "net.pt"))
+
+
+def test_a_manifest_too_deep_to_read_is_refused(tmp_path: Path) -> None:
+    file = script(tmp_path)
+    file.with_suffix(".json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"needs a readable manifest beside it, .*\.json"):
+        load_extractor(str(file))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -260,6 +286,8 @@ def test_the_hash_of_a_module_sees_names_types_and_values() -> None:
         ("tests.extractor_plugin:without_manifest", "its manifest is NoneType, expected an object with the fields"),
         ("tests.extractor_plugin:not_a_module", "gave int, expected a torch.nn.Module"),
         ("tests.extractor_plugin:moments", "needs the weights_sha256"),
+        ("tests.extractor_plugin:raises", "extractor 'tests.extractor_plugin:raises' raised RuntimeError: no weights; mend it"),
+        ("tests.extractor_plugin:leaves", "extractor 'tests.extractor_plugin:leaves' raised SystemExit: 0; mend it"),
         ("moments", "a TorchScript file .* or module:factory"),
     ],
 )

@@ -37,6 +37,8 @@ def test_cards_say_who_may_decide() -> None:
     assert not passed and "fails monotone, temporal sensitivity" in why
     assert cards.told(MOTION, tiny_cell(data=FOLDER["data"]).data) == (False, "extractor motion has no report card on folder")
     assert len(cards.cards_of(MOTION, WORLDS)) == 2
+    passed, why = cards.told(MOTION, WORLDS, cards.CARDS / "absent")
+    assert not passed and why.startswith("no report cards in") and "python3 -m pip install -e ." in why
     assert "fails" in card_text(load_study("quick", ["primary=fvd"])) and card_text(load_study("quick", ["primary=null"])) == ""
 
 
@@ -50,6 +52,7 @@ def test_a_card_of_other_weights_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "motion" / "card.json").write_text(json.dumps(card))
     assert cards.told(MOTION, tiny_cell(data={**FOLDER["data"], "path": "to/my videos"}).data, tmp_path)[0]
     assert not cards.told(MOTION, tiny_cell(data=FOLDER["data"]).data, tmp_path)[0]
+    assert not cards.told(MOTION, tiny_cell(data={**FOLDER["data"], "path": "to/worlds"}).data)[0]  # a name makes it no world of ours
     (tmp_path / "motion" / "card.json").write_text("{}")
     with pytest.raises(Refusal, match=r"report card .*card\.json is none"):
         cards.told(RANDOM3D, WORLDS, tmp_path)

@@ -17,8 +17,8 @@ from bench.report.grid import shape_figures
 from bench.report.load import load_run
 from bench.report.render.catalogue import MINUS
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.claims import DESIGN_EFFECTS, Effect
-from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.claims import Effect
+from bench.report.verdicts.factorial import WEIGHTS, DesignRow
 from bench.report.verdicts.findings import find
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
@@ -70,7 +70,7 @@ def test_effects_by_hand(tmp_path: Path) -> None:
     block = own(write_run(tmp_path, study(VALUES)))
     assert block.design.cells == (("UNet-XS crop", "UNet-XS pad"), ("DiT-XS/2 crop", "DiT-XS/2 pack"))
     assert block.means == ((12.0, 9.0), (7.0, 1.0))
-    by_seed = {kind: dict(effect_of(block, kind).by_seed) for kind in DESIGN_EFFECTS}
+    by_seed = {kind: dict(effect_of(block, kind).by_seed) for kind in WEIGHTS}
     assert by_seed["backbone"] == {0: -5.5, 1: -7.0, 2: -7.0}  # ((6 - 10) + (1 - 8)) / 2, ...
     assert by_seed["pipeline"] == {0: -3.5, 1: -5.0, 2: -5.0}  # ((8 - 10) + (1 - 6)) / 2, ...
     assert by_seed["interaction"] == {0: -3.0, 1: -4.0, 2: -2.0}  # (1 - 6) - (8 - 10), ...
@@ -81,7 +81,7 @@ def test_effects_by_hand(tmp_path: Path) -> None:
         found = effect_of(block, kind).difference
         assert (found.value, found.low, found.high) == pytest.approx((mean, mean - quantile * half[kind], mean + quantile * half[kind]))
         assert found.p_value == pytest.approx(2 * scipy.stats.t.cdf(mean / half[kind], 98 / 19))
-    assert [effect_of(block, kind).carried for kind in DESIGN_EFFECTS] == [True, True, False]
+    assert [effect_of(block, kind).carried for kind in WEIGHTS] == [True, True, False]
 
 
 def test_first_design_is_of_buckets(tmp_path: Path) -> None:

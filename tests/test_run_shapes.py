@@ -22,9 +22,9 @@ def matrix(folder: Path, **batching: object) -> Path:
     del defaults["backbone"]
     defaults["data"] |= {"shapes": SHAPES, "num_train": 24, "num_val": 8, "num_test": 8, "margin": 0.06, "radius": [0.2, 0.25]}
     defaults |= {"batching": {"voxel_budget": 160, **batching}, "budget": {"steps": 4}}
-    defaults["evaluation"] = {"extractors": ["random3d"], "num_samples": 8, "grid": GRID, "grid_samples": 3}
+    defaults["evaluation"] = {"extractors": ["random3d", "motion"], "num_samples": 8, "grid": GRID, "grid_samples": 3}
     include = [{"backbone": name, "batching.policy": policy} for name, policies in POLICIES.values() for policy in policies]
-    return write_matrix(folder, axes={}, include=include, defaults=defaults)
+    return write_matrix(folder, axes={}, include=include, defaults=defaults, primary="fd_motion")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_grid_has_every_shape_or_a_reason(finished: Path) -> None:
         hole = cells[4, 12, 16]
         assert hole.reason is not None and "height divisible by 2, got 3" in hole.reason and not hole.measurements
         names = {(m.name, m.subject) for m in cells[4, 16, 24].measurements}
-        assert {("fd_random3d@3", "trained"), ("fd_random3d@3", "real"), ("subject_whole_rate", "real"), ("val_loss", "trained")} <= names
+        assert {("fd_motion@3", "trained"), ("fd_motion@3", "real"), ("subject_whole_rate", "real"), ("val_loss", "trained")} <= names
         assert {("fd_frame@3", "trained"), ("fd_frame@3", "real")} <= {(m.name, m.subject) for m in cells[1, 16, 16].measurements}
         assert all(cell.reason is None for shape, cell in cells.items() if shape != (4, 12, 16))
 

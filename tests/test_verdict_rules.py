@@ -8,19 +8,23 @@ import pytest
 
 from bench.perf.evidence import verdict_page, verdicts
 from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
-from bench.perf.evidence.verdicts import StudyDesign, findings_of, simulate, studies_of
+from bench.perf.evidence.verdicts import StudyDesign, Tally, findings_of, simulate, studies_of
 from bench.report.load import load_run
 from bench.report.verdicts import claims, findings
 from bench.report.verdicts.claims import CLAIMS, DEFAULT, LEVELS, Effect, claim_of, settle
 from bench.report.verdicts.stats import Difference, Verdict
 from bench.shapes import Refusal
-from tests.report_factory import study, write_run
+from tests.report_factory import shapes_record, study, write_run
 
 MEASURES = ("fd_motion", "fvd", "val_loss", "train_clips_per_s", "subject_whole_rate")
 BETTER = dict(zip(MEASURES, ("lower", "lower", "lower", "higher", "higher"), strict=True))
 ALIKE = np.linalg.cholesky(0.5 * np.eye(5) + 0.5)  # measures that correlate by half
 ROWS = np.random.default_rng(0).standard_normal((40, 5)) @ ALIKE.T
 NOISE = SeedNoise(MEASURES, BETTER, (ROWS - ROWS.mean(0)) / ROWS.std(0))
+
+
+def counted(design: StudyDesign, studies: int) -> Tally:
+    return simulate(design, np.random.default_rng(1), noise=NOISE, primary="fd_motion", studies=studies)
 
 
 def opened(p_value: float, leader: str = "a") -> Verdict:
@@ -69,6 +73,13 @@ def test_the_first_measure_of_composition_decides() -> None:
     assert conclusion.state == "inconclusive"
 
 
+@pytest.mark.parametrize("primary", [None, "kvd"])
+def test_half_a_claim_is_none(primary: str | None) -> None:
+    """Composition alone does not carry that cropping costs quality and composition."""
+    _, conclusion = settle(CLAIMS["shapes"], of_shapes(fd_motion=1e-6, subject_whole_rate=1e-6), primary)
+    assert (conclusion.state, conclusion.carried) == ("not tested", False)
+
+
 def test_rivals_correlate_as_designed() -> None:
     rng = np.random.default_rng(5)
     for design, expected in (
@@ -91,26 +102,24 @@ def test_unknown_claims_are_judged_by_who_leads() -> None:
 
 @pytest.mark.parametrize(("claim", "contenders"), [("backbone", 2), ("backbone", 4), ("shapes", 4)])
 def test_equal_contenders_are_rarely_told_apart(claim: str, contenders: int) -> None:
-    found = simulate(
-        StudyDesign(claim=claim, contenders=contenders, seeds=3, law="normal"), NOISE, "fd_motion", 400, np.random.default_rng(1)
-    )
-    assert found.page / found.studies < 0.075  # 5 % and two of its standard errors
+    found = counted(StudyDesign(claim=claim, contenders=contenders, seeds=3, law="normal"), 400)
+    assert found.page / 400 < 0.075  # 5 % and two of its standard errors
     assert found.headline <= found.page
 
 
 @pytest.mark.parametrize("claim", ["backbone", "shapes"])
 def test_true_differences_are_found(claim: str) -> None:
     design = StudyDesign(claim=claim, contenders={"backbone": 2, "shapes": 4}[claim], seeds=5, law="resampled", shift=2.5)
-    found = simulate(design, NOISE, "fd_motion", 200, np.random.default_rng(2))
-    assert found.right / found.studies > 0.74  # 80 % less two standard errors
+    found = counted(design, 200)
+    assert found.right / 200 > 0.74  # 80 % less two standard errors
     assert found.headline - found.right < 4
 
 
 def test_an_uncorrected_page_would_break_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation sees the fault that it is there for."""
     monkeypatch.setattr(claims, "holm", list)
-    found = simulate(StudyDesign(claim="shapes", contenders=4, seeds=4, law="normal"), NOISE, "fd_motion", 200, np.random.default_rng(3))
-    assert found.page / found.studies > 0.15
+    found = counted(StudyDesign(claim="shapes", contenders=4, seeds=4, law="normal"), 400)
+    assert found.page / 400 > 0.09  # nearly twice what is promised
 
 
 def test_the_page_says_what_the_simulation_counts(tmp_path: Path) -> None:
@@ -157,6 +166,15 @@ def test_noise_that_lacks_a_part_of_the_claim_is_refused_in_a_line(tmp_path: Pat
         verdicts.command([run], tmp_path / "out")
     with pytest.raises(SystemExit, match="error: no seed noise in"):
         verdicts.command(None, tmp_path / "none")
+    assert not list(tmp_path.glob("out/*"))  # noise of before would stand there, and count
+
+
+def test_noise_of_one_contender_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:
+    values = [{"fd_motion@64": 5.0 + seed, "subject_whole_rate": 0.5 + seed**2 / 99} for seed in range(6)]
+    records = [shapes_record("dit:DiT-XS/2", "crop", seed, each) for seed, each in enumerate(values)]
+    run = write_run(tmp_path, records, sheets=False)
+    with pytest.raises(SystemExit, match="error: the seed noise has no two contenders that share seeds"):
+        verdicts.command([run], tmp_path / "out")
 
 
 def test_the_page_of_the_simulation_says_whether_promises_are_kept() -> None:
@@ -166,7 +184,7 @@ def test_the_page_of_the_simulation_says_whether_promises_are_kept() -> None:
     gate = pd.DataFrame([{"seeds": 3, "noise": 0.05, "called": 0.01}])
     tests = pd.DataFrame([{"seeds": 3, "rivals": 0.0, "welch": 0.5, "paired": 0.4}])
     rivals = pd.DataFrame([{"study": "s", "measure": "fvd", "group": "quality", "pairs": 1, "seeds": 3, "correlation": 0.1, "error": None}])
-    page = verdict_page.to_markdown(rows, gate, tests, rivals, "command", 2000)
+    page = verdict_page.to_markdown(rows, gate, tests, rivals, 2000)
     assert "at most 6.0% (backbone, 2 contenders, 5 seeds, normal) | **no** |" in page
     assert "at least 88.0% | yes |" in page and "at most 1.0% | yes |" in page
     assert verdict_page.picture(rows).startswith("<?xml")

@@ -46,4 +46,5 @@ def test_a_process_that_ends_or_hangs_is_told_of(at: str, reason: str) -> None:
 def test_without_a_file_nothing_is_limited() -> None:
     with Watch().over(["a"], "a check", 0.001):
         time.sleep(0.1)
+    assert Ended(code=-35).reason == "its process was ended by signal 35"  # a real-time one, which has no name
     assert Ended(code=-9).reason == "its process was ended by signal SIGKILL (out of memory?)"

@@ -15,7 +15,7 @@ from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
 from bench.records.store import latest, read_run, run_folders
-from bench.shapes import Refusal
+from bench.shapes import Refusal, visible
 from bench.study import matrix as matrices
 from bench.study.cell import differences
 from bench.study.matrix import Study
@@ -24,7 +24,7 @@ from bench.study.matrix import Study
 def print_study(study: Study) -> None:
     """The resolved cells of a study and, for every pair of rivals, the fields that differ."""
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(study.name)}[/]: {escape(study.matrix.description)}")
+    console.print(f"[bold]{escape(study.name)}[/]: {escape(visible(study.matrix.description))}")
     flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
     shared = {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
     console.print("\n[bold]all cells[/]")
@@ -74,7 +74,7 @@ def _run_line(folder: Path) -> tuple[str, str]:
     try:
         run = read_run(folder)
         records = [latest(folder / cell.folder) for cell in run.cells]
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         return str(folder), str(error)
     states = ", ".join(f"{cell.name}: {record.status if record else 'not run'}" for cell, record in zip(run.cells, records, strict=True))
     return str(folder), states
@@ -86,5 +86,5 @@ def _print_table(console: Console, title: str, rows: list[tuple[str, str]]) -> N
     table.add_column(no_wrap=True)
     table.add_column()
     for row in rows:
-        table.add_row(*map(escape, row))  # names may hold square brackets
+        table.add_row(*(escape(visible(text)) for text in row))  # names may hold square brackets
     console.print(table)

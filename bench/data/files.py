@@ -29,7 +29,7 @@ class NoRoom(OSError):
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that `temporary` gives
-FREE = "free space or choose another folder with --results"
+FREE, FREE_OUT = (f"free space or choose another folder with {option}" for option in ("--results", "--out"))
 
 
 def temporary(path: Path) -> Path:
@@ -166,13 +166,16 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))  # a name of a file need not be text
 
 
-def write_files(folder: Path, contents: Mapping[str, str | bytes], remedy: str = FREE) -> list[Path]:
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
     """Files of a folder by their names, as `replacing` does; their paths. None takes its name before all are on disk, the first last."""
-    remove_leftovers(folder)
+    for place in dict.fromkeys((folder / name).parent for name in contents):
+        if place != folder:
+            refuse_link(place)
+        remove_leftovers(place)
     with contextlib.ExitStack() as written:
         temps = []
         for name, content in contents.items():
-            temps.append(written.enter_context(replacing(folder / name, remedy)))
+            temps.append(written.enter_context(replacing(folder / name, FREE_OUT)))
             temps[-1].write_bytes(content if isinstance(content, bytes) else content.encode())
         for temp in temps:
             _sync(temp)

@@ -49,6 +49,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             parts.append(f"field {location!r} is missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] in ("list_type", "tuple_type"):
+                message += f", such as [{item['input']}]"
             value = repr(item.get("input"))
             shown = f" (got {value[:MOST_SHOWN]}{'...' * (len(value) > MOST_SHOWN)})" if value[0] != "{" and value not in message else ""
             parts.append(f"{location + ': ' if location else ''}{message}{shown}")
@@ -62,6 +64,15 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
         following = [current.model_fields[str(key)].annotation for current in models if key in current.model_fields]
         models = [inner for annotation in following for inner in _models(annotation)] or models
     return sorted({name for current in models for name in current.model_fields})
+
+
+def dotted(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All fields below a model, 'sampler.num_steps'."""
+    names = []
+    for name, field in model.model_fields.items():
+        inner = _models(field.annotation)
+        names += [f"{prefix}{name}", *(below for each in inner for below in dotted(each, f"{prefix}{name}."))]
+    return list(dict.fromkeys(names))
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -204,10 +204,10 @@ def load_clips(config: SourceConfig, cache: Path, progress: Progress = silent) -
 def survey_clips(config: SourceConfig, cache: Path, progress: Progress = silent) -> Survey:
     """What clips `config` has: as its source tells it, or, from a source that cannot tell, by loading them."""
     source = find_source(config.source)
-    if hasattr(source, "survey"):
-        with refusing():
+    with blaming(f"source {config.source!r}"):
+        if hasattr(source, "survey"):
             return source.survey(config, progress)
-    clips = load_clips(config, cache, progress)
+        clips = load_clips(config, cache, progress)
     boxes = {split: clip_set.truth["box"] for split, clip_set in clips.splits.items() if clip_set.truth and "box" in clip_set.truth}
     return Survey(
         shapes={split: clip_set.shapes for split, clip_set in clips.splits.items()},

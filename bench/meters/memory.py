@@ -44,4 +44,5 @@ def _peak_rss_bytes() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ended, a device's or the host's: torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    kinds = torch.OutOfMemoryError | MemoryError  # as a plug-in's fault it is the cause of what was raised
+    return isinstance(error, kinds) or isinstance(error.__cause__, kinds) or "can't allocate memory" in str(error)

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from bench.data.files import fresh_folder, remove_folder
+from bench.data.files import fresh_folder, remove_folder, remove_leftovers
 from bench.records.store import RUN, run_folders
 from bench.report import build
 from bench.report.load import load_run
@@ -28,6 +28,7 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
     as before.
     """
     run, target = load_run(folder), archive / folder.resolve().name
+    remove_leftovers(archive)
     if run.unfinished:
         raise Refusal(f"{run.matrix} is not archived: {run.unfinished}")
     left_out = {path.name for path in folder.rglob("*") if path.is_file()}
@@ -62,6 +63,7 @@ def make_reports(archive: Path, reports: Path) -> list[Path]:
     folders = run_folders(archive)
     if not folders:
         raise Refusal(f"no study in {archive}; a checkout of the project has it, and this is run in its root")
+    remove_leftovers(reports)
     for folder in folders:
         with fresh_folder(reports / folder.name) as temp:
             build([folder], temp)

@@ -94,10 +94,12 @@ class Run(RunSnapshot):
         parts = [f"{len(names)} {word}" for names, word in ((added, "added"), (gone, "removed")) if names]
         return f"cells changed after others had finished ({', '.join(parts)})" if parts else ""
 
-    def untrusted(self, contender: str) -> list[str]:
-        """Names of the canaries that failed in a contender's cells."""
-        records = [cell.record for cell in self.of(contender) if cell.record]
-        return list(dict.fromkeys(canary.name for record in records for canary in record.canaries if not canary.passed))
+    @cached_property
+    def untrusted(self) -> dict[str, list[str]]:
+        """Contender -> names of the canaries that failed in its cells, where any did."""
+        canaries = {name: [c for cell in self.of(name) if cell.record for c in cell.record.canaries] for name in self.contenders}
+        failed = {name: list(dict.fromkeys(c.name for c in own if not c.passed)) for name, own in canaries.items()}
+        return {name: names for name, names in failed.items() if names}
 
     def missing(self, contender: str, name: str, subject: str = "trained") -> str | None:
         """Why some of a contender's seeds have no finite value of a measurement; None where all have one."""

@@ -8,7 +8,6 @@ import ctypes
 import functools
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,11 @@ TIMEOUT_S = 300.0  # torch is imported in seconds, from a cold disk in a minute
 def on_this_machine(study: Study) -> Study:
     """The study with this machine's device in the place of every `auto`. Refusal where two of its cells are then one."""
     cells = tuple(named.model_copy(update={"cell": settled(named.cell)}) for named in study.cells)
-    _check_apart((named.name, named.cell) for named in cells)
+    seen: dict[str, str] = {}
+    for named in cells:
+        if (other := seen.setdefault(named.cell.fingerprint(), named.name)) != named.name:
+            why = f"are one cell here, where device auto is {device_here()}; name devices that differ"
+            raise Refusal(f"cells {other} and {named.name} {why}")
     return study.model_copy(update={"cells": cells})
 
 
@@ -59,10 +62,3 @@ def has_driver() -> bool:
             continue
         return True
     return AMD.exists()
-
-
-def _check_apart(named: Iterable[tuple[str, Cell]]) -> None:
-    seen: dict[str, str] = {}
-    for name, cell in named:
-        if (other := seen.setdefault(cell.fingerprint(), name)) != name:
-            raise Refusal(f"cells {other} and {name} are one cell here, where device auto is {device_here()}; name devices that differ")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from bench.backbone import BrokenPlugin
 from bench.data.files import StoreError, now, refuse_link, remove_leftovers, write_text
 from bench.data.progress import Say
 from bench.data.source import clips_digest
@@ -38,11 +39,9 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         _check_headline(study, folder)
         say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
-        known |= _prepare(study, results, waiting, say, lock)
-        records = []
-        for named in study.cells:
-            job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, asked=_asked(study))
-            records.append(known[named.name] or _run_cell(job, say, lock))
+        jobs = _jobs(study, results)
+        known |= _prepare(study, results, jobs, waiting, say, lock)
+        records = [known[name] or _run_cell(job, say, lock) for name, job in jobs.items()]
         write_run(results, _snapshot(study, started_at, command))
         return records
 
@@ -56,7 +55,7 @@ def _places(results: Path, study: Study) -> list[Path]:
     return places
 
 
-def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: int) -> dict[str, Record]:
+def _prepare(study: Study, results: Path, jobs: dict[str, CellJob], waiting: list[str], say: Say, lock: int) -> dict[str, Record]:
     """Check and make what the waiting cells share; records of those that ended the process which was at them, or held it up."""
     lost: dict[str, Record] = {}
     compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
@@ -68,8 +67,7 @@ def _prepare(study: Study, results: Path, waiting: list[str], say: Say, lock: in
         for named in [named for named in compared if named.name in ended.cells]:
             compared.remove(named)
             if named.name in left:
-                job = CellJob(label=named.name, matrix=study.name, results=results, cell=named, asked=_asked(study))
-                lost[named.name] = record = _write_lost(job, ended, started_at)
+                lost[named.name] = record = _write_lost(jobs[named.name], ended, started_at)
                 say(f"{named.name}: {record.status} before it trained: {record.reason}")
     return lost
 
@@ -85,6 +83,9 @@ def check_study(study: Study, results: Path, until: Literal["named", "checked"] 
 
 def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
     """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
+    cache = results.resolve() / "cache"
+    for place in (cache, *cache.glob("*/")):
+        refuse_link(place)
     job = SampleJob(
         label=record.name,
         matrix=record.matrix,
@@ -159,12 +160,16 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
     record = latest(folder)
     if record is None or record.status not in FINAL:
         return None
-    return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
+    try:
+        return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
+    except BrokenPlugin:  # the process that prepares it says so, and the other cells run
+        return None
 
 
-def _asked(study: Study) -> Asked:
-    """What this run asks, as each of its records keeps it."""
-    return Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=tuple(named.folder for named in study.cells))
+def _jobs(study: Study, results: Path) -> dict[str, CellJob]:
+    """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
+    asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=tuple(named.folder for named in study.cells))
+    return {c.name: CellJob(label=c.name, matrix=study.name, results=results, cell=c, asked=asked) for c in study.cells}
 
 
 def _check_headline(study: Study, folder: Path) -> None:
@@ -198,14 +203,8 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         ended_at=now(),
         command=command,
         cells=tuple(
-            RunCell(
-                name=named.name,
-                axes=named.axes,
-                seed=named.cell.seed,
-                fingerprint=named.cell.fingerprint(),
-                folder=named.folder,
-            )
-            for named in study.cells
+            RunCell(name=each.name, axes=each.axes, seed=each.cell.seed, fingerprint=each.cell.fingerprint(), folder=each.folder)
+            for each in study.cells
         ),
     )
 

@@ -22,7 +22,7 @@ from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
 from bench.run.stages import cache_folder, reference_set, training_set
 from bench.run.watch import Watch
-from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels
+from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels, visible
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 from bench.training.acceleration import HALF
@@ -60,7 +60,7 @@ def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str,
     if job.until != "made" and faults:
         raise Refusal(*faults)
     for fault in faults:
-        print(f"{job.label}: {fault}; the other cells run", file=sys.stderr)
+        print(visible(f"{job.label}: {fault}; the other cells run"), file=sys.stderr)
     if apart := _apart(job.study, sizes):
         raise Refusal(*apart)
     _check_disk(job, sizes)

@@ -37,8 +37,9 @@ class Ended(Frozen):
         if self.code >= 0:
             early = " before it was done (a plug-in that exits?)" if not self.code else "; what it printed says why"
             return f"{self.what} ended with status {self.code}{early}"
-        hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (disk full?)"}.get(signal.Signals(-self.code), "")
-        return f"{self.what} was ended by signal {signal.Signals(-self.code).name}{hint}"
+        name = {int(each): each.name for each in signal.Signals}.get(-self.code, str(-self.code))  # real-time ones have none
+        hint = {"SIGKILL": " (out of memory?)", "SIGBUS": " (disk full?)"}.get(name, "")
+        return f"{self.what} was ended by signal {name}{hint}"
 
 
 class Watch:

@@ -59,7 +59,7 @@ class Evaluation(Frozen):
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips; as many real ones are held out to compare with
-    grid: tuple[Shape, ...] = Field((), max_length=1000)  # shapes (T, H, W) in pixels at which samples are judged too, trained on or not
+    grid: tuple[Shape, ...] = Field((), max_length=1000)  # (T, H, W) in pixels, judged too; without a primary by the first extractor
     grid_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips at each
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from bench.backbone import canonical_name, did_you_mean, short_name, split_name
-from bench.data.frozen import Frozen, content_hash, explain, flatten
+from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
 from bench.study.tree import read_tree, read_value
@@ -189,7 +189,9 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
         try:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
-            raise Refusal(f"cell {slug}: {explain(error, Cell)}") from error
+            lists = any(isinstance(each["input"], list) and "list" not in each["type"] for each in error.errors())
+            hint = "; a list makes an axis only under `axes` of a matrix file" if lists else ""
+            raise Refusal(f"cell {slug}: {explain(error, Cell)}{hint}") from error
         proof = sized(cell)
         if proof is not None and proof.found != cell.backbone:
             point = {**point, "backbone": proof.found}
@@ -242,7 +244,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         _set(tree, key, value)
         return
     if head not in Cell.model_fields:
-        raise Refusal(f"unknown field {head!r}{did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])}")
+        inner = [name for name in dotted(Cell) if name.rpartition(".")[2] == {"lr": "learning_rate"}.get(head, head)]
+        near = f" (did you mean {' or '.join(inner)}?)" if inner else did_you_mean(head, [*Cell.model_fields, *Matrix.model_fields])
+        raise Refusal(f"unknown field {head!r}{near}")
     if head == "seed":
         raise Refusal(f"seeds are an axis of their own; use seeds=[{text}]")
     for cell in tree.get("include") or []:

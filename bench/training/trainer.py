@@ -197,5 +197,5 @@ class Trainer:
         recent = state.step_time_s[-20:]
         rate = sum(work[0] for work in state.step_work[-len(recent) :]) / sum(recent)
         left_s = state.wall_time_s * (1 / max(self._fraction(), 1e-9) - 1)
-        what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left"
+        what = f"step {state.step}, loss {np.mean(state.loss[-20:]):.3f}, {rate:.1f} clips/s, {max(left_s, 0):.0f} s left; budget"
         self.progress(min(int(self._fraction() * total), total), total, what)

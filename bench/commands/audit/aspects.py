@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from bench.commands.score.windows import cover
-from bench.data.media.inventory import find_files
+from bench.data.media.inventory import look_through
 from bench.data.media.video import EXTENSIONS, count_frames, iter_frames, probe, upright_size
 from bench.shapes import Refusal
 
@@ -59,7 +59,7 @@ def cropped_size(height: int, width: int, aspect: tuple[int, int]) -> tuple[int,
 
 def write_aspects(source: Path, out: Path) -> tuple[int, int]:
     """Cuts every video below `source` into files in `out`; numbers of videos and of images. Refusal where there is none to cut."""
-    videos = {name: path for name, path in find_files(source).items() if path.suffix.lower() in EXTENSIONS}
+    videos = {name: path for name, path in look_through(source)[0].items() if path.suffix.lower() in EXTENSIONS}
     if not videos:
         raise Refusal(f"no video in {source}: looked in it and its subfolders for {', '.join(EXTENSIONS)}")
     out.mkdir(parents=True, exist_ok=True)

@@ -82,4 +82,4 @@ def write(result: AuditResult, folder: Path) -> list[Path]:
         "audit.json": result.model_dump_json(indent=1) + "\n",
         f"{drawing.name}.svg": standalone(drawing, colours),
     }
-    return write_files(folder, texts, "free space or choose another folder with --out")
+    return write_files(folder, texts)

@@ -45,7 +45,7 @@ def write(card: ReportCard, folder: Path, source: np.ndarray | None = None) -> N
         picture.set_layout_engine("none")  # it is laid out
         picture.savefig(drawn["svg"], format="svg", metadata={"Date": None, "Creator": None})
     files |= {"card.png": drawn["png"].getvalue(), "card.svg": visible(drawn["svg"].getvalue().decode())}
-    write_files(folder, files, "free space or choose another folder with --out")
+    write_files(folder, files)
 
 
 def verdict(card: ReportCard) -> str:

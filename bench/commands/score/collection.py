@@ -23,7 +23,7 @@ from bench.data.clips import Skipped
 from bench.data.files import at_home
 from bench.data.media import images
 from bench.data.media.arrays import opened_npz, read_npy
-from bench.data.media.inventory import decoded, file_hash, is_image, is_text, probed, unusable
+from bench.data.media.inventory import content_of, decoded, is_image, is_text, probed, unusable
 from bench.data.media.video import EXTENSIONS, FPS_RANGE, iter_frames
 from bench.shapes import Refusal, visible
 
@@ -57,8 +57,8 @@ class CollectionItem:
     open: Callable[[], Opened]  # Refusal(reason) where it cannot be read
 
     def content(self) -> str:
-        """Hash of what the item is made of."""
-        return ":".join(file_hash(path) for path in self.files)
+        """Hashes of what the item is made of, or why it cannot be read."""
+        return ":".join(map(content_of, self.files))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,11 +32,11 @@ def check_folder(folder: Path) -> None:
 
 def write(score: Score, folder: Path) -> list[Path]:
     """`score.json` and `score.md` in `folder`, whole or not at all."""
-    return write_files(folder, {FILE: to_json(score), "score.md": to_markdown(score)}, "free space or choose another folder with --out")
+    return write_files(folder, {FILE: to_json(score), "score.md": to_markdown(score)})
 
 
 def to_json(score: Score) -> str:
-    return score.model_dump_json(indent=1) + "\n"
+    return score.model_dump_json(indent=1, ensure_ascii=True) + "\n"  # names of files may hold what moves a cursor
 
 
 def to_markdown(score: Score) -> str:

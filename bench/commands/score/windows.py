@@ -29,7 +29,7 @@ from pydantic import Field
 from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
-from bench.data.files import StoreError
+from bench.data.files import StoreError, remove_leftovers
 from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.data.sealed import read_sealed, write_sealed
@@ -178,14 +178,6 @@ def _of_cache(folder: Path) -> Iterator[None]:
         raise StoreError(f"the cache {folder} cannot hold the clips: {error.strerror or error}; free space or choose another") from error
 
 
-def content_of(item: CollectionItem) -> str:
-    """Hash of the item's files; of the reason where they cannot be read."""
-    try:
-        return item.content()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
 class _Taking:
     """What has been read so far."""
 
@@ -221,7 +213,7 @@ class _Taking:
             return
         try:
             if item.name not in self.opened:
-                self.content[item.name] = content_of(item)
+                self.content[item.name] = item.content()
                 self.opened[item.name] = item.open()
             opened = self.opened[item.name]
             windows = self.rule.windows(item, turn, opened.num_frames)
@@ -306,6 +298,7 @@ class LateFrames:
 
 def cached_set(collection: Collection, rule: Rule, limit: int | None, progress: Progress, cache: Path) -> ReadSet:
     """`read_set`, from the cache where the same files were read before by the same rule."""
+    remove_leftovers(cache)
     items = [[item.name, item.label, item.kind] for item in collection.items]
     others = [[entry.name, entry.reason] for entry in collection.skipped]
     key = digest_of(identity(rule), limit, str(collection.path.resolve()), items, others)
@@ -331,4 +324,4 @@ def _remembered(file: Path, key: str, collection: Collection) -> ReadSet | None:
     if known is None:
         return None
     opened = [item for item in collection.items if item.name in known.content]
-    return known if all(content_of(item) == known.content[item.name] for item in opened) else None
+    return known if all(item.content() == known.content[item.name] for item in opened) else None

@@ -83,11 +83,6 @@ def look_through(root: Path) -> tuple[dict[str, Path], list[Skipped]]:
     return {name: files[name] for name in sorted(files)}, [Skipped(visible(name), left_out[name]) for name in sorted(left_out)]
 
 
-def find_files(root: Path) -> dict[str, Path]:
-    """The files that `look_through` finds."""
-    return look_through(root)[0]
-
-
 def is_image(path: Path) -> bool:
     """By its extension."""
     return path.suffix.lower() in images.EXTENSIONS

@@ -21,7 +21,7 @@ import pydantic
 from bench.data.clips import ClipSet, Skipped, open_ragged_frames, save_clips
 from bench.data.frozen import Count, Frozen
 from bench.data.media import images
-from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, content_of, decoded, file_hash, find_files, look_through, probed
+from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, content_of, decoded, file_hash, look_through, probed
 from bench.data.media.timeline import Cutting, Footage, Plan, Starts, make_plan
 from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
 from bench.data.progress import Progress
@@ -123,7 +123,7 @@ def survey(config: Config, progress: Progress) -> Survey:
 def find_media(config: Config) -> dict[str, Path]:
     """Relative name (with /) -> path of every file with the extension of a video, or of an image if they count. Refusal for none."""
     extensions = (*EXTENSIONS, *images.EXTENSIONS) if config.reads_images else EXTENSIONS
-    media = {name: path for name, path in find_files(config.path).items() if path.suffix.lower() in extensions}
+    media = {name: path for name, path in look_through(config.path)[0].items() if path.suffix.lower() in extensions}
     if not media:
         raise Refusal(f"no video in {config.path}: looked in it and its subfolders for {', '.join(extensions)}")
     return media

@@ -22,9 +22,9 @@ def cards_of(manifest: Manifest, data: SourceConfig, folder: Path = CARDS) -> li
 
     Clips of a folder are known by the folder's name.
     """
-    found = []
-    path_of_clips = getattr(data, "path", None) or getattr(data, "root", None)
-    names = {data.source, Path(path_of_clips or data.source).resolve().name}
+    found, known = [], (manifest.name, manifest.weights_sha256)
+    place = getattr(data, "path", None) or getattr(data, "root", None)
+    expected = Path(place).resolve().name if place else data.source
     for path in sorted(folder.glob("*/card.json")):
         try:
             card = ReportCard.model_validate_json(path.read_text(encoding="utf-8"))
@@ -33,13 +33,16 @@ def cards_of(manifest: Manifest, data: SourceConfig, folder: Path = CARDS) -> li
         except ValidationError as error:
             raise Refusal(f"report card {path} is none ({explain(error, ReportCard)}); make it again with `battery`") from error
         source = str(card.clips.get("source"))
-        if (source.rpartition(" ")[0] or source) in names and (card.extractor, card.manifest.get("weights_sha256")) == _identity(manifest):
+        named = source.rpartition(" ")[0] if place else source  # of a folder it is followed by a hash
+        if named == expected and (card.extractor, card.manifest.get("weights_sha256")) == known:
             found.append(card)
     return found
 
 
 def told(manifest: Manifest, data: SourceConfig, folder: Path = CARDS) -> tuple[bool, str]:
     """Whether all cards of an extractor on a source passed, and there is one; and what they say, in a clause."""
+    if not folder.is_dir():
+        return False, f"no report cards in {folder}, as in an installation without a checkout; there: python3 -m pip install -e ."
     cards, source = cards_of(manifest, data, folder), data.source
     if not cards:
         return False, f"extractor {manifest.name} has no report card on {source}"
@@ -47,7 +50,3 @@ def told(manifest: Manifest, data: SourceConfig, folder: Path = CARDS) -> tuple[
     if failed:
         return False, f"the report card of extractor {manifest.name} on {source} fails {', '.join(failed)}"
     return True, f"the report card of extractor {manifest.name} on {source} passes"
-
-
-def _identity(manifest: Manifest) -> tuple[str, str]:
-    return manifest.name, manifest.weights_sha256

@@ -26,7 +26,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from bench.backbone import import_foreign, refusing
+from bench.backbone import blaming, import_foreign
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
@@ -45,6 +45,8 @@ KNOWN_FILES = {STYLEGAN_V_SHA256: I3D}
 
 def load_torchscript(file: Path, device: torch.device) -> tuple[Manifest, Callable[[Tensor], Tensor]]:
     """(manifest, frames (B, T, H, W, 3) uint8 -> features (B, dim)) of a TorchScript file; its manifest is the JSON beside it."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise WeightsError(f"extractor file {file} is no regular file; name one that is")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -77,7 +79,7 @@ def load_factory(name: str, device: torch.device) -> tuple[Manifest, Callable[[T
     if not callable(factory):
         raise Refusal(f"extractor {name!r}: module {module_name!r} has nothing to call named {attribute!r}")
     manifest = parse_manifest(getattr(factory, "manifest", None), name)
-    with refusing():
+    with blaming(f"extractor {name!r}"):
         network = factory()
     if not isinstance(network, nn.Module):
         raise Refusal(f"extractor {name!r}: {attribute}() gave {type(network).__name__}, expected a torch.nn.Module")
@@ -126,7 +128,7 @@ def read_manifest(file: Path) -> Manifest:
     beside = file.with_suffix(".json")
     try:
         fields = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         needed = f"a readable manifest beside it, {beside.name}, with at least name, weights_sha256 and dim"
         raise Refusal(f"extractor file {file} needs {needed} ({error})") from error
     return parse_manifest(fields, str(file))
@@ -185,7 +187,8 @@ def checked(manifest: Manifest, network: Callable[[Tensor], Any], device: torch.
 
     @exact_float32()
     def features(frames: Tensor) -> Tensor:
-        found = network(frames)
+        with blaming(f"extractor {manifest.name!r}"):
+            found = network(frames)
         if not isinstance(found, Tensor) or found.shape != (len(frames), manifest.dim):
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise Refusal(f"extractor {manifest.name!r} gave {got} for {len(frames)} clips, expected ({len(frames)}, {manifest.dim})")

@@ -45,7 +45,7 @@ def read_manifest(file: Path, remedy: str) -> dict[str, str]:
     try:
         found = json.loads(manifest_path(file).read_text())
         return {key: found[key] for key in ("source", "source_sha256", "sha256")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"weights {file} have no readable manifest beside them ({type(error).__name__}); {remedy}") from error
 
 

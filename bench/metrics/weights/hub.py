@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from bench.data.files import replacing
+from bench.data.files import remove_leftovers, replacing
 from bench.data.progress import Say
 from bench.metrics.weights.cache import MOVE, WeightsError, manifest_path, read_manifest, sha256_file, weights_path, write_manifest
 
@@ -86,6 +86,7 @@ class HubSource:
     def fetch(self, remedy: str, progress: Say) -> None:
         """Downloads what is missing or damaged. WeightsError where a file that was trusted on first use has changed."""
         for file in self.files:
+            remove_leftovers(file.path.parent)
             first = not file.sha256 and not manifest_path(file.path).is_file()
             if file.path.is_file():
                 try:

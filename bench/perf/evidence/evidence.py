@@ -32,8 +32,8 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         markdown_table(
             ("machine", "gate", *(f"`{rule}`" for rule in RULES), "gate inconclusive", "pairs taken", "promise"),
             [
-                (row["machine"], _share(row["gate"]), *(_share(row[rule]) for rule in RULES), _share(row["inconclusive"]),
-                 f"{row['pairs']:.1f}", f"at most {_share(policy.false_alarms, 0)}: {_kept(row['gate'] <= policy.false_alarms)}")
+                (row["machine"], share(row["gate"]), *(share(row[rule]) for rule in RULES), share(row["inconclusive"]),
+                 f"{row['pairs']:.1f}", f"at most {share(policy.false_alarms, 0)}: {kept(row['gate'] <= policy.false_alarms)}")
                 for row in whole.to_dict("records")
             ],
         ),
@@ -43,8 +43,8 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         markdown_table(
             ("machine", "benchmark", "planted", "gate", *(f"`{rule}`" for rule in RULES), "pairs taken", "promise"),
             [
-                (row["machine"], f"`{row['benchmark']}`", _share(row["planted"], 0), _share(row["gate"]),
-                 *(_share(row[rule]) for rule in RULES),
+                (row["machine"], f"`{row['benchmark']}`", share(row["planted"], 0), share(row["gate"]),
+                 *(share(row[rule]) for rule in RULES),
                  f"{row['pairs']:.1f}", _promise(row))
                 for row in rows[rows.planted.isin(PROMISES)].to_dict("records")
             ],
@@ -61,8 +61,8 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
         markdown_table(
             ("machine", "benchmark", "step", "rounds", "spread of pairs", "largest pair", "processes over 5 % apart"),
             [
-                (row["machine"], f"`{row['benchmark']}`", f"{row['step_ms']:.1f} ms", str(row["rounds"]), _share(row["pair_spread"], 2),
-                 _share(row["largest_pair"], 2), _share(row["processes_over_5_percent_apart"]))
+                (row["machine"], f"`{row['benchmark']}`", f"{row['step_ms']:.1f} ms", str(row["rounds"]), share(row["pair_spread"], 2),
+                 share(row["largest_pair"], 2), share(row["processes_over_5_percent_apart"]))
                 for row in spreads.to_dict("records")
             ],
         ),
@@ -76,7 +76,7 @@ def to_markdown(rows: pd.DataFrame, spreads: pd.DataFrame, live: Sequence[dict[s
                 ("machine", "planted", "called slower, or holding more", "inconclusive", "pairs", "minutes", "right"),
                 [
                     (row["machine"], row["planted"], "<br>".join(f"`{name}`: {why}" for name, why in row["regressed"].items()) or "nothing",
-                     ", ".join(row["inconclusive"]) or "none", str(row["pairs"]), f"{row['minutes']:.1f}", _kept(row["right"]))
+                     ", ".join(row["inconclusive"]) or "none", str(row["pairs"]), f"{row['minutes']:.1f}", kept(row["right"]))
                     for row in live
                 ],
             ),
@@ -113,15 +113,17 @@ def power(rows: pd.DataFrame) -> str:
 
 
 def _promise(row: Mapping[Any, Any]) -> str:
-    share = PROMISES[row["planted"]]
+    promised = PROMISES[row["planted"]]
     if row["planted"] < row["detect"]:
         return ""
-    return f"at least {_share(share, 0)}: {_kept(row['gate'] >= share)}"
+    return f"at least {share(promised, 0)}: {kept(row['gate'] >= promised)}"
 
 
-def _kept(kept: bool) -> str:
-    return "yes" if kept else "**no**"
+def kept(held: bool) -> str:
+    """Whether a promise is."""
+    return "yes" if held else "**no**"
 
 
-def _share(value: float, decimals: int = 1) -> str:
+def share(value: float, decimals: int = 1) -> str:
+    """In percent."""
     return f"{100 * value:.{decimals}f} %"

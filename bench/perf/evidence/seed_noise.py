@@ -42,8 +42,7 @@ class SeedNoise:
         parts = []
         for _, own in wide.groupby(["study", "contender"]):
             centred = own.to_numpy() - own.to_numpy().mean(0)
-            deviation = centred.std(0, ddof=1)
-            parts.append(np.where(deviation > 0, centred / np.where(deviation > 0, deviation, 1), 0) * np.sqrt(len(own) / (len(own) - 1)))
+            parts.append(centred / centred.std(0, ddof=1) * np.sqrt(len(own) / (len(own) - 1)))
         better = table.drop_duplicates("name").set_index("name")["better"]
         return cls(tuple(wide.columns), {name: better[name] for name in wide.columns}, np.concatenate(parts))
 
@@ -78,13 +77,6 @@ def recorded(runs: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def residuals_of(own: pd.DataFrame) -> pd.Series:
-    """One contender's values of one measure, their mean taken off, over their deviation; by seed."""
-    values = own.set_index("seed")["value"]
-    deviation = values.std(ddof=1)
-    return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
-
-
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Of rivals at shared seeds: study, measure, group, pairs of contenders, seeds that two share, mean correlation, its standard error.
 
@@ -92,7 +84,7 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for (study, name), own in table.groupby(["study", "name"]):
-        by_contender = {contender: residuals_of(part) for contender, part in own.groupby("contender")}
+        by_contender = {contender: part.set_index("seed")["value"] for contender, part in own.groupby("contender")}
         found, seeds = [], []
         for first, second in itertools.combinations(by_contender.values(), 2):
             both = pd.concat([first, second], axis=1).dropna()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.perf.evidence.evidence import kept, share
 from bench.perf.evidence.verdicts import GATE_POLICY, SHIFT, SPREAD
 from bench.perf.gate import quality
 from bench.report.render.markdown import markdown_table
@@ -17,7 +18,7 @@ MOST_FALSE, LEAST_FOUND = ALPHA, 0.80
 PROMISED = (2, 5)  # contenders and seeds of the difference that must be found
 
 
-def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, rivals: pd.DataFrame, command: str, studies: int) -> str:
+def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, rivals: pd.DataFrame, studies: int) -> str:
     """The page. `rows`, `gate`, `tests` as `verdicts.main` counts them, `rivals` as `seed_noise.correlations` gives them."""
     beside = (rows["rivals"] < 0) | (rows["within"] > 0) | (rows["spread"] != SPREAD)
     equal, planted = rows[(rows["shift"] == 0) & ~beside], rows[rows["shift"] > 0]
@@ -31,23 +32,23 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         (
             f"of studies of equal contenders at most {MOST_FALSE:.0%} claim anything, anywhere on the page",
             f"at most {worst['page']:.1%} ({where})",
-            _kept(worst["page"] <= MOST_FALSE),
+            kept(worst["page"] <= MOST_FALSE),
         ),
         (
             f"a difference of {SHIFT} seed deviations between two contenders of five seeds is found in at least {LEAST_FOUND:.0%}",
             f"at least {found:.1%}",
-            _kept(found >= LEAST_FOUND),
+            kept(found >= LEAST_FOUND),
         ),
         (
             f"of pairs of equal runs the quality gate calls at most {quality.ALPHA:.0%} worse or better",
             f"at most {called:.1%}",
-            _kept(called <= quality.ALPHA),
+            kept(called <= quality.ALPHA),
         ),
     ]
     lines = [
         "# How often a page claims what is not so, and finds what is",
         "",
-        f"Made by `{command}`. Each row counts {studies} simulated studies (the standard error of 5 % is "
+        f"Made by `python -m bench.perf.evidence.verdicts`. Each row counts {studies} simulated studies (the standard error of 5 % is "
         f"{100 * np.sqrt(0.05 * 0.95 / studies):.1f} points), judged by the report's own rules (`bench/report/verdicts/claims.py`): the",
         f"headline's tests at {LEVELS['headline']:.1%} together, all others of the page at {LEVELS['rest']:.1%} together (Holm), each by",
         "Welch's test over seeds. Noise is of recorded studies (last section): normal with the recorded correlations of measures, or the",
@@ -62,7 +63,7 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         "",
         markdown_table(
             ("claim", "contenders", "seeds", "noise", "rivals", "headline claims", "page claims anything"),
-            [(*_facts(row), _share(row["headline"]), _share(row["page"])) for row in equal.to_dict("records")],
+            [(*_facts(row), share(row["headline"]), share(row["page"])) for row in equal.to_dict("records")],
         ),
         "",
         "## Beside the promise: what it rests on",
@@ -73,7 +74,7 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         markdown_table(
             ("claim", "contenders", "seeds", "noise", "rivals", "within", "spread", "headline claims", "page claims anything"),
             [
-                (*_facts(row), f"{row['within']:+.2f}", f"{row['spread']:g}", _share(row["headline"]), _share(row["page"]))
+                (*_facts(row), f"{row['within']:+.2f}", f"{row['spread']:g}", share(row["headline"]), share(row["page"]))
                 for row in rows[beside].to_dict("records")
             ],
         ),
@@ -85,7 +86,7 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         "",
         markdown_table(
             ("claim", "contenders", "seeds", "noise", "rivals", "headline says so", "headline says another thing"),
-            [(*_facts(row), _share(row["right"]), _share(row["headline"] - row["right"])) for row in planted.to_dict("records")],
+            [(*_facts(row), share(row["right"]), share(row["headline"] - row["right"])) for row in planted.to_dict("records")],
         ),
         "",
         "## The quality gate",
@@ -94,7 +95,7 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         "",
         markdown_table(
             ("seeds", "seed noise", "called worse or better"),
-            [(str(row["seeds"]), _share(row["noise"], 0), _share(row["called"])) for row in gate.to_dict("records")],
+            [(str(row["seeds"]), share(row["noise"], 0), share(row["called"])) for row in gate.to_dict("records")],
         ),
         "",
         "## Why the test is not paired",
@@ -124,7 +125,7 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         "",
         markdown_table(
             ("seeds", "correlation", "Welch", "paired"),
-            [(str(r["seeds"]), f"{r['rivals']:+.2f}", _share(r["welch"]), _share(r["paired"])) for r in tests.to_dict("records")],
+            [(str(r["seeds"]), f"{r['rivals']:+.2f}", share(r["welch"]), share(r["paired"])) for r in tests.to_dict("records")],
         ),
         "",
     ]
@@ -160,11 +161,3 @@ def picture(rows: pd.DataFrame) -> str:
 
 def _facts(row: Mapping[Any, Any]) -> Sequence[str]:
     return str(row["claim"]), str(row["contenders"]), str(row["seeds"]), str(row["law"]), f"{row['rivals']:+.2f}"
-
-
-def _kept(kept: bool) -> str:
-    return "yes" if kept else "**no**"
-
-
-def _share(value: float, decimals: int = 1) -> str:
-    return f"{100 * value:.{decimals}f} %"

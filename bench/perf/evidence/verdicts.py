@@ -7,7 +7,10 @@ simulated is the values of the records. Of equal contenders everything that a pa
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -69,8 +72,7 @@ class StudyDesign:
 class Tally:
     """What simulated studies said."""
 
-    studies: int = 0
-    headline: int = 0  # of them claimed something
+    headline: int = 0  # claimed something
     right: int = 0  # claimed what is so
     page: int = 0  # claimed something anywhere
 
@@ -99,13 +101,12 @@ def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Se
     return found
 
 
-def simulate(design: StudyDesign, noise: SeedNoise, primary: str, studies: int, rng: np.random.Generator) -> Tally:
+def simulate(design: StudyDesign, rng: np.random.Generator, *, noise: SeedNoise, primary: str, studies: int) -> Tally:
     """So many studies of one design."""
     tally, names = Tally(), design.contender_names()
     for values in studies_of(design, noise, primary, studies, rng):
         findings = findings_of(design.claim, values, noise.better, names, primary)
         decided, conclusion = claims.settle(claims.claim_of(design.claim), findings, primary)
-        tally.studies += 1
         tally.headline += conclusion.carried
         tally.right += _right(conclusion)
         tally.page += any(finding.carried for finding in decided.values())
@@ -183,7 +184,6 @@ def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:
 
     if runs:
         table = recorded([(run.matrix, run.measurements) for run in map(load_run, runs)])
-        write_text(out / NOISE, table.to_csv(index=False))
     elif (out / NOISE).is_file():
         table = pd.read_csv(out / NOISE)
     else:
@@ -191,12 +191,18 @@ def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:
     noise, rng = SeedNoise.of(table), np.random.default_rng(SEED)
     if primary not in noise.measures or not set(claims.COMPOSITION) & set(noise.measures):  # the claim has two parts
         raise Refusal(f"the seed noise is of {', '.join(noise.measures)}, and needs {primary} and one of {', '.join(claims.COMPOSITION)}")
+    together = correlations(table)
+    if not (together["group"] == "quality").any():
+        raise Refusal("the seed noise has no two contenders that share seeds; name a run of two or more")
+    if runs:
+        write_text(out / NOISE, table.to_csv(index=False))
     lines, every = [], list(designs())
-    with Reporter("verdicts").live() as reporter:
-        for done, design in enumerate(every):
+    streams = [np.random.default_rng([SEED, place]) for place in range(len(every))]  # its own, so that rows may be counted side by side
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool, Reporter("verdicts").live() as reporter:
+        tallies = pool.map(partial(simulate, noise=noise, primary=primary, studies=studies), every, streams)
+        for done, (design, tally) in enumerate(zip(every, tallies, strict=True), 1):
             reporter(done, len(every), f"{design.claim}, {design.contenders} contenders, {design.seeds} seeds")
-            tally = simulate(design, noise, primary, studies, rng)
-            shares = {key: getattr(tally, key) / studies for key in ("headline", "right", "page")}
+            shares = {key: count / studies for key, count in asdict(tally).items()}
             lines.append(asdict(design) | shares)
     gate = [(n, cv, gate_calls(n, cv, studies, rng)) for n in (1, *SEEDS) for cv in (0.02, 0.05, 0.15)]
     tests = [(n, rho, *compared_tests(n, rho, 20_000, rng)) for n in (3, 5, 8) for rho in (-0.2, 0.0, 0.5)]
@@ -205,13 +211,12 @@ def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:
         rows,
         pd.DataFrame(gate, columns=["seeds", "noise", "called"]),
         pd.DataFrame(tests, columns=["seeds", "rivals", "welch", "paired"]),
-        correlations(table),
-        "python -m bench.perf.evidence.verdicts",
+        together,
         studies,
     )
-    files: dict[str, str | bytes] = {"verdicts.md": page, "verdicts.svg": verdict_page.picture(rows)}
+    files: dict[str, str | bytes] = {"verdicts.md": page, verdict_page.PICTURE: verdict_page.picture(rows)}
     files["verdicts.csv"] = rows.to_csv(index=False)
-    for path in write_files(out, files, "choose another folder with --out"):
+    for path in write_files(out, files):
         typer.echo(path)
 
 

@@ -62,11 +62,8 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
     for contender in {**after, **before}:
         if contender not in before or contender not in after:
             missing = base if contender not in before else head
-            verdicts.append(
-                not_compared(
-                    contender, Exit.LACKS_BENCHMARK, f"{missing} has nothing that all its seeds measured, or a canary of it failed"
-                )
-            )
+            lacks = f"{missing} has nothing that all its seeds measured, or a canary of it failed"
+            verdicts.append(not_compared(contender, Exit.LACKS_BENCHMARK, lacks))
             continue
         for wanted, allowed in policy.quality.items():
             names = [name for name in {**after[contender], **before[contender]} if name.partition("@")[0] == wanted]
@@ -114,7 +111,7 @@ def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
     for contender in run.contenders:
         for cell in run.of(contender):
             for measurement in cell.record.measurements if cell.record is not None else ():
-                if measurement.subject == "trained" and not run.missing(contender, measurement.name) and not run.untrusted(contender):
+                if measurement.subject == "trained" and not run.missing(contender, measurement.name) and contender not in run.untrusted:
                     found.setdefault(contender, {}).setdefault(measurement.name, []).append(measurement)
     return found
 

@@ -81,8 +81,7 @@ def read(run: Run) -> ShapeMap | None:
             found = {cell.seed: grids.get((contender, cell.seed), {}).get(shape) for cell in cells}
             reasons = {cell.seed: "not measured" if cell.status == "ok" else cell.status for cell in cells}
             spots[contender, shape] = _spot(found, reasons, measures.get(shape))
-    untrusted = tuple(name for name in run.contenders if run.untrusted(name))
-    grid = ShapeMap(contenders=run.contenders, shapes=tuple(shapes), measures=measures, spots=spots, untrusted=untrusted)
+    grid = ShapeMap(contenders=run.contenders, shapes=tuple(shapes), measures=measures, spots=spots, untrusted=tuple(run.untrusted))
     order = sorted(shapes, key=lambda shape: (PLACES.index(grid.place(shape)), math.prod(shape), shape))
     return replace(grid, shapes=tuple(order))
 

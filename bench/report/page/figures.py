@@ -96,7 +96,7 @@ def training_curves(run: Run) -> Drawing | None:
 
 def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
     """The primary distance against what it cost: training FLOPs, training time, sampling time, memory."""
-    row = compare.primary(run, rows)
+    row = next(iter(compare.leading(run, rows)), None)  # the distance that stands for quality
     if row is None:
         return None
     costs: list[tuple[str, str, Callable[[float], float]]] = [

@@ -62,7 +62,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
         drawings=figures.all_figures(run, rows, blocks, grid, prefix),
         picture=picture,
         picture_notes=notes,
-        untrusted=[name for name in run.contenders if run.untrusted(name)],
+        untrusted=list(run.untrusted),
     )
 
 
@@ -87,7 +87,7 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
         if part.picture:
             files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
             files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
-    return write_files(out, files, "free space or choose another folder with --out")
+    return write_files(out, files)
 
 
 def render(chapters: Sequence[Chapter], css: str) -> str:

@@ -55,9 +55,8 @@ def claim_table(run: Run, findings: Findings) -> Table:
         measure = part.key[1 if part.key[0] == "lead" else 2] if part.key else None
         reason = finding.reason if finding else "not measured"
         lines.append((part.name, measure or run.primary or NONE, part.state, reason))
-        p_value, corrected = (finding.p_value, finding.corrected) if finding else (None, None)
-        state = (run.claim, run.primary, part.name, measure, part.state, part.state not in ("inconclusive", "not tested"))
-        data.append((*state, p_value, corrected, LEVELS["headline"], reason))
+        tested = (finding.carried, finding.p_value, finding.corrected) if finding else (False, None, None)
+        data.append((run.claim, run.primary, part.name, measure, part.state, *tested, LEVELS["headline"], reason))
     caption = f"Named before the run; carried at {_percent(LEVELS['headline'])}, corrected for their number"
     if findings.num_tests:
         others = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''} of this run"
@@ -88,20 +87,8 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
         data.append((*ahead, *difference, verdict.p_value, verdict.corrected, row.stored_unit, reason))
     header = ("Axis", "Who leads", "Means", "Floor, ceiling, start", "Leader against next", "Why")
-    columns = [
-        "axis",
-        "better",
-        "outcome",
-        "leader",
-        "ahead",
-        "rival",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p_value",
-        "corrected_p",
-    ]
-    raw = pd.DataFrame(data, columns=[*columns, "unit", "reason"])
+    columns = ["axis", "better", "outcome", "leader", "ahead", "rival", "difference", "difference_low", "difference_high"]
+    raw = pd.DataFrame(data, columns=[*columns, "p_value", "corrected_p", "unit", "reason"])
     return Table("verdicts", "Who leads on each axis", header, tuple(lines), data=raw)
 
 

@@ -10,7 +10,7 @@ from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import claim_shapes, compare
 from bench.report.verdicts.claim_shapes import Sentences
-from bench.report.verdicts.claims import ClaimState, claim_of
+from bench.report.verdicts.claims import claim_of
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import by_policy
 from bench.report.verdicts.findings import Findings
@@ -27,7 +27,6 @@ class Answer:
     question: str  # what the matrix asks
     setting: str  # what was run
     headline: str
-    state: ClaimState  # of the claim
     carried: bool  # whether the numbers carry what the headline says
     sentences: Sentences
 
@@ -86,17 +85,16 @@ def machine_text(environment: Any) -> str:
 
 def answer(run: Run, findings: Findings, grid: ShapeMap | None) -> Answer:
     """The headline is what the claim's rule says; every group of axes gets its say in a sentence."""
-    asked, told, conclusion = claim_of(run.claim).question, setting(run), findings.conclusion
+    asked, told = claim_of(run.claim).question, setting(run)
 
-    def made(headline: str, sentences: Sentences, state: ClaimState = "not tested", carried: bool = False) -> Answer:
-        return Answer(question=asked, setting=told, headline=headline, state=state, carried=carried, sentences=sentences)
+    def made(headline: str, sentences: Sentences, carried: bool = False) -> Answer:
+        return Answer(question=asked, setting=told, headline=headline, carried=carried, sentences=sentences)
 
     if len(run.contenders) < 2:
         alone = f"The run has {run.contenders[0] if run.contenders else 'no cells'} and nothing beside it."
         return made("Nothing to compare", [("", alone)])
-    failed = {name: canaries for name in run.contenders if (canaries := run.untrusted(name))}
-    if failed:
-        which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in failed.items())
+    if run.untrusted:
+        which = "; ".join(f"{name}: {', '.join(canaries)}" for name, canaries in run.untrusted.items())
         warning = f"Self-checks failed ({which}). The numbers below are shown; none of them is to be believed."
         return made("No verdict: a canary failed", [("", warning)])
 
@@ -106,7 +104,7 @@ def answer(run: Run, findings: Findings, grid: ShapeMap | None) -> Answer:
         if text := _group([row for row in judged if row.metric.group == group]):
             sentences.append((metrics.GROUPS[group], text))
     sentences.append(("Rule", _rule(run, findings)))
-    return made(headline, sentences, conclusion.state, conclusion.carried)
+    return made(headline, sentences, findings.conclusion.carried)
 
 
 def _rule(run: Run, findings: Findings) -> str:

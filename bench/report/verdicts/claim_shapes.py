@@ -67,12 +67,11 @@ def _contrasts(found: Sequence[PolicyContrast]) -> Sentences:
 
 def _headline(main: DesignRow, conclusion: Conclusion) -> str:
     """One line: each state with the parts that have it, and why quality has none."""
-    parts = {part.name: part for part in conclusion.parts}
     effect = main.effect("pipeline")
     why = effect.reason if effect else "no seed has all four values"
     texts = []
     for state, words in VERDICTS.items():
-        if members := [name for name, part in parts.items() if part.state == state]:
+        if members := [part.name for part in conclusion.parts if part.state == state]:
             reason = f" ({why})" if state == "inconclusive" and "quality" in members else ""
             texts.append(words.format(" and ".join(members)) + reason)
     split = ["Split"] if conclusion.state == "split" else []

@@ -17,7 +17,6 @@ ALPHA = 0.05  # chance that a page of equal contenders claims anything
 LEVELS = {"headline": 0.5 * ALPHA, "rest": 0.4 * ALPHA}
 CROP = next(policy for policy in POLICIES.own.values() if policy.baseline)
 COMPOSITION = ("subject_whole_rate", "framing_distance", "saliency_distance")  # where subjects are; the first that was measured decides
-DESIGN_EFFECTS = ("backbone", "pipeline", "interaction")
 
 EffectStanding = Literal["open", "carried", "inconclusive", "not compared"]
 ClaimState = Literal["leads", "supported", "not supported", "split", "inconclusive", "not tested"]
@@ -27,7 +26,7 @@ ClaimState = Literal["leads", "supported", "not supported", "split", "inconclusi
 class Effect:
     """A difference between contenders that are not simply two: of a 2 x 2 table, or of one contender under two policies."""
 
-    kind: str  # of DESIGN_EFFECTS, or "contrast"
+    kind: str  # backbone, pipeline, interaction (factorial.WEIGHTS), or contrast
     by_seed: tuple[tuple[int, float], ...]
     difference: Difference
     outcome: EffectStanding
@@ -78,7 +77,7 @@ class Conclusion:
     @property
     def carried(self) -> bool:
         """Whether the numbers carry anything about the claim."""
-        return self.state in ("leads", "supported", "not supported", "split")
+        return self.state not in ("inconclusive", "not tested")
 
 
 class Claim(Protocol):
@@ -123,6 +122,8 @@ class Cropping:
         effects = [key for key in findings if key[0] == "effect" and key[3] == "pipeline"]
         first = [key for key in effects if key[1] == effects[0][1]]
         parts: dict[str, Key | None] = {"quality": next((key for key in first if _is(key[2], primary)), None)}
+        if parts["quality"] is None:  # what decides was not measured: half a claim is none
+            return parts
         where = next((key for name in COMPOSITION for key in first if _is(key[2], name)), None)
         return parts | ({"composition": where} if where else {})
 

@@ -57,7 +57,7 @@ class MeasureRow:
         text = self.text(value)
         return text.replace("-", metrics.MINUS, 1) if value < 0 else f"+{text}" if value > 0 else text
 
-    def signed_bounds(self, found: Difference | SeedInterval | Interval) -> str:
+    def signed_bounds(self, found: Difference | Interval) -> str:
         """'[-60.2, -26.0]', the interval of a difference; "" where there is none."""
         return "" if found.low is None or found.high is None else f"[{self.signed(found.low)}, {self.signed(found.high)}]"
 
@@ -121,8 +121,8 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             verdict = Verdict(outcome="not compared", reason=incomparable)
         else:
             verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
-            if failed := [contender for contender in run.contenders if run.untrusted(contender)]:  # takes every lead away
-                verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(failed)} failed")
+            if run.untrusted:  # takes every lead away
+                verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
     if verdict and verdict.outcome in ("open", "inconclusive") and not metric.axis:  # shown, not tested
         verdict = None
     means = {contender: statistics.fmean(series) for contender, series in values.items() if series}
@@ -235,11 +235,6 @@ def leading(run: Run, rows: Sequence[MeasureRow]) -> list[MeasureRow]:
     names = [run.primary, *(name for name in ("fd_motion", "fvd") if name != run.primary)]
     shown = [row for name in names for row in distances if row.name.partition("@")[0] == name]
     return shown or distances[:1]
-
-
-def primary(run: Run, rows: Sequence[MeasureRow]) -> MeasureRow | None:
-    """The distance that stands for quality in the figures."""
-    return next(iter(leading(run, rows)), None)
 
 
 def axes(rows: Sequence[MeasureRow]) -> list[MeasureRow]:

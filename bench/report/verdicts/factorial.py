@@ -22,7 +22,7 @@ from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import compare, stats
-from bench.report.verdicts.claims import CROP, DESIGN_EFFECTS, Effect, EffectStanding
+from bench.report.verdicts.claims import CROP, Effect, EffectStanding
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS, Difference
 
@@ -62,7 +62,7 @@ class DesignRow:
     row: MeasureRow
     design: Design
     means: tuple[tuple[float, float], tuple[float, float]] | None  # as Design.cells, over the seeds that all four have; None without one
-    effects: tuple[Effect, ...]  # as DESIGN_EFFECTS; () without a seed
+    effects: tuple[Effect, ...]  # as WEIGHTS; () without a seed
     missing: str | None  # seeds that some of the four lack, and why
 
     def effect(self, kind: str) -> Effect | None:
@@ -171,8 +171,8 @@ def _all_missing(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | 
 
 def _refused(run: Run, row: MeasureRow, contenders: Sequence[str]) -> str | None:
     """Why they must not be put side by side."""
-    if failed := [name for name in run.contenders if run.untrusted(name)]:  # takes every verdict away
-        return f"a canary of {', '.join(failed)} failed"
+    if run.untrusted:  # takes every verdict away
+        return f"a canary of {', '.join(run.untrusted)} failed"
     table = run.measurements
     lines = table[(table["name"] == row.name) & (table["subject"] == row.subject) & table["contender"].isin(contenders)]
     return compare.why_not_comparable(run, lines, row.metric)
@@ -278,12 +278,12 @@ def says(block: DesignRow) -> str:
 def remark(block: DesignRow) -> str:
     """Of a block what its effects do not show: the share in words, and why something is not carried."""
     if not block.effects:
-        return f"no seed has all four values ({block.missing})" if block.missing else "no seed has all four values"
+        return f"no seed has all four values ({block.missing})"
     reasons: dict[str, list[str]] = {}
     for effect in block.effects:
         if not effect.carried:
             reasons.setdefault(f"{effect.outcome}: {effect.reason}", []).append(effect.kind)
-    whose = [reason if len(kinds) == len(DESIGN_EFFECTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
+    whose = [reason if len(kinds) == len(WEIGHTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
     return "; ".join([f"by the means, {share_text(block)}", *whose])
 
 
@@ -303,13 +303,13 @@ def tables(found: Sequence[DesignRow]) -> list[Table]:
         lines, data = [], []
         for block in members:
             row, texts = block.row, []
-            for kind in DESIGN_EFFECTS:
+            for kind in WEIGHTS:
                 effect = block.effect(kind)
                 text = effect_text(row, effect) if effect else NONE
                 texts.append(f"{text} ({seeds})" if effect and (seeds := seeds_text(row, effect)) else text)
                 data.append(_raw(block, kind))
             lines.append((row.titled(), row.better, *texts, says(block)))
-        header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in DESIGN_EFFECTS), "What it says")
+        header = ("Measurement", "Better", *(f"{kind.capitalize()}: {titles[kind]}" for kind in WEIGHTS), "What it says")
         name = f"factorial-{pipeline.replace(' ', '-')}"
         caption = f"Backbone and data pipeline, {pipeline} against {CROP.word}: {', '.join(members[0].design.contenders)}"
         made.append(Table(name, caption, header, tuple(lines), data=pd.DataFrame(data)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.report.load import Run
 from bench.report.verdicts import compare, factorial
-from bench.report.verdicts.claims import COMPOSITION, DESIGN_EFFECTS, Conclusion, Effect, Finding, Key, claim_of, settle
+from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, claim_of, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
 from bench.report.verdicts.stats import Verdict
@@ -48,7 +48,7 @@ def _keyed(rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[Poli
         assert row.verdict is not None
         yield _lead_key(row), row.verdict
     for block in blocks:
-        for kind in DESIGN_EFFECTS:  # one that no seed has is there too: whoever fails does not choose what decides
+        for kind in factorial.WEIGHTS:  # one that no seed has is there too: whoever fails does not choose what decides
             yield _effect_key(block, kind), block.effect(kind) or factorial.no_effect(kind, block.missing)
     for each in contrasts:
         yield _contrast_key(each), each.effect
@@ -73,10 +73,10 @@ def _row(row: MeasureRow, decided: dict[Key, Finding]) -> MeasureRow:
 
 def _block(block: DesignRow, decided: dict[Key, Finding]) -> DesignRow:
     effects = tuple(found for effect in block.effects if isinstance(found := decided[_effect_key(block, effect.kind)], Effect))
-    return replace(block, effects=effects, row=_row(block.row, decided))
+    return replace(block, effects=effects)
 
 
 def _contrast(each: PolicyContrast, decided: dict[Key, Finding]) -> PolicyContrast:
     found = decided[_contrast_key(each)]
     assert isinstance(found, Effect)
-    return replace(each, effect=found, row=_row(each.row, decided))
+    return replace(each, effect=found)

@@ -29,7 +29,6 @@ class SeedInterval:
     mean: float
     low: float | None
     high: float | None
-    num_seeds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +85,9 @@ def mean_interval(values: Sequence[float]) -> SeedInterval:
     num = len(values)
     mean = statistics.fmean(values)
     if num < 2:
-        return SeedInterval(mean=mean, low=None, high=None, num_seeds=num)
+        return SeedInterval(mean=mean, low=None, high=None)
     half = float(stdtrit(num - 1, 0.975)) * statistics.stdev(values) / math.sqrt(num)
-    return SeedInterval(mean=mean, low=mean - half, high=mean + half, num_seeds=num)
+    return SeedInterval(mean=mean, low=mean - half, high=mean + half)
 
 
 def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Difference:
@@ -105,7 +104,8 @@ def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Dif
     error = math.sqrt(sum(squares))
     if error == 0:
         return Difference(value=value, low=None, high=None, p_value=None)
-    freedom = sum(squares) ** 2 / sum(square**2 / (len(group) - 1) for group, square in zip(groups, squares, strict=True))
+    parts = [math.ldexp(square, -2 * math.frexp(error)[1]) for square in squares]  # so that no fourth power over- or underflows
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(group) - 1) for group, part in zip(groups, parts, strict=True))
     half = float(stdtrit(freedom, 0.975)) * error
     return Difference(value=value, low=value - half, high=value + half, p_value=float(2 * stdtr(freedom, -abs(value / error))))
 
