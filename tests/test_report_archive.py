@@ -133,7 +133,6 @@ def test_the_committed_reports_are_those_of_the_committed_records(tmp_path: Path
         assert not differ, f"{page.parent.name}: {differ} are not what `python -m bench.commands.archive` writes; run it and commit"
 
 
-@pytest.mark.xfail(reason="real-video and shapes are still to be run anew", strict=True)
 def test_every_committed_report_has_its_records() -> None:
     assert {path.name for path in (ROOT / archive.REPORTS).iterdir()} == {path.name for path in (ROOT / archive.ARCHIVE).iterdir()}
 

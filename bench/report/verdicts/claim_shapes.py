@@ -84,7 +84,7 @@ def _effect_text(block: DesignRow, kind: str, brief: bool = False) -> str:
     if effect is None:
         return factorial.remark(block)
     favour = factorial.favour_text(block, effect)
-    favour += f" from {block.design.pipeline}" if kind == "interaction" and effect.favours else ""
+    favour += f" with {block.design.pipeline}" if kind == "interaction" and effect.favours else ""
     return f"{block.design.titles[kind]} {_value_text(block.row, effect)}, {favour}, {_state_text(effect, brief)}"
 
 

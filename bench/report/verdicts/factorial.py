@@ -291,7 +291,7 @@ def favour_text(block: DesignRow, effect: Effect) -> str:
     """Whom an effect is good for."""
     if effect.favours is None:
         return "none better"
-    return f"{effect.favours} gains more" if effect.kind == "interaction" else f"{effect.favours} better"
+    return f"{effect.favours} fares better" if effect.kind == "interaction" else f"{effect.favours} better"
 
 
 def tables(found: Sequence[DesignRow]) -> list[Table]:
