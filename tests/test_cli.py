@@ -14,7 +14,11 @@ def started(said: str, sleep: float, **environment: str) -> "subprocess.Popen[st
     """A process in which `main` runs a command that says something and sleeps."""
     words = [sys.executable, "-c", STUB.format(said=said, sleep=sleep)]
     env = {**os.environ, **environment}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, errors="replace")
+
+    def hears() -> None:  # also where the tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, errors="replace", preexec_fn=hears)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
