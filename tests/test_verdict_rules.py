@@ -41,7 +41,7 @@ def test_the_headline_stands_alone_and_the_rest_is_corrected() -> None:
     more = leads | {("lead", f"other {k}"): opened(0.5) for k in range(2)}
     decided, conclusion = settle(claim_of("backbone"), more, "fd_motion")
     assert conclusion.carried and decided["lead", "val_loss"].outcome == "inconclusive"  # 3 times 0.012 among four
-    assert decided["lead", "fvd@64"].carried and "among 4 tests 0.004, below 0.02" in decided["lead", "fvd@64"].reason
+    assert decided["lead", "fvd@64"].carried and "among 4 tests 0.004, below 0.015" in decided["lead", "fvd@64"].reason
 
 
 @pytest.mark.parametrize("primary", [None, "kvd"])
