@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bench.shapes import Refusal, lines_of, visible
+from bench.shapes import Refusal, lines_of
 
 app = typer.Typer(
     help="Should a video diffusion model be a U-Net or a DiT? Measures both on the same data under one protocol.",
@@ -39,14 +39,11 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
+    from bench.data.progress import say
     from bench.report.render.console import summary
     from bench.run.launch import run_study
 
     console = Console(highlight=False, soft_wrap=True)
-
-    def say(line: str) -> None:
-        typer.echo(visible(line))
-
     study = _sized_study(matrix, overrides, results, say)
     records = run_study(study, results, say, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary(records))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.data.sources import worlds
 from bench.records.store import read_run
 from tests.commands import cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
@@ -74,6 +75,19 @@ def test_a_bad_source_is_a_record_and_the_other_cells_run(tmp_path: Path) -> Non
     ok, bad = (cell.name for cell in read_run(tmp_path / "results" / "tiny").cells)
     check_records(tmp_path / "results", {ok: ("ok", "None"), bad: ("failed", "ZeroDivisionError: no clips (traceback.txt beside this")})
     assert done.stderr.count("ZeroDivisionError: no clips; the other cells run") == 1
+
+
+def test_a_source_that_breaks_later_takes_nothing_from_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=FEW_STEPS, match=None)
+    assert here("run", path, "--results", tmp_path / "results").returncode == 0
+
+    def breaks(config: object) -> str:
+        raise ZeroDivisionError("no clips any more")
+
+    monkeypatch.setattr(worlds, "digest", breaks)
+    again = here("run", path, "--results", tmp_path / "results")
+    assert again.returncode == 0 and "1 finished before, 0 to run" in again.stdout, again.stderr
+    assert record_of(tmp_path / "results", "DiT-XXS_2-seed0").attempt == 1
 
 
 @pytest.mark.parametrize("place", ["tiny", "tiny/.lock", "tiny/run.json", "cache", "cache/clips"])

@@ -29,7 +29,7 @@ class NoRoom(OSError):
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)  # names that `temporary` gives
-FREE, FREE_OUT = (f"free space or choose another folder with {option}" for option in ("--results", "--out"))
+FREE, FREE_OUT = "free space or choose another folder with --results", "free space or choose another folder with --out"
 
 
 def temporary(path: Path) -> Path:

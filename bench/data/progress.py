@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from bench.shapes import visible
+
 Progress = Callable[[int, int, str], None]  # called as progress(done, total, what) by whatever takes long
 Counted = Callable[[int, int], None]  # the same by what does not say what it counts: (done, total)
 Say = Callable[[str], None]  # called with a line for the user
 
 LOG_INTERVAL_S = 10.0
+
+
+def say(line: str) -> None:
+    """A `Say` on standard output, whatever the line holds."""
+    print(visible(line), flush=True)
 
 
 def silent(done: int, total: int, what: str) -> None:

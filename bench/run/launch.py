@@ -156,14 +156,14 @@ def _prepare_job(
 
 
 def _latest_final(folder: Path, cell: Cell) -> Record | None:
-    """The newest record of a cell if it need not run again: it is a result, and its clips are still what they were."""
+    """The newest record of a cell if it need not run again: it is a result, and nothing says that its clips are others now."""
     record = latest(folder)
     if record is None or record.status not in FINAL:
         return None
     try:
         return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
-    except BrokenPlugin:  # the process that prepares it says so, and the other cells run
-        return None
+    except BrokenPlugin:  # nothing says that they changed, and what is finished is not lost
+        return record
 
 
 def _jobs(study: Study, results: Path) -> dict[str, CellJob]:

@@ -2,9 +2,9 @@
 
 Seeds are the unit: clips and steps of one run are not independent repeats of a training. There is one test on the whole page, Welch's for
 unequal variances, of two contenders or of a weighted sum of several. Rivals share data order, noise and timesteps seed by seed, but their
-quality does not rise and fall together: in recorded studies it correlates by about nothing (`bench/perf/evidence/seed_noise.py` counts
-it), and then a paired test throws away half the degrees of freedom. A p-value below a level is not yet a claim: what a page tests is
-corrected for its number in claims.py, and stays "open" until then.
+quality does not rise and fall together: in recorded studies it correlates by about nothing (`reports/calibration/verdicts.md`), and then
+a paired test throws away half the degrees of freedom. A p-value below a level is not yet a claim: what a page tests is corrected for its
+number in claims.py, and stays "open" until then.
 """
 
 import math
