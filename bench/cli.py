@@ -44,15 +44,15 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
     from bench.run.launch import run_study
 
     console = Console(highlight=False, soft_wrap=True)
-    study = _sized_study(matrix, overrides, results, say)
-    records = run_study(study, results, say, "python -m bench " + shlex.join(sys.argv[1:]))
+    command = "python -m bench " + shlex.join(sys.argv[1:])
+    study = _sized_study(matrix, overrides, results, say, lambda trials: run_study(trials, results, say, command))
+    records = run_study(study, results, say, command)
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
         console.print(failure, markup=False)
     console.print(f"report: python -m bench report {shlex.quote(str(results / study.name))}", markup=False)
-    if failures:
-        raise typer.Exit(EXIT_CELL_FAILED)
+    raise typer.Exit(EXIT_CELL_FAILED if failures else 0)
 
 
 @app.command()
@@ -91,8 +91,8 @@ def sample(
     from bench.shapes import parse_shape
 
     record = latest(cell)
-    if record is None or record.status != "ok":
-        _fail(f"no finished cell in {cell}; `python -m bench ls` lists runs")
+    if record is None or record.status != "ok" or not record.cell.evaluation.num_samples:
+        _fail(f"no finished cell with samples in {cell}; `python -m bench ls` lists runs")
     if not cell.resolve().is_relative_to(results.resolve()):
         _fail(f"cell {cell} is not inside the results folder {results}; name its results folder with --results")
     path = out or cell / "more-samples.npz"
@@ -348,11 +348,12 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
         typer.echo(path, err=as_json)
 
 
-def _sized_study(name: str, overrides: list[str] | None, results: Path, say):  # Study, whose module is imported late
-    """The study of a matrix whose weights are here, with the sizes that it asks to be found, once what is cheap to check is checked."""
+def _sized_study(name: str, overrides: list[str] | None, results: Path, say, train=None):  # Study, whose module is imported late
+    """The study of a matrix whose weights are here, cheaply checked, with the sizes and the tuned fields that it asks to be found."""
     from bench.run.checks import check_all, check_extractors, check_primary, check_weights
     from bench.run.launch import check_study
     from bench.run.match.resolve import resolve
+    from bench.run.tune.resolve import tuned
     from bench.study.matrix import load_study
 
     study = load_study(name, overrides)
@@ -361,7 +362,7 @@ def _sized_study(name: str, overrides: list[str] | None, results: Path, say):  #
     check_weights(study)
     if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
         check_study(study, results, "named")
-    return resolve(study, results, say)
+    return tuned(resolve(study, results, say), say, train)
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ from bench.records.environment import Environment
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import Match, MatchProof
+from bench.study.tune import Tune, Tuning
 
 SCHEMA_VERSION = 3
 LARGEST = 1e100  # a measured number: squares of the largest float32 stay below
@@ -199,6 +200,7 @@ class Record(Frozen):
     fingerprint: str
     cell: Cell
     asked: Asked = Asked()
+    tuning: Tuning | None = None  # how the cell's tuned fields were chosen, where they were
     attempt: int
     status: Status
     reason: str | None = None
@@ -258,6 +260,8 @@ class RunSnapshot(Frozen):
     primary: str | None = None  # the distance that the headline rests on; None: none does
     primary_card: str = ""  # what the report cards said of its extractor on this data, when it was run
     match: Match | None = None
+    tunes: Tune | None = None  # what its cells are the trials of, in a run that tunes
+    asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
     started_at: str = "unknown"
     ended_at: str = "unknown"
     command: str = ""

@@ -84,10 +84,12 @@ class CellRun:
             "quality": self.measure_quality,
             "shape grid": self.measure_grid,
         }
+        if not self.cell.evaluation.num_samples:  # its training and validation loss alone are asked for
+            phases = {name: phases[name] for name in ("training set", "backbone", "canaries", "training")}
         if not self.cell.evaluation.untrained:
-            del phases["untrained model"]
+            phases.pop("untrained model", None)
         if not self.cell.evaluation.grid:
-            del phases["shape grid"]
+            phases.pop("shape grid", None)
         try:
             for name, phase in phases.items():
                 start_s = time.perf_counter()
@@ -154,9 +156,11 @@ class CellRun:
         )
 
     def check_canaries(self) -> None:
-        """The self-checks that run with every cell."""
-        given = self.training_set
-        self.found["canaries"] = run_canaries(self.cell, self.backbone, given.spec, self.shape, given.train, given.val, self.device)
+        """The self-checks that run with every contender."""
+        given, known = self.training_set, self.job.canaries
+        if known is None:
+            known = tuple(run_canaries(self.cell, self.backbone, given.spec, self.shape, given.train, given.val, self.device))
+        self.found["canaries"] = list(known)
 
     def sample_untrained(self) -> None:
         """Clips of the initial weights; a resumed cell has them already."""
@@ -281,6 +285,7 @@ class CellRun:
             fingerprint=self.cell.fingerprint(),
             cell=self.cell,
             asked=self.job.asked,
+            tuning=self.job.cell.tuning,
             attempt=next_attempt(self.folder),
             status=status,
             reason=reason,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from bench.backbone import BrokenPlugin, check_latents, did_you_mean, find_factory
+from bench.data.frozen import content_hash
 from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
@@ -34,6 +35,12 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
 def seedless(cell: Cell) -> str:
     """What cells share that differ in their seed alone."""
     return cell.model_copy(update={"seed": 0}).fingerprint()
+
+
+def checked_by(cell: Cell) -> str:
+    """What cells share whose canaries check the same: the code of a step, on the same data, in the same precision."""
+    parts = {"backbone", "data", "batching", "autoencoder", "objective", "precision", "acceleration", "device"}
+    return content_hash(cell.model_dump(mode="json", include=parts))
 
 
 def check_all(
@@ -88,7 +95,8 @@ def tell_broken(broken: dict[str, BaseException]) -> list[str]:
 
 def check_weights(study: Study) -> None:
     """WeightsError, with the command that gets them, where weights of an extractor are missing or damaged."""
-    for extractor in sorted({name for named in study.cells for name in named.cell.evaluation.extractors} & set(weights.SOURCES)):
+    asked = {name for named in study.cells if named.cell.evaluation.num_samples for name in named.cell.evaluation.extractors}
+    for extractor in sorted(asked & set(weights.SOURCES)):
         weights.files(extractor)
 
 
@@ -130,7 +138,7 @@ def card_text(study: Study) -> str:
 
 def check_extractors(cell: Cell) -> None:
     """Refusal for an extractor that is not there or cannot take clips as short or long as these."""
-    for extractor in cell.evaluation.extractors:
+    for extractor in cell.evaluation.extractors if cell.evaluation.num_samples else ():
         if extractor not in MANIFESTS:
             near = did_you_mean(extractor, list(MANIFESTS))
             raise Refusal(f"unknown extractor {extractor!r}{near}; there are {', '.join(MANIFESTS)}")

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from bench.backbone import WATCHED
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
-from bench.records.record import Asked
+from bench.records.record import Asked, Canary
 from bench.run.watch import Ended, the_end, watched
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -56,6 +56,7 @@ class CellJob(Task):
     kind: Literal["cell"] = "cell"
     cell: NamedCell
     asked: Asked = Asked()  # by the run; the extractor of its primary measure judges the shape grid
+    canaries: tuple[Canary, ...] | None = None  # of an earlier cell of this run which says as much of this one; None: they run
 
 
 class SampleJob(Task):

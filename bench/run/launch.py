@@ -16,9 +16,9 @@ from bench.data.files import StoreError, now, refuse_link, remove_leftovers, wri
 from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
+from bench.records.record import FINAL, Asked, Canary, Record, RunCell, RunSnapshot
 from bench.records.store import latest, next_attempt, write_record, write_run
-from bench.run.checks import card_text
+from bench.run.checks import card_text, checked_by
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
 from bench.run.watch import Ended
 from bench.shapes import Refusal, Shape
@@ -41,7 +41,13 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         write_run(results, _snapshot(study, started_at, command))
         jobs = _jobs(study, results)
         known |= _prepare(study, results, jobs, waiting, say, lock)
-        records = [known[name] or _run_cell(job, say, lock) for name, job in jobs.items()]
+        canaries: dict[str, tuple[Canary, ...]] = {}  # once a contender: what they check changes with no seed
+        for name, job in jobs.items():
+            if known[name] is None:
+                known[name] = record = _run_cell(job.model_copy(update={"canaries": canaries.get(checked_by(job.cell.cell))}), say, lock)
+                if record.status == "ok":
+                    canaries.setdefault(checked_by(record.cell), tuple(record.canaries))
+        records = [record for record in known.values() if record]
         write_run(results, _snapshot(study, started_at, command))
         return records
 
@@ -130,6 +136,7 @@ def _write_lost(job: CellJob, ended: Ended, started_at: str) -> Record:
         fingerprint=cell.fingerprint(),
         cell=cell,
         asked=job.asked,
+        tuning=job.cell.tuning,
         attempt=next_attempt(folder),
         status="timeout" if ended.timed_out else "failed",
         reason=reason,
@@ -199,6 +206,8 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         primary=study.matrix.primary,
         primary_card=card_text(study),
         match=study.matrix.match,
+        tunes=study.tunes,
+        asks_tuning=study.matrix.tune is not None or study.matrix.tuned is not None,
         started_at=started_at,
         ended_at=now(),
         command=command,

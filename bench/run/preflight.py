@@ -73,7 +73,8 @@ def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str,
                     if named.name in job.waiting:
                         study_peak(job.matrix, HALF[named.cell.precision] or torch.float32, device, job.results)
                     training = training_set(named.cell, job.results, device, progress)
-                    reference_set(named.cell, training, job.results, device, progress)
+                    if named.cell.evaluation.num_samples:
+                        reference_set(named.cell, training, job.results, device, progress)
 
 
 @contextlib.contextmanager

@@ -58,10 +58,10 @@ class Evaluation(Frozen):
     """What is measured of the samples."""
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
-    num_samples: int = Field(64, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips; as many real ones are held out to compare with
+    num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
     grid: tuple[Shape, ...] = Field((), max_length=1000)  # (T, H, W) in pixels, judged too; without a primary by the first extractor
     grid_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips at each
-    untrained: bool = True  # also score the initial weights: same sampler, n and decoder
+    untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -69,6 +69,8 @@ class Evaluation(Frozen):
             raise Refusal(f"extractors names {', '.join(twice)} more than once")
         for shape in self.grid:
             check_clip_shape("grid has", shape)
+        if 0 < self.num_samples < MIN_FEATURES:
+            raise Refusal(f"num_samples must be 0 or {MIN_FEATURES} and more, which a covariance needs, got {self.num_samples}")
         return self
 
 

@@ -19,6 +19,7 @@ from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
 from bench.study.tree import read_tree, read_value
+from bench.study.tune import Tune, Tuning
 
 MATRICES = Path(__file__).parent / "matrices"
 MOST_OF_A_NAME = 80  # letters of a cell's name that its backbone may take
@@ -59,6 +60,21 @@ class Matrix(Frozen):
     exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
+    tune: Tune | None = None  # null: rivals have the fields that the matrix gives them, tuned or not
+    tuned: str | None = None  # folder of a finished tuning, as results/quick-tuning, whose choice is taken in the place of `tune`
+
+    @model_validator(mode="after")
+    def _trials_apart(self) -> Self:
+        if self.tune is None:
+            return self
+        if shared := sorted(set(self.tune.seeds) & set(self.seeds)):
+            raise Refusal(
+                f"tune.seeds has {shared[0]}, which is a seed of the study; what chooses fields cannot also judge them: use others"
+            )
+        points = [*self.axes, *(key for extra in self.include for key in flatten(extra))]
+        if twice := [name for name in self.tune.grid if name in points]:
+            raise Refusal(f"{twice[0]} is an axis of the matrix and under tune; it can be compared or tuned, not both: remove one")
+        return self
 
 
 class MatchProof(Frozen):
@@ -84,6 +100,7 @@ class NamedCell(Frozen):
     axes: dict[str, Any]  # dotted field -> value
     cell: Cell
     match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
+    tuning: Tuning | None = None  # how its tuned fields were chosen, where they were
 
     @property
     def folder(self) -> str:
@@ -97,6 +114,7 @@ class Study(Frozen):
     name: str
     matrix: Matrix
     cells: tuple[NamedCell, ...]
+    tunes: Tune | None = None  # what its cells are the trials of; None: it tunes nothing
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
         """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
@@ -183,9 +201,11 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
         for key, value in point.items():
             _set(fields, key, value)
         flat = flatten(_with_one_name(fields))
+        if flat.get("evaluation.untrained") == "once":
+            fields["evaluation"]["untrained"] = seed == matrix.seeds[0]
         if any(all(flat.get(key) == value for key, value in rule.items()) for rule in exclude):
             continue
-        slug = _slug(point, fields["seed"], short)
+        slug = cell_name(point, fields["seed"], short)
         try:
             cell = Cell.model_validate(fields)
         except ValidationError as error:
@@ -195,7 +215,7 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
         proof = sized(cell)
         if proof is not None and proof.found != cell.backbone:
             point = {**point, "backbone": proof.found}
-            cell, slug = cell.model_copy(update={"backbone": proof.found}), _slug(point, seed, short)
+            cell, slug = cell.model_copy(update={"backbone": proof.found}), cell_name(point, seed, short)
         cells.append(NamedCell(name=slug, axes=point, cell=cell, match=proof))
     if not cells:
         raise Refusal("`exclude` leaves no cell")
@@ -212,7 +232,7 @@ def _with_one_name(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "backbone": canonical_name(fields["backbone"])} if "backbone" in fields else fields
 
 
-def _slug(point: dict[str, Any], seed: int, short: bool) -> str:
+def cell_name(point: dict[str, Any], seed: int, short: bool) -> str:
     words = [
         _backbone_slug(str(value), short) if key == "backbone" else f"{key.rpartition('.')[2]}={value}" for key, value in point.items()
     ]

@@ -1,0 +1,108 @@
+"""The trials of a tuning: a cell for each contender, point of the grid and seed; and the choice among them. Knows no torch."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.backbone import short_name
+from bench.data.frozen import content_hash
+from bench.shapes import Refusal
+from bench.study.budget import BUDGETS, Budget
+from bench.study.cell import SOLVERS, Cell, Evaluation, Sampler, differences
+from bench.study.matrix import NamedCell, Study, cell_name
+from bench.study.tune import Trial, Tune, Tuning, at_edge
+
+SUFFIX = "-tuning"  # of the run of the trials, behind the name of the study
+# What a trial has of its own, beside the tuned fields and the budget, which is told apart.
+OWN = ("seed", "evaluation.", "sampler.", "timeout_s", "checkpoint_interval_s")
+Point = dict[str, Any]  # dotted field -> value
+
+
+def points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Every combination of the values.
+
+    >>> points({"a": [1, 2], "b": [3]})
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def contender_of(cell: Cell, tunes: Iterable[str]) -> str:
+    """What the trials of one contender share: all of a trial's cell but the tuned fields, the budget and the seed."""
+    content = _bare(cell).model_dump(mode="json", exclude={"seed", "budget"})
+    for name in tunes:
+        _parent(content, name).pop(name.rpartition(".")[2], None)
+    return content_hash(content)
+
+
+def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], parts: float = 1.0) -> Study:
+    """The trials of a study as a study of its own: for each contender its points, at so large a part of the budget."""
+    found: dict[str, NamedCell] = {}
+    backbones = {named.cell.backbone for named in study.cells}
+    short = len({short_name(name) for name in backbones}) == len(backbones)
+    for named, seed in itertools.product(study.cells, tune.seeds):
+        axes = {key: value for key, value in named.axes.items() if tune.budget is None or not key.startswith("budget.")}
+        axes |= {} if "backbone" in axes else {"backbone": named.cell.backbone}
+        for point in asked[contender_of(named.cell, tune.grid)]:
+            cell = _trial(named.cell, tune, point, seed, parts)
+            own = {f"budget.{cell.budget.axis}": cell.budget.amount} if tune.halving else {}
+            place = {**axes, **point, **own}
+            found.setdefault(cell.fingerprint(), NamedCell(name=cell_name(place, seed, short), axes=place, cell=cell, match=named.match))
+    about = f"Tuning of {study.name}: {', '.join(tune.grid)} of every contender by {tune.by}. {study.matrix.description}"
+    matrix = study.matrix.model_copy(
+        update={"description": about, "claim": None, "primary": None, "tune": None, "tuned": None, "seeds": list(tune.seeds)}
+    )
+    return Study(name=f"{study.name}{SUFFIX}", matrix=matrix, cells=tuple(found.values()), tunes=tune)
+
+
+def _trial(cell: Cell, tune: Tune, point: Point, seed: int, parts: float) -> Cell:
+    """One trial: trained and validated, and not sampled."""
+    budget = tune.budget or cell.budget
+    amount = budget.amount * parts
+    if parts != 1.0:
+        whole = BUDGETS.find(budget.axis).whole
+        if whole and amount < 1:
+            raise Refusal(f"tune.halving leaves less than one of {budget.amount:g} {budget.axis} to its first trials; use a larger budget")
+        budget = Budget.model_validate({budget.axis: int(amount) if whole else amount})
+    return with_values(_bare(cell).model_copy(update={"budget": budget, "seed": seed}), point)
+
+
+def _bare(cell: Cell) -> Cell:
+    """The cell without what nothing of a validation loss depends on."""
+    sampler = Sampler(solver=SOLVERS[cell.objective.name][0])
+    return cell.model_copy(update={"evaluation": Evaluation(num_samples=0, untrained=False), "sampler": sampler})
+
+
+def with_values(cell: Cell, point: Point) -> Cell:
+    """The cell with other values of some fields."""
+    content = cell.model_dump(mode="json")
+    for name, value in point.items():
+        _parent(content, name)[name.rpartition(".")[2]] = value
+    return Cell.model_validate(content)
+
+
+def _parent(content: dict[str, Any], name: str) -> dict[str, Any]:
+    for key in name.split(".")[:-1]:
+        content = content[key]
+    return content
+
+
+def best(trials: Sequence[Trial], num: int) -> list[Point]:
+    """The points of the trials with the least loss, best first; of equal ones the earlier."""
+    return [trial.values for trial in sorted(trials, key=lambda trial: trial.mean)[:num]]
+
+
+def choose(trials: Sequence[Trial], tune_by: str, study: str) -> Tuning:
+    """The choice among a contender's trials: the least mean loss at the largest budget. Refusal where no trial has one."""
+    tuning = Tuning(by=tune_by, study=study, trials=tuple(trials), chosen={})
+    found = min(tuning.full, key=lambda trial: trial.mean)
+    if found.mean == float("inf"):
+        raise Refusal(f"no trial of {study} has a finite loss at every seed; give the fields under tune other values")
+    tried = {name: list(dict.fromkeys(trial.values[name] for trial in trials)) for name in found.values}
+    return tuning.model_copy(update={"chosen": found.values, "at_edge": at_edge(tried, found.values)})
+
+
+def differs(trial: Cell, used: Cell, tunes: Iterable[str]) -> tuple[str, ...]:
+    """'field: value of the trial | value of the cell' for all that a cell has otherwise than the trials that its fields were chosen by."""
+    found = differences(trial, used)
+    return tuple(f"{key}: {a} | {b}" for key, a, b in found if not key.startswith(OWN) and key not in tunes)
