@@ -10,7 +10,7 @@ from bench.records.store import latest, read_run
 from bench.shapes import Refusal
 from bench.study.budget import Budget
 from bench.study.cell import Cell
-from bench.study.matrix import Study
+from bench.study.matrix import NamedCell, Study
 from bench.study.trials import Point, best, choose, contender_of, differs, points, trial_study, with_values
 from bench.study.tune import Trial, Tune, Tuning
 
@@ -69,14 +69,15 @@ class Search:
         assert self.tune.halving
         left: Mapping[str, Sequence[Point]] = dict.fromkeys(self.contenders, points(self.grid))
         num, rungs = len(points(self.grid)), int(math.log(len(points(self.grid)), self.tune.halving) + 1e-9)
-        records: list[Record] = []
+        cells: tuple[NamedCell, ...] = ()
+        found: list[tuple[Record, Tuning]] = []
         for rung in range(rungs):
             study = trial_study(self.study, self.tune, left, self.tune.halving ** (rung + 1.0 - rungs))
-            own = self.train(study)
-            records += own
+            cells += study.cells  # those of the rungs before are finished, and listed again
+            found = chosen(self.train(study.model_copy(update={"cells": cells})), self.tune)
             num = -(-num // self.tune.halving)
-            left = {contender_of(record.cell, self.tune.grid): best(tuning.full, num) for record, tuning in chosen(own, self.tune)}
-        return chosen(records, self.tune)
+            left = {contender_of(record.cell, self.tune.grid): best(tuning.full, num) for record, tuning in found}
+        return found
 
     def _ends(self, found: Sequence[tuple[Record, Tuning]]) -> list[tuple[str, bool]]:
         """(field, whether its upper end) where any contender's choice is at an end of the grid: all contenders get the wider one."""
@@ -100,7 +101,7 @@ def widened(values: Sequence[float], upper: bool) -> list[float]:
 
 
 def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]:
-    """For each contender and budget of a run of trials one record and the choice. Refusal where a trial has no result."""
+    """For each contender and budget of a run of trials a record at the full budget and the choice. Refusal for a trial without a result."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         if record.status not in ("ok", "diverged", "oom"):
@@ -120,7 +121,8 @@ def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]
             name = own[0].cell.backbone
             raise Refusal(f"{own[0].matrix}: validation losses of {name} are of different protocols; tune other fields")
         made = [Trial(values=values, budget=budget, losses=tuple(losses)) for values, budget, losses in trials.values()]
-        found.append((own[0], choose(made, tune.by, own[0].matrix)))
+        most = max(own, key=lambda record: record.cell.budget.amount)
+        found.append((most, choose(made, tune.by, most.matrix)))
     return found
 
 
