@@ -32,6 +32,7 @@ METHODS = {
     "reference set": "make_reference_set",
     "costs": "measure_costs",
     "quality": "measure_quality",
+    "quality on the way": "measure_points",
     "shape grid": "measure_grid",
 }
 
@@ -66,7 +67,7 @@ def record_in(folder: Path) -> Record:
 
 def test_phases_run_in_the_order_in_which_records_name_them(tmp_path: Path) -> None:
     done: list[str] = []
-    cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "grid": [[4, 16, 16]]}).run()
+    cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "points": [0.5], "grid": [[4, 16, 16]]}).run()
     assert done == list(METHODS)
     assert done.index("training") < done.index("reference set")  # training does not wait for the judge
     assert record_in(tmp_path).status == "ok" and list(record_in(tmp_path).time_split_s) == done
@@ -75,7 +76,44 @@ def test_phases_run_in_the_order_in_which_records_name_them(tmp_path: Path) -> N
 def test_what_is_not_asked_for_is_left_out(tmp_path: Path) -> None:
     done: list[str] = []
     cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False}).run()
-    assert set(METHODS) - set(done) == {"untrained model", "shape grid"}
+    assert set(METHODS) - set(done) == {"untrained model", "quality on the way", "shape grid"}
+
+
+def test_without_samples_a_cell_trains_and_no_more(tmp_path: Path) -> None:
+    done: list[str] = []
+    cell_run(tmp_path, done, evaluation={"num_samples": 0, "points": [0.5], "grid": [[4, 16, 16]]}).run()
+    assert done == ["training set", "backbone", "canaries", "training"]
+
+
+def test_quality_on_the_way_is_of_the_averaged_weights_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell of 6 steps, scored after 3 of them, tells what a cell of 3 steps ends with; and its end is what it is without."""
+    monkeypatch.setitem(peak.SIDES, "cpu", 64)
+    evaluation = {"extractors": ["random3d"], "num_samples": 4, "untrained": False}
+    made = {}
+    for name, steps, points in (("way", 6, [0.5, 0.99]), ("plain", 6, []), ("short", 3, [])):
+        cell = NamedCell(name=name, axes={}, cell=tiny_cell(evaluation=evaluation | {"points": points}, budget={"steps": steps}))
+        job = CellJob(matrix="m", results=tmp_path, label=name, cell=cell)
+        folder = tmp_path / "m" / cell.folder
+        folder.mkdir(parents=True)
+        CellRun(job, Reporter(name), lambda: False).run()
+        record = latest(folder)
+        assert record and record.status == "ok", record and record.reason
+        assert not list(folder.glob("point-*"))
+        made[name] = record
+
+    def distance(record: Record) -> float:
+        found = record.measurement("fd_random3d@4")
+        assert found
+        return found.value
+
+    half, late = made["way"].points
+    assert (half.part, half.step, half.reason) == (0.5, 3, None)
+    [value] = [m.value for m in half.measurements if m.name == "fd_random3d@4"]
+    assert value == distance(made["short"])
+    assert {m.subject for m in half.measurements} == {"trained"}
+    assert half.forward_flops * 2 == made["way"].measurement("train_flops").value / 3  # type: ignore[union-attr]
+    assert (late.measurements, late.reason) == ([], "a single step went past it")
+    assert distance(made["way"]) == distance(made["plain"]) != value
 
 
 @pytest.mark.parametrize("phase", ["training set", "sampling"])

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 WEIGHTS = "averaged.safetensors"  # the averaged weights of a trained cell
 FEATURES = "features.safetensors"  # of generated, real and reconstructed clips, for others to score again
 SHEET = "sheet.npz"  # the few clips that a report shows
+POINT = "point-"  # averaged weights at a point of the training, until they were sampled
 GREY = 128  # around clips that are smaller than others
+
+
+def point_file(part: float) -> str:
+    """Name of the averaged weights at a part of the budget."""
+    return f"{POINT}{part:g}.safetensors"
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:

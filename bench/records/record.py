@@ -137,6 +137,17 @@ class GridPoint(Frozen):
     measurements: list[Measurement] = Field(default_factory=list)  # subjects: trained, and real for the floor
 
 
+class QualityPoint(Frozen):
+    """What samples are worth at a point of the training, of the averaged weights there; the schedule has not ended."""
+
+    part: float  # of the budget, as it was asked
+    step: int
+    wall_time_s: float
+    forward_flops: int  # of every clip drawn until then, padding counted
+    reason: str | None = None  # why there are no measurements
+    measurements: list[Measurement] = Field(default_factory=list)  # subject: trained
+
+
 class Canary(Frozen):
     """A self-check that ran with the cell. A failed one means its numbers cannot be trusted."""
 
@@ -217,6 +228,7 @@ class Record(Frozen):
     sampling: Sampling | None = None
     time_split_s: dict[str, Seconds] = Field(default_factory=dict)  # phase -> seconds of the cell's process, in order
     measurements: list[Measurement] = Field(default_factory=list)
+    points: list[QualityPoint] = Field(default_factory=list)  # on the way there
     grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
     canaries: list[Canary] = Field(default_factory=list)
     artefacts: dict[str, str] = Field(default_factory=dict)  # what -> file name inside the cell's folder

@@ -27,7 +27,7 @@ from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import PhaseMemory, is_out_of_memory
 from bench.meters.process import device_name, pick_device
-from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, save_arrays, save_frames, save_tensors
+from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, point_file, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
 from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import next_attempt, write_record
@@ -36,6 +36,7 @@ from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.peak import study_peak
+from bench.run.measure.points import measure_points
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
@@ -56,6 +57,7 @@ class CellRun:
     facts: BackboneFacts
     reference: ReferenceSet
     generated: Frames
+    quality: Quality
 
     def __init__(self, job: CellJob, progress: Reporter, should_stop: Callable[[], bool]):
         self.job, self.progress, self.should_stop = job, progress, should_stop
@@ -82,12 +84,15 @@ class CellRun:
             "reference set": self.make_reference_set,
             "costs": self.measure_costs,
             "quality": self.measure_quality,
+            "quality on the way": self.measure_points,
             "shape grid": self.measure_grid,
         }
         if not self.cell.evaluation.num_samples:  # its training and validation loss alone are asked for
             phases = {name: phases[name] for name in ("training set", "backbone", "canaries", "training")}
         if not self.cell.evaluation.untrained:
             phases.pop("untrained model", None)
+        if not self.cell.evaluation.points:
+            phases.pop("quality on the way", None)
         if not self.cell.evaluation.grid:
             phases.pop("shape grid", None)
         try:
@@ -136,6 +141,7 @@ class CellRun:
             # A checkpoint says itself what it is of: it outlives a marker that is gone.
             for name in ("untrained.npz", WEIGHTS, *(["checkpoint.pt"] if known else [])):
                 (self.folder / name).unlink(missing_ok=True)
+            self._forget_points()
             write_text(self.folder / INPUTS, inputs)
 
     def build_backbone(self) -> None:
@@ -226,7 +232,7 @@ class CellRun:
 
     def measure_quality(self) -> None:
         """Distances and all else that is measured of the clips; features and clips for others to look at."""
-        quality = Quality(self.cell, self.reference, self.device, self.progress, self.job.results)
+        self.quality = quality = Quality(self.cell, self.reference, self.device, self.progress, self.job.results)
         self.measurements += quality.measure(self.generated, self.untrained)
         # Features of every subject under every extractor, as `<extractor>/<subject>`: for the report, and for others to score again.
         named = {f"{name}/{subject}": values for name, sets in quality.features.items() for subject, values in sets.items()}
@@ -234,12 +240,24 @@ class CellRun:
         self.artefacts["features"] = FEATURES
         self._save_sheet()
 
+    def measure_points(self) -> None:
+        """Samples at points of the training."""
+        assert self.trainer is not None
+        kept = self.trainer.state.points
+        self.found["points"] = measure_points(self.quality, self.backbone, self.judge, kept, self.folder, self.device, self.progress)
+
     def measure_grid(self) -> None:
         """Samples at other shapes."""
-        judge = judge_of(self.job.asked.primary) or self.cell.evaluation.extractors[0]
-        self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, judge, self.job.results, self.device, self.progress)
+        self.found["grid"] = measure_grid(
+            self.cell, self.backbone, self.reference, self.judge, self.job.results, self.device, self.progress
+        )
 
     # --- their parts
+
+    @property
+    def judge(self) -> str:
+        """The extractor of the primary measure, or the first."""
+        return judge_of(self.job.asked.primary) or self.cell.evaluation.extractors[0]
 
     def _sampled(self, backbone: nn.Module) -> tuple[list[Tensor], Sampling]:
         return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
@@ -300,6 +318,13 @@ class CellRun:
             **self.found,
         )
         write_record(self.folder, record)
+        if status == "ok":
+            self._forget_points()
+
+    def _forget_points(self) -> None:
+        """Remove the averaged weights that training kept on the way."""
+        for part in self.cell.evaluation.points:
+            (self.folder / point_file(part)).unlink(missing_ok=True)
 
 
 def _one_line(error: BaseException) -> str:

@@ -59,6 +59,9 @@ class Evaluation(Frozen):
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
+    points: tuple[float, ...] = Field(
+        (), max_length=20
+    )  # parts of the budget after which samples are scored too, by the primary's extractor
     grid: tuple[Shape, ...] = Field((), max_length=1000)  # (T, H, W) in pixels, judged too; without a primary by the first extractor
     grid_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips at each
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
@@ -67,6 +70,8 @@ class Evaluation(Frozen):
     def _each_once(self) -> Self:
         if twice := sorted({name for name in self.extractors if self.extractors.count(name) > 1}):
             raise Refusal(f"extractors names {', '.join(twice)} more than once")
+        if list(self.points) != sorted(set(self.points)) or any(not 0 < point < 1 for point in self.points):
+            raise Refusal(f"points are parts of the budget between 0 and 1, in their order, such as [0.25, 0.5], got {list(self.points)}")
         for shape in self.grid:
             check_clip_shape("grid has", shape)
         if 0 < self.num_samples < MIN_FEATURES:

@@ -41,6 +41,7 @@ class State(Course):
     commits: list[str] = Field(default_factory=list)  # every one that worked on the run
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that did
     peaks: dict[str, int] = Field(default_factory=dict)  # highest memory of every process that did, in bytes
+    points: list[tuple[float, int, float, int]] = Field(default_factory=list)  # part, step, seconds and forward FLOPs of each kept average
 
     @property
     def spent(self) -> Spent:

@@ -22,6 +22,7 @@ from bench.meters.clock import StepTimer, StopWatch, seconds_between
 from bench.meters.device import EnergyMeter, Neighbours
 from bench.meters.memory import PhaseMemory
 from bench.meters.storage import StorageMeter
+from bench.records.artefacts import point_file, save_tensors
 from bench.records.record import Training, ValidationPoint
 from bench.shapes import Refusal, Shape
 from bench.study.cell import Cell
@@ -62,7 +63,7 @@ class Trainer:
         network: Any = backbone
         self.flops_of, self.should_stop, self.progress = functools.cache(flops_of), should_stop, progress
         self.num_tokens: Callable[[Shape], int] = functools.cache(network.num_tokens)
-        self.checkpoint = folder / "checkpoint.pt"
+        self.folder, self.checkpoint = folder, folder / "checkpoint.pt"
         self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")  # the step has its own autocast
         if self.accelerator.num_processes != 1:
             num = self.accelerator.num_processes
@@ -95,6 +96,7 @@ class Trainer:
                 with self._pause(watch):
                     num_clips = min(CURVE_CLIPS, len(self.val))
                     state.validation.append(self._point(mean_loss(self.validate(num_clips)), num_clips))
+            self._keep_point(watch, fraction)
             self.step(watch)
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
                 self._read(watch)
@@ -146,6 +148,16 @@ class Trainer:
         """Timestep -> loss of the averaged weights on the first validation clips, with noise that no seed changes."""
         with self.train_step.averaged():
             return validation_losses(self.train_step.backbone, self.val, num_clips, self.cell, self.device)
+
+    def _keep_point(self, watch: StopWatch, fraction: float) -> None:
+        """Keep the averaged weights where the next point is reached that samples are asked at; they are sampled after training."""
+        state, asked = self.state, self.cell.evaluation.points
+        if len(state.points) == len(asked) or fraction < (part := asked[len(state.points)]):
+            return
+        with self._pause(watch):
+            with self.train_step.averaged():
+                save_tensors(self.folder / point_file(part), self.train_step.backbone.state_dict())
+            state.points.append((part, state.step, state.wall_time_s, state.forward_flops))
 
     def averaged_backbone(self) -> nn.Module:
         """The backbone with the averaged weights, in evaluation mode; the last step of a run, of which only `state` is left.

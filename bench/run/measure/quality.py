@@ -68,6 +68,14 @@ class Quality:
             found += crop_control(self.cell, autoencoder, real, boxes, self.clips.digest)
         return found
 
+    def by_one(self, name: str, generated: Frames) -> list[Measurement]:
+        """Distances of n clips by one extractor alone."""
+        extractor = next(extractor for extractor in self.reference.extractors if extractor.name == name)
+        features = self.reference.features[name]
+        own = features_of("trained", generated, len(features["test"]), extractor, self.results, self.progress)
+        found = self._distances(extractor.manifest, {"test": features["test"], "real": features["real"], "trained": own})
+        return [measurement for measurement in found if measurement.subject == "trained"]
+
     def _distances(self, manifest: Manifest, features: SubjectFeatures) -> list[Measurement]:
         """Of every subject to the test clips; of data at several shapes, its one shape stands for them and `sampling` says so."""
         data, num = self.cell.data, len(features["test"])
