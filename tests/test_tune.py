@@ -151,7 +151,7 @@ def test_each_contender_gets_its_own_best_with_the_whole_curve(tmp_path: Path) -
         assert named.cell.optimizer.learning_rate == BEST[name]
         assert named.tuning
         assert named.tuning.chosen == {LR: BEST[name]}
-        assert [trial.values[LR] for trial in named.tuning.trials] == GRID
+        assert [trial.point[LR] for trial in named.tuning.trials] == GRID
         assert all(len(trial.losses) == 2 for trial in named.tuning.trials)
         assert (named.tuning.at_edge, named.tuning.differs, named.tuning.study) == ((), (), "tiny-tuning")
     assert lines == [f"tests.small:{name}: learning_rate {rate}, by val_loss of 4 trials" for name, rate in BEST.items()]
@@ -210,7 +210,7 @@ def test_a_trial_without_a_result_is_no_choice(tmp_path: Path) -> None:
 
 def test_what_diverges_at_one_seed_is_not_chosen() -> None:
     def trial(rate: float, *losses: float | None) -> Trial:
-        return Trial(values={LR: rate}, budget=Budget(steps=4), losses=tuple(enumerate(losses)))
+        return Trial(point={LR: rate}, budget=Budget(steps=4), losses=tuple(enumerate(losses)))
 
     trials = [trial(1e-3, 0.9, 0.8), trial(2e-3, 0.1, None), trial(4e-3, 0.5, 0.6), trial(8e-3, 0.6, 0.5), trial(1.6e-2, 0.7, 0.7)]
     assert choose(trials, "val_loss", "x").chosen == {LR: 4e-3}
@@ -280,7 +280,7 @@ def test_a_matrix_tunes_then_runs_and_its_records_tell(tmp_path: Path) -> None:
     assert isinstance(record.tuning, Tuning)
     assert record.tuning.chosen == {LR: 1e-2} == {LR: record.cell.optimizer.learning_rate}
     assert record.tuning.differs == ("budget.steps: 12 | 40",)
-    losses = {trial.values[LR]: trial.losses[0][1] for trial in record.tuning.trials}
+    losses = {trial.point[LR]: trial.losses[0][1] for trial in record.tuning.trials}
     assert (losses[1e9] or math.inf) > 1e3 > (losses[1e-2] or 0) > 0
     run = read_run(results / "tiny-tuning")
     assert run.tunes == load_study(str(matrix)).matrix.tune

@@ -89,7 +89,7 @@ def _parent(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def best(trials: Sequence[Trial], num: int) -> list[Point]:
     """The points of the trials with the least loss, best first; of equal ones the earlier."""
-    return [trial.values for trial in sorted(trials, key=lambda trial: trial.mean)[:num]]
+    return [trial.point for trial in sorted(trials, key=lambda trial: trial.mean)[:num]]
 
 
 def choose(trials: Sequence[Trial], tune_by: str, study: str) -> Tuning:
@@ -98,8 +98,8 @@ def choose(trials: Sequence[Trial], tune_by: str, study: str) -> Tuning:
     found = min(tuning.full, key=lambda trial: trial.mean)
     if found.mean == float("inf"):
         raise Refusal(f"no trial of {study} has a finite loss at every seed; give the fields under tune other values")
-    tried = {name: list(dict.fromkeys(trial.values[name] for trial in trials)) for name in found.values}
-    return tuning.model_copy(update={"chosen": found.values, "at_edge": at_edge(tried, found.values)})
+    tried = {name: list(dict.fromkeys(trial.point[name] for trial in trials)) for name in found.point}
+    return tuning.model_copy(update={"chosen": found.point, "at_edge": at_edge(tried, found.point)})
 
 
 def differs(trial: Cell, used: Cell, tunes: Iterable[str]) -> tuple[str, ...]:

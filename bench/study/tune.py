@@ -70,7 +70,7 @@ def full_name(name: str) -> str:
 class Trial(Frozen):
     """One point of the grid for one contender."""
 
-    values: dict[str, Any]  # dotted field -> value
+    point: dict[str, Any]  # dotted field -> value
     budget: Budget
     losses: tuple[tuple[int, float | None], ...]  # (seed, validation loss); None: it diverged, or ran out of memory
 

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.data.progress import Say
+from bench.records.choice import chosen, group_of
 from bench.records.record import Record
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal
-from bench.study.budget import Budget
-from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
-from bench.study.trials import Point, best, choose, contender_of, differs, points, trial_study, with_values
-from bench.study.tune import Trial, Tune, Tuning
+from bench.study.trials import Point, best, contender_of, differs, points, trial_study, with_values
+from bench.study.tune import Tune, Tuning
 
 MOST_STEPS = 8  # by which a grid is widened on either side
 CHECKOUT = Path(__file__).parents[3]  # where a shipped matrix finds what it names
@@ -98,45 +97,6 @@ def widened(values: Sequence[float], upper: bool) -> list[float]:
     further = end * end / neighbour
     further = round(further) if all(isinstance(value, int) for value in values) else float(f"{further:.2g}")
     return list(values) if further in values or further == 0 else [*values, further] if upper else [further, *values]
-
-
-def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]:
-    """For each contender and budget of a run of trials a record at the full budget and the choice. Refusal for a trial without a result."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if record.status not in ("ok", "diverged", "oom"):
-            raise Refusal(f"trial {record.name} of {record.matrix} {record.status}: {record.reason}; run the same command to try it again")
-        groups.setdefault(group_of(record.cell, tune), []).append(record)
-    found = []
-    for own in groups.values():
-        trials: dict[str, tuple[Point, Budget, list[tuple[int, float | None]]]] = {}
-        protocols = set()
-        for record in own:
-            loss = record.measurement("val_loss") if record.status == "ok" else None
-            protocols |= {loss.protocol_fingerprint} if loss else set()
-            values = {name: _value(record, name) for name in tune.grid}
-            key = f"{values} {record.cell.budget}"
-            trials.setdefault(key, (values, record.cell.budget, []))[2].append((record.cell.seed, loss.value if loss else None))
-        if len(protocols) > 1:
-            name = own[0].cell.backbone
-            raise Refusal(f"{own[0].matrix}: validation losses of {name} are of different protocols; tune other fields")
-        made = [Trial(values=values, budget=budget, losses=tuple(losses)) for values, budget, losses in trials.values()]
-        most = max(own, key=lambda record: record.cell.budget.amount)
-        found.append((most, choose(made, tune.by, most.matrix)))
-    return found
-
-
-def group_of(cell: Cell, tune: Tune) -> str:
-    """What trials share that are chosen among: contender and budget; of successive halving the axis of the budget alone."""
-    budget = "" if tune.budget else cell.budget.axis if tune.halving else str(cell.budget)
-    return f"{contender_of(cell, tune.grid)} {budget}"
-
-
-def _value(record: Record, name: str) -> object:
-    content = record.cell.model_dump(mode="json")
-    for key in name.split("."):
-        content = content[key]
-    return content
 
 
 def _applied(study: Study, found: Sequence[tuple[Record, Tuning]], say: Say) -> Study:
