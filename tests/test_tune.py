@@ -11,12 +11,12 @@ from bench.data.files import now
 from bench.records.environment import read_environment
 from bench.records.record import Measurement, Record, RunCell, RunSnapshot, Status
 from bench.records.store import read_run, write_record, write_run
-from bench.run.tune.resolve import Search, tuned, widened
+from bench.run.tune.resolve import TrialSearch, tuned, widened
 from bench.shapes import Refusal
 from bench.study.budget import Budget
 from bench.study.matrix import Match, Study, load_study
 from bench.study.trials import best, choose, contender_of, points, trial_study
-from bench.study.tune import Trial, Tune, Tuning, at_edge, full_name
+from bench.study.tune import Tune, Tuning, TuningTrial, at_edge, full_name
 from tests.commands import cell_folder, here, record_of, write_matrix
 
 LR = "optimizer.learning_rate"
@@ -209,8 +209,8 @@ def test_a_trial_without_a_result_is_no_choice(tmp_path: Path) -> None:
 
 
 def test_what_diverges_at_one_seed_is_not_chosen() -> None:
-    def trial(rate: float, *losses: float | None) -> Trial:
-        return Trial(point={LR: rate}, budget=Budget(steps=4), losses=tuple(enumerate(losses)))
+    def trial(rate: float, *losses: float | None) -> TuningTrial:
+        return TuningTrial(point={LR: rate}, budget=Budget(steps=4), losses=tuple(enumerate(losses)))
 
     trials = [trial(1e-3, 0.9, 0.8), trial(2e-3, 0.1, None), trial(4e-3, 0.5, 0.6), trial(8e-3, 0.6, 0.5), trial(1.6e-2, 0.7, 0.7)]
     assert choose(trials, "val_loss", "x").chosen == {LR: 4e-3}
@@ -225,7 +225,7 @@ def finished(folder: Path, study: Study, trials: Trials) -> Path:
     """The folder of a run of trials, as `run` leaves it."""
     tune = study.matrix.tune
     assert tune
-    search = Search(study, tune, trials)
+    search = TrialSearch(study, tune, trials)
     search.run()
     own = trials.studies[-1]
     cells = tuple(RunCell(name=c.name, axes=c.axes, seed=c.cell.seed, fingerprint=c.cell.fingerprint(), folder=c.folder) for c in own.cells)
@@ -273,7 +273,7 @@ def test_a_matrix_tunes_then_runs_and_its_records_tell(tmp_path: Path) -> None:
         tune={"learning_rate": [1e-5, 1e-2, 1e9], "seeds": [100], "budget": {"steps": 12}},
     )
     told = here("validate", matrix, "--results", results)
-    assert "1 contenders are tuned first, 3 trials and 1 seeds each" in told.stderr + told.stdout
+    assert "tuned first, by 3 trials: contenders 1, points 3, seeds 1" in told.stdout
     done = here("run", matrix, "--results", results)
     assert done.returncode == 0, done.stderr
     record = record_of(results, "DiT-XXS_2-seed0")
@@ -289,8 +289,8 @@ def test_a_matrix_tunes_then_runs_and_its_records_tell(tmp_path: Path) -> None:
     assert all(not trial.artefacts.keys() - {"weights"} and trial.measurement("val_loss") for trial in trials if trial.status == "ok")
     assert all(trial.canaries == trials[0].canaries for trial in trials)
     again = here("run", matrix, "--results", results)
-    assert "3 finished before, 0 to run" in again.stderr
-    assert "1 finished before, 0 to run" in again.stderr
+    assert "3 finished before, 0 to run" in again.stdout
+    assert "1 finished before, 0 to run" in again.stdout
 
 
 def record_of_trial(results: Path, name: str) -> Record:

@@ -7,7 +7,7 @@ from bench.shapes import Refusal
 from bench.study.budget import Budget
 from bench.study.cell import Cell
 from bench.study.trials import Point, choose, contender_of
-from bench.study.tune import Trial, Tune, Tuning
+from bench.study.tune import Tune, Tuning, TuningTrial
 
 
 def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]:
@@ -30,7 +30,7 @@ def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]
         if len(protocols) > 1:
             name = own[0].cell.backbone
             raise Refusal(f"{own[0].matrix}: validation losses of {name} are of different protocols; tune other fields")
-        made = [Trial(point=point, budget=budget, losses=tuple(losses)) for point, budget, losses in trials.values()]
+        made = [TuningTrial(point=point, budget=budget, losses=tuple(losses)) for point, budget, losses in trials.values()]
         most = max(own, key=lambda record: record.cell.budget.amount)
         found.append((most, choose(made, tune.by, most.matrix)))
     return found

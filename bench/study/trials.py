@@ -10,7 +10,7 @@ from bench.shapes import Refusal
 from bench.study.budget import BUDGETS, Budget
 from bench.study.cell import SOLVERS, Cell, Evaluation, Sampler, differences
 from bench.study.matrix import NamedCell, Study, cell_name
-from bench.study.tune import Trial, Tune, Tuning, at_edge
+from bench.study.tune import Tune, Tuning, TuningTrial, at_edge
 
 SUFFIX = "-tuning"  # of the run of the trials, behind the name of the study
 # What a trial has of its own, beside the tuned fields and the budget, which is told apart.
@@ -87,12 +87,12 @@ def _parent(content: dict[str, Any], name: str) -> dict[str, Any]:
     return content
 
 
-def best(trials: Sequence[Trial], num: int) -> list[Point]:
+def best(trials: Sequence[TuningTrial], num: int) -> list[Point]:
     """The points of the trials with the least loss, best first; of equal ones the earlier."""
     return [trial.point for trial in sorted(trials, key=lambda trial: trial.mean)[:num]]
 
 
-def choose(trials: Sequence[Trial], tune_by: str, study: str) -> Tuning:
+def choose(trials: Sequence[TuningTrial], tune_by: str, study: str) -> Tuning:
     """The choice among a contender's trials: the least mean loss at the largest budget. Refusal where no trial has one."""
     tuning = Tuning(by=tune_by, study=study, trials=tuple(trials), chosen={})
     found = min(tuning.full, key=lambda trial: trial.mean)

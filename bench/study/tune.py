@@ -67,7 +67,7 @@ def full_name(name: str) -> str:
     return found
 
 
-class Trial(Frozen):
+class TuningTrial(Frozen):
     """One point of the grid for one contender."""
 
     point: dict[str, Any]  # dotted field -> value
@@ -86,13 +86,13 @@ class Tuning(Frozen):
 
     by: str
     study: str  # the run of the trials
-    trials: tuple[Trial, ...]
+    trials: tuple[TuningTrial, ...]
     chosen: dict[str, Any]  # dotted field -> value
     at_edge: tuple[str, ...] = ()  # fields whose chosen value is the least or largest that was tried
     differs: tuple[str, ...] = ()  # what a cell that uses the choice has otherwise than its trials: 'budget.steps: 20 | 40'
 
     @property
-    def full(self) -> list[Trial]:
+    def full(self) -> list[TuningTrial]:
         """The trials at the largest budget, which the choice is among."""
         most = max(trial.budget.amount for trial in self.trials)
         return [trial for trial in self.trials if trial.budget.amount == most]

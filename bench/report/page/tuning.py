@@ -16,16 +16,16 @@ from bench.report.render.canvas import INK, Drawing
 from bench.report.render.table import NONE, Table, plain
 from bench.report.verdicts.stats import SeedInterval, mean_interval
 from bench.shapes import Refusal
-from bench.study.tune import Trial, Tuning
+from bench.study.tune import Tuning, TuningTrial
 
-Key = tuple[tuple[str, str], ...]  # a point of the grid, in a form that two contenders share
+PointKey = tuple[tuple[str, str], ...]  # a point of the grid, in a form that two contenders share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a value that all contenders share costs one of them, against its own best."""
 
-    shared: Trial
+    shared: TuningTrial
     growth: SeedInterval  # of its loss over that of its own best, less 1, over the seeds of the trials
 
 
@@ -45,14 +45,14 @@ def tunings(run: Run) -> dict[str, Tuning]:
     return {name: tuning for name, tuning in each.items() if tuning}
 
 
-def shared_point(found: Mapping[str, Tuning]) -> Key | None:
+def shared_point(found: Mapping[str, Tuning]) -> PointKey | None:
     """The point that would have suited all best: the least mean of every contender's loss over its own best; None without one for all."""
     losses = [{_key(trial): trial.mean for trial in tuning.full} for tuning in found.values()]
     common = [key for key in losses[0] if all(math.isfinite(each.get(key, math.inf)) for each in losses)] if losses else []
     return min(common, key=lambda key: sum(each[key] / min(each.values()) for each in losses), default=None)
 
 
-def cost(tuning: Tuning, shared: Key) -> Cost:
+def cost(tuning: Tuning, shared: PointKey) -> Cost:
     """What the shared point costs a contender; its own choice was made on the same losses, so it is rather more than on others."""
     own = next(trial for trial in tuning.full if trial.point == tuning.chosen)
     other = next(trial for trial in tuning.full if _key(trial) == shared)
@@ -132,11 +132,11 @@ def tuning_curves(run: Run) -> Drawing | None:
         return Drawing(name="tuning", title="Equal tuning", caption=caption, svg=canvas.svg(figure))
 
 
-def _key(trial: Trial) -> Key:
+def _key(trial: TuningTrial) -> PointKey:
     return tuple((name, plain(value)) for name, value in sorted(trial.point.items()))
 
 
-def _values(trial: Trial) -> str:
+def _values(trial: TuningTrial) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} {plain(value)}" for name, value in trial.point.items())
 
 

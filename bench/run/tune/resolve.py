@@ -30,12 +30,13 @@ def tuned(study: Study, say: Say, train: Train | None) -> Study:
         return study
     if train is None:
         num, grid = len({contender_of(named.cell, matrix.tune.grid) for named in study.cells}), matrix.tune.grid
-        say(f"{study.name}: {num} contenders are tuned first, {len(points(grid))} trials and {len(matrix.tune.seeds)} seeds each")
+        trials = num * len(points(grid)) * len(matrix.tune.seeds)
+        say(f"{study.name}: tuned first, by {trials} trials: contenders {num}, points {len(points(grid))}, seeds {len(matrix.tune.seeds)}")
         return study
-    return _applied(study, Search(study, matrix.tune, train).run(), say)
+    return _applied(study, TrialSearch(study, matrix.tune, train).run(), say)
 
 
-class Search:
+class TrialSearch:
     """The trials of a study's own tuning, until every contender has its choice."""
 
     def __init__(self, study: Study, tune: Tune, train: Train):
