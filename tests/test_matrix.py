@@ -68,7 +68,9 @@ def test_a_backbone_may_carry_changes_as_text_or_as_a_mapping(tmp_path: Path) ->
         for named in study.cells:
             check_cell(named.cell)
         path = write(tmp_path, axes={"backbone": ["dit:DiT-XS/2"]}, seeds=[0], include=[{"backbone": written}])
-        assert load_study(path).cells == study.cells
+        included = load_study(path).cells
+        assert tuple(named.model_copy(update={"further": False}) for named in included) == study.cells
+        assert [named.further for named in included] == [False, True]
         without = load_study(write(tmp_path, include=[{"backbone": written}], exclude=[{"backbone": written}]))
         assert without.cells == load_study(write(tmp_path)).cells
     study = load_study(write(tmp_path), [f"backbone=['{deeper}']", "seeds=[0]"])

@@ -260,6 +260,7 @@ class RunCell(Frozen):
     seed: int
     fingerprint: str
     folder: str  # inside the run's
+    further: bool = False  # compared pair by pair; no headline rests on it
 
 
 class RunSnapshot(Frozen):

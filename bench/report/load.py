@@ -51,8 +51,18 @@ class Run(RunSnapshot):
 
     @cached_property
     def contenders(self) -> tuple[str, ...]:
-        """Labels in the matrix's order."""
-        return tuple(dict.fromkeys(cell.contender for cell in self.cells))
+        """Labels in the matrix's order, without those of further cells."""
+        return tuple(dict.fromkeys(cell.contender for cell in self.cells if not cell.further))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.contenders, *self.further)
+
+    @cached_property
+    def further(self) -> tuple[str, ...]:
+        """Labels of what is compared pair by pair beside them."""
+        return tuple(dict.fromkeys(cell.contender for cell in self.cells if cell.further))
 
     def of(self, contender: str) -> list[CellResult]:
         """Its cells, by seed."""
@@ -97,7 +107,7 @@ class Run(RunSnapshot):
     @cached_property
     def untrusted(self) -> dict[str, list[str]]:
         """Contender -> names of the canaries that failed in its cells, where any did."""
-        canaries = {name: [c for cell in self.of(name) if cell.record for c in cell.record.canaries] for name in self.contenders}
+        canaries = {name: [c for cell in self.of(name) if cell.record for c in cell.record.canaries] for name in self.labels}
         failed = {name: list(dict.fromkeys(c.name for c in own if not c.passed)) for name, own in canaries.items()}
         return {name: names for name, names in failed.items() if names}
 

@@ -212,7 +212,14 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         ended_at=now(),
         command=command,
         cells=tuple(
-            RunCell(name=each.name, axes=each.axes, seed=each.cell.seed, fingerprint=each.cell.fingerprint(), folder=each.folder)
+            RunCell(
+                name=each.name,
+                axes=each.axes,
+                seed=each.cell.seed,
+                fingerprint=each.cell.fingerprint(),
+                folder=each.folder,
+                further=each.further,
+            )
             for each in study.cells
         ),
     )

@@ -132,7 +132,7 @@ def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:
     if match is None or match.to is not None:  # sizes that were found for a match were proved
         return []
     wrong = []
-    for first, second in ((one.name, other.name) for one, other in study.rivals()):
+    for first, second in ((one.name, other.name) for one, other in study.rivals() if not (one.further or other.further)):
         if not {first, second} <= sizes.keys():  # one is broken
             continue
         a, b = (getattr(sizes[name], match.by) for name in (first, second))

@@ -56,7 +56,8 @@ class Matrix(Frozen):
     primary: str | None = "fvd"  # the distance that the headline rests on, named before the run; null: no headline on quality
     defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested
     axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
-    include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over the defaults
+    # Further cells: what each sets over the defaults. Beside `axes` they are compared pair by pair and no headline rests on them.
+    include: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
@@ -101,6 +102,7 @@ class NamedCell(Frozen):
     cell: Cell
     match: MatchProof | None = None  # how its backbone came to its size, where it was sized to match another
     tuning: Tuning | None = None  # how its tuned fields were chosen, where they were
+    further: bool = False  # of `include` in a matrix that has `axes`: no headline rests on it
 
     @property
     def folder(self) -> str:
@@ -195,9 +197,12 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
     backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
     short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
     cells: list[NamedCell] = []
-    for point, seed in itertools.product(points, matrix.seeds):
+    num_main = len(points) - len(matrix.include) or len(points)
+    for (place, point), seed in itertools.product(enumerate(points), matrix.seeds):
         fields: dict[str, Any] = copy.deepcopy(matrix.defaults)
         fields["seed"] = seed
+        if any(key.startswith("budget.") for key in point):  # it has one axis, and that of the defaults gives way
+            fields["budget"] = {}
         for key, value in point.items():
             _set(fields, key, value)
         flat = flatten(_with_one_name(fields))
@@ -216,7 +221,7 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
         if proof is not None and proof.found != cell.backbone:
             point = {**point, "backbone": proof.found}
             cell, slug = cell.model_copy(update={"backbone": proof.found}), cell_name(point, seed, short)
-        cells.append(NamedCell(name=slug, axes=point, cell=cell, match=proof))
+        cells.append(NamedCell(name=slug, axes=point, cell=cell, match=proof, further=place >= num_main))
     if not cells:
         raise Refusal("`exclude` leaves no cell")
     for kind, keys in (("content", [named.cell.fingerprint() for named in cells]), ("name", [named.name for named in cells])):

@@ -39,9 +39,7 @@ def tunings(run: Run) -> dict[str, Tuning]:
         names = [short_name(record.cell.backbone) for record, _ in found]
         unique = len(set(names)) == len(names)
         return {name if unique else record.name: tuning for name, (record, tuning) in zip(names, found, strict=True)}
-    each = {
-        name: next((cell.record.tuning for cell in run.of(name) if cell.record and cell.record.tuning), None) for name in run.contenders
-    }
+    each = {name: next((cell.record.tuning for cell in run.of(name) if cell.record and cell.record.tuning), None) for name in run.labels}
     return {name: tuning for name, tuning in each.items() if tuning}
 
 
@@ -104,7 +102,7 @@ def tuning_curves(run: Run) -> Drawing | None:
                 return None
             at = [_number(trial.point[field]) for trial in trials]
             positive = positive and min(at) > 0
-            look = canvas.look(run, name) if name in run.contenders else {"color": canvas.colour_of(place), "marker": canvas.MARKERS[place]}
+            look = canvas.look(run, name) if name in run.labels else {"color": canvas.colour_of(place), "marker": canvas.MARKERS[place]}
             shown = [(x, trial.mean) for x, trial in zip(at, trials, strict=True) if math.isfinite(trial.mean)]
             axes.plot(*zip(*shown, strict=True), markersize=4, **look)
             points = [(x, loss) for x, trial in zip(at, trials, strict=True) for _, loss in trial.losses if loss is not None]

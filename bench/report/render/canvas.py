@@ -70,7 +70,7 @@ def look(run: Run, contender: str) -> dict[str, Any]:
     axes = {cell.contender: cell.axes for cell in run.cells}
     backbones = {name: str(each.get("backbone")) for name, each in axes.items()}
     others = {name: repr({key: value for key, value in each.items() if key != "backbone"}) for name, each in axes.items()}
-    colour = mark = run.contenders.index(contender)
+    colour = mark = run.labels.index(contender)
     style = colour // NUM_COLOURS
     if len(set(backbones.values())) > 1 and len(set(others.values())) > 1:
         colour = list(dict.fromkeys(backbones.values())).index(backbones[contender])

@@ -94,7 +94,7 @@ def compare(run: Run) -> list[MeasureRow]:
 
 
 def _row(run: Run, name: str, subject: str) -> MeasureRow:
-    lines = run.measurements[run.measurements["name"] == name]
+    lines = run.measurements[(run.measurements["name"] == name) & run.measurements["contender"].isin(run.contenders)]
     lines = lines[[math.isfinite(value) for value in lines["value"]]]
     lines = lines[lines["invalid"].isna()]
     own = lines[lines["subject"] == subject]
@@ -226,7 +226,8 @@ def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
 
 def fixed_by_budget(run: Run, name: str) -> bool:
     """Whether a measurement is what the budget of the cells sets."""
-    return name in {axis.measurement for axis in BUDGETS.among(record.cell.budget.axis for record in run.records)}
+    budgets = [cell.record.cell.budget.axis for cell in run.cells if cell.record and not cell.further]
+    return name in {axis.measurement for axis in BUDGETS.among(budgets)}
 
 
 def leading(run: Run, rows: Sequence[MeasureRow]) -> list[MeasureRow]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.load import Run
-from bench.report.verdicts import compare, factorial
+from bench.report.verdicts import compare, factorial, flips
 from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, claim_of, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
+from bench.report.verdicts.flips import EqualPair
 from bench.report.verdicts.stats import Verdict
 
 
@@ -18,6 +19,7 @@ class Findings:
     rows: list[MeasureRow]
     blocks: list[DesignRow]
     contrasts: list[PolicyContrast]
+    pairs: list[EqualPair]  # that are equal in something else than the main contenders
     conclusion: Conclusion
     num_tests: int  # beside those that the headline rests on
     num_carried: int  # of those
@@ -29,7 +31,8 @@ def find(run: Run) -> Findings:
     blocks = factorial.blocks(run, rows)
     shown = [row for row in rows if row.subject == "trained" and row.metric.group == "quality"]
     contrasts = factorial.contrasts(run, [row for row in shown if row.name.partition("@")[0] in (run.primary, COMPOSITION[0])])
-    open_ones = dict(_keyed(rows, blocks, contrasts))
+    pairs = flips.equal_pairs(run, rows)
+    open_ones = dict(_keyed(rows, blocks, contrasts, pairs))
     decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
     decisive = {part.key for part in conclusion.parts}
     tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
@@ -37,13 +40,16 @@ def find(run: Run) -> Findings:
         rows=[_row(row, decided) for row in rows],
         blocks=[_block(block, decided) for block in blocks],
         contrasts=[_contrast(each, decided) for each in contrasts],
+        pairs=[_pair(each, decided) for each in pairs],
         conclusion=conclusion,
         num_tests=len(tested),
         num_carried=sum(finding.carried for finding in tested),
     )
 
 
-def _keyed(rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[PolicyContrast]) -> Iterator[tuple[Key, Finding]]:
+def _keyed(
+    rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[PolicyContrast], pairs: list[EqualPair]
+) -> Iterator[tuple[Key, Finding]]:
     for row in compare.axes(rows):
         assert row.verdict is not None
         yield _lead_key(row), row.verdict
@@ -52,6 +58,8 @@ def _keyed(rows: list[MeasureRow], blocks: list[DesignRow], contrasts: list[Poli
             yield _effect_key(block, kind), block.effect(kind) or factorial.no_effect(kind, block.missing)
     for each in contrasts:
         yield _contrast_key(each), each.effect
+    for pair in pairs:
+        yield _pair_key(pair), pair.verdict
 
 
 def _lead_key(row: MeasureRow) -> Key:
@@ -64,6 +72,10 @@ def _effect_key(block: DesignRow, kind: str) -> Key:
 
 def _contrast_key(each: PolicyContrast) -> Key:
     return "contrast", *each.contenders, each.row.name
+
+
+def _pair_key(pair: EqualPair) -> Key:
+    return "pair", pair.first, pair.second, pair.row.name
 
 
 def _row(row: MeasureRow, decided: dict[Key, Finding]) -> MeasureRow:
@@ -80,3 +92,9 @@ def _contrast(each: PolicyContrast, decided: dict[Key, Finding]) -> PolicyContra
     found = decided[_contrast_key(each)]
     assert isinstance(found, Effect)
     return replace(each, effect=found)
+
+
+def _pair(pair: EqualPair, decided: dict[Key, Finding]) -> EqualPair:
+    found = decided[_pair_key(pair)]
+    assert isinstance(found, Verdict)
+    return flips.decided(pair, found)
