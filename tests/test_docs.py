@@ -167,6 +167,9 @@ def test_keys_exist(page: str) -> None:
             assert key in KEYS or any(known.startswith(f"{key}.") for known in KEYS) or (ROOT / key).exists(), key
 
 
+NUM_CELLS = {"parts.yaml": 9, "policies.yaml": 4, "tuned.yaml": 6, "flips.yaml": 12, "depths.yaml": 3, "my-videos.yaml": 6}
+
+
 @pytest.mark.parametrize(("page", "name", "text"), examples(".yaml"))
 def test_examples_of_yaml_load(page: str, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).write_text(text)
@@ -179,7 +182,7 @@ def test_examples_of_yaml_load(page: str, name: str, text: str, tmp_path: Path, 
     study = load_study(str(tmp_path / name))
     for named in study.cells:
         check_cell(named.cell)
-    assert len(study.cells) == {"parts.yaml": 12, "policies.yaml": 4, "depths.yaml": 3, "my-videos.yaml": 6}.get(name, 2)
+    assert len(study.cells) == NUM_CELLS.get(name, 2)
 
 
 def test_the_overrides_that_are_shown_load() -> None:

@@ -56,8 +56,7 @@ class Matrix(Frozen):
     primary: str | None = "fvd"  # the distance that the headline rests on, named before the run; null: no headline on quality
     defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested
     axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
-    # Further cells: what each sets over the defaults. Beside `axes` they are compared pair by pair and no headline rests on them.
-    include: list[dict[str, Any]] = Field(default_factory=list)
+    include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over the defaults; no headline beside `axes`
     exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
