@@ -56,7 +56,7 @@ class Matrix(Frozen):
     primary: str | None = "fvd"  # the distance that the headline rests on, named before the run; null: no headline on quality
     defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested
     axes: dict[str, list[Any]] = Field(default_factory=dict)  # dotted field of a cell -> values
-    include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over the defaults; no headline beside `axes`
+    include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over defaults; beside `axes` no headline
     exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
