@@ -24,7 +24,7 @@ LIBRARY_ERRORS = {
     "bench/metrics/weights/cache.py": 1,
     "bench/metrics/weights/pip.py": 1,
     "bench/records/store.py": 1,
-    "bench/report/page/material.py": 1,
+    "bench/report/load.py": 1,
     "bench/training/checkpoint.py": 1,
 }
 

@@ -1,7 +1,7 @@
 """What was found of a cell: typed, in bytes and seconds, with a version. Knows no torch and no file."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, computed_field, model_validator
 
@@ -193,12 +193,26 @@ class BackboneFacts(Frozen):
     match: MatchProof | None = None  # where it was sized to match another
 
 
+class Looks(Frozen):
+    """Seeds that are added one by one: after each, from the first on, the verdict is looked at, and when it is carried no more are."""
+
+    first: int = Field(3, ge=3, le=100)  # seeds of each contender at the first look
+    most: int = Field(12, ge=3, le=100)  # of each, whatever is seen
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.most < self.first:
+            raise Refusal(f"looks end at {self.most} seeds, before the first at {self.first}")
+        return self
+
+
 class Asked(Frozen):
     """What the run that made a record asked: named before it, so that no headline is chosen after the fact."""
 
     claim: str | None = None
     primary: str | None = None  # the distance that decides
     cells: tuple[str, ...] = ()  # folders of all cells of the run
+    until_decided: Looks | None = None  # None: seeds were fixed
 
 
 class Record(Frozen):
@@ -275,6 +289,7 @@ class RunSnapshot(Frozen):
     match: Match | None = None
     tunes: Tune | None = None  # what its cells are the trials of, in a run that tunes
     asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
+    until_decided: Looks | None = None  # seeds were added until the headline was carried; None: they were fixed
     started_at: str = "unknown"
     ended_at: str = "unknown"
     command: str = ""

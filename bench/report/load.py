@@ -4,6 +4,7 @@ A cell without a record, with an unreadable one or with missing artefacts stays 
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,9 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
-from bench.records.record import Measurement, Record, RunCell, RunSnapshot
+from bench.records.record import Looks, Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
+from bench.report.verdicts.stats import MIN_SEEDS
 from bench.shapes import Refusal, Shape, check_shape
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
@@ -85,6 +87,14 @@ class Run(RunSnapshot):
         return f"{holes}; go on with `{command}`"
 
     @cached_property
+    def words(self) -> list[str]:
+        """Those of its command."""
+        try:
+            return shlex.split(self.command)
+        except ValueError:  # quotes that somebody's edit left open
+            return self.command.split()
+
+    @cached_property
     def measurements(self) -> pd.DataFrame:
         """One line a measurement, SI units, unrounded; columns as in COLUMNS."""
         lines = [
@@ -99,10 +109,35 @@ class Run(RunSnapshot):
     def changed(self) -> str:
         """What cells were added or taken away after others had finished, in a clause; "" where none were."""
         now = {cell.path.name for cell in self.cells}
-        asked = [set(record.asked.cells) for record in self.records if record.asked.cells]
-        added, gone = set().union(*(now - then for then in asked)), set().union(*(then - now for then in asked))
+        added, gone = set[str](), set[str]()
+        for then, looks in self._asked:
+            known = {cell.contender for cell in self.cells if cell.path.name in then}
+            by_rule = {cell.path.name for cell in self.cells if cell.contender in known} if looks and looks == self.looks else set()
+            added |= now - then - by_rule
+            gone |= then - now
         parts = [f"{len(names)} {word}" for names, word in ((added, "added"), (gone, "removed")) if names]
         return f"cells changed after others had finished ({', '.join(parts)})" if parts else ""
+
+    @cached_property
+    def looks(self) -> Looks | None:
+        """What adds its seeds, as the newest run of it asked, or else any of its records: no fixed one makes it a fixed study again."""
+        return self.until_decided or next((looks for _, looks in self._asked if looks), None)
+
+    @cached_property
+    def extensions(self) -> int:
+        """How often it was asked for fewer seeds, fixed and enough for a claim, before it was asked for those it has."""
+        before = set()
+        for then, looks in self._asked:
+            seeds = [(sum(cell.path.name in then for cell in self.of(name)), len(self.of(name))) for name in self.contenders]
+            fewest = min((asked for asked, _ in seeds if asked), default=0)
+            if looks is None and fewest >= MIN_SEEDS and any(0 < asked < there for asked, there in seeds):
+                before.add(tuple(seeds))
+        return len(before)
+
+    @cached_property
+    def _asked(self) -> set[tuple[frozenset[str], Looks | None]]:
+        """What the runs that made its records asked: (folders of all cells, looks)."""
+        return {(frozenset(record.asked.cells), record.asked.until_decided) for record in self.records if record.asked.cells}
 
     @cached_property
     def untrusted(self) -> dict[str, list[str]]:

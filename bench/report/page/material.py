@@ -1,6 +1,5 @@
 """What the cells were made from, as their records tell: the clips, every file that gave none, and what is in no split. Knows no matrix."""
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -57,11 +56,7 @@ def described(run: Run) -> str:
     """What the matrix says of itself, in its own words, and what this run changed: nothing that was read from the data."""
     if not run.description:
         return ""
-    try:
-        words = shlex.split(run.command)
-    except ValueError:  # quotes that somebody's edit left open
-        words = run.command.split()
-    changes = [word for word in words if "=" in word and not word.startswith("-")]
+    changes = [word for word in run.words if "=" in word and not word.startswith("-")]
     return f"The matrix says of itself: “{run.description}”" + (f" Changed in this run: {', '.join(changes)}." if changes else "")
 
 

@@ -14,6 +14,7 @@ from bench.report.verdicts.claims import claim_of
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import by_policy
 from bench.report.verdicts.findings import Findings
+from bench.report.verdicts.spending import EXTENDED
 from bench.report.verdicts.stats import MIN_SEEDS, Verdict
 from bench.shapes import Shape
 from bench.study.budget import BUDGETS
@@ -113,7 +114,11 @@ def _rule(run: Run, findings: Findings) -> str:
     card = f"; {run.primary_card}" if run.primary_card else ""
     parts = [f"the headline rests on {decisive} alone, named before the run{card}" if decisive else "no measure was named that decides"]
     if run.changed:
-        parts.append(f"{run.changed}: a study that grows until it says something is wrong more often than its level says")
+        held = f", so its tests are held at {EXTENDED**run.extensions:g} of it" if run.extensions else ""
+        parts.append(f"{run.changed}: a study that grows until it says something is wrong more often than its level says{held}")
+    if run.looks:
+        grew = f"seeds were added one by one, from {run.looks.first} to {run.looks.most} of each at most"
+        parts.append(f"{grew}, and looked at each time: all looks together spend the level once")
     if findings.num_tests:
         tests = f"{findings.num_tests} other test{'s' if findings.num_tests > 1 else ''}"
         parts.append(f"{tests} beside it, {findings.num_carried} carried after correction for their number")

@@ -33,7 +33,8 @@ class Effect:
     outcome: EffectStanding
     reason: str
     favours: str | None  # the backbone or pipeline that it is better for; None where it is 0
-    corrected: float | None = None  # its p-value, for the number of tests beside it
+    share: float = 1.0  # of a level, that its number of seeds may spend (spending.py)
+    corrected: float | None = None  # its p-value, for the number of tests beside it and for other looks
 
     @property
     def carried(self) -> bool:
@@ -48,7 +49,7 @@ class Effect:
     def settled(self, corrected: float, level: float, num_tests: int) -> "Effect":
         """An open one, decided at a level among so many tests."""
         assert self.outcome == "open" and self.p_value is not None
-        carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests)
+        carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests, self.share)
         reason = f"{'' if carried else 'may be chance: '}{self.reason}, {shown}"
         return replace(self, outcome="carried" if carried else "inconclusive", corrected=corrected, reason=reason)
 
@@ -155,7 +156,8 @@ def settle(claim: Claim, findings: Mapping[Key, Finding], primary: str | None) -
     families = {"headline": decisive, "rest": [key for key in findings if key not in decisive]}
     decided = dict(findings)
     for family, keys in families.items():
-        tested = {key: p for key in keys if (found := findings[key]).outcome == "open" and (p := found.p_value) is not None}
+        opened = {key: found for key in keys if (found := findings[key]).outcome == "open"}
+        tested = {key: min(1.0, found.p_value / found.share) for key, found in opened.items() if found.p_value is not None}
         for key, corrected in zip(tested, holm(list(tested.values())), strict=True):
             decided[key] = findings[key].settled(corrected, LEVELS[family], len(tested))
     parts = []

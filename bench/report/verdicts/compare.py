@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from bench.metrics.distances.interval import Interval
 from bench.records.record import Record
 from bench.report.load import REFERENCES, SUBJECTS, Run
 from bench.report.render import catalogue as metrics
-from bench.report.verdicts import stats
+from bench.report.verdicts import spending, stats
 from bench.report.verdicts.stats import Difference, SeedInterval, Verdict
 from bench.study.budget import BUDGETS
 from bench.study.matrix import MATCHED
@@ -120,7 +121,13 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         elif incomparable:
             verdict = Verdict(outcome="not compared", reason=incomparable)
         else:
-            verdict = stats.judge(values, better="lower" if better == "lower" else "higher", exact=metric.exact, missing=missing)
+            verdict = stats.judge(
+                values,
+                better="lower" if better == "lower" else "higher",
+                exact=metric.exact,
+                missing=missing,
+                share=partial(spending.share, run.looks, run.extensions),
+            )
             if run.untrusted:  # takes every lead away
                 verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
     if verdict and verdict.outcome in ("open", "inconclusive") and not metric.axis:  # shown, not tested

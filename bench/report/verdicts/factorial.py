@@ -11,8 +11,9 @@ batches of the other, and then whatever padding costs is in all three effects.
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from bench.data.policy.table import POLICIES
 from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts import compare, stats
+from bench.report.verdicts import compare, spending, stats
 from bench.report.verdicts.claims import CROP, Effect, EffectStanding
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS, Difference
@@ -194,6 +195,7 @@ def _effect(
         names=names,
         missing=_all_missing(run, row, contenders),
         refused=_refused(run, row, contenders),
+        share=partial(spending.share, run.looks, run.extensions),
     )
 
 
@@ -206,6 +208,7 @@ def effect_of(
     names: tuple[str, str],
     missing: str | None = None,
     refused: str | None = None,
+    share: Callable[[int], float] = lambda seeds: 1.0,
 ) -> Effect:
     """An effect from its contenders' values at each seed: "open" where the seeds may carry it. The seeds that failed count.
 
@@ -233,6 +236,7 @@ def effect_of(
         outcome=outcome,
         reason=reason,
         favours=None if good == 0 else names[good > 0],
+        share=share(num),
     )
 
 

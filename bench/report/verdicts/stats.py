@@ -9,7 +9,7 @@ number in claims.py, and stays "open" until then.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -51,7 +51,8 @@ class Verdict:
     rival: str | None = None  # the closest mean to it
     difference: Difference | None = None  # leader minus rival
     p_value: float | None = None  # of the leader against whomever it beats least surely; None where nothing is to be tested
-    corrected: float | None = None  # the same, for the number of tests beside it
+    share: float = 1.0  # of a level, that its number of seeds may spend (spending.py)
+    corrected: float | None = None  # the p-value, for the number of tests beside it and for other looks
 
     @property
     def carried(self) -> bool:
@@ -61,18 +62,21 @@ class Verdict:
     def settled(self, corrected: float, level: float, num_tests: int) -> "Verdict":
         """An open one, decided at a level among so many tests."""
         assert self.outcome == "open" and self.p_value is not None
-        carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests)
+        carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests, self.share)
         reason = f"{'' if carried else 'may be chance: '}{self.reason}, {shown}"
         return replace(self, outcome="leads" if carried else "inconclusive", corrected=corrected, reason=reason)
 
 
-def p_text(p_value: float, corrected: float, level: float, num_tests: int) -> str:
-    """What a test says at a level.
+def p_text(p_value: float, corrected: float, level: float, num_tests: int, share: float = 1.0) -> str:
+    """What a test says at a level, of which looks at fewer or more seeds leave it a share.
 
     >>> p_text(0.004, 0.056, 0.025, 14), p_text(0.0004, 0.0004, 0.025, 1)
     ('p = 0.004, among 14 tests 0.056, not below 0.025', 'p < 0.001, below 0.025')
+    >>> p_text(0.002, 0.016, 0.025, 1, 0.125)
+    'p = 0.002, over all looks 0.016, below 0.025'
     """
-    among = f", among {num_tests} tests {_number(corrected)}" if num_tests > 1 else ""
+    words = [f"among {num_tests} tests"] * (num_tests > 1) + ["over all looks"] * (share < 1)
+    among = f", {' and '.join(words)} {_number(corrected)}" if words else ""
     return f"p {'' if p_value < 0.001 else '= '}{_number(p_value)}{among}, {'' if corrected < level else 'not '}below {level:g}"
 
 
@@ -137,6 +141,7 @@ def judge(
     better: Literal["lower", "higher"],
     exact: bool = False,
     missing: Mapping[str, str] | None = None,
+    share: Callable[[int], float] = lambda seeds: 1.0,
 ) -> Verdict:
     """Who is ahead on one axis: "open" where the seeds may carry it, with the p-value against the rival that is beaten least surely.
 
@@ -144,7 +149,8 @@ def judge(
     correction over contenders is due (an intersection-union test, Berger 1982).
 
     `values`: contender -> one value a seed. `exact`: the value is a count that no seed changes. `missing`: contender ->
-    why some or all of its seeds have no value; leaving the failures out would flatter whoever failed.
+    why some or all of its seeds have no value; leaving the failures out would flatter whoever failed. `share`: seeds -> the part of a
+    level that they may spend; of two contenders the fewer seeds count.
     """
     missing = missing or {}
     present = {name: list(series) for name, series in values.items() if series}
@@ -157,9 +163,9 @@ def judge(
     order = sorted(present, key=lambda name: sign * statistics.fmean(present[name]))
     leader, rival = order[0], order[1]
 
-    def verdict(outcome: Standing, reason: str, p_value: float | None = None) -> Verdict:
+    def verdict(outcome: Standing, reason: str, **tested: float) -> Verdict:
         difference = welch(present[leader], present[rival])
-        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, p_value=p_value)
+        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, **tested)
 
     varying = [name for name, series in present.items() if any(a != b for a, b in pairwise(series))]
     if exact and not varying and len(present) == len(values):
@@ -176,14 +182,17 @@ def judge(
     if fewest < MIN_SEEDS:
         return verdict("inconclusive", f"{fewest} seed{'s' if fewest > 1 else ''}; a claim needs at least {MIN_SEEDS}")
 
-    p_values: dict[str, float] = {}
+    p_values: dict[str, tuple[float, float]] = {}  # rival -> p-value, share
     for other in order[1:]:
         p_value = welch(present[leader], present[other]).p_value
         if p_value is None:
             return verdict("inconclusive", f"no spread between the seeds of {leader} and {other}, so nothing tells what chance does")
-        p_values[other] = p_value
-    weakest = max(p_values, key=lambda name: p_values[name])
-    return verdict("open", f"{fewest} seeds each" + (f", against {weakest}" if len(p_values) > 1 else ""), p_values[weakest])
+        p_values[other] = p_value, share(min(len(present[leader]), len(present[other])))
+    weakest = max(p_values, key=lambda name: p_values[name][0] / p_values[name][1])
+    most = max(len(series) for series in present.values())
+    seeds = f"{fewest} seeds each" if fewest == most else f"{fewest} to {most} seeds"
+    p_value, left = p_values[weakest]
+    return verdict("open", seeds + (f", against {weakest}" if len(p_values) > 1 else ""), p_value=p_value, share=left)
 
 
 def distance_caveats(distance: float, floor: float | None, num_clips: int | None) -> list[str]:
