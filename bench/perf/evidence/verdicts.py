@@ -6,7 +6,7 @@ simulated is the values of the records. Of equal contenders everything that a pa
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -77,11 +77,18 @@ class Tally:
     page: int = 0  # claimed something anywhere
 
 
-def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Sequence[str], primary: str) -> dict[Key, Finding]:
-    """What a page of these values tests, before correction."""
+def findings_of(
+    claim: str,
+    values: Values,
+    better: Mapping[str, str],
+    names: Sequence[str],
+    primary: str,
+    share: Callable[[int], float] = lambda seeds: 1.0,
+) -> dict[Key, Finding]:
+    """What a page of these values tests, before correction. `share`: seeds -> the part of a level that they may spend."""
     found: dict[Key, Finding] = {}
     for measure, series in values.items():
-        found["lead", measure] = judge(series, better="lower" if better[measure] == "lower" else "higher")
+        found["lead", measure] = judge(series, better="lower" if better[measure] == "lower" else "higher", share=share)
     if claim == "shapes":
         for pipeline in PIPELINES[1 : len(names) // 2]:
             four = [f"{backbone} {policy}" for backbone in BACKBONES for policy in (CROP.word, pipeline)]
@@ -90,13 +97,13 @@ def findings_of(claim: str, values: Values, better: Mapping[str, str], names: Se
                     continue
                 by_seed = dict(enumerate(zip(*(values[measure][name] for name in four), strict=True)))
                 favoured = (CROP.word, pipeline) if kind == "pipeline" else BACKBONES
-                effect = factorial.effect_of(kind, by_seed, factorial.WEIGHTS[kind], better=better[measure], names=favoured)
+                effect = factorial.effect_of(kind, by_seed, factorial.WEIGHTS[kind], better=better[measure], names=favoured, share=share)
                 found["effect", pipeline, measure, kind] = effect
         if len(names) == 6:  # packs against buckets, of each backbone
             for backbone, measure in itertools.product(BACKBONES, (name for name in values if name in (primary, claims.COMPOSITION[0]))):
                 pair = f"{backbone} {PIPELINES[1]}", f"{backbone} {PIPELINES[2]}"
                 by_seed = dict(enumerate(zip(*(values[measure][name] for name in pair), strict=True)))
-                effect = factorial.effect_of("contrast", by_seed, (-1.0, 1.0), better=better[measure], names=PIPELINES[1:])
+                effect = factorial.effect_of("contrast", by_seed, (-1.0, 1.0), better=better[measure], names=PIPELINES[1:], share=share)
                 found["contrast", *pair, measure] = effect
     return found
 
@@ -108,7 +115,7 @@ def simulate(design: StudyDesign, rng: np.random.Generator, *, noise: SeedNoise,
         findings = findings_of(design.claim, values, noise.better, names, primary)
         decided, conclusion = claims.settle(claims.claim_of(design.claim), findings, primary)
         tally.headline += conclusion.carried
-        tally.right += _right(conclusion)
+        tally.right += is_right(conclusion)
         tally.page += any(finding.carried for finding in decided.values())
     return tally
 
@@ -129,7 +136,7 @@ def studies_of(design: StudyDesign, noise: SeedNoise, primary: str, studies: int
         yield values
 
 
-def _right(conclusion: Conclusion) -> bool:
+def is_right(conclusion: Conclusion) -> bool:
     """Whether the part on quality says what was planted."""
     part = conclusion.parts[0]
     if part.state == "leads":
