@@ -41,12 +41,12 @@ def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESU
 
     from bench.data.progress import say
     from bench.report.render.console import summary
-    from bench.run.launch import run_study
+    from bench.run.launch import run_all
+    from bench.study.matrix import load_study
 
     console = Console(highlight=False, soft_wrap=True)
-    command = "python -m bench " + shlex.join(sys.argv[1:])
-    study = _sized_study(matrix, overrides, results, say, lambda trials: run_study(trials, results, say, command))
-    records = run_study(study, results, say, command)
+    study = load_study(matrix, overrides)
+    records = run_all(study, results, say, "python -m bench " + shlex.join(sys.argv[1:]))
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
@@ -68,7 +68,7 @@ def report(
     from bench.report import build
 
     folders = [Path(name) if Path(name).is_dir() else results / name for name in runs]
-    for path in build(folders, out or Path("reports") / "-".join(folder.name for folder in folders), unfinished=unfinished):
+    for path in build(folders, out, unfinished=unfinished):
         typer.echo(path)
 
 
@@ -305,9 +305,10 @@ def audit(
 def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
     """Check all of MATRIX that `run` checks, train nothing: print cells and what differs between rivals. Matches are found, clips made."""
     from bench.commands.listing import print_study
-    from bench.run.launch import check_study
+    from bench.run.launch import check_study, ready
+    from bench.study.matrix import load_study
 
-    study = _sized_study(matrix, overrides, results, typer.echo)
+    study = ready(load_study(matrix, overrides), results, typer.echo)
     check_study(study, results)
     print_study(study)
 
@@ -346,23 +347,6 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
         show(result, Console(highlight=False, soft_wrap=False))
     for path in write(result, out) if out is not None else []:
         typer.echo(path, err=as_json)
-
-
-def _sized_study(name: str, overrides: list[str] | None, results: Path, say, train=None):  # Study, whose module is imported late
-    """The study of a matrix whose weights are here, cheaply checked, with the sizes and the tuned fields that it asks to be found."""
-    from bench.run.checks import check_all, check_extractors, check_primary, check_weights
-    from bench.run.launch import check_study
-    from bench.run.match.resolve import resolve
-    from bench.run.tune.resolve import tuned
-    from bench.study.matrix import load_study
-
-    study = load_study(name, overrides)
-    check_all(study.cells, check_extractors)
-    check_primary(study)
-    check_weights(study)
-    if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
-        check_study(study, results, "named")
-    return tuned(resolve(study, results, say), say, train)
 
 
 def main() -> NoReturn:

@@ -42,6 +42,13 @@ def bearable(value: float) -> float:
     return value
 
 
+def of_a_cell(axes: dict[str, Any]) -> dict[str, Any]:
+    """Axes, which are dotted fields of a cell: a table has a column for each. Refusal for another."""
+    if odd := [axis for axis in axes if axis.partition(".")[0] not in Cell.model_fields]:
+        raise Refusal(f"has the axis {odd[0]!r}, which is no field of a cell")
+    return axes
+
+
 Plain = Annotated[dict[str, Any], AfterValidator(plain)]
 Number = Annotated[float, AfterValidator(bearable)]
 
@@ -270,7 +277,7 @@ class RunCell(Frozen):
     """A cell as the snapshot of a run lists it."""
 
     name: str
-    axes: Plain = Field(default_factory=dict)  # dotted field -> value
+    axes: Annotated[Plain, AfterValidator(of_a_cell)] = Field(default_factory=dict)  # dotted field -> value
     seed: int
     fingerprint: str
     folder: str  # inside the run's

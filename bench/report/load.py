@@ -5,7 +5,7 @@ A cell without a record, with an unreadable one or with missing artefacts stays 
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +26,11 @@ from bench.shapes import Refusal, Shape, check_shape
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them
 REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
-FIELDS = ("name", "subject", "value", "unit", "better", "low", "high", "interval", "protocol_fingerprint", "invalid")  # of a measurement
+# Columns of a table of results: of a cell, then its axes, then of a measurement.
+OF_CELL = ("matrix", "cell", "contender", "seed", "status", "reason", "failed_canaries")
+FIELDS = ("subject", "value", "unit", "better", "low", "high", "interval", "floor", "protocol_fingerprint", "invalid")
 MAX_FRAMES, MAX_FPS = 1024, 1e4  # of a clip that is drawn
-COLUMNS = ["contender", "cell", "seed", "status", *FIELDS]
+COLUMNS = ["contender", "cell", "seed", "status", "name", *(name for name in FIELDS if name != "floor")]  # of `Run.measurements`
 
 
 class CellResult(RunCell):
@@ -86,6 +88,18 @@ class Run(RunSnapshot):
         holes = f"{len(missing)} of {len(self.cells)} cells without a readable record (first {missing[0].name}: {why})"
         return f"{holes}; go on with `{command}`"
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """One line a cell and measurement, of a cell without any one line: OF_CELL, axes, measurement, FIELDS. SI units, unrounded."""
+        for cell in self.cells:
+            failed = [canary.name for canary in cell.record.canaries if not canary.passed] if cell.record else []
+            values = (self.matrix, cell.name, cell.contender, cell.seed, cell.status, cell.reason, ", ".join(failed) or None)
+            of_cell = cell.axes | dict(zip(OF_CELL, values, strict=True))
+            found = cell.record.measurements if cell.record else []
+            for measurement in found:
+                yield of_cell | {"measurement": measurement.name} | {field: _told(measurement, field) for field in FIELDS}
+            if not found:
+                yield of_cell
+
     @cached_property
     def words(self) -> list[str]:
         """Those of its command."""
@@ -96,14 +110,8 @@ class Run(RunSnapshot):
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
-        """One line a measurement, SI units, unrounded; columns as in COLUMNS."""
-        lines = [
-            [cell.contender, cell.name, cell.seed, cell.status, *(_told(measurement, field) for field in FIELDS)]
-            for cell in self.cells
-            if cell.record
-            for measurement in cell.record.measurements
-        ]
-        return pd.DataFrame(lines, columns=COLUMNS)
+        """The lines with a measurement; columns as in COLUMNS."""
+        return pd.DataFrame([line | {"name": line["measurement"]} for line in self.lines() if "measurement" in line], columns=COLUMNS)
 
     @cached_property
     def changed(self) -> str:
@@ -181,6 +189,28 @@ def load_run(folder: Path) -> Run:
     labels = contender_labels([fields["axes"] for fields in found])
     cells = [CellResult(contender=label, **fields) for label, fields in zip(labels, found, strict=True)]
     return Run.model_validate(dict(snapshot) | {"cells": cells})
+
+
+def load_runs(folders: str | Path | Sequence[str | Path]) -> dict[Path, Run]:
+    """The run in a folder, or the runs in several. StoreError for a folder without one, Refusal for none."""
+    paths = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+    if not paths:
+        raise Refusal("at least one run's folder is needed, got none; name one, such as results/quick")
+    return {path: load_run(path) for path in paths}
+
+
+def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """What a run's folder, or several, hold: a tidy table, one row a cell and measurement, of all subjects, SI units, unrounded.
+
+    Columns: the folder as `run`, OF_CELL, the axes of the matrix by their dotted names, measurement, FIELDS. A cell without any measurement
+    is one row. StoreError for a folder without a run or without any record.
+    """
+    runs = load_runs(folders)
+    if empty := [f"no record in {folder}: {run.unfinished}" for folder, run in runs.items() if not run.records]:
+        raise StoreError(*empty)
+    axes = dict.fromkeys(axis for run in runs.values() for cell in run.cells for axis in cell.axes)
+    rows = [{"run": str(folder), **line} for folder, run in runs.items() for line in run.lines()]
+    return pd.DataFrame(rows, columns=["run", *OF_CELL, *axes, "measurement", *FIELDS])
 
 
 def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:

@@ -116,6 +116,7 @@ class Study(Frozen):
     matrix: Matrix
     cells: tuple[NamedCell, ...]
     tunes: Tune | None = None  # what its cells are the trials of; None: it tunes nothing
+    words: tuple[str, ...] = Field((), exclude=True)  # as the command line has them: its matrix and the overrides
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
         """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
@@ -142,7 +143,7 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
         raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
-    return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)))
+    return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)), words=(name, *(overrides or [])))
 
 
 def _check_name(name: str) -> None:

@@ -41,7 +41,7 @@ def resolve(study: Study, results: Path, say: Say) -> Study:
             answers[key] = proof = _proof(job, say)
             say(f"{proof.asked} -> {proof.found}: {match.by} within {proof.mismatch:.2%} of {target} ({proof.how})")
     cells = expand(study.name, study.matrix, lambda cell: answers.get(_key(match, cell, target)))
-    return on_this_machine(Study(name=study.name, matrix=study.matrix, cells=tuple(cells)))
+    return on_this_machine(study.model_copy(update={"cells": tuple(cells)}))
 
 
 def _target(study: Study, to: str) -> str:
