@@ -156,14 +156,13 @@ def score(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A score.json, or the folder that holds it; see `score --out`.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run's folder; or a score.json or the folder that holds it.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same.")],
 ) -> None:
-    """Two scores side by side, distance by distance; refused, with what differs, unless measured alike."""
-    from bench.commands.score.page import comparison
-    from bench.commands.score.record import read_score
+    """Two runs of one matrix, A before and B after, or two scores, side by side; refused, with what differs, unless measured alike."""
+    from bench.commands.compare import comparison
 
-    typer.echo(comparison(read_score(first), read_score(second)), nl=False)
+    typer.echo(comparison(first, second), nl=False)
 
 
 @app.command()

@@ -12,24 +12,35 @@ from bench.perf.gate.quality import QualityChange, check_quality
 from bench.perf.gate.quality import outcomes as decide
 from bench.records.record import Measurement, RunSnapshot
 from bench.records.store import write_record, write_run
-from tests.report_factory import record
+from tests.report_factory import cell, record
 
 POLICY = read_policy(None).model_copy(update={"quality": {"fd_motion": 0.1, "val_loss": 0.05}})
 
 
-def run(folder: Path, values: dict[str, tuple[float, float | None]], *, seeds: tuple[float, ...] = (0.0,), protocol: str = "p") -> Path:
-    """A finished run of one contender: measurement -> (value, half of its interval); one cell a seed, shifted by `seeds`."""
+def run(
+    folder: Path,
+    values: dict[str, tuple[float, float | None]],
+    *,
+    seeds: tuple[float, ...] = (0.0,),
+    protocol: dict[str, str] = {"measure": "p"},  # noqa: B006  only read
+    **changes: Any,
+) -> Path:
+    """A finished run of one contender: measurement -> (value, half of its interval); one cell a seed, shifted by `seeds`.
+
+    `changes` replace fields of its cells.
+    """
     cells = []
     for seed, shift in enumerate(seeds):
         measurements = [
             Measurement(
-                name=name, value=value + shift, unit="1", better="lower", protocol={"measure": protocol},
+                name=name, value=value + shift, unit="1", better="lower", protocol=protocol,
                 low=None if half is None else value - half, high=None if half is None else value + half,
             )
             for name, (value, half) in values.items()
         ]  # fmt: skip
         name = f"A-seed{seed}"
-        write_record(folder / "m" / name, record("dit:DiT-XS/2", seed, name=name, measurements=measurements))
+        asked = cell("dit:DiT-XS/2", seed).model_dump(mode="json") | changes
+        write_record(folder / "m" / name, record("dit:DiT-XS/2", seed, name=name, measurements=measurements, cell=asked))
         cells.append({"name": name, "seed": seed, "folder": name, "axes": {}, "fingerprint": "f"})
     write_run(folder, RunSnapshot.model_validate({"matrix": "m", "cells": cells}))
     return folder / "m"
@@ -94,9 +105,16 @@ def test_equal_runs_are_rarely_called_worse() -> None:
 
 def test_what_is_not_measured_alike_is_not_compared(tmp_path: Path) -> None:
     values: dict[str, tuple[float, float | None]] = {"fd_motion@64": (100, 4), "val_loss": (0.5, None)}
-    base, head = run(tmp_path / "base", values), run(tmp_path / "head", values, protocol="q")
-    verdicts = check_quality(base, head, POLICY)
+    base = run(tmp_path / "base", values)
+    with pytest.raises(CheckRefused, match="different protocols and do not compare; measure: p and q") as refused:
+        check_quality(base, run(tmp_path / "head", values, protocol={"measure": "q"}), POLICY)
+    assert refused.value.exit == Exit.ANOTHER_SUITE
+    elsewhere = run(tmp_path / "elsewhere", values, protocol={"measure": "p", "autoencoder": "made there"})
+    verdicts = check_quality(base, elsewhere, POLICY)
     assert {(verdict.outcome, verdict.exit) for verdict in verdicts} == {("not comparable", Exit.ANOTHER_SUITE)}
+    with pytest.raises(CheckRefused, match=r"cell A-seed0 differs in budget\.seconds: 120\.0 and 60") as refused:
+        check_quality(base, run(tmp_path / "shorter", values, budget={"seconds": 60}), POLICY)
+    assert refused.value.exit == Exit.ANOTHER_SUITE
     without = run(tmp_path / "without", {"val_loss": (0.5, None)})
     found = {verdict.name: verdict.exit for verdict in check_quality(without, without, POLICY)}
     assert found == {"DiT-XS/2 fd_motion": Exit.LACKS_BENCHMARK, "DiT-XS/2 val_loss": Exit.UNCHANGED}

@@ -91,7 +91,7 @@ def read_score(path: Path) -> Score:
     """The score in a file, or in `score.json` of a folder. StoreError for anything else."""
     file = path / FILE if path.is_dir() else path
     if not file.exists():
-        raise StoreError(f"no score in {path}; `python -m bench score REAL GENERATED --out {path}` makes one")
+        raise StoreError(f"no score in {path}, and no run; `python -m bench score REAL GENERATED --out {path}` makes a score")
     remedy = "score the clips again with --out"
     fields = read_json(file, remedy)
     version = fields.get("schema_version", SCHEMA_VERSION) if isinstance(fields, dict) else SCHEMA_VERSION

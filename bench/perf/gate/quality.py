@@ -12,8 +12,10 @@ from bench.perf.gate.judge import Outcome
 from bench.perf.gate.policy import Policy
 from bench.perf.gate.result import BenchmarkVerdict, not_compared
 from bench.records.record import Measurement
-from bench.report.load import load_run
+from bench.report.load import Run, load_run
+from bench.report.verdicts.history import RunPair
 from bench.report.verdicts.stats import MIN_SEEDS, Difference, holm, welch
+from bench.shapes import Refusal
 
 ALPHA = 0.05  # chance that a gate between equal runs calls anything worse or better
 
@@ -57,7 +59,12 @@ def check_quality(base: Path, head: Path, policy: Policy) -> list[BenchmarkVerdi
     """A verdict on every contender and measurement that the policy's `quality` names, from the records of two runs of one matrix."""
     if not policy.quality:
         raise CheckRefused(Exit.BAD_INPUT, "the policy names no quality to gate; for example `quality: {fd_motion: 0.1, val_loss: 0.05}`")
-    before, after = _measurements(base), _measurements(head)
+    pair = RunPair(_run(base), _run(head))
+    try:
+        pair.check_alike()
+    except Refusal as error:
+        raise CheckRefused(Exit.ANOTHER_SUITE, str(error)) from error
+    before, after = _measurements(pair.first), _measurements(pair.second)
     verdicts, changes = [], []
     for contender in {**after, **before}:
         if contender not in before or contender not in after:
@@ -101,13 +108,16 @@ def outcomes(changes: Sequence[QualityChange]) -> list[Outcome]:
     return found
 
 
-def _measurements(folder: Path) -> dict[str, dict[str, list[Measurement]]]:
-    """Contender -> measurement -> one a seed, of the trained model; none where a seed has no value, a failed one, or a canary failed."""
-    found: dict[str, dict[str, list[Measurement]]] = {}
+def _run(folder: Path) -> Run:
     try:
-        run = load_run(folder)
+        return load_run(folder)
     except StoreError as error:
         raise CheckRefused(Exit.NO_REFERENCE, str(error)) from error
+
+
+def _measurements(run: Run) -> dict[str, dict[str, list[Measurement]]]:
+    """Contender -> measurement -> one a seed, of the trained model; none where a seed has no value, a failed one, or a canary failed."""
+    found: dict[str, dict[str, list[Measurement]]] = {}
     for contender in run.contenders:
         for cell in run.of(contender):
             for measurement in cell.record.measurements if cell.record is not None else ():

@@ -199,11 +199,15 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
     versions = sorted({record.protocol_version for record in records})
     if len(versions) > 1:
         return f"different protocol versions ({', '.join(map(str, versions))})"
-    if metric.machine:
-        machines = [record.environment.packages | record.environment.model_dump() for record in records]
-        if differing := [key for key in _MACHINE if len({machine.get(key) for machine in machines}) > 1]:
-            return f"different machines or versions ({', '.join(differing)})"
+    if metric.machine and (differing := differing_machines(records)):
+        return f"different machines or versions ({', '.join(differing)})"
     return None
+
+
+def differing_machines(records: Sequence[Record]) -> list[str]:
+    """In what the machines and versions of these records differ that speeds depend on."""
+    machines = [record.environment.packages | record.environment.model_dump() for record in records]
+    return [key for key in _MACHINE if len({machine.get(key) for machine in machines}) > 1]
 
 
 def _protocol_differences(records: Sequence[Record], names: set[str]) -> list[str]:
@@ -218,7 +222,7 @@ def _protocol_differences(records: Sequence[Record], names: set[str]) -> list[st
 
 
 # Fields of an environment and packages; equal where speeds may be compared.
-_MACHINE = ("cpu", "device", "num_threads", "python", "torch", "diffusers")
+_MACHINE = ("cpu", "cpu_id", "device", "num_threads", "python", "torch", "diffusers")
 
 
 def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:
