@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,9 +42,7 @@ def here(*arguments: object, **environment: str) -> Done:
     with (
         mock.patch.dict(os.environ, {"COLUMNS": "200", **environment}),
         mock.patch.object(sys, "argv", words),
-        mock.patch.object(bench.run.job, "status_of", _status_here),
-        mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
-        mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
+        jobs_here(),
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -53,6 +52,17 @@ def here(*arguments: object, **environment: str) -> Done:
         except SystemExit as ended:
             status = int(ended.code or 0)
     return Done(words, status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def jobs_here() -> Iterator[None]:
+    """Inside, jobs are done in this process."""
+    with (
+        mock.patch.object(bench.run.job, "status_of", _status_here),
+        mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
+        mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
+    ):
+        yield
 
 
 def _status_here(job: Any, timeout_s: float | None, lock: int | None) -> Ended:

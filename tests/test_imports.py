@@ -22,8 +22,8 @@ TORCH_FREE = (
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/latents/config.py",
     "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
     "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py",
-    "bench/run/launch.py", "bench/run/job.py", "bench/run/checks.py", "bench/run/match/resolve.py",
-    "bench/commands/archive.py", "bench/commands/listing.py", "bench/commands/reference.py",
+    "bench/__init__.py", "bench/run/__init__.py", "bench/run/launch.py", "bench/run/job.py", "bench/run/checks.py", "bench/run/match/resolve.py",
+    "bench/commands/archive.py", "bench/commands/compare.py", "bench/commands/listing.py", "bench/commands/reference.py",
     "bench/commands/score/record.py", "bench/commands/score/page.py", "bench/commands/audit/[!c]*.py",
     "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py",
 )  # fmt: skip

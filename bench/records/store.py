@@ -69,7 +69,9 @@ def read_run(folder: Path) -> RunSnapshot:
     """The snapshot in a run's folder. StoreError where there is none."""
     path = folder / RUN
     if not path.is_file():
-        raise StoreError(f"no run in {folder}: {path.name} is missing; start one with `python -m bench run MATRIX`")
+        inside = ", ".join(each.name for each in run_folders(folder))
+        remedy = f"name one that is in it: {inside}" if inside else "start one with `python -m bench run MATRIX`"
+        raise StoreError(f"no run in {folder}: {path.name} is missing; {remedy}")
     try:
         return RunSnapshot.model_validate(read_json(path, "remove it and run the matrix again"))
     except ValidationError as error:
