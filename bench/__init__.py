@@ -23,6 +23,10 @@ else:
 __all__ = ["load_study", "report", "results", "run"]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 class CallableRoom(ModuleType):
     """A room that can be called: `bench.run(study)`, and `bench.run.launch` is a module in it.
 
@@ -34,3 +38,7 @@ class CallableRoom(ModuleType):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self.called(*arguments, **options)
+
+    @property
+    def __signature__(self) -> Any:  # what a notebook shows of it
+        return importlib.import_module("inspect").signature(self.called)

@@ -1,5 +1,6 @@
 """The suite from Python: the example of the page as it stands, the table of results, and what it needs."""
 
+import inspect
 import math
 import re
 import shutil
@@ -70,6 +71,8 @@ def test_a_room_that_is_called_is_still_a_room() -> None:
 
     assert callable(bench.run) and bench.run.launch.run_all
     assert callable(bench.report) and bench.report.build is bench.report.called
+    assert list(inspect.signature(bench.run).parameters) == ["study", "results"]
+    assert set(bench.__all__) <= set(dir(bench))
     with pytest.raises(AttributeError, match="module 'bench' has no attribute 'score'"):
         bench.score  # type: ignore[attr-defined]  # noqa: B018
 
