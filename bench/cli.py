@@ -35,18 +35,27 @@ EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
 
 
 @app.command()
-def run(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
+def run(
+    matrix: MatrixName,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    until_decided: Annotated[bool, typer.Option("--until-decided", help="Add seeds until the headline is carried or hopeless.")] = False,
+    hours: Annotated[float | None, typer.Option(min=0, help="Of --until-decided: add no seed that would end later.")] = None,
+) -> None:
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
+    from bench.commands.decide import run_until_decided
     from bench.data.progress import say
     from bench.report.render.console import summary
     from bench.run.launch import run_all
     from bench.study.matrix import load_study
 
+    if hours is not None and not until_decided:
+        _fail(f"--hours {hours:g} is of --until-decided; give both, or neither")
     console = Console(highlight=False, soft_wrap=True)
-    study = load_study(matrix, overrides)
-    records = run_all(study, results, say, "python -m bench " + shlex.join(sys.argv[1:]))
+    study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
+    records = run_until_decided(study, results, say, command, hours) if until_decided else run_all(study, results, say, command)
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:

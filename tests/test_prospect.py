@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from bench.records.record import Looks, Measurement
+from bench.records.record import Measurement
 from bench.report.load import Run, load_run
 from bench.report.verdicts import findings, prospect
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.prospect import MOST, Gap, Prospect, clips_needed, of_effect, of_headline, of_row, seeds_needed, with_seeds
 from bench.report.verdicts.spending import share
+from bench.study.looks import Looks
 from tests.report_factory import PROTOCOL, pair, record, study, write_run
 
 LEVEL = LEVELS["headline"]

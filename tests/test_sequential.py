@@ -13,13 +13,14 @@ from bench.perf.evidence import sequential as evidence
 from bench.perf.evidence import sequential_page
 from bench.perf.evidence.sequential import GrowingDesign, GrownTally, kept_promises, simulate
 from bench.perf.evidence.verdicts import StudyDesign
-from bench.records.record import Asked, Looks, Measurement
+from bench.records.record import Asked, Measurement
 from bench.report.load import Run, load_run
 from bench.report.verdicts import findings, spending
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.sequential import FUTILE, look, look_at, look_for
 from bench.report.verdicts.spending import share
 from bench.report.verdicts.stats import MIN_SEEDS, Difference, judge, welch
+from bench.study.looks import Looks
 from tests.report_factory import PROTOCOL, record, study, write_run
 from tests.test_verdict_rules import NOISE
 

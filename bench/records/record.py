@@ -1,7 +1,7 @@
 """What was found of a cell: typed, in bytes and seconds, with a version. Knows no torch and no file."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, computed_field, model_validator
 
@@ -11,6 +11,7 @@ from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.looks import Looks
 from bench.study.matrix import Match, MatchProof
 from bench.study.tune import Tune, Tuning
 
@@ -198,19 +199,6 @@ class BackboneFacts(Frozen):
     peak_key: str = ""  # which measurement: one for all of a study's cells on a device, in a precision, with as many threads
     latent_shape: tuple[int, int, int, int]  # (C, T, H, W)
     match: MatchProof | None = None  # where it was sized to match another
-
-
-class Looks(Frozen):
-    """Seeds that are added one by one: after each, from the first on, the verdict is looked at, and when it is carried no more are."""
-
-    first: int = Field(3, ge=3, le=100)  # seeds of each contender at the first look
-    most: int = Field(12, ge=3, le=100)  # of each, whatever is seen
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.most < self.first:
-            raise Refusal(f"looks end at {self.most} seeds, before the first at {self.first}")
-        return self
 
 
 class Asked(Frozen):

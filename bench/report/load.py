@@ -18,10 +18,11 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
-from bench.records.record import Looks, Measurement, Record, RunCell, RunSnapshot
+from bench.records.record import Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.report.verdicts.stats import MIN_SEEDS
 from bench.shapes import Refusal, Shape, check_shape
+from bench.study.looks import Looks
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them

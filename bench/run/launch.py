@@ -196,7 +196,8 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
 
 def _jobs(study: Study, results: Path) -> dict[str, CellJob]:
     """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
-    asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=tuple(named.folder for named in study.cells))
+    folders = tuple(named.folder for named in study.cells)
+    asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=folders, until_decided=study.until_decided)
     return {c.name: CellJob(label=c.name, matrix=study.name, results=results, cell=c, asked=asked) for c in study.cells}
 
 
@@ -228,6 +229,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         primary_card=card_text(study),
         match=study.matrix.match,
         tunes=study.tunes,
+        until_decided=study.until_decided,
         asks_tuning=study.matrix.tune is not None or study.matrix.tuned is not None,
         started_at=started_at,
         ended_at=now(),

@@ -8,7 +8,7 @@ import copy
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from bench.backbone import canonical_name, did_you_mean, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
+from bench.study.looks import Looks
 from bench.study.tree import read_tree, read_value
 from bench.study.tune import Tune, Tuning
 
@@ -116,6 +117,7 @@ class Study(Frozen):
     matrix: Matrix
     cells: tuple[NamedCell, ...]
     tunes: Tune | None = None  # what its cells are the trials of; None: it tunes nothing
+    until_decided: Looks | None = None  # seeds are added until the headline is carried; None: they are fixed
     words: tuple[str, ...] = Field((), exclude=True)  # as the command line has them: its matrix and the overrides
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
@@ -194,8 +196,7 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
     exclude = [flatten(_with_one_name(rule)) for rule in matrix.exclude]
     if not points:
         raise Refusal("no cells; give `axes` with at least one value each, or `include`")
-    backbones = {str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points}
-    short = len({short_name(backbone) for backbone in backbones}) == len(backbones)  # "DiT-XS/2" says which, without its module
+    short = are_short(str(point.get("backbone", matrix.defaults.get("backbone"))) for point in points)
     cells: list[NamedCell] = []
     num_main = len(points) - len(matrix.include) or len(points)
     for (place, point), seed in itertools.product(enumerate(points), matrix.seeds):
@@ -235,6 +236,12 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
 def _with_one_name(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a cell with the backbone's name as cells hold it. Refusal where it is not one."""
     return {**fields, "backbone": canonical_name(fields["backbone"])} if "backbone" in fields else fields
+
+
+def are_short(backbones: Iterable[str]) -> bool:
+    """Whether "DiT-XS/2" says which of them, without its module."""
+    names = set(backbones)
+    return len({short_name(name) for name in names}) == len(names)
 
 
 def cell_name(point: dict[str, Any], seed: int, short: bool) -> str:

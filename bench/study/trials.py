@@ -4,12 +4,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.backbone import short_name
 from bench.data.frozen import content_hash
 from bench.shapes import Refusal
 from bench.study.budget import BUDGETS, Budget
 from bench.study.cell import SOLVERS, Cell, Evaluation, Sampler, differences
-from bench.study.matrix import NamedCell, Study, cell_name
+from bench.study.matrix import NamedCell, Study, are_short, cell_name
 from bench.study.tune import Tune, Tuning, TuningTrial, at_edge
 
 SUFFIX = "-tuning"  # of the run of the trials, behind the name of the study
@@ -38,8 +37,7 @@ def contender_of(cell: Cell, tunes: Iterable[str]) -> str:
 def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], parts: float = 1.0) -> Study:
     """The trials of a study as a study of its own: for each contender its points, at so large a part of the budget."""
     found: dict[str, NamedCell] = {}
-    backbones = {named.cell.backbone for named in study.cells}
-    short = len({short_name(name) for name in backbones}) == len(backbones)
+    short = are_short(named.cell.backbone for named in study.cells)
     for named, seed in itertools.product(study.cells, tune.seeds):
         axes = {key: value for key, value in named.axes.items() if tune.budget is None or not key.startswith("budget.")}
         axes |= {} if "backbone" in axes else {"backbone": named.cell.backbone}

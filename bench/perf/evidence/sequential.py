@@ -21,13 +21,13 @@ from bench.data.files import write_files
 from bench.data.progress import Reporter
 from bench.perf.evidence.seed_noise import SeedNoise
 from bench.perf.evidence.verdicts import NOISE, RIVALS, SHIFT, WIDE, StudyDesign, Values, findings_of, is_right, studies_of
-from bench.records.record import Looks
 from bench.report.verdicts import claims, prospect, spending
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.prospect import Gap
 from bench.report.verdicts.sequential import look, look_for
 from bench.report.verdicts.stats import welch
 from bench.shapes import Refusal, lines_of
+from bench.study.looks import Looks
 
 SEED = 17
 LOOKS = Looks()

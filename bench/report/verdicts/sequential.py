@@ -22,13 +22,13 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr
 
-from bench.records.record import Looks
 from bench.report.load import Run
 from bench.report.verdicts import stats
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.spending import boundary, share
 from bench.report.verdicts.stats import Difference, Verdict
+from bench.study.looks import Looks
 
 FUTILE = 0.10
 WALKS, SEED = 2000, 7  # imagined, of what is still to come

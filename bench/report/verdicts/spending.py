@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from bench.records.record import Looks
 from bench.report.verdicts.claims import LEVELS
+from bench.study.looks import Looks
 
 POWER = 2.0
 EXTENDED = 0.5  # of a level for every time that a study of fixed seeds was given more: at most twice the level, however often
