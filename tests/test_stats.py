@@ -1,10 +1,17 @@
 """Intervals that cover, and verdicts that claim nothing the seeds do not carry."""
 
+import itertools
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 
-from bench.report.verdicts.stats import Verdict, contrast, distance_caveats, holm, judge, mean_interval, welch
+from bench.report.verdicts.seed_noise import SEED_DEVIATION
+from bench.report.verdicts.stats import Verdict, contrast, distance_caveats, holm, is_large, judge, mean_interval, welch
+
+RECORDED = Path(__file__).parents[1] / "reports/calibration/seeds.csv"
 
 
 def alone(verdict: Verdict) -> Verdict:
@@ -149,3 +156,56 @@ def test_caveats_of_a_distance() -> None:
     assert "below what a headline needs" in distance_caveats(100.0, 2.0, 64)[0]
     assert "2.0 floors" in distance_caveats(4.0, 2.0, None)[0]
     assert "no real-against-real floor" in distance_caveats(4.0, None, None)[0]
+
+
+# --- words
+
+
+def word(first: list[float], second: list[float], deviation: float | None = 0.1) -> str:
+    return alone(judge({"a": first, "b": second}, better="lower", deviation=deviation)).word
+
+
+def test_inconclusive_is_not_one_word_for_all() -> None:
+    assert word([10.0, 10.2, 9.9], [20.0, 20.4, 19.8]) == "carried"
+    assert word([10.0, 14.0, 12.0], [11.0, 15.0, 13.0]) == "not told apart"
+    assert word([10.0], [20.0]) == "large, but one run"
+    assert word([10.0], [11.0]) == "one run"
+    assert word([10.0, 10.1], [11.0, 11.1]) == "two runs"
+    assert word([10.0], [20.0], deviation=None) == "one run"  # nothing tells what is large
+    assert word([0.0], [20.0]) == "one run"  # no ratio
+    assert judge({"a": [1.0], "b": [2.0]}, better="lower", exact=True).word == "exact"
+    assert judge({"a": [1.0], "b": [1.0]}, better="lower").word == "tie"
+    assert judge({"a": [1.0], "b": [2.0]}, better="lower", missing={"b": "seed 1 oom"}).word == "not told apart"
+
+
+def test_large_is_beyond_three_standard_errors_of_the_ratio() -> None:
+    edge = float(np.exp(3 * 0.1 * 2**0.5))
+    assert is_large([edge * 1.001], [1.0], 0.1) and not is_large([edge * 0.999], [1.0], 0.1)
+    assert is_large([1.0], [edge * 1.001], 0.1)
+    assert is_large([edge * 0.999] * 2, [1.0] * 2, 0.1)  # two seeds each drift less
+
+
+def recorded_logs() -> dict[str, list[np.ndarray]]:
+    """Measure -> the logarithms of each contender's seeds."""
+    table = pd.read_csv(RECORDED)
+    table = table[table["value"] > 0]
+    found: dict[str, list[np.ndarray]] = {}
+    for (_, _, name), own in table.groupby(["study", "contender", "name"]):
+        found.setdefault(str(name), []).append(np.log(own["value"].to_numpy()))
+    return found
+
+
+def test_what_seeds_drift_is_what_studies_recorded() -> None:
+    logs = recorded_logs()
+    assert set(logs) == set(SEED_DEVIATION)
+    for name, groups in logs.items():
+        pooled = np.sqrt(sum(((own - own.mean()) ** 2).sum() for own in groups) / sum(len(own) - 1 for own in groups))
+        assert SEED_DEVIATION[name] == pytest.approx(pooled, rel=0.2), f"{name}: write {pooled:.2g} into seed_noise.py"
+
+
+def test_two_seeds_of_one_contender_are_hardly_ever_called_large() -> None:
+    called = []
+    for name, groups in recorded_logs().items():
+        for first, second in (pair for own in groups for pair in itertools.combinations(np.exp(own).tolist(), 2)):
+            called.append(is_large([first], [second], SEED_DEVIATION[name]))
+    assert len(called) > 500 and np.mean(called) < 0.02

@@ -25,6 +25,7 @@ from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.stats import LARGE
 from bench.shapes import visible
 
 HERE = Path(__file__).parent
@@ -111,6 +112,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         compare=compare,
         factorial=factorial,
         levels=LEVELS,
+        large=LARGE,
         material=material,
     )
 

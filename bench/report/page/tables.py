@@ -129,7 +129,7 @@ def leader_text(verdict: Verdict) -> str:
     if verdict.carried:
         return f"{verdict.leader}{' (exact)' if verdict.outcome == 'exact' else ''}"
     ahead = f" ({verdict.leader} ahead)" if verdict.leader and verdict.outcome == "inconclusive" else ""
-    return f"{verdict.outcome}{ahead}"
+    return f"{verdict.word}{ahead}"
 
 
 def difference_parts(row: MeasureRow, verdict: Verdict) -> list[str]:

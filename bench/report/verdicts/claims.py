@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from bench.data.policy.table import POLICIES
-from bench.report.verdicts.stats import Difference, Verdict, holm, p_text
+from bench.report.verdicts.stats import MIN_SEEDS, Difference, Verdict, holm, p_text, word_of
 
 ALPHA = 0.05  # chance that a page of equal contenders claims anything
 LEVELS = {"headline": 0.5 * ALPHA, "rest": 0.3 * ALPHA}
@@ -40,6 +40,12 @@ class Effect:
     def carried(self) -> bool:
         """Whether the seeds carry it."""
         return self.outcome == "carried"
+
+    @property
+    def word(self) -> str:
+        """The outcome as tables say it."""
+        few = len(self.by_seed) if 0 < len(self.by_seed) < MIN_SEEDS else None
+        return word_of(few) if self.outcome == "inconclusive" else self.outcome
 
     @property
     def p_value(self) -> float | None:

@@ -14,6 +14,7 @@ from bench.records.record import Record
 from bench.report.load import REFERENCES, SUBJECTS, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import spending, stats
+from bench.report.verdicts.seed_noise import SEED_DEVIATION
 from bench.report.verdicts.stats import Difference, SeedInterval, Verdict
 from bench.study.budget import BUDGETS
 from bench.study.matrix import MATCHED
@@ -126,6 +127,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
                 better="lower" if better == "lower" else "higher",
                 exact=metric.exact,
                 missing=missing,
+                deviation=SEED_DEVIATION.get(name.partition("@")[0]),
                 share=partial(spending.share, run.looks, run.extensions),
             )
             if run.untrusted:  # takes every lead away

@@ -286,7 +286,7 @@ def remark(block: DesignRow) -> str:
     reasons: dict[str, list[str]] = {}
     for effect in block.effects:
         if not effect.carried:
-            reasons.setdefault(f"{effect.outcome}: {effect.reason}", []).append(effect.kind)
+            reasons.setdefault(f"{effect.word}: {effect.reason}", []).append(effect.kind)
     whose = [reason if len(kinds) == len(WEIGHTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
     return "; ".join([f"by the means, {share_text(block)}", *whose])
 

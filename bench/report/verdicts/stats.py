@@ -12,11 +12,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from scipy.special import stdtr, stdtrit
 
 MIN_SEEDS = 3  # of each contender, for a claim about a value that varies with the seed
+LARGE = 3.0  # standard errors between two logarithms, from which on a difference of too few seeds is called large
 MIN_FLOORS = 3  # a distance nearer than this many real-against-real distances is mostly bias
 
 Standing = Literal["open", "leads", "exact", "tie", "matched", "inconclusive", "not compared"]
@@ -53,11 +54,20 @@ class Verdict:
     p_value: float | None = None  # of the leader against whomever it beats least surely; None where nothing is to be tested
     share: float = 1.0  # of a level, that its number of seeds may spend (spending.py)
     corrected: float | None = None  # the p-value, for the number of tests beside it and for other looks
+    few: int | None = None  # seeds that the one with fewest has, where they are too few for a claim
+    large: bool = False  # of too few seeds: the leader is further ahead than seeds drift apart
 
     @property
     def carried(self) -> bool:
         """Whether the numbers name a leader."""
         return self.outcome in ("leads", "exact")
+
+    @property
+    def word(self) -> str:
+        """The outcome as tables say it: "inconclusive" is not one word for all that is not carried."""
+        if self.outcome == "leads":
+            return "carried"
+        return word_of(self.few, self.large) if self.outcome == "inconclusive" else self.outcome
 
     def settled(self, corrected: float, level: float, num_tests: int) -> "Verdict":
         """An open one, decided at a level among so many tests."""
@@ -65,6 +75,18 @@ class Verdict:
         carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests, self.share)
         reason = f"{'' if carried else 'may be chance: '}{self.reason}, {shown}"
         return replace(self, outcome="leads" if carried else "inconclusive", corrected=corrected, reason=reason)
+
+
+def word_of(few: int | None, large: bool = False) -> str:
+    """What is said of values that carry no claim; `few`: their seeds, where these are too few for one.
+
+    >>> word_of(None), word_of(2), word_of(1, large=True)
+    ('not told apart', 'two runs', 'large, but one run')
+    """
+    if few is None:
+        return "not told apart"
+    runs = "one run" if few == 1 else "two runs"
+    return f"large, but {runs}" if large else runs
 
 
 def p_text(p_value: float, corrected: float, level: float, num_tests: int, share: float = 1.0) -> str:
@@ -142,6 +164,7 @@ def judge(
     exact: bool = False,
     missing: Mapping[str, str] | None = None,
     share: Callable[[int], float] = lambda seeds: 1.0,
+    deviation: float | None = None,
 ) -> Verdict:
     """Who is ahead on one axis: "open" where the seeds may carry it, with the p-value against the rival that is beaten least surely.
 
@@ -150,7 +173,8 @@ def judge(
 
     `values`: contender -> one value a seed. `exact`: the value is a count that no seed changes. `missing`: contender ->
     why some or all of its seeds have no value; leaving the failures out would flatter whoever failed. `share`: seeds -> the part of a
-    level that they may spend; of two contenders the fewer seeds count.
+    level that they may spend; of two contenders the fewer seeds count. `deviation`: of a value's
+    logarithm from seed to seed, as studies recorded it (seed_noise.py); None where none did.
     """
     missing = missing or {}
     present = {name: list(series) for name, series in values.items() if series}
@@ -163,9 +187,9 @@ def judge(
     order = sorted(present, key=lambda name: sign * statistics.fmean(present[name]))
     leader, rival = order[0], order[1]
 
-    def verdict(outcome: Standing, reason: str, **tested: float) -> Verdict:
+    def verdict(outcome: Standing, reason: str, **fields: Any) -> Verdict:
         difference = welch(present[leader], present[rival])
-        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, **tested)
+        return Verdict(outcome=outcome, reason=reason, leader=leader, rival=rival, difference=difference, **fields)
 
     varying = [name for name, series in present.items() if any(a != b for a, b in pairwise(series))]
     if exact and not varying and len(present) == len(values):
@@ -180,7 +204,9 @@ def judge(
         return verdict("tie", "equal means")
     fewest = min(len(series) for series in present.values())
     if fewest < MIN_SEEDS:
-        return verdict("inconclusive", f"{fewest} seed{'s' if fewest > 1 else ''}; a claim needs at least {MIN_SEEDS}")
+        large = is_large(present[leader], present[rival], deviation)
+        reason = f"{fewest} seed{'s' if fewest > 1 else ''}; a claim needs at least {MIN_SEEDS}"
+        return verdict("inconclusive", reason, few=fewest, large=large)
 
     p_values: dict[str, tuple[float, float]] = {}  # rival -> p-value, share
     for other in order[1:]:
@@ -193,6 +219,17 @@ def judge(
     seeds = f"{fewest} seeds each" if fewest == most else f"{fewest} to {most} seeds"
     p_value, left = p_values[weakest]
     return verdict("open", seeds + (f", against {weakest}" if len(p_values) > 1 else ""), p_value=p_value, share=left)
+
+
+def is_large(first: Sequence[float], second: Sequence[float], deviation: float | None) -> bool:
+    """Whether two means of too few seeds are further apart than seeds drift: their ratio, against what was recorded elsewhere.
+
+    Not a test: studies of other data, sizes and budgets say how far seeds drift, so it is a reason to add seeds and no claim.
+    """
+    means = statistics.fmean(first), statistics.fmean(second)
+    if deviation is None or min(means) <= 0:
+        return False
+    return abs(math.log(means[0] / means[1])) > LARGE * deviation * math.sqrt(1 / len(first) + 1 / len(second))
 
 
 def distance_caveats(distance: float, floor: float | None, num_clips: int | None) -> list[str]:
