@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bench.commands.weights import weights
 from bench.shapes import Refusal, lines_of
 
 app = typer.Typer(
@@ -17,8 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-weights_app = typer.Typer(help="Weights that the metrics need.", no_args_is_help=True)
-app.add_typer(weights_app, name="weights")
+app.add_typer(weights, name="weights")
 
 MatrixName = Annotated[str, typer.Argument(metavar="MATRIX", help="Name of a shipped matrix (see `ls`) or a .yaml file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, for example budget.seconds=60.")]
@@ -310,13 +310,21 @@ def audit(
 
 
 @app.command()
-def validate(matrix: MatrixName, overrides: Overrides = None, results: Results = RESULTS) -> None:
-    """Check all of MATRIX that `run` checks, train nothing: print cells and what differs between rivals. Matches are found, clips made."""
-    from bench.commands.listing import print_study
+def validate(
+    what: Annotated[str, typer.Argument(metavar="MATRIX|RUN", help="Name of a shipped matrix, a .yaml file, or a finished run's folder.")],
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+) -> None:
+    """Check all of MATRIX that `run` checks, and print its cells and rivals; or whether a finished RUN may be cited, and why not."""
+    from bench.commands.listing import is_run, print_study, print_validity
     from bench.run.launch import check_study, ready
     from bench.study.matrix import load_study
 
-    study = ready(load_study(matrix, overrides), results, typer.echo)
+    if is_run(what):
+        if overrides:
+            _fail(f"override {overrides[0]!r} is for a matrix, and {what} is a finished run")
+        raise typer.Exit(0 if print_validity(Path(what)) else EXIT_CELL_FAILED)
+    study = ready(load_study(what, overrides), results, typer.echo)
     check_study(study, results)
     print_study(study)
 
@@ -327,23 +335,6 @@ def list_all(results: Results = RESULTS) -> None:
     from bench.commands.listing import print_all
 
     print_all(results)
-
-
-@weights_app.command("get")
-def weights_get(name: Annotated[str, typer.Argument(help="Which weights, for example i3d.")]) -> None:
-    """Fetch weights, check their hash, and convert them into the user's cache."""
-    from bench.metrics.weights import table as weights
-
-    typer.echo(weights.get(name, lambda what: typer.echo(what, err=True)))
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """List known weights and whether they are here."""
-    from bench.metrics.weights import table as weights
-
-    for status in weights.status():
-        typer.echo(f"{status.name:<8} {status.state:<8} {status.path}  {status.description}{': ' + status.detail if status.detail else ''}")
 
 
 def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a model and how its command shows and writes it

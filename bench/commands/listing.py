@@ -14,7 +14,9 @@ from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import FRAME, MANIFESTS
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import CANONICAL_EXTRACTOR
-from bench.records.store import latest, read_run, run_folders
+from bench.records.store import RUN, latest, read_run, run_folders
+from bench.report.load import load_run
+from bench.report.verdicts import validity
 from bench.shapes import Refusal, visible
 from bench.study import matrix as matrices
 from bench.study.cell import differences
@@ -40,6 +42,22 @@ def print_study(study: Study) -> None:
         for key, a, b in differences(first.cell, second.cell):
             console.print(f"  {key}: {a} | {b}", markup=False)
     console.print(f"\n{len(study.cells)} cells, valid")
+
+
+def is_run(what: str) -> bool:
+    """Whether an argument names a folder, of a run, and no matrix."""
+    return (Path(what) / RUN).is_file() or (Path(what).is_dir() and what not in matrices.shipped())
+
+
+def print_validity(folder: Path) -> bool:
+    """Whether a finished run may be cited: "valid", or every reason why not. StoreError where its snapshot cannot be read."""
+    run = load_run(folder)
+    found = validity.check(run)
+    notes = [answer.detail for answer in found.answers[:1] if answer.detail]
+    console = Console(highlight=False, soft_wrap=True)
+    for line in ["; ".join(["valid", *notes])] if found.valid else found.lines:
+        console.print(visible(line), markup=False)
+    return found.valid
 
 
 def print_all(results: Path) -> None:

@@ -174,6 +174,7 @@ TITLES = {
     "left-out": "Files left out",
     "unused": "In no split",
     "settings": "Settings",
+    "validity": "May this run be cited?",
     "protocol": "Protocol of the distances",
     "canaries": "Canaries",
     "failures": "Failed cells",

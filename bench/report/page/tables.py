@@ -12,7 +12,7 @@ from bench.report.load import Run
 from bench.report.page import material, pipeline, provenance
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts import answer, compare, factorial, paired
+from bench.report.verdicts import answer, compare, factorial, paired, validity
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
 from bench.report.verdicts.findings import Findings
@@ -37,6 +37,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Tabl
         mismatch_table(run, rows),
         *material.tables(run),
         provenance.setting_table(run),
+        validity.check(run).table(),
         provenance.protocol_table(run),
         provenance.canary_table(run),
         provenance.failure_table(run),

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -197,7 +198,7 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
     """Why values must not be put side by side: another protocol, protocol version, machine or version. None where they may."""
     records = [cell.record for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
     if len(set(lines["protocol_fingerprint"].fillna("none"))) > 1:
-        return f"different protocols ({'; '.join(_protocol_differences(records, set(lines['name']))) or 'some have none'})"
+        return f"different protocols ({'; '.join(protocol_differences(records, set(lines['name']))) or 'some have none'})"
     versions = sorted({record.protocol_version for record in records})
     if len(versions) > 1:
         return f"different protocol versions ({', '.join(map(str, versions))})"
@@ -206,13 +207,14 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
     return None
 
 
-def differing_machines(records: Sequence[Record]) -> list[str]:
-    """In what the machines and versions of these records differ that speeds depend on."""
+def differing_machines(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """What must be equal where speeds are compared and is not -> the value of each record."""
     machines = [record.environment.packages | record.environment.model_dump() for record in records]
-    return [key for key in _MACHINE if len({machine.get(key) for machine in machines}) > 1]
+    values = {key: [machine.get(key) for machine in machines] for key in _MACHINE}
+    return {key: found for key, found in values.items() if len(set(found)) > 1}
 
 
-def _protocol_differences(records: Sequence[Record], names: set[str]) -> list[str]:
+def protocol_differences(records: Sequence[Record], names: set[str]) -> list[str]:
     """'field: value and value' for every field in which the protocols of these measurements differ."""
     blocks = [flatten(m.protocol) for record in records for m in record.measurements if m.name in names and m.protocol is not None]
     found = []
