@@ -46,12 +46,6 @@ def unused_table(run: Run) -> Table:
     return Table("unused", "What could be read and is in no split", ("In no split", "How many", "Of"), lines)
 
 
-def caveat(run: Run) -> str | None:
-    """A sentence for the top of a page where files were left out."""
-    num = len({name for name, _, _ in left_out_table(run).rows})
-    return f"{num} file{'s' if num > 1 else ''} of the data gave no clip." if num else None
-
-
 def described(run: Run) -> str:
     """What the matrix says of itself, in its own words, and what this run changed: nothing that was read from the data."""
     if not run.description:

@@ -20,12 +20,13 @@ from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import fenced, markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
-from bench.report.verdicts import answer, compare, factorial, findings
+from bench.report.verdicts import answer, compare, factorial, findings, warnings
 from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
 from bench.report.verdicts.stats import LARGE
+from bench.report.verdicts.warnings import Alerts
 from bench.shapes import visible
 
 HERE = Path(__file__).parent
@@ -38,6 +39,7 @@ class Chapter:
 
     run: Run
     prefix: str  # of ids and file names, "" where the report has one run
+    warnings: Alerts
     answer: Answer
     rows: list[MeasureRow]
     blocks: list[DesignRow]
@@ -56,6 +58,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
     return Chapter(
         run=run,
         prefix=prefix,
+        warnings=warnings.of(run, found),
         answer=answer.answer(run, found, grid),
         rows=rows,
         blocks=blocks,
@@ -123,9 +126,10 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
     for part in chapters:
         parts.append(f"# {markdown(part.run.matrix)}: {markdown(part.answer.question)}")
         parts += [f"**Unfinished: {markdown(part.run.unfinished)}.**"] if part.run.unfinished else []
+        parts += [f"**Warning.** {markdown(alert.sentence)}" for alert in part.warnings.each]
         parts.append(f"**{markdown(part.answer.headline)}**")
         parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
-        parts.append(markdown(" ".join(filter(None, [part.answer.setting, material.caveat(part.run)]))))
+        parts.append(markdown(part.answer.setting))
         if part.picture:
             rows = markdown(", ".join(part.picture.row_labels))
             parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}samples.webp)", f"Rows from the top: {rows}."]

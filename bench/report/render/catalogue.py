@@ -1,7 +1,7 @@
 """What each measurement is called in a report, where it stands, and in which unit a reader sees it.
 
 Records hold SI units and bytes; this is the only place that renders GiB or ms. Distances and measures of pixels say their own titles;
-any other measurement is one line of `_DIVERSITY`, `_LOSS` or `_COSTS`, or is shown under its own name in the group "other".
+any other measurement is one line of `_DIVERSITY`, `_COPIES`, `_LOSS` or `_COSTS`, or is shown under its own name in the group "other".
 """
 
 import functools
@@ -60,6 +60,10 @@ _LOSS = (Metric(r"val_loss", "Validation loss", "quality", axis=True),)
 _DIVERSITY = tuple(
     Metric(rf"{name.lower()}_{_EXTRACTOR}", f"{name}, {{0}}", "quality") for name in ("Precision", "Recall", "Density", "Coverage")
 )
+_COPIES = (
+    Metric(r"copy_rate", "Clips that look like copies of training clips", "quality", "fraction"),
+    Metric(r"train_nearness_ratio", "Nearness to training clips over that of real clips", "quality"),
+)
 
 
 def _rates(phase: str, word: str) -> tuple[Metric, ...]:
@@ -111,7 +115,7 @@ def known() -> tuple[Metric, ...]:
     names = "|".join(name for kind in kinds for name in (re.escape(kind.canonical), kind.prefix + _EXTRACTOR.strip("()")))
     improvement = Metric(rf"({names}){EXCESS_RATIO}", "Improvement over untrained, {0}", "quality")
     found = [*(metric for kind in kinds for metric in _distances(kind)), improvement]
-    return (*found, *_LOSS, *clips, *_DIVERSITY, *versions, *_COSTS)
+    return (*found, *_LOSS, *clips, *_DIVERSITY, *_COPIES, *versions, *_COSTS)
 
 
 def _distances(kind: DistanceKind) -> Iterator[Metric]:

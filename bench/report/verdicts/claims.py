@@ -92,6 +92,7 @@ class Claim(Protocol):
     """A sentence under test, and the rule that judges it."""
 
     question: str  # a page's title
+    of_backbones: bool  # whether it is about backbones, which must then cost alike
 
     def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
         """Part -> the one finding that decides it, known before any value is; None where it was not measured."""
@@ -105,8 +106,8 @@ class Claim(Protocol):
 class Leader:
     """Of several contenders one is better: by the primary measure."""
 
-    def __init__(self, question: str):
-        self.question = question
+    def __init__(self, question: str, of_backbones: bool = False):
+        self.question, self.of_backbones = question, of_backbones
 
     def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
         """The lead on the primary measure."""
@@ -124,6 +125,7 @@ class Cropping:
     """
 
     question = "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?"
+    of_backbones = False
 
     def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
         """The pipeline's effects in the first 2 x 2."""
@@ -144,7 +146,9 @@ class Cropping:
 
 
 CLAIMS: dict[str, Claim] = {
-    "backbone": Leader("Which backbone should a video diffusion model have, for this data, this budget and this machine?"),
+    "backbone": Leader(
+        "Which backbone should a video diffusion model have, for this data, this budget and this machine?", of_backbones=True
+    ),
     "shapes": Cropping(),
 }
 DEFAULT = Leader("How do the contenders compare on this data, this budget and this machine?")

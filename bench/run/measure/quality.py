@@ -14,6 +14,7 @@ from bench.data.policy.fitting import fit
 from bench.data.policy.ledger import wholly_inside
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, clip_shapes
+from bench.metrics.copies import copy_measurements
 from bench.metrics.extractors.manifest import FRAME, Manifest
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import Extractor
@@ -62,6 +63,8 @@ class Quality:
             boxes=reference.boxes,
         )
         found += pixel_measurements(pixels)
+        train = self.clips.splits["train"].frames
+        found += copy_measurements({"real": clips["real"], "trained": generated}, reference.held_out["test"], train, self.clips.digest)
         boxes = subject_boxes(self.clips, "val") if data.mixed or reference.boxes is not None else None
         if boxes is not None:
             real, autoencoder = self.clips.splits["val"].frames, reference.training.autoencoder
