@@ -35,6 +35,8 @@ def quality(folder: Path, num_objects: int = 2) -> Quality:
         split: ClipSet(clips(seed), np.zeros(NUM, np.int64), tuple(f"{split}-{k}" for k in range(NUM)))
         for seed, split in enumerate(("test", "val"))
     }
+    seen = np.concatenate([clips(seed, brightness) for seed, brightness in ((3, 60), (5, 0), (6, 0))])
+    splits["train"] = ClipSet(seen, np.zeros(len(seen), np.int64), tuple(f"train-{k}" for k in range(len(seen))))
     extractor, reconstructed = load_extractor("random3d"), (clips(1) // 8 * 8).astype(np.uint8)
     shared = {"test": splits["test"].frames, "real": splits["val"].frames, "reconstruction": reconstructed}
     stages: Any = SimpleNamespace(
@@ -68,6 +70,7 @@ def test_every_distance_has_floor_ceiling_and_start(tmp_path: Path) -> None:
         values = [found[name, subject].value for subject in ("real", "trained", "untrained")]
         assert values == sorted(values)
         assert found[name, "trained"].low is not None
+    assert {subject: found["copy_rate", subject].value for subject in ("real", "trained")} == {"real": 0, "trained": 1}
     excess = found["fd_random3d_excess_ratio@20", "trained"].value
     real, trained, untrained = (found["fd_random3d@20", subject].value for subject in ("real", "trained", "untrained"))
     assert excess == pytest.approx((untrained - real) / (trained - real))

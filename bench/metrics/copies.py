@@ -20,6 +20,7 @@ GRID = (4, 8, 8)  # places of a clip in time, height, width: coarse enough that 
 NUM_NEXT = 50  # training clips behind the nearest, whose mean distance it is held against
 NEAR = 0.5  # of the median real clip's nearness; a clip nearer than this looks like a copy
 MOST_TRAIN = 4096  # training clips looked at, evenly spaced among all
+ROUNDING = 1e-9  # of two squares, below which their difference is none
 BATCH = 64  # clips compared at once; bounds memory
 RATE, RATIO = "copy_rate", "train_nearness_ratio"
 
@@ -57,8 +58,11 @@ def nearness(clips: np.ndarray, train: np.ndarray) -> np.ndarray:
     squares = (train**2).sum(axis=1)
     for start in range(0, len(clips), BATCH):
         rows = clips[start : start + BATCH]
-        distances = np.sqrt(np.maximum((rows**2).sum(axis=1)[:, None] + squares - 2 * rows @ train.T, 0))  # (rows, M)
+        sums = (rows**2).sum(axis=1)[:, None] + squares  # (rows, M)
+        distances = sums - 2 * rows @ train.T
+        distances = np.sqrt(np.where(distances > ROUNDING * sums, distances, 0))
         nearest = np.sort(np.partition(distances, NUM_NEXT, axis=1)[:, : NUM_NEXT + 1], axis=1)
         rest = nearest[:, 1:].mean(axis=1)
-        found[start : start + BATCH] = np.divide(nearest[:, 0], rest, out=np.ones(len(rows)), where=rest > 0)
+        of_its_own = np.divide(nearest[:, 0], rest, out=np.zeros(len(rows)), where=rest > 0)  # 0 too of what training has often
+        found[start : start + BATCH] = of_its_own
     return found
