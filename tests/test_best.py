@@ -1,7 +1,7 @@
 """Each backbone at its best: chosen on validation loss, and refused where that cannot tell."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ UNET, DIT = MEANS
 RATE = "optimizer.learning_rate"
 
 
-def cells(losses: Mapping[tuple[str, Any], list[float | None]], **changes: Any) -> list[Record | None]:
+def cells(losses: Mapping[tuple[str, Any], Sequence[float | None]], **changes: Any) -> list[Record | None]:
     """A record for each (backbone, value of the axis) and seed; one without a loss diverged."""
     found: list[Record | None] = []
     for (backbone, value), series in losses.items():
@@ -30,7 +30,7 @@ def cells(losses: Mapping[tuple[str, Any], list[float | None]], **changes: Any) 
     return found
 
 
-def run_of(folder: Path, losses: Mapping[tuple[str, Any], list[float | None]], axis: str = RATE, **changes: Any) -> Run:
+def run_of(folder: Path, losses: Mapping[tuple[str, Any], Sequence[float | None]], axis: str = RATE, **changes: Any) -> Run:
     """The run of them, the value in its axes."""
     path = write_run(folder, cells(losses, **changes), sheets=False)
     snapshot = json.loads((path / "run.json").read_text())
@@ -43,7 +43,12 @@ def run_of(folder: Path, losses: Mapping[tuple[str, Any], list[float | None]], a
 
 
 def test_the_least_mean_validation_loss_is_chosen(tmp_path: Path) -> None:
-    losses = {(UNET, 1e-3): [0.5, 0.5], (UNET, 2e-3): [0.4, 0.5], (DIT, 1e-3): [0.2, 0.3], (DIT, 2e-3): [0.1, 0.9]}
+    losses: dict[tuple[str, Any], list[float]] = {
+        (UNET, 1e-3): [0.5, 0.5],
+        (UNET, 2e-3): [0.4, 0.5],
+        (DIT, 1e-3): [0.2, 0.3],
+        (DIT, 2e-3): [0.1, 0.9],
+    }
     found = best_of(run_of(tmp_path, losses))
     assert {name: choice.chosen for name, choice in found.items()} == {
         UNET: "UNet-XS, learning_rate 0.002",

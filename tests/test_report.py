@@ -239,6 +239,10 @@ def test_one_seed_is_inconclusive_except_counts(tmp_path: Path) -> None:
     assert verdict_of(run, "peak_storage_bytes").leader == "DiT-XS/2"
     build([run], tmp_path / "out")
     assert "Quality: inconclusive" in text_of(tmp_path / "out")
+    assert verdict_of(run, "train_clips_per_s").word == "large, but one run"  # 97 against 25
+    assert verdict_of(run, "fd_random3d@64").word == "one run"  # no study recorded how far this one drifts
+    assert '<span class="tag open">large, but one run</span>' in text_of(tmp_path / "out")
+    assert "| large, but one run (DiT-XS/2 ahead) |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_one_seed_shows_the_interval_over_its_clips(tmp_path: Path) -> None:

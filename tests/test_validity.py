@@ -223,7 +223,7 @@ def test_a_budget_on_any_axis_is_counted(tmp_path: Path, axis: str, amount: floa
 
 
 def tuned(chosen: dict[str, Any], num: int = 3, seconds: float = 60, **changes: Any) -> Tuning:
-    trials = tuple(Trial(values={RATE: k + 1.0}, budget=Budget(seconds=seconds), losses=((1000, 0.5),)) for k in range(num))  # type: ignore[call-arg]
+    trials = tuple(Trial(values={RATE: k + 1.0}, budget=Budget(seconds=seconds), losses=((1000, 0.5),)) for k in range(num))
     return Tuning(by="val_loss", study="invented-tuning", trials=trials, chosen=chosen, **changes)
 
 

@@ -21,7 +21,7 @@ RATE = "optimizer.learning_rate"
 TUNING = Tuning(
     by="val_loss",
     study="invented-tuning",
-    trials=tuple(Trial(values={RATE: rate}, budget=Budget(steps=9), losses=((1000, 0.5),)) for rate in (1e-3, 2e-3, 4e-3)),  # type: ignore[call-arg]
+    trials=tuple(Trial(values={RATE: rate}, budget=Budget(steps=9), losses=((1000, 0.5),)) for rate in (1e-3, 2e-3, 4e-3)),
     chosen={RATE: 2e-3},
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.data.frozen import flatten
@@ -105,7 +106,11 @@ def _fields(run: Run, belongs: Callable[[str], bool]) -> Iterator[Fault]:
     for key in sorted({key for fields in flat.values() for key in fields if belongs(key)}):
         if not any(f"{key}.".startswith(f"{axis}.") for axis in axes):
             values = [(name, str(fields.get(key))) for name, fields in flat.items()]
-            yield from _differing(values, lambda value, key=key: f"{key} {value}", f"make it equal, or an axis, and {AGAIN}")
+            yield from _differing(values, partial(_named, key), f"make it equal, or an axis, and {AGAIN}")
+
+
+def _named(key: str, value: Any) -> str:
+    return f"{key} {value}"
 
 
 def evaluation(run: Run) -> Iterator[Fault]:
@@ -207,9 +212,7 @@ def canaries(run: Run) -> Iterator[Fault]:
 def machine(run: Run) -> Iterator[Fault]:
     again = f"{AGAIN} on one kind of machine, or believe no timing"
     for key, values in differing_machines(run.records).items():
-        yield from _differing(
-            zip((record.name for record in run.records), values, strict=True), lambda value, key=key: f"{key} {value}", again
-        )
+        yield from _differing(zip((record.name for record in run.records), values, strict=True), partial(_named, key), again)
     for record in run.records:
         if len(record.machines) > 1:
             yield Fault(cells=(record.name,), what=f"trained in turn on {'; '.join(record.machines)}", remedy=again)
@@ -226,8 +229,8 @@ def commits(run: Run) -> Iterator[Fault]:
             yield Fault(cells=tuple(names), what=f"commit {commit_text(commit)}", remedy=again)
     if len(told) > 1:
         usual = max(told, key=lambda commit: len(told[commit]))
-        names = tuple(dict.fromkeys(name for commit in told if commit != usual for name in told[commit]))
-        yield Fault(cells=names, what=f"{len(told)} commits worked on the run ({listed(map(commit_text, told))})", remedy=again)
+        others = tuple(dict.fromkeys(name for commit in told if commit != usual for name in told[commit]))
+        yield Fault(cells=others, what=f"{len(told)} commits worked on the run ({listed(map(commit_text, told))})", remedy=again)
 
 
 def headline(run: Run) -> Iterator[Fault]:
