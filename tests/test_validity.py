@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from report_factory import EXACT, MEANS, PROTOCOL, environment, record, training, write_run
 
-from bench.records.record import Asked, Canary, Record
+from bench.records.record import Asked, Canary, QualityPoint, Record
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.verdicts import validity
 from bench.report.verdicts.validity import CHECKS
 from bench.study.budget import Budget
-from bench.study.tune import Trial, Tuning
+from bench.study.tune import Tuning, TuningTrial
 from tests.commands import here
 
 UNET, DIT = MEANS
@@ -74,6 +74,11 @@ CHANGES: dict[str, tuple[Callable[[Record], dict[str, Any]], str, str]] = {
         lambda made: edited(made, validation=made.training.validation[1:]),  # type: ignore[union-attr]
         "evaluation differs",
         "7 validation points of",
+    ),
+    "points on the way": (
+        lambda made: {"points": [QualityPoint(part=0.5, step=9, wall_time_s=1.0, forward_flops=1)]},
+        "evaluation differs",
+        "samples scored at 0.5 parts of the budget, 3 cells have samples scored at no parts",
     ),
     "protocol": (other_protocol, "protocols differ", "fd_random3d@64 under another protocol (dtype: float32 and bf16)"),
     "version": (lambda made: {"protocol_version": 1}, "protocols differ", "protocol version 1, 3 cells"),
@@ -223,7 +228,7 @@ def test_a_budget_on_any_axis_is_counted(tmp_path: Path, axis: str, amount: floa
 
 
 def tuned(chosen: dict[str, Any], num: int = 3, seconds: float = 60, **changes: Any) -> Tuning:
-    trials = tuple(Trial(values={RATE: k + 1.0}, budget=Budget(seconds=seconds), losses=((1000, 0.5),)) for k in range(num))
+    trials = tuple(TuningTrial(point={RATE: k + 1.0}, budget=Budget(seconds=seconds), losses=((1000, 0.5),)) for k in range(num))
     return Tuning(by="val_loss", study="invented-tuning", trials=trials, chosen=chosen, **changes)
 
 

@@ -13,7 +13,7 @@ from bench.report.verdicts import warnings
 from bench.report.verdicts.findings import find
 from bench.report.verdicts.warnings import Alerts
 from bench.study.budget import Budget
-from bench.study.tune import Trial, Tuning
+from bench.study.tune import Tuning, TuningTrial
 
 UNET, DIT = MEANS
 DISTANCE = "fd_random3d@64"
@@ -21,7 +21,7 @@ RATE = "optimizer.learning_rate"
 TUNING = Tuning(
     by="val_loss",
     study="invented-tuning",
-    trials=tuple(Trial(values={RATE: rate}, budget=Budget(steps=9), losses=((1000, 0.5),)) for rate in (1e-3, 2e-3, 4e-3)),
+    trials=tuple(TuningTrial(point={RATE: rate}, budget=Budget(steps=9), losses=((1000, 0.5),)) for rate in (1e-3, 2e-3, 4e-3)),
     chosen={RATE: 2e-3},
 )
 

@@ -117,6 +117,8 @@ def evaluation(run: Run) -> Iterator[Fault]:
     yield from _fields(run, lambda key: key.startswith(EVALUATION))
     points = [(name, tuple(point.num_clips for point in training.validation)) for name, _, training in _trained(run)]
     yield from _differing(points, lambda clips: f"{len(clips)} validation points of {listed(clips)} clips", AGAIN)
+    scored = [(name, tuple(point.part for point in record.points)) for name, record in _ok(run)]
+    yield from _differing(scored, lambda parts: f"samples scored at {listed(parts) or 'no'} parts of the budget", AGAIN)
 
 
 def settings(run: Run) -> Iterator[Fault]:
@@ -151,6 +153,9 @@ def _effort(tuning: Tuning) -> str:
 
 
 def tuned_how(run: Run) -> str:
+    """What was spent on it, or that nothing was."""
+    if run.tunes is not None:
+        return "its cells are the trials of a tuning"
     efforts = dict.fromkeys(_effort(record.tuning) for record in run.records if record.tuning)
     return f"{listed(efforts)} each" if efforts else "declared untuned: contenders have the fields that the matrix gives them"
 
