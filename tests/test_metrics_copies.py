@@ -77,6 +77,12 @@ def test_a_copy_of_a_clip_that_training_has_often_is_a_copy() -> None:
     assert found(np.repeat(TRAIN[:1], 4, 0), often)[RATE] == 1
 
 
+def test_rounding_is_no_distance() -> None:
+    """Of a clip and itself, whose squares no double holds exactly."""
+    clips = np.random.default_rng(0).normal(100, 50, (32, 3 * np.prod(GRID)))
+    assert not nearness(clips, np.repeat(clips, NUM_NEXT + 1, 0)).any()
+
+
 def test_clips_that_are_all_alike_are_no_copies() -> None:
     """Real ones are as near."""
     same = np.repeat(np.random.default_rng(0).integers(0, 255, (1, 5, 9, 11, 3), dtype=np.uint8), 60, 0)

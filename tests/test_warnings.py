@@ -62,7 +62,7 @@ def test_nothing_is_said_where_nothing_is_wrong(tmp_path: Path) -> None:
 def test_who_learnt_nothing_is_named(tmp_path: Path, value: float, nothing: bool) -> None:
     """The untrained clips' interval begins at 280."""
     found = alerts(tmp_path, distances=GOOD | {"trained": (value, value - 20, value + 20)})
-    said = f"DiT-XS/2 learnt nothing: its Fréchet distance, random3d, n = 64 is {value:.0f}, and 300 before training."
+    said = f"DiT-XS/2 learnt nothing that its clips show: Fréchet distance, random3d, n = 64 is {value:.0f}, and 300 before training."
     assert told(found) == ([("learnt nothing", said)] if nothing else [])
     assert found.badge is not nothing
 

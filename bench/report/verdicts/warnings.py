@@ -78,8 +78,8 @@ def _learnt_nothing(run: Run, findings: Findings) -> Iterator[str]:
         near = _mean(m.low for m in untrained)  # all distances are better when lower
         if after is not None and start is not None and near is not None:
             if after >= near:
-                name = metrics.find(trained[0].name).title
-                yield f"{contender} learnt nothing: its {name} is {metrics.number(after)}, and {metrics.number(start)} before training."
+                values = f"{metrics.number(after)}, and {metrics.number(start)} before training"
+                yield f"{contender} learnt nothing that its clips show: {metrics.find(trained[0].name).title} is {values}."
             continue
         points = [record.training.validation for record in records if record.training and len(record.training.validation) > 1]
         first, last = _mean(each[0].loss for each in points), _mean(each[-1].loss for each in points)
@@ -102,8 +102,8 @@ def _autoencoder_limit(run: Run, findings: Findings) -> Iterator[str]:
                 record.measurement(base, subject) if base else None for subject in ("trained", "reconstruction", "real")
             )
             if trained and ceiling and floor and ceiling.low is not None and ceiling.low > floor.value:
-                whole = trained.value - floor.value
-                parts.append((ceiling.value - floor.value) / whole if whole > ceiling.value - floor.value else 1.0)
+                whole, own = trained.value - floor.value, ceiling.value - floor.value
+                parts += [own / whole if whole > own else 1.0] if math.isfinite(whole) and math.isfinite(own) else []
         if parts and statistics.fmean(parts) >= LIMIT:
             at_limit.append(f"{100 * statistics.fmean(parts):.0f} % for {contender}")
     if at_limit and base:
@@ -151,11 +151,11 @@ def _copies(run: Run, findings: Findings) -> Iterator[str]:
         records = _records(run, contender)
         trained, real = (_named(records, "copy_rate", subject) for subject in ("trained", "real"))
         rate, usual = _mean(m.value for m in trained), _mean(m.value for m in real)
-        num = min((int((m.protocol or {}).get("num_clips", 0)) for m in trained), default=0)
-        if rate is None or usual is None or not num:
+        nums = [num for m in trained if isinstance(num := (m.protocol or {}).get("num_clips"), int) and num > 0]
+        if rate is None or usual is None or not nums:
             continue
         pooled = (rate + usual) / 2
-        if rate - usual > CHANCE * math.sqrt(2 * pooled * (1 - pooled) / num):
+        if rate - usual > CHANCE * math.sqrt(max(0.0, 2 * pooled * (1 - pooled)) / min(nums)):
             yield f"{100 * rate:.0f} % of {contender}'s clips look like copies of training clips; of real clips {100 * usual:.0f} % do."
 
 
