@@ -13,6 +13,7 @@ from bench.report.load import load_run
 from bench.report.verdicts import validity
 from bench.report.verdicts.validity import CHECKS
 from bench.study.budget import Budget
+from bench.study.looks import Looks
 from bench.study.tune import Tuning, TuningTrial
 from tests.commands import here
 
@@ -185,6 +186,21 @@ def test_seeds_are_the_same_for_all(tmp_path: Path) -> None:
     again = finished(DIT, 0).model_copy(update={"name": "again", "fingerprint": "5" * 64})
     (line,) = failing(write_run(tmp_path / "b", [finished(UNET, 0), finished(DIT, 0), again], sheets=False))["seeds differ"]
     assert line.startswith("DiT-XS-2-seed0, again: seed 0 more than once")
+
+
+def test_seeds_that_are_added_by_looks_need_not_be_the_same(tmp_path: Path) -> None:
+    for name, seeds, valid in (("a", (0, 1), True), ("b", (1, 2), False)):
+        made: list[Record | None] = [finished(UNET, seed) for seed in (0, 1, 2)] + [finished(DIT, seed) for seed in seeds]
+        folder = write_run(tmp_path / name, made, sheets=False, until_decided=Looks())
+        assert ("seeds differ" not in failing(folder)) is valid
+
+
+def test_further_cells_may_have_another_budget(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, lambda made: {"cell": made.cell.model_copy(update={"budget": Budget(samples=9)})})
+    assert "budget" in failing(folder)["settings differ"][0]
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"axes": {', '"axes": {"budget.samples": 9,'))
+    assert "settings differ" not in failing(folder)
 
 
 def test_a_cell_that_never_ran_is_named(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def seeds(run: Run) -> Iterator[Fault]:
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             names = tuple(cell.name for cell in cells if cell.seed in twice)
             yield Fault(cells=names, what=f"seed {listed(twice)} more than once", remedy="give every cell a seed of its own")
+        elif run.looks and seeds == every[: len(seeds)]:  # more are added to those that they can help
+            continue
         elif missing := [seed for seed in every if seed not in seeds]:
             names = tuple(cell.name for cell in cells)
             what = f"{contender} has seeds {listed(seeds)} and not {listed(missing)}"
@@ -102,6 +104,7 @@ def _fields(run: Run, belongs: Callable[[str], bool]) -> Iterator[Fault]:
     """Fields of the cells that differ and are neither an axis nor tuned; untrained clips may be those of the first seed alone."""
     axes = {key for cell in run.cells for key in cell.axes} | {"backbone", "seed", "evaluation.untrained"}
     axes |= {key for record in run.records if record.tuning for key in record.tuning.chosen}
+    axes |= {"budget" for key in axes if key.startswith("budget.")}  # it has one axis: another takes its place
     flat = {cell.name: flatten(cell.record.cell.model_dump(mode="json")) for cell in run.cells if cell.record}
     for key in sorted({key for fields in flat.values() for key in fields if belongs(key)}):
         if not any(f"{key}.".startswith(f"{axis}.") for axis in axes):
