@@ -1,5 +1,6 @@
 """Two runs side by side: what a change did, and which runs are refused."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,27 @@ def test_what_only_one_side_has_is_said(tmp_path: Path) -> None:
     )
     assert one.notes == ("measurements only in A: KVD, n = 64", "measurements only in B: Fréchet distance, motion, n = 64")
     assert [change.row.name for change in one.changes] == ["val_loss"]
+
+
+def test_further_contenders_are_compared_too(tmp_path: Path) -> None:
+    """Each with itself, and what its own budget fixes is not."""
+    times = [Measurement(name="train_wall_time_s", value=60.0, unit="s", better="lower")]
+    folders = []
+    for name in ("a", "b"):
+        made = [record(backbone, 0, measurements=times) for backbone in (UNET, DIT)]
+        by_clips = cell(DIT, 0).model_dump(mode="json") | {"budget": {"samples": 100}}
+        made.append(record(DIT, 0, name="further", cell=by_clips, measurements=times))
+        folder = write_run(tmp_path / name, made, sheets=False)
+        text = json.loads((folder / "run.json").read_text())
+        text["cells"][2] |= {"further": True, "axes": {"backbone": DIT, "budget.samples": 100}}
+        (folder / "run.json").write_text(json.dumps(text))
+        folders.append(folder)
+    found = {change.contender: (change.standing, change.verdict.reason) for change in compared(*folders).changes}
+    assert found == {
+        "UNet-XS": ("not compared", "fixed by the budget"),
+        "DiT-XS/2": ("not compared", "fixed by the budget"),
+        "DiT-XS/2, samples 100": ("equal", "equal means"),
+    }
 
 
 def test_a_failed_canary_takes_a_contenders_numbers_away(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from bench.records.record import Measurement, Record
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts.claims import ALPHA
-from bench.report.verdicts.compare import Entry, MeasureRow, compare, differing_machines, fixed_by_budget
+from bench.report.verdicts.compare import Entry, MeasureRow, compare, differing_machines
 from bench.report.verdicts.stats import Difference, Verdict, holm, judge, welch
 from bench.shapes import Refusal, told_of
-from bench.study.budget import BUDGETS
+from bench.study.budget import BUDGETS, BudgetAxis
 from bench.study.cell import differences
 
 SIDES = ("A", "B")
@@ -110,6 +110,7 @@ class History:
 
 def history(first: Run, second: Run) -> History:
     """Both side by side. Refusal, which names what differs, where they do not compare."""
+    first, second = map(_level, (first, second))
     pair = RunPair(first, second)
     pair.check_alike()
     if not any(ours.status == theirs.status == "ok" for ours, theirs in pair.twins()):
@@ -120,6 +121,11 @@ def history(first: Run, second: Run) -> History:
     changes = [_change(pair, contender, ours[name], theirs[name]) for contender in pair.contenders for name in both]
     titles = ({name: row.metric.title for name, row in rows.items()} for rows in (ours, theirs))
     return History(changes=tuple(_settled(changes)), notes=(*_notes(pair), *_alone("measurements", *_apart(*titles))))
+
+
+def _level(run: Run) -> Run:
+    """The run with its further contenders among the others: here each is compared with itself."""
+    return Run.model_validate(dict(run) | {"cells": [cell.model_copy(update={"further": False}) for cell in run.cells]})
 
 
 def _is_shown(row: MeasureRow) -> bool:
@@ -140,7 +146,7 @@ def _change(pair: RunPair, contender: str, row: MeasureRow, other: MeasureRow) -
         "another unit or direction": (row.stored_unit, row.better) != (other.stored_unit, other.better),
         f"measured through another {MADE}": len(protocols) > 1,
         f"differs in {', '.join(machines)}": machines,
-        "fixed by the budget": fixed_by_budget(pair.first, row.name),
+        "fixed by the budget": row.name in {axis.measurement for axis in _budgets(records)},
     }
     if why := next((why for why, holds in reasons.items() if holds), None):
         verdict = Verdict(outcome="not compared", reason=why)
@@ -176,10 +182,13 @@ def _notes(pair: RunPair) -> Iterator[str]:
         yield from _alone(f"seeds of {name}, which count all the same,", *_apart(*seeds))
     yield from (f"{side} is unfinished: {run.unfinished}" for side, run in zip(SIDES, runs, strict=True) if run.unfinished)
     records = [record for run in runs for record in run.records]
-    axes = BUDGETS.among(record.cell.budget.axis for record in records)
-    timed = [axis.words for axis in axes if axis.measurement and metrics.find(axis.measurement).machine]
+    timed = [axis.words for axis in _budgets(records) if axis.measurement and metrics.find(axis.measurement).machine]
     if timed and (machines := differing_machines(records)):
         yield f"the budget is {timed[0]}, and the runs differ in {', '.join(machines)}: their quality may differ by nothing else"
+
+
+def _budgets(records: Sequence[Record]) -> list[BudgetAxis]:
+    return BUDGETS.among(record.cell.budget.axis for record in records)
 
 
 def _apart(ours: Mapping[Any, str], theirs: Mapping[Any, str]) -> tuple[list[str], list[str]]:
