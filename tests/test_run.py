@@ -301,7 +301,7 @@ BAD_INPUT = [
     (["backbone=dit:DiT-XS/9"], "did you mean 'dit:DiT-XS/"),
     (["data.height=20"], "divisible by 2, got 5"),
     (["data.height=18"], "not a multiple of the autoencoder's stride 4; use 16 or 20"),
-    (["evaluation.num_samples=1"], "evaluation.num_samples"),
+    (["evaluation.num_samples=1"], "num_samples must be 0 or 2 and more"),
     (["evaluation.extractors=[i3d]"], "extractor 'i3d' needs at least 9 frames a clip, got data.num_frames 4"),
     (["evaluation.extractors=[i3d]", "data.num_frames=10"], "python -m bench weights get i3d"),
     (["evaluation.extractors=[i4d]"], "unknown extractor 'i4d'"),
