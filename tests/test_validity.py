@@ -262,7 +262,7 @@ def test_untuned_is_declared(tmp_path: Path) -> None:
 def test_equal_tuning_is_valid(tmp_path: Path) -> None:
     folder = tuned_run(tmp_path, last=tuned({RATE: 1.5}))
     answer = next(each for each in validity.check(load_run(folder)).answers if each.check.name == "rates not tuned")
-    assert answer.faults == () and answer.detail == "3 trials of seconds 60 each"
+    assert answer.faults == () and answer.detail == "3 trials of 0.5 of the budget each"
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_equal_tuning_is_valid(tmp_path: Path) -> None:
         (None, "DiT-XS-2-seed0: not tuned; tune every contender"),
         (tuned({RATE: 3.0}, at_edge=(RATE,)), f"tuned to the edge of what was tried ({RATE} 3.0); widen the grid"),
         (tuned({RATE: 2.0}, differs=("budget.seconds: 60 | 120",)), "tuned under other fields (budget.seconds: 60 | 120)"),
-        (tuned({RATE: 2.0}, num=4), "4 trials of seconds 60, 1 cells have 3 trials of seconds 60"),
-        (tuned({RATE: 2.0}, seconds=90), "3 trials of seconds 90, 1 cells have 3 trials of seconds 60"),
+        (tuned({RATE: 2.0}, num=4), "4 trials of 0.5 of the budget, 1 cells have 3 trials of 0.5 of the budget"),
+        (tuned({RATE: 2.0}, seconds=90), "3 trials of 0.75 of the budget, 1 cells have 3 trials of 0.5 of the budget"),
     ],
 )
 def test_unequal_tuning_is_not_valid(tmp_path: Path, last: Tuning | None, said: str) -> None:

@@ -143,14 +143,18 @@ def tuning(run: Run) -> Iterator[Fault]:
             yield Fault(
                 cells=(name,), what=f"tuned under other fields ({'; '.join(tuning.differs)})", remedy=f"tune as it runs and {AGAIN}"
             )
-    yield from _differing(((name, _effort(tuning)) for name, tuning in tuned), str, f"give every contender as many trials and {AGAIN}")
+    efforts = ((record.name, _effort(record, record.tuning)) for record in run.records if record.tuning)
+    yield from _differing(efforts, str, f"give every contender as many trials and {AGAIN}")
 
 
-def _effort(tuning: Tuning) -> str:
-    """What was spent on a choice: trials by budget."""
+def _effort(record: Record, tuning: Tuning) -> str:
+    """What was spent on a choice: trials, by their part of the cell's own budget."""
     nums: dict[str, int] = {}
     for trial in tuning.trials:
+        own = record.cell.budget
         budget = f"{trial.budget.axis} {trial.budget.amount:g}"
+        if trial.budget.axis == own.axis:
+            budget = "the full budget" if trial.budget == own else f"{trial.budget.amount / own.amount:.3g} of the budget"
         nums[budget] = nums.get(budget, 0) + len(trial.losses)
     return " and ".join(f"{num} trials of {budget}" for budget, num in sorted(nums.items()))
 
@@ -159,7 +163,7 @@ def tuned_how(run: Run) -> str:
     """What was spent on it, or that nothing was."""
     if run.tunes is not None:
         return "its cells are the trials of a tuning"
-    efforts = dict.fromkeys(_effort(record.tuning) for record in run.records if record.tuning)
+    efforts = dict.fromkeys(_effort(record, record.tuning) for record in run.records if record.tuning)
     return f"{listed(efforts)} each" if efforts else "declared untuned: contenders have the fields that the matrix gives them"
 
 
