@@ -16,8 +16,11 @@ from bench.commands.audit.account import accounts
 from bench.commands.audit.subject import FolderOptions, of_matrix
 from bench.data.policy.config import Batching
 from bench.data.policy.table import POLICIES, UNIFORM
+from bench.report import build
 from bench.report.load import load_run
-from bench.report.verdicts import answer, claim_shapes, compare, findings
+from bench.report.page import tables
+from bench.report.verdicts import answer, compare, findings
+from bench.report.verdicts.claim_table import claim_of
 from bench.run.checks import check_cell
 from bench.shapes import Refusal
 from bench.study.budget import BUDGETS, Budget, Spent
@@ -207,8 +210,11 @@ def test_a_report_speaks_of_both(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path, study(values), claim="shapes", sheets=False))
     found = findings.find(run)
     assert list(dict.fromkeys(block.design.pipeline for block in found.blocks)) == ["own shapes", "pairs"]
-    sentences = dict(claim_shapes.told(run, found, None)[1])
-    assert "pairs \u2212 crops" in sentences["Pairs"] and "pairs better" in sentences["Pairs against padded batches"]
+    shown = claim_of("shapes").ratios(run, found)
+    assert shown is not None and shown.others == ("own shapes", "pairs") and [ratio.value for ratio in shown.rows[0].ratios][1] > 2.9
+    contrasts = {line[1]: line[3] for line in tables.contrast_table(found.contrasts).rows}
+    assert contrasts["UNet-XS pairs \u2212 UNet-XS pad"].startswith("pairs better, carried")
+    assert build([tmp_path / "invented"], tmp_path / "out")
     assert answer.budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
     budget = SimpleNamespace(axis="giga_macs", amount=3.0)
     fixed: Any = SimpleNamespace(records=[SimpleNamespace(cell=SimpleNamespace(budget=budget))])

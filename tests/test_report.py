@@ -25,7 +25,7 @@ from bench.report.page import figures, page, sheets
 from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
 from bench.report.render.table import Table
-from bench.report.verdicts import compare
+from bench.report.verdicts import answer, compare
 from bench.report.verdicts.findings import find
 from bench.shapes import Refusal
 from tests.commands import here
@@ -45,6 +45,16 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows_of(folder: Path) -> tuple[Run, dict[str, compare.MeasureRow]]:
     run = load_run(folder)
     return run, {row.name: row for row in find(run).rows if row.subject == "trained"}
+
+
+def said(folder: Path) -> tuple[str, ...]:
+    """The sentences of a run's answer."""
+    run = load_run(folder)
+    return answer.answer(run, find(run)).sentences
+
+
+def quality_of(folder: Path) -> str:
+    return said(folder)[1]
 
 
 def verdict_of(folder: Path, name: str) -> Any:
@@ -197,7 +207,7 @@ def test_an_odd_run_is_told_and_ends_in_no_traceback(tmp_path: Path) -> None:
     endless = {"low": float("-inf"), "high": float("inf")}
     huge = [m | endless if m["name"] in ("train_steps", "fd_random3d@64") else m for m in huge]
     path.write_text(json.dumps(made | {"training": course, "measurements": huge}))
-    assert figures.training_curves(found := load_run(run)) and figures.quality_against_compute(found, compare.compare(found))
+    assert figures.training_curves(found := load_run(run)) and figures.quality_course(found, compare.compare(found))
     assert page.chapter(found, "", 1)
 
 
@@ -237,12 +247,12 @@ def test_one_seed_is_inconclusive_except_counts(tmp_path: Path) -> None:
     assert verdict_of(run, "train_clips_per_s").outcome == "inconclusive"
     assert verdict_of(run, "flops_per_clip").outcome == "exact"
     assert verdict_of(run, "peak_storage_bytes").leader == "DiT-XS/2"
-    build([run], tmp_path / "out")
-    assert "Quality: inconclusive" in text_of(tmp_path / "out")
     assert verdict_of(run, "train_clips_per_s").word == "large, but one run"  # 97 against 25
     assert verdict_of(run, "fd_random3d@64").word == "one run"  # no study recorded how far this one drifts
+    build([run], tmp_path / "out")
     assert '<span class="tag open">large, but one run</span>' in text_of(tmp_path / "out")
     assert "| large, but one run (DiT-XS/2 ahead) |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert quality_of(run) == "Which makes better clips, one seed cannot tell: DiT-XS/2's are nearer to real ones."
 
 
 def test_one_seed_shows_the_interval_over_its_clips(tmp_path: Path) -> None:
@@ -257,7 +267,7 @@ def test_one_seed_shows_the_interval_over_its_clips(tmp_path: Path) -> None:
 def test_three_separated_seeds_lead(three: Path) -> None:
     verdict = verdict_of(three / "invented", "fd_random3d@64")
     assert (verdict.outcome, verdict.leader) == ("leads", "DiT-XS/2")
-    assert "Quality: DiT-XS/2 leads" in text_of(three / "out")
+    assert quality_of(three / "invented").startswith("DiT-XS/2 makes the better clips: they are nearer to real ones (p = ")
 
 
 def test_overlapping_seeds_are_inconclusive(tmp_path: Path) -> None:
@@ -268,16 +278,14 @@ def test_overlapping_seeds_are_inconclusive(tmp_path: Path) -> None:
 def test_other_measures_cannot_turn_the_headline(tmp_path: Path) -> None:
     worse = [changed(record(DIT, seed), val_loss={"value": 0.9 + 0.001 * seed}) for seed in range(3)]
     run = write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *worse])
-    build([run], tmp_path / "out")
-    assert "Quality: DiT-XS/2 leads" in text_of(tmp_path / "out")
+    assert quality_of(run).startswith("DiT-XS/2 makes the better clips")
     assert (verdict_of(run, "val_loss").outcome, verdict_of(run, "val_loss").leader) == ("leads", "UNet-XS")
 
 
 def test_without_a_primary_measure_there_is_no_headline(tmp_path: Path) -> None:
-    build([write_run(tmp_path, pair(3), primary=None)], tmp_path / "out")
-    assert "Quality: no measure was named to decide" in text_of(tmp_path / "out")
-    build([write_run(tmp_path / "b", pair(3), primary="fvd")], tmp_path / "other")
-    assert "Quality: fvd was not measured" in text_of(tmp_path / "other")
+    unknown = "Who makes the better clips is not known: "
+    assert quality_of(write_run(tmp_path, pair(3), primary=None)) == f"{unknown}the study names no measure that decides."
+    assert quality_of(write_run(tmp_path / "b", pair(3), primary="fvd")) == f"{unknown}fvd was not measured."
 
 
 def test_best_follows_the_direction(three: Path) -> None:
@@ -339,7 +347,8 @@ def test_a_failed_canary_takes_every_verdict_away(tmp_path: Path) -> None:
     assert all(row.verdict is None or not row.verdict.carried for row in rows.values())
     assert not any(best_of(row) for row in rows.values())
     build([run], tmp_path / "out")
-    assert "No verdict: a canary failed" in text_of(tmp_path / "out")
+    assert said(run) == ("Nothing here is to be believed: a self-check failed (batch equals one at a time of DiT-XS/2).",)
+    assert 'class="first no-verdict"' in text_of(tmp_path / "out") and not (tmp_path / "out" / "pictures" / "ratios.svg").exists()
     assert "FAILED" in text_of(tmp_path / "out")
 
 
@@ -385,7 +394,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert here("report", run, "--out", tmp_path / "out", "--unfinished").returncode == 0
     text = text_of(tmp_path / "out")
-    assert text.index(f"Unfinished: {told}.") < text.index('<p class="headline">')
+    assert text.index(f"Unfinished: {told}.") < text.index('<div class="answer">')
     lines = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").split("\n\n")
     assert lines[1].startswith("**Unfinished: 2 of 3 cells without a readable record")
 

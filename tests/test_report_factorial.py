@@ -16,7 +16,7 @@ from bench.report import build
 from bench.report.grid import shape_figures
 from bench.report.load import load_run
 from bench.report.render.catalogue import MINUS
-from bench.report.verdicts import compare, factorial
+from bench.report.verdicts import answer, compare, factorial
 from bench.report.verdicts.claims import Effect
 from bench.report.verdicts.factorial import WEIGHTS, DesignRow
 from bench.report.verdicts.findings import find
@@ -123,10 +123,10 @@ def test_two_seeds_show_an_interval_and_are_inconclusive_by_rule(tmp_path: Path)
     effect = effect_of(block, "backbone")
     assert effect.difference.low is not None
     assert (effect.outcome, effect.carried) == ("inconclusive", False)
-    assert effect.reason == "by rule: 2 seeds, a claim needs at least 3"
+    assert effect.reason == "2 seeds; a claim needs at least 3"
     single = effect_of(own(write_run(tmp_path / "one", study(few(1)))), "backbone")
     assert single.difference.low is None
-    assert "1 seed," in single.reason
+    assert "1 seed;" in single.reason
 
 
 def test_what_may_be_chance_is_not_carried(tmp_path: Path) -> None:
@@ -148,7 +148,8 @@ def test_a_failed_seed_counts(tmp_path: Path) -> None:
     assert block.missing == "DiT-XS/2 pack: seed 3 oom"
     assert [seed for seed, _ in effect_of(block, "pipeline").by_seed] == [0, 1, 2]
     assert {effect.outcome for effect in block.effects} == {"inconclusive"}
-    assert "DiT-XS/2 pack: seed 3 oom" in factorial.says(block)
+    assert "DiT-XS/2 pack: seed 3 oom" in effect_of(block, "pipeline").reason
+    assert "inconclusive (seeds without a value count too)" in factorial.says(block)
     assert effect_of(block, "pipeline").difference.value == pytest.approx(-4.5)
 
 
@@ -165,10 +166,10 @@ def test_no_seed_with_all_four(tmp_path: Path) -> None:
     folder = write_run(tmp_path, records, claim="shapes")
     block = own(folder)
     assert (block.effects, block.means) == ((), None)
-    assert factorial.says(block) == "no seed has all four values (DiT-XS/2 pack: seed 0 failed)"
+    assert factorial.says(block) == "no seed has all four values"
     build([folder], tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "no seed has all four values (DiT-XS/2 pack: seed 0 failed)" in text
+    assert "no seed has all four values" in text
 
 
 def test_other_protocols_are_not_compared(tmp_path: Path) -> None:
@@ -288,51 +289,50 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 # --- the answer
 
 
-def headline(folder: Path, records: list[Record | None], **changes: Any) -> str:
+def said(folder: Path, records: list[Record | None], **changes: Any) -> list[str]:
+    """The sentences that the page of a study opens with."""
     build([write_run(folder, records, claim="shapes", **changes)], folder / "out")
-    return (folder / "out" / "report.md").read_text(encoding="utf-8").splitlines()[2].strip("*")
+    run = load_run(folder / "invented")
+    return list(answer.answer(run, find(run)).sentences)
 
 
 def test_claim_is_supported_where_own_shapes_are_carried(tmp_path: Path) -> None:
-    assert headline(tmp_path, study(UNBUCKETED)) == ("Supported: cropping costs quality")
-    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert '<div class="answer carried">' in text
-    assert all(f"<b>{label}.</b>" in text for label in ("Cropping", "Backbone or pipeline", "Interaction"))
-    assert "own shapes - crops -4.50 [-6.45, -2.55], own shapes better, carried".replace("-", MINUS) in text
+    (text,) = said(tmp_path, study(UNBUCKETED))
+    assert text.startswith("Cropping costs quality: models trained on own shapes make clips that are nearer to real ones (p = 0.00")
+    assert '<header class="first decided">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_buckets_answer_where_the_run_has_them(tmp_path: Path) -> None:
     """Under buckets both backbones do the same, so what padding costs one of them cannot be taken for what cropping saves."""
     padding_costs = VALUES | {(UNET, "pad"): [30.0, 31.0, 32.0]}
-    said = "Inconclusive: what cropping costs in quality (may be chance: 3 seeds, p = 0.148, not below 0.025)"
-    assert headline(tmp_path, study(padding_costs)).startswith(said)
-    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
-    assert "buckets - crops -1.25 [" in text
-    assert "own shapes - crops +6.50 [" in text
-    assert "(UNet-XS pad, DiT-XS/2 pack)." in text
+    (text,) = said(tmp_path, study(padding_costs))
+    assert text.startswith("Whether cropping costs quality, three seeds cannot tell: models trained on buckets")
+    assert text.endswith("p = 0.15.")
+    table = pd.read_csv(tmp_path / "out" / "tables" / "factorial-own-shapes.csv").set_index("effect")
+    assert table.loc["pipeline", "value"] == pytest.approx(6.5)
 
 
 def test_packs_are_held_against_buckets_of_the_same_backbone(tmp_path: Path) -> None:
-    headline(tmp_path / "a", study(VALUES))
+    said(tmp_path / "a", study(VALUES))
     text = (tmp_path / "a" / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
-    assert "DiT-XS/2 pack - DiT-XS/2 bucket -6.00 [-8.08, -3.92], packs better, carried" in text  # -5.5, -7, -5.5
-    headline(tmp_path / "b", replaced(study(VALUES), DIT, "pack", 2, status="oom", reason="CUDA out of memory", measurements=[]))
-    text = (tmp_path / "b" / "out" / "report.html").read_text(encoding="utf-8").replace(MINUS, "-")
-    assert "packs better, inconclusive (seeds without a value count too" in text
-    headline(tmp_path / "c", study(UNBUCKETED))
-    assert "Packs against buckets" not in (tmp_path / "c" / "out" / "report.html").read_text(encoding="utf-8")
+    assert "DiT-XS/2 pack - DiT-XS/2 bucket" in text and "-6.00 [-8.08, -3.92]" in text and "packs better, carried, p = " in text
+    said(tmp_path / "b", replaced(study(VALUES), DIT, "pack", 2, status="oom", reason="CUDA out of memory", measurements=[]))
+    text = (tmp_path / "b" / "out" / "report.html").read_text(encoding="utf-8")
+    assert "packs better, inconclusive, seeds without a value count too" in text
+    said(tmp_path / "c", study(UNBUCKETED))
+    assert not (tmp_path / "c" / "out" / "tables" / "contrasts.csv").exists()
 
 
 def test_claim_is_not_supported_where_crops_are_carried(tmp_path: Path) -> None:
     swapped = {"crop": "pad", "pad": "crop", "pack": "crop"}
     values = {(b, {"crop": "pack"}.get(p, swapped.get(p, p)) if b == DIT else swapped.get(p, p)): v for (b, p), v in UNBUCKETED.items()}
-    assert headline(tmp_path, study(values)).startswith("Not supported: crops are better in quality")
+    assert said(tmp_path, study(values))[0].startswith("Cropping costs no quality: models trained on crops make clips that are nearer")
 
 
 def test_claim_of_two_seeds_is_inconclusive(tmp_path: Path) -> None:
-    text = headline(tmp_path, study(few(2)))
-    assert text.startswith("Inconclusive: what cropping costs in quality (by rule: 2 seeds, a claim needs at least 3)")
-    assert '<div class="answer ">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    (text,) = said(tmp_path, study(few(2)))
+    assert text.startswith("Whether cropping costs quality, two seeds cannot tell") and "p =" not in text
+    assert '<header class="first open">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def with_more(name: str, factor: float) -> list[Record | None]:
@@ -347,43 +347,66 @@ def with_more(name: str, factor: float) -> list[Record | None]:
 
 
 def test_composition_has_its_own_verdict(tmp_path: Path) -> None:
-    assert headline(tmp_path / "a", with_more("saliency_distance", 0.01)).startswith("Supported: cropping costs quality and composition")
+    both = said(tmp_path / "a", with_more("saliency_distance", 0.01))
+    assert [text.partition(":")[0] for text in both] == ["Cropping costs quality", "Cropping costs composition"]
     noisy = with_more("saliency_distance", 0.01)
     noisy = [
         made.model_copy(update={"measurements": [made.measurements[0], made.measurements[1].model_copy(update={"value": value})]})
         for made, value in zip(noisy, [3, 9, 1, 5, 8, 2, 7, 1, 9, 2, 4, 8], strict=True)
         if made
     ]
-    assert headline(tmp_path / "b", noisy).startswith("Supported: cropping costs quality. Inconclusive: what cropping costs in composition")
+    carried, unknown = said(tmp_path / "b", noisy)
+    assert carried.startswith("Cropping costs quality") and unknown.startswith(
+        "Whether cropping costs composition, three seeds cannot tell"
+    )
 
 
-def test_other_measures_cannot_turn_the_headline(tmp_path: Path) -> None:
+def test_what_is_carried_is_said_first(tmp_path: Path) -> None:
+    """Also where it is not the primary measure; shares of clips are counted."""
+    records: list[Record | None] = []
+    for made, noise in zip(study(UNBUCKETED), [3, 9, 1, 5, 8, 2, 7, 1, 9, 2, 4, 8], strict=True):
+        assert made is not None
+        (one,) = made.measurements
+        whole = one.model_copy(update={"name": "subject_whole_rate", "value": 0.02 * (20 - one.value), "better": "higher"})
+        records.append(made.model_copy(update={"measurements": [one.model_copy(update={"value": noise}), whole]}))
+    first, second = said(tmp_path, records)
+    assert first.startswith(
+        "Cropping costs composition: models trained on own shapes make 1.4 times as many clips that show their subject whole"
+    )
+    assert second.startswith("Whether cropping costs quality, three seeds cannot tell")
+
+
+def test_other_measures_cannot_turn_the_answer(tmp_path: Path) -> None:
     """A measure that says the opposite, and surer, is shown; what decides was named before."""
-    assert headline(tmp_path, with_more("val_loss", -1.0)).startswith("Supported: cropping costs quality")
-    assert "Validation loss: carried" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    (text,) = said(tmp_path, with_more("val_loss", -1.0))
+    assert text.startswith("Cropping costs quality")
+    assert "carried" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def test_parts_of_the_claim_that_disagree_split_it(tmp_path: Path) -> None:
-    text = headline(tmp_path, with_more("saliency_distance", -0.01))
-    assert text.startswith("Split. Supported: cropping costs quality. Not supported: crops are better in composition")
+    both = said(tmp_path, with_more("saliency_distance", -0.01))
+    assert [text.partition(":")[0] for text in both] == ["Cropping costs quality", "Cropping costs no composition"]
     table = pd.read_csv(tmp_path / "out" / "tables" / "claim.csv")
     assert table["state"].tolist() == ["supported", "not supported"] and table["carried"].tolist() == [True, True]
     assert (table["corrected_p"] < table["level"]).all()
 
 
 def test_claim_without_its_cells_is_not_tested(tmp_path: Path) -> None:
-    assert headline(tmp_path, pair(3)) == "Inconclusive: the claim was not tested"
-    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "no two backbones under crop and another policy, all else equal" in text
+    (text,) = said(tmp_path, pair(3))
+    why = "the run has no two backbones under crop and another policy, all else equal"
+    assert text == f"What cropping costs was not tested: {why}."
 
 
 def test_a_failed_canary_comes_first(tmp_path: Path) -> None:
     canaries = [Canary(name="resumed equals uninterrupted", passed=False, detail="0.3")]
-    assert headline(tmp_path, replaced(study(VALUES), DIT, "pack", 1, canaries=canaries)) == "No verdict: a canary failed"
+    (text,) = said(tmp_path, replaced(study(VALUES), DIT, "pack", 1, canaries=canaries))
+    assert text == "Nothing here is to be believed: a self-check failed (resumed equals uninterrupted of DiT-XS/2 pack)."
 
 
 def test_other_claims_keep_their_answer(tmp_path: Path) -> None:
     build([write_run(tmp_path, study(VALUES), claim="backbone")], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert text.splitlines()[2].startswith("**Quality: ")
+    assert (
+        "Which makes the best clips, three seeds cannot tell: DiT-XS/2 pack's are nearer" in text or "DiT-XS/2 pack makes the best" in text
+    )
     assert "Backbone and data pipeline: own shapes against crops" in text

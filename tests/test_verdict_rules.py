@@ -11,7 +11,8 @@ from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
 from bench.perf.evidence.verdicts import StudyDesign, Tally, findings_of, simulate, studies_of
 from bench.report.load import load_run
 from bench.report.verdicts import claims, findings
-from bench.report.verdicts.claims import CLAIMS, DEFAULT, LEVELS, Effect, claim_of, settle
+from bench.report.verdicts.claim_table import CLAIMS, DEFAULT, claim_of
+from bench.report.verdicts.claims import LEVELS, Effect, settle
 from bench.report.verdicts.stats import Difference, Verdict
 from bench.shapes import Refusal
 from tests.report_factory import shapes_record, study, write_run

@@ -35,6 +35,7 @@ class PixelValue:
     better: Literal["lower", "higher", "none"]
     unit: str = "1"
     axis: bool = False  # gets a verdict
+    plain: str = ""  # what clips that are better by it do, in a sentence: "show their subject whole"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,11 +114,25 @@ FRAMING = PixelMeasure(
     name="framing",
     version=1,
     values=(
-        PixelValue(name="subject_whole_rate", title="Clips whose subject is whole in every frame", unit=SHARE, better="higher", axis=True),
+        PixelValue(
+            name="subject_whole_rate",
+            title="Clips whose subject is whole in every frame",
+            unit=SHARE,
+            better="higher",
+            axis=True,
+            plain="show their subject whole",
+        ),
         PixelValue(name="subject_absent_rate", title="Clips without a subject", unit=SHARE, better="lower"),
         # Of real clips, by bench/run/measure/quality.py.
         PixelValue(name="crop_control_whole_rate", title="Crops whose subject is whole in every frame", unit=SHARE, better="none"),
-        PixelValue(name="framing_distance", title="Distance in where the subject is", unit="share of the frame", better="lower", axis=True),
+        PixelValue(
+            name="framing_distance",
+            title="Distance in where the subject is",
+            unit="share of the frame",
+            better="lower",
+            axis=True,
+            plain="have their subject where real ones have it",
+        ),
     ),
     measure=_values,
     settings=asdict(THRESHOLDS),

@@ -90,6 +90,7 @@ SALIENCY = PixelMeasure(
             unit="share of the frame",
             better="lower",
             axis=True,
+            plain="have motion and contrast where real ones have them",
         ),
     ),
     measure=lambda frames: {"saliency_distance": measure(frames)},

@@ -22,6 +22,7 @@ from bench.data.progress import Reporter
 from bench.perf.evidence.seed_noise import SeedNoise
 from bench.perf.evidence.verdicts import NOISE, RIVALS, SHIFT, WIDE, StudyDesign, Values, findings_of, is_right, studies_of
 from bench.report.verdicts import claims, prospect, spending
+from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.prospect import Gap
 from bench.report.verdicts.sequential import look, look_for
@@ -78,7 +79,7 @@ class GrowingStudy:
 
     def judge_anew(self) -> None:
         """What a page says now."""
-        share, claim = partial(spending.share, self.looks, self.extensions), claims.claim_of(self.design.claim)
+        share, claim = partial(spending.share, self.looks, self.extensions), claim_of(self.design.claim)
         values = {measure: self.shown(measure) for measure in self.values}
         self.findings = findings_of(self.design.claim, values, self.better, list(self.counts), self.primary, share)
         decided, self.conclusion = claims.settle(claim, self.findings, self.primary)

@@ -26,6 +26,7 @@ from bench.perf.gate import quality
 from bench.report.load import load_run
 from bench.report.render import catalogue
 from bench.report.verdicts import claims, factorial
+from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
 from bench.report.verdicts.stats import judge
 from bench.shapes import Refusal, lines_of
@@ -113,7 +114,7 @@ def simulate(design: StudyDesign, rng: np.random.Generator, *, noise: SeedNoise,
     tally, names = Tally(), design.contender_names()
     for values in studies_of(design, noise, primary, studies, rng):
         findings = findings_of(design.claim, values, noise.better, names, primary)
-        decided, conclusion = claims.settle(claims.claim_of(design.claim), findings, primary)
+        decided, conclusion = claims.settle(claim_of(design.claim), findings, primary)
         tally.headline += conclusion.carried
         tally.right += is_right(conclusion)
         tally.page += any(finding.carried for finding in decided.values())

@@ -125,14 +125,3 @@ def envelope_table(grid: ShapeMap) -> Table:
 
 def _named(shape: Shape, words: str | None) -> str:
     return f"{shape_text(shape)} ({words})" if words else shape_text(shape)
-
-
-def held_text(grid: ShapeMap) -> str:
-    """One sentence: at how many of the shapes that it did not train on each contender holds."""
-    parts = []
-    for envelope in envelopes(grid):
-        spots = grid.of(envelope.contender)
-        held = sum(spots[shape].place != "trained" for shape in envelope.holds)
-        broken = sum(spots[shape].place != "trained" for shape, _ in envelope.breaks)
-        parts.append(f"{envelope.contender} at {held} of {held + broken}")
-    return f"Shapes never trained on, by its own bar: {', '.join(parts)}." if parts else ""

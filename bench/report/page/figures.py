@@ -1,8 +1,8 @@
-"""The figures of every run: training curves, quality against what it cost, and where the time went."""
+"""The figures of every run: its ratios, training curves, quality against what training cost, and where the time went."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from bench.records.record import Measurement
 from bench.report.grid import shape_figures
 from bench.report.grid.shape_map import ShapeMap
-from bench.report.load import Run
+from bench.report.load import CellResult, Run
+from bench.report.page import ratio_picture, tuning
 from bench.report.page.tables import time_split
 from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
 from bench.report.verdicts import compare
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.ratios import AxisRatios
 
 MAX_POINTS = 3000  # of all curves of a panel
+TRAINING = 3  # FLOPs of training over those of its forward passes
 MOST_DRAWN = 1e60  # beyond it nothing is drawn: axes of doubles end
 LEVELS: dict[str, tuple[str, Any]] = {
     "real": ("real against real", ":"),
@@ -29,14 +33,16 @@ LEVELS: dict[str, tuple[str, Any]] = {
 
 
 def all_figures(
-    run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None, prefix: str = ""
+    run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None, shown: AxisRatios | None, prefix: str = ""
 ) -> list[Drawing]:
     """The figures of a run; one without data is left out. `prefix` keeps the names apart where a page shows several runs."""
     drawings = [
+        ratio_picture.draw(run, shown) if shown else None,
         shape_figures.interaction(blocks),
         shape_figures.heat_maps(grid) if grid else None,
         training_curves(run),
-        quality_against_compute(run, rows),
+        tuning.tuning_curves(run),
+        quality_course(run, rows),
         time_bars(run),
     ]
     return [replace(found, svg=canvas.own_ids(found.svg, f"{prefix}{found.name}")) for found in drawings if found is not None]
@@ -94,51 +100,68 @@ def training_curves(run: Run) -> Drawing | None:
         return Drawing(name="training", title="Training curves", caption=caption, svg=canvas.svg(figure))
 
 
-def quality_against_compute(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
-    """The primary distance against what it cost: training FLOPs, training time, sampling time, memory."""
+def quality_course(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
+    """The primary distance while training: against its time and its FLOPs, a line a seed where it was taken at several points."""
     row = next(iter(compare.leading(run, rows)), None)  # the distance that stands for quality
-    if row is None:
-        return None
-    costs: list[tuple[str, str, Callable[[float], float]]] = [
-        ("train_flops", "training FLOPs", lambda value: value),
-        ("train_wall_time_s", "training time (s)", lambda value: value),
-        ("sample_clips_per_s", "sampling time of a clip (s)", lambda value: 1 / value),
-        ("peak_storage_bytes", "peak storage, training (GiB)", lambda value: value / 2**30),
-    ]
-    found = [cost for cost in costs if any(record.measurement(cost[0]) for record in run.records)]
-    if not found:
+    courses = [(cell.contender, points) for cell in run.cells if row and (points := quality_points(cell, row.name))]
+    if row is None or not courses:
         return None
     with canvas.sheet("quality", 3.1) as figure:
-        panels = canvas.panels(figure, len(found))
-        for axes, (name, label, convert) in zip(panels, found, strict=True):
-            for cell in run.cells:
-                distance = cell.record.measurement(row.name) if cell.record else None
-                cost = cell.record.measurement(name) if cell.record else None
-                if distance is None or cost is None or not (cost.value > 0 and convert(cost.value) < MOST_DRAWN > abs(distance.value)):
-                    continue
-                look = canvas.look(run, cell.contender)
-                axes.plot([convert(cost.value)], [distance.value], markersize=7, **(look | {"linestyle": "none"}))
-                if distance.low is not None and distance.high is not None and math.isfinite(distance.low + distance.high):
-                    axes.vlines(convert(cost.value), distance.low, distance.high, color=look["color"], linewidth=1.2)
+        panels = canvas.panels(figure, 2)
+        for contender, points in courses:
+            look = canvas.look(run, contender) | ({"linestyle": "none"} if len(points) == 1 else {})
+            for place, axes in enumerate(panels):
+                if known := [point for point in points if 0 < point.cost[place] < MOST_DRAWN > abs(point.value)]:
+                    axes.plot([point.cost[place] for point in known], [point.value for point in known], markersize=6, **look)
+                for point in known[-1:]:
+                    if point.low is not None and point.high is not None:
+                        axes.vlines(point.cost[place], point.low, point.high, color=look["color"], linewidth=1.2)
+        for axes, label in zip(panels, ("training time (s)", "training FLOPs"), strict=True):
             for reference, (_, largest) in row.references.items():
                 axes.axhline(largest, color=INK, linewidth=1, linestyle=LEVELS[reference][1], alpha=0.6)
             axes.set_xlabel(label)
-            axes.set_xlim(left=0)
             axes.margins(x=0.15)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-            if name == "train_flops":
-                axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
+        panels[1].xaxis.set_major_formatter(EngFormatter(sep=" "))
         panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
         panels[0].set_ylabel(f"{row.name} (lower is better)")
         levels = [LEVELS[reference] for reference in row.references]
-        known = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=style), title) for title, style in levels]
-        with_value = [entry.contender for entry in row.entries if entry.by_seed]
-        canvas.legend(figure, run, with_value, known, marker_only=True)
-        caption = f"{row.metric.title} at the end of training, one point a seed, against what it cost. Left and down is better."
+        known_levels = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=style), title) for title, style in levels]
+        with_value = list(dict.fromkeys(contender for contender, _ in courses))
+        canvas.legend(figure, run, with_value, known_levels, marker_only=True)
+        several = any(len(points) > 1 for _, points in courses)
+        when = "while training, a line a seed" if several else "at the end of training, one point a seed"
+        caption = f"{row.metric.title} {when}, against what training had cost. Left and down is better."
         if any(entry.clips for entry in row.entries):
             caption += " Vertical lines: 95 % interval over the clips of that run, which says nothing about another seed."
-        return Drawing(name="quality", title="Quality against compute", caption=caption, svg=canvas.svg(figure))
+        return Drawing(name="quality", title="Quality against what training costs", caption=caption, svg=canvas.svg(figure))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoursePoint:
+    """A distance at one point of a training run."""
+
+    cost: tuple[float, float]  # seconds and FLOPs of training so far; 0 where they are not known
+    value: float
+    low: float | None  # over its clips
+    high: float | None
+
+
+def quality_points(cell: CellResult, name: str) -> list[CoursePoint]:
+    """A cell's values of a distance, in the order of training: those on the way, and the one at its end."""
+    record, found = cell.record, list[CoursePoint]()
+    for point in record.points if record else ():
+        found += [_course_point(m, point.wall_time_s, TRAINING * point.forward_flops) for m in point.measurements if m.name == name]
+    if record and (last := record.measurement(name)):
+        costs = [record.measurement(cost) for cost in ("train_wall_time_s", "train_flops")]
+        found.append(_course_point(last, *(cost.value if cost else 0.0 for cost in costs)))
+    return found
+
+
+def _course_point(measurement: Measurement, seconds: float, flops: float) -> CoursePoint:
+    low, high = (None if end is None or not math.isfinite(end) else end for end in (measurement.low, measurement.high))
+    return CoursePoint(cost=(seconds, flops), value=measurement.value, low=low, high=high)
 
 
 def time_bars(run: Run) -> Drawing | None:

@@ -12,24 +12,27 @@ from markupsafe import Markup
 from bench.data.files import write_files
 from bench.report.grid import shape_map
 from bench.report.load import Run
-from bench.report.page import figures, material, sheets, tables
-from bench.report.page.sheets import Picture
+from bench.report.page import figures, material, paper, sheets, tables
+from bench.report.page.sheets import Sheets
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import fenced, markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
-from bench.report.verdicts import answer, compare, factorial, findings, warnings
+from bench.report.verdicts import answer, compare, factorial, findings, validity, warnings
 from bench.report.verdicts.answer import Answer
-from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
-from bench.report.verdicts.stats import LARGE
+from bench.report.verdicts.spending import EXTENDED
+from bench.report.verdicts.validity import Validity
 from bench.report.verdicts.warnings import Alerts
 from bench.shapes import visible
 
 HERE = Path(__file__).parent
+MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
+MOST_WARNINGS = 2  # that are not folded
+LATER = ("flips", "tuning")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -39,35 +42,81 @@ class Chapter:
 
     run: Run
     prefix: str  # of ids and file names, "" where the report has one run
+    alarms: list[tuple[str, str]]  # what comes before the answer, and the section that has more; "" where none has
     warnings: Alerts
+    validity: Validity
     answer: Answer
     rows: list[MeasureRow]
     blocks: list[DesignRow]
     tables: dict[str, Table]
+    paper: str  # LaTeX
     drawings: list[Drawing]
-    picture: Picture | None
-    picture_notes: list[str]
+    sheets: Sheets | None
+    notes: list[str]  # on the sheets
     untrusted: list[str]
+
+    @property
+    def mark(self) -> str:
+        """The colour of the answer: nothing is decided that a serious warning speaks against."""
+        return "open" if self.answer.mark == "decided" and not self.warnings.badge else self.answer.mark.replace(" ", "-")
+
+    @property
+    def references(self) -> set[str]:
+        """Floors and ceilings that any measurement has."""
+        return {name for row in self.rows for name in row.references}
+
+    @property
+    def rule(self) -> str:
+        """What decides, and how all else is corrected."""
+        run, parts = self.run, [self.tables["claim"].caption]
+        parts += [f"{run.primary_card[0].upper()}{run.primary_card[1:]}"] if run.primary_card else []
+        if run.looks:
+            parts.append(f"Seeds were added by rule, up to {run.looks.most} of each: all looks together spend the level once")
+        if run.extensions:
+            parts.append(f"Seeds were added to a finished study: its tests are held at {EXTENDED**run.extensions:g} of their level")
+        return f"{'. '.join(parts)}. Of studies of equal contenders at most 5 % claim anything."
+
+    @property
+    def clips_caption(self) -> str:
+        """What the first sheet shows."""
+        assert self.sheets is not None
+        of = "of each shape" if self.sheets.full.column_shapes else "of each label" if self.sheets.first.column_labels else "in order"
+        return f"The first clips {of}, not chosen; a column has one label and starts from one noise."
 
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
     """All parts of one run."""
     found, grid = findings.find(run), shape_map.read(run)
-    rows, blocks = found.rows, found.blocks
-    picture, notes = sheets.draw(run, max_bytes)
+    rows, blocks, answered, alerts = found.rows, found.blocks, answer.answer(run, found), warnings.of(run, found)
+    pictures, notes = sheets.draw(run, max_bytes)
+    made = {table.name: table for table in tables.all_tables(run, found, grid)}
     return Chapter(
         run=run,
         prefix=prefix,
-        warnings=warnings.of(run, found),
-        answer=answer.answer(run, found, grid),
+        warnings=alerts,
+        validity=validity.check(run),
+        alarms=_alarms(run, made),
+        answer=answered,
         rows=rows,
         blocks=blocks,
-        tables={table.name: table for table in tables.all_tables(run, found, grid)},
-        drawings=figures.all_figures(run, rows, blocks, grid, prefix),
-        picture=picture,
-        picture_notes=notes,
+        tables=made,
+        paper=paper.to_paper(run, rows),
+        drawings=figures.all_figures(run, rows, blocks, grid, answered.ratios, prefix),
+        sheets=pictures,
+        notes=notes,
         untrusted=list(run.untrusted),
     )
+
+
+def _alarms(run: Run, made: dict[str, Table]) -> list[tuple[str, str]]:
+    """What a reader must know before any ranking."""
+    found = [(f"Unfinished: {run.unfinished}.", "")] if run.unfinished else []
+    if "failures" in made:
+        found.append((f"{len(made['failures'].rows)} of {len(run.cells)} cells did not finish.", "failures"))
+    if run.changed:
+        text = f"{run.changed[0].upper()}{run.changed[1:]}: a study that grows until it says something is wrong too often."
+        found.append((text, "protocol"))
+    return found
 
 
 def write(runs: Sequence[Run], out: Path) -> list[Path]:
@@ -88,9 +137,12 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
             files[f"{stem}.tex"] = to_latex(table)
         for drawing in part.drawings:
             files[f"pictures/{part.prefix}{drawing.name}.svg"] = canvas.standalone(drawing, colour_variables(css))
-        if part.picture:
-            files[f"pictures/{part.prefix}samples.webp"] = part.picture.webp
-            files[f"pictures/{part.prefix}samples.png"] = part.picture.strip
+        if part.paper:
+            files[f"{part.prefix}paper.tex"] = part.paper
+        if part.sheets:
+            files[f"pictures/{part.prefix}clips.webp"] = part.sheets.first.webp
+            files[f"pictures/{part.prefix}samples.webp"] = part.sheets.full.webp
+            files[f"pictures/{part.prefix}samples.png"] = part.sheets.strip
     return write_files(out, files)
 
 
@@ -106,6 +158,9 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
     )
     environment.filters["data_uri"] = lambda content, kind: f"data:{kind};base64,{base64.b64encode(content).decode()}"
     environment.filters["unbroken"] = lambda text: text.replace(", ", ",\N{NO-BREAK SPACE}")
+    environment.filters["said"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%").replace(
+        " = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
+    )
     return environment.get_template("page.html.jinja").render(
         chapters=chapters,
         css=Markup(css),
@@ -114,33 +169,34 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         tables=tables,
         compare=compare,
         factorial=factorial,
-        levels=LEVELS,
-        large=LARGE,
         material=material,
+        most_verdicts=MOST_VERDICTS,
+        most_warnings=MOST_WARNINGS,
+        later={name: TITLES[name] for name in LATER},
     )
 
 
 def to_markdown(chapters: Sequence[Chapter]) -> str:
-    """report.md: the answer, the pictures and the tables, for a reader on GitHub."""
+    """report.md: the answer, the pictures and the tables, for a reader on GitHub; in the page's order."""
     parts = []
     for part in chapters:
         parts.append(f"# {markdown(part.run.matrix)}: {markdown(part.answer.question)}")
-        parts += [f"**Unfinished: {markdown(part.run.unfinished)}.**"] if part.run.unfinished else []
+        parts += [f"**{markdown(text)}**" for text, _ in part.alarms]
         parts += [f"**Warning.** {markdown(alert.sentence)}" for alert in part.warnings.each]
-        parts.append(f"**{markdown(part.answer.headline)}**")
-        parts += [f"**{label}.** {markdown(text)}" if label else markdown(text) for label, text in part.answer.sentences]
-        parts.append(markdown(part.answer.setting))
-        if part.picture:
-            rows = markdown(", ".join(part.picture.row_labels))
-            parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}samples.webp)", f"Rows from the top: {rows}."]
-        parts += _picture(part, "interaction")
+        parts += [markdown(sentence) for sentence in part.answer.sentences]
+        parts += [fenced(part.answer.command)] if part.answer.command else []
+        parts += _picture(part, "ratios")
+        if part.sheets:
+            rows = markdown(", ".join(part.sheets.first.row_labels))
+            parts += [f"![Clips, rows from the top: {rows}](pictures/{part.prefix}clips.webp)", f"Rows from the top: {rows}."]
+        parts.append(f"{markdown('; '.join(part.answer.setting))}.")
         for name, table in part.tables.items():
             for figure in BEFORE.get(name, ()):
                 parts += _picture(part, figure)
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                parts += [f"## {markdown(TITLES[name])}", table_markdown(table).rstrip()]
+                parts += [f"## {markdown(TITLES.get(name, table.caption))}", table_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(fenced(part.run.command))
@@ -157,12 +213,15 @@ def _picture(part: Chapter, name: str) -> list[str]:
 
 
 # Table -> the figures before and after it in report.md.
-BEFORE = {"shapes": ("shapes",)}
-AFTER = {"comparison": ("training", "quality", "time")}
+BEFORE = {"shapes": ("shapes",), "factorial-buckets": ("interaction",)}
+AFTER = {"verdicts": ("quality", "training"), "time": ("time",)}
 TITLES = {
-    "claim": "What the headline rests on",
+    "claim": "What the answer rests on",
+    "flips": "Where the winner flips",
+    "tuning": "Tuning",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
+    "contrasts": "One policy against another under the same backbone",
     "shapes": "The shape grid",
     "envelope": "Where each contender holds",
     "shape-holes": "Holes in the shape grid",

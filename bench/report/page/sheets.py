@@ -1,4 +1,4 @@
-"""Sheets of clips to look at: one animated WebP (all rows in step) and one still film strip, real and reconstructed beside generated.
+"""Sheets of clips to look at: a small one, real beside every contender, one of all rows (animated WebP, rows in step), and a still.
 
 Columns keep their place: the k-th generated clip has the same label and the same noise for every contender; a real clip
 stands in a column of its own label where there is one. SheetClips of several shapes are in proportion to one another, those of a shape
@@ -22,7 +22,8 @@ from bench.report.load import Run, Sheet, load_sheet
 from bench.shapes import visible
 
 CLIP_SIZE = 92  # pixels of the longer side of a shown clip, about
-MAX_CLIPS = 10  # columns
+FIRST_CLIPS, MAX_CLIPS = 6, 10  # columns, of the small sheet and of the whole one
+FIRST_SHARE = 0.4  # of the bytes, for the small one
 STRIP_CLIPS, STRIP_FRAMES = 2, 10  # clips a row and frames a clip of the still
 MAX_UNTRAINED = 4  # contenders up to which their untrained clips are shown too
 GAP = 4
@@ -33,76 +34,95 @@ SheetClips = Sequence[np.ndarray]  # of a row, (T, H, W, 3) each
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """The sheets of one run."""
+    """One animated sheet."""
 
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]  # () = no classes
     column_shapes: tuple[str, ...]  # () = all of one
     column_widths: tuple[int, ...]  # pixels
     webp: bytes
-    strip: bytes  # PNG, for a file
-    strip_webp: bytes  # the same for the page, smaller
-    size: tuple[int, int]  # width and height in pixels, of the animation and of the still
-    strip_size: tuple[int, int]
-    fps: float
-    num_frames: int
+    size: tuple[int, int]  # width and height in pixels
     labels_match: bool  # whether the real clips stand in columns of their own label
 
 
-def draw(run: Run, max_bytes: int) -> tuple[Picture | None, list[str]]:
-    """The sheets of a run, or None, the animation within `max_bytes`; and a note for each contender without clips."""
-    sheets: dict[str, tuple[int, Sheet]] = {}
+@dataclass(frozen=True, kw_only=True)
+class Sheets:
+    """The sheets of one run."""
+
+    first: Picture  # real and every contender, a few columns
+    full: Picture  # reconstructed and untrained too
+    strip: bytes  # PNG, for a file
+    strip_webp: bytes  # the same for the page, smaller
+    strip_size: tuple[int, int]
+    fps: float
+    num_frames: int
+
+
+def draw(run: Run, max_bytes: int) -> tuple[Sheets | None, list[str]]:
+    """The sheets of a run, or None, the animations within `max_bytes`; and a note for each contender without clips."""
+    found: dict[str, tuple[int, Sheet]] = {}
     notes = []
     for contender in run.contenders:
         reasons = []
         for cell in run.of(contender):
             if isinstance(sheet := load_sheet(cell), Sheet):
-                sheets[contender] = (cell.seed, sheet)
+                found[contender] = (cell.seed, sheet)
                 break
             reasons.append(f"seed {cell.seed}: {sheet}")
         else:
             notes.append(f"{contender} has no clips to show ({'; '.join(reasons)}).")
-    if not sheets:
+    if not found:
         return None, notes
+    first, _, _ = _sheet(found, FIRST_CLIPS, round(FIRST_SHARE * max_bytes), whole=False)
+    full, rows, more = _sheet(found, MAX_CLIPS, round((1 - FIRST_SHARE) * max_bytes), whole=True)
+    strip, sheet = film_strip(rows), next(iter(found.values()))[1]
+    made = Sheets(
+        first=first,
+        full=full,
+        strip=_encode(strip, "PNG", optimize=True),
+        strip_webp=_encode(strip, "WEBP", quality=80, method=4),
+        strip_size=strip.size,
+        fps=sheet.fps,
+        num_frames=sheet.generated.shape[1],
+    )
+    return made, notes + more
 
-    first = next(iter(sheets.values()))[1]
-    num_columns = min(MAX_CLIPS, *(min(len(sheet.real), len(sheet.generated)) for _, sheet in sheets.values()))
-    num_common = min(len(sheet.generated) for _, sheet in sheets.values())
+
+def _sheet(
+    found: dict[str, tuple[int, Sheet]], num: int, max_bytes: int, *, whole: bool
+) -> tuple[Picture, list[tuple[str, SheetClips]], list[str]]:
+    """A sheet of at most so many columns, its rows, and what must be said of them; a whole one has more than real and trained clips."""
+    first = next(iter(found.values()))[1]
+    num_columns = min(num, *(min(len(sheet.real), len(sheet.generated)) for _, sheet in found.values()))
+    num_common = min(len(sheet.generated) for _, sheet in found.values())
     num_common = min(num_common, len(first.real)) if first.shapes else num_common
     columns = _columns(first, num_common, num_columns)
     wanted = first.labels_generated[columns]
     # Of several shapes the k-th real clip has that of the k-th other.
     real = columns if first.shapes else matching(first.labels_real, wanted)
-    rows: list[tuple[str, SheetClips]] = [
-        ("Real", [first.clip(first.real, k) for k in real]),
-        ("Reconstructed", [first.clip(first.reconstruction, k) for k in real]),
-    ]
-    for contender, (seed, sheet) in sheets.items():
-        rows.append((f"{contender}, seed {seed}", [sheet.clip(sheet.generated, k) for k in columns]))
+    rows: list[tuple[str, SheetClips]] = [("Real", [first.clip(first.real, k) for k in real])]
+    rows += [("Reconstructed", [first.clip(first.reconstruction, k) for k in real])] if whole else []
+    notes = []
+    for contender, (seed, sheet) in found.items():
+        rows.append((f"{contender}, seed {seed}" if whole else contender, [sheet.clip(sheet.generated, k) for k in columns]))
         if (sheet.labels_generated[columns] != wanted).any():
             notes.append(f"{contender} was sampled with other labels than the columns say.")
-    for contender, (_, sheet) in sheets.items() if len(sheets) <= MAX_UNTRAINED else ():
+    for contender, (_, sheet) in found.items() if whole and len(found) <= MAX_UNTRAINED else ():
         if sheet.untrained is not None and len(sheet.untrained) > max(columns):
             rows.append((f"{contender}, untrained", [sheet.clip(sheet.untrained, k) for k in columns]))
 
     names = first.label_names
-    webp, widths, size = _animation([clips for _, clips in rows], first.fps, max_bytes)
-    strip = film_strip(rows)
+    webp, widths, size = _animation([clips for _, clips in rows], first.fps, max_bytes, even=not whole)
     picture = Picture(
         row_labels=tuple(label for label, _ in rows),
         column_labels=tuple(names[int(label)] for label in wanted) if names else (),
-        column_shapes=tuple(shape_text(first.shapes[k]) for k in columns) if first.shapes else (),
+        column_shapes=tuple(shape_text(first.shapes[k]) for k in columns) if first.shapes and whole else (),
         column_widths=tuple(widths),
         webp=webp,
-        strip=_encode(strip, "PNG", optimize=True),
-        strip_webp=_encode(strip, "WEBP", quality=80, method=4),
         size=size,
-        strip_size=strip.size,
-        fps=first.fps,
-        num_frames=first.generated.shape[1],
         labels_match=bool((first.labels_real[real] == wanted).all()),
     )
-    return picture, notes
+    return picture, rows, notes
 
 
 def _columns(sheet: Sheet, num_common: int, num: int) -> list[int]:
@@ -154,8 +174,13 @@ def matching(labels: np.ndarray, wanted: Sequence[int] | np.ndarray) -> list[int
     return [free.pop(0) if i is None else i for i in chosen]
 
 
-def _scale(rows: Sequence[SheetClips], target: int) -> Callable[[np.ndarray], tuple[int, int]]:
-    """Clip -> (height, width) shown, one scale for all: the longest side a whole multiple near the target, or shrunk to it."""
+def _scale(rows: Sequence[SheetClips], target: int, even: bool = False) -> Callable[[np.ndarray], tuple[int, int]]:
+    """Clip -> (height, width) shown, one scale for all: the longest side a whole multiple near the target, or shrunk to it.
+
+    `even`: instead every clip about as high as any other, so that those of several shapes fill a small sheet.
+    """
+    if even:
+        return lambda clip: _scale([[clip[:, :, : clip.shape[1]]]], target)(clip)
     longest = max(max(clip.shape[1:3]) for clips in rows for clip in clips)
     if longest <= target * 1.25:
         factor = max(1, round(target / longest))
@@ -169,10 +194,10 @@ def _enlarge(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(frame).resize((size[1], size[0]), resampling)
 
 
-def _animation(rows: Sequence[SheetClips], fps: float, max_bytes: int) -> tuple[bytes, list[int], tuple[int, int]]:
+def _animation(rows: Sequence[SheetClips], fps: float, max_bytes: int, even: bool = False) -> tuple[bytes, list[int], tuple[int, int]]:
     """Rows of clips as one animated WebP, made smaller until it fits; the widths of its columns, its size."""
     for target, quality in ((CLIP_SIZE, 82), (CLIP_SIZE, 60), (72, 50), (56, 40), (48, 20), (32, 10)):
-        frames, widths = _grid(rows, target)
+        frames, widths = _grid(rows, target, even)
         duration = [max(20, round(1000 / fps)) if fps > 0 else 125] * len(frames)
         duration[-1] *= 4  # rest at the end, or the loop reads as a jump
         buffer = io.BytesIO()
@@ -182,10 +207,11 @@ def _animation(rows: Sequence[SheetClips], fps: float, max_bytes: int) -> tuple[
     return buffer.getvalue(), widths, frames[0].size
 
 
-def _grid(rows: Sequence[SheetClips], target: int) -> tuple[list[Image.Image], list[int]]:
+def _grid(rows: Sequence[SheetClips], target: int, even: bool) -> tuple[list[Image.Image], list[int]]:
     """One image a frame, and the widths of the columns: those of their widest clip. A shorter clip rests on its last frame."""
-    size = _scale(rows, target)
-    widths = [max(size(clips[x])[1] for clips in rows if x < len(clips)) for x in range(max(map(len, rows)))]
+    size = _scale(rows, target, even)
+    least = target if even else 0  # room for a label over an upright clip
+    widths = [max(least, *(size(clips[x])[1] for clips in rows if x < len(clips))) for x in range(max(map(len, rows)))]
     heights = [max(size(clip)[0] for clip in clips) for clips in rows]
     frames = []
     for t in range(max(len(clip) for clips in rows for clip in clips)):

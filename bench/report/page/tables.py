@@ -1,5 +1,7 @@
 """The tables of every run: who leads, the comparison, the samples' differences, the time, the mismatch; `all_tables` adds the others."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -9,15 +11,18 @@ import pandas as pd
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import material, pipeline, provenance
+from bench.report.page import material, pipeline, provenance, tuning
 from bench.report.render import catalogue as metrics
-from bench.report.render.table import NONE, Table
-from bench.report.verdicts import answer, compare, factorial, paired, validity
+from bench.report.render import words
+from bench.report.render.table import NONE, Table, stacked
+from bench.report.verdicts import compare, factorial, flips, paired, validity
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
+from bench.report.verdicts.factorial import PolicyContrast
 from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.stats import Verdict
 
+MOST_ABREAST = 3  # contenders side by side; more are below each other
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
@@ -25,27 +30,39 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Tabl
     """Every table of a run that has something to show, in the page's order."""
     rows, blocks = findings.rows, findings.blocks
     tables = [
-        claim_table(run, findings),
+        verdict_table(rows),
         *factorial.tables(blocks),
+        contrast_table(findings.contrasts),
+        flips.flip_table(findings.pairs),
+        tuning.tuning_table(run),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),
-        verdict_table(rows),
         comparison_table(run, rows),
         paired_table(run, rows),
         time_table(run),
         provenance.difference_table(run),
         mismatch_table(run, rows),
         *material.tables(run),
-        provenance.setting_table(run),
+        claim_table(run, findings),
         validity.check(run).table(),
-        provenance.protocol_table(run),
         provenance.canary_table(run),
         provenance.failure_table(run),
+        provenance.setting_table(run),
+        provenance.protocol_table(run),
         provenance.environment_table(run),
         provenance.cell_table(run),
         provenance.measurement_table(run),
     ]
-    return [table for table in tables if table.rows]
+    return [fitted(run, table) for table in tables if table.rows]
+
+
+def fitted(run: Run, table: Table) -> Table:
+    """The table with more than three contenders, protocols or machines below each other: none is wider than a page."""
+    if table.name in ("protocol", "environment"):
+        columns: Sequence[int] = range(1, len(table.header))
+    else:
+        columns = [place for place, name in enumerate(table.header) if place and name in run.contenders]
+    return stacked(table, columns, "Of") if len(columns) > MOST_ABREAST else table
 
 
 def claim_table(run: Run, findings: Findings) -> Table:
@@ -68,6 +85,23 @@ def claim_table(run: Run, findings: Findings) -> Table:
     return Table("claim", caption, ("Part", "Measure", "State", "Why"), tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
+def contrast_table(contrasts: Sequence[PolicyContrast]) -> Table:
+    """What one policy does that another does not, for each backbone by itself: packs against buckets, and the like."""
+    lines, data = [], []
+    for each in contrasts:
+        row, effect, (first, second) = each.row, each.effect, each.contenders
+        text = f"{factorial.effect_text(row, effect)} {row.unit}".rstrip()
+        favours = f"{effect.favours} better" if effect.favours else "none better"
+        said = f"{favours}, {effect.outcome}, {factorial.why_text(effect)}"
+        lines.append((row.metric.title, f"{second} {metrics.MINUS} {first}", text, said))
+        found = (effect.difference.value, effect.difference.low, effect.difference.high, effect.p_value, effect.corrected)
+        data.append((row.name, first, second, *found, effect.outcome, effect.favours, effect.reason))
+    header = ("Measurement", "Between", "Difference, 95 %", "What it says")
+    columns = ["measurement", "first", "second", "difference", "low", "high", "p_value", "corrected_p", "outcome", "favours", "reason"]
+    caption = "One policy against another under the same backbone, mean over seeds with 95 % interval"
+    return Table("contrasts", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
@@ -79,10 +113,10 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         verdict = row.verdict
         assert verdict is not None
         reason = "; ".join([verdict.reason, *row.caveats])
-        values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in row.entries if e.interval) or NONE
+        values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in shown_entries(row) if e.interval) or NONE
         references = ", ".join(reference_texts(rows, row)) or NONE
         title = f"{row.titled()} {ARROWS[row.better]}".rstrip()
-        lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), reason))
+        lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), why_text(row)))
         difference = astuple(verdict.difference)[:3] if verdict.difference else (None,) * 3
         leader = verdict.leader if verdict.carried else None
         ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
@@ -91,6 +125,21 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
     columns = ["axis", "better", "outcome", "leader", "ahead", "rival", "difference", "difference_low", "difference_high"]
     raw = pd.DataFrame(data, columns=[*columns, "p_value", "corrected_p", "unit", "reason"])
     return Table("verdicts", "Who leads on each axis", header, tuple(lines), data=raw)
+
+
+def shown_entries(row: MeasureRow) -> list[Entry]:
+    """Every contender's; of more than three the leader's and the next one's."""
+    if len(row.entries) <= MOST_ABREAST or row.verdict is None:
+        return list(row.entries)
+    return [row.entry(name) for name in (row.verdict.leader, row.verdict.rival) if name]
+
+
+def why_text(row: MeasureRow) -> str:
+    """Why an axis has its verdict, in few words; the CSV has all."""
+    verdict = row.verdict
+    assert verdict is not None
+    reason = words.brief(verdict.reason) if verdict.corrected is None else words.p_value(verdict.corrected)
+    return "; ".join([reason, *(re.split(r",| is ", caveat)[0] for caveat in row.caveats)])
 
 
 def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
@@ -138,8 +187,17 @@ def difference_parts(row: MeasureRow, verdict: Verdict) -> list[str]:
     difference = verdict.difference
     if difference is None:
         return [NONE]
-    parts = [ratio] if (ratio := answer.ratio_text(row, verdict)) else []
+    parts = [ratio] if (ratio := ratio_text(row, verdict)) else []
     return [*parts, f"{row.signed(difference.value)} {row.unit}".rstrip(), *filter(None, [row.signed_bounds(difference)])]
+
+
+def ratio_text(row: MeasureRow, verdict: Verdict) -> str:
+    """Leader's mean / rival's mean, where both are positive."""
+    leader, rival = (row.entry(name).interval if name else None for name in (verdict.leader, verdict.rival))
+    if leader is None or rival is None or min(leader.mean, rival.mean) <= 0 or not math.isfinite(leader.mean / rival.mean):
+        return ""
+    ratio = leader.mean / rival.mean
+    return f"{ratio:.{3 if abs(ratio - 1) < 0.1 else 2}f}{metrics.TIMES}"
 
 
 def comparison_table(run: Run, rows: Sequence[MeasureRow]) -> Table:

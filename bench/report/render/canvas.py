@@ -1,7 +1,7 @@
 """What a figure is drawn on: SVG that follows the page, so that dark mode needs no second drawing.
 
-matplotlib draws with marker colours (`INK`, `LINE`, one a series) that are then replaced by `currentColor` and `var(--...)` of page.css;
-text takes the reader's font.
+matplotlib draws with marker colours (`INK`, `LINE`, `PAGE`, `SOFT`, one a series) that are then replaced by `currentColor` and
+`var(--...)` of page.css; text takes the reader's font.
 """
 
 import re
@@ -19,7 +19,7 @@ from bench.report.render import svg as files
 from bench.report.render.svg import MARKERS
 from bench.shapes import visible
 
-INK, LINE = "#010101", "#010102"
+INK, LINE, PAGE, SOFT = "#010101", "#010102", "#010103", "#010104"
 NUM_COLOURS = 8  # --c0 ... --c7 in page.css
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 WIDTH = 10.4  # inches, the page's text width
@@ -55,9 +55,9 @@ class Drawing:
     svg: str  # for the page: takes colours and font from it
 
 
-def sheet(name: str, height: float) -> AbstractContextManager[Figure]:
+def sheet(name: str, height: float, width: float = WIDTH) -> AbstractContextManager[Figure]:
     """A figure as wide as the page and `height` inches high; `name` sets its identifiers."""
-    return files.figure(name, WIDTH, height, STYLE)
+    return files.figure(name, width, height, STYLE)
 
 
 def panels(drawn: Figure, num: int, **options: Any) -> list[Axes]:
@@ -105,6 +105,7 @@ def svg(figure: Figure) -> str:
     """The figure, its marker colours and fonts replaced by the page's."""
     text = files.to_svg(figure, transparent=True)
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(LINE, "var(--rule)")
+    text = text.replace(PAGE, "var(--page)").replace(SOFT, "var(--soft)")
     text = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", text)
     text = re.sub(r"#0400([0-9a-f]{2})", lambda found: f"var(--p{int(found[1], 16)})", text)
     text = re.sub(r"font: ([\d.]+px) 'DejaVu Sans'[^;\"]*", r"font: \1 system-ui, sans-serif", text)

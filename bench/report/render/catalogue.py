@@ -16,6 +16,7 @@ from bench.metrics.extractors.manifest import FRAME, MOTION
 from bench.metrics.pixels.contract import SHARE, PixelValue
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
+from bench.report.render import words
 
 # Written by name, because each looks like another character.
 TIMES, DASH, MINUS = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -42,6 +43,20 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 @dataclass(frozen=True)
+class PlainWords:
+    """A measurement in the words of people who read no tables."""
+
+    axis: str = ""  # its line in the first picture; "" = it has none
+    ratio: str = ""  # better over worse: {} is "2.6 times" of what should be high, "half the" of what should be low
+    verb: str = ""  # before it in a sentence; of quality, what the better clips do
+    counts: bool = False  # clips that do so: "1.4 times as many"
+
+    def says(self, ratio: float, better: str) -> str:
+        """What a ratio, either way round, says of the better one."""
+        return self.ratio.format(words.times(max(ratio, 1 / ratio)) if better == "higher" else words.share(min(ratio, 1 / ratio)))
+
+
+@dataclass(frozen=True)
 class Metric:
     """How a report shows one kind of measurement."""
 
@@ -53,6 +68,7 @@ class Metric:
     exact: bool = False  # a count no seed changes
     machine: bool = False  # depends on the machine and versions: compared only where they are equal
     distance: bool = False  # between sets of clips: floors and n matter
+    plain: PlainWords = PlainWords()
 
 
 _EXTRACTOR = r"([\w.-]+)"
@@ -68,8 +84,9 @@ _COPIES = (
 
 def _rates(phase: str, word: str) -> tuple[Metric, ...]:
     """What a phase does a second, in each unit of work."""
+    plain = PlainWords(f"{word} speed", "{} as fast", f"{phase}s")
     return (
-        Metric(rf"{phase}_clips_per_s", f"{word} rate", "speed", axis=True, machine=True),
+        Metric(rf"{phase}_clips_per_s", f"{word} rate", "speed", axis=True, machine=True, plain=plain),
         Metric(rf"{phase}_frames_per_s", f"{word} rate, frames", "speed", machine=True),
         Metric(rf"{phase}_voxels_per_s", f"{word} rate, latent voxels", "speed", machine=True),
         Metric(rf"{phase}_tflop_per_s", f"{word} arithmetic", "speed", machine=True),
@@ -78,6 +95,11 @@ def _rates(phase: str, word: str) -> tuple[Metric, ...]:
     )
 
 
+_TRAINING_IN, _SAMPLING_IN = (
+    PlainWords("Memory, training", "in {} memory", "trains"),
+    PlainWords("Memory, sampling", "in {} memory", "samples"),
+)
+_FLOPS = PlainWords("Cost of a clip", "{} FLOPs", "needs")
 _COSTS = (
     *_rates("train", "Training"),
     Metric(r"step_time_s", "Training step, median", "speed", "time", machine=True),
@@ -86,17 +108,35 @@ _COSTS = (
     *_rates("sample", "Sampling"),
     Metric(r"encode_frames_per_s", "Encoding rate of the autoencoder", "speed", machine=True),
     Metric(r"decode_frames_per_s", "Decoding rate of the autoencoder", "speed", machine=True),
-    Metric(r"peak_storage_bytes", "Peak tensor storage, training step", "memory", "bytes", axis=True, exact=True, machine=True),
+    Metric(
+        r"peak_storage_bytes",
+        "Peak tensor storage, training step",
+        "memory",
+        "bytes",
+        axis=True,
+        exact=True,
+        machine=True,
+        plain=_TRAINING_IN,
+    ),
     Metric(r"peak_storage_(\w+)_bytes", "Peak tensor storage, training step: {0}", "memory", "bytes", exact=True, machine=True),
-    Metric(r"sample_peak_storage_bytes", "Peak tensor storage, sampling", "memory", "bytes", axis=True, exact=True, machine=True),
-    Metric(r"peak_allocated_bytes", "Peak allocated, CUDA", "memory", "bytes", axis=True, machine=True),
+    Metric(
+        r"sample_peak_storage_bytes",
+        "Peak tensor storage, sampling",
+        "memory",
+        "bytes",
+        axis=True,
+        exact=True,
+        machine=True,
+        plain=_SAMPLING_IN,
+    ),
+    Metric(r"peak_allocated_bytes", "Peak allocated, CUDA", "memory", "bytes", axis=True, machine=True, plain=_TRAINING_IN),
     Metric(r"peak_reserved_bytes", "Peak reserved, CUDA", "memory", "bytes", machine=True),
     Metric(r"peak_rss_bytes", "Peak resident memory of the process", "memory", "bytes", machine=True),
     Metric(r"sample_peak_allocated_bytes", "Peak allocated in sampling, CUDA", "memory", "bytes", machine=True),
     Metric(r"sample_peak_reserved_bytes", "Peak reserved in sampling, CUDA", "memory", "bytes", machine=True),
     Metric(r"sample_peak_rss_bytes", "Peak resident memory of the process in sampling", "memory", "bytes", machine=True),
     Metric(r"num_params", "Parameters", "cost", "count", axis=True, exact=True),
-    Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True),
+    Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True, plain=_FLOPS),
     Metric(r"train_energy_per_clip_j", "Energy of a training clip, whole device", "cost", axis=True, machine=True),
     Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
     Metric(r"train_steps", "Training steps", "cost", "count"),
@@ -118,11 +158,16 @@ def known() -> tuple[Metric, ...]:
     return (*found, *_LOSS, *clips, *_DIVERSITY, *_COPIES, *versions, *_COSTS)
 
 
+# What clips do that a distance calls better.
+_NEARER = PlainWords(ratio="{} distance", verb="are nearer to real ones")
+_MOVING, _LOOKING = replace(_NEARER, verb="move more like real ones"), replace(_NEARER, verb="look more like real ones")
+
+
 def _distances(kind: DistanceKind) -> Iterator[Metric]:
     """Of one kind: over what sees time first, which leads where it is measured; then the canonical one, single frames, any other."""
-    plain = Metric("", f"{kind.title}, {{0}}", "quality", axis=True, distance=True)
-    canonical = replace(plain, pattern=kind.canonical, title=kind.canonical.upper())
-    yield replace(plain, pattern=f"{kind.prefix}({MOTION.name})")
+    plain = Metric("", f"{kind.title}, {{0}}", "quality", axis=True, distance=True, plain=_NEARER)
+    canonical = replace(plain, pattern=kind.canonical, title=kind.canonical.upper(), plain=_LOOKING)
+    yield replace(plain, pattern=f"{kind.prefix}({MOTION.name})", plain=_MOVING)
     yield canonical
     if kind.over_frames:
         yield replace(plain, pattern=kind.prefix + FRAME.name, title=f"{kind.title}, single frames")
@@ -134,7 +179,10 @@ def _distances(kind: DistanceKind) -> Iterator[Metric]:
 
 def _pixels(value: PixelValue) -> Metric:
     """Not `distance`, even where it is one: no features of theirs are kept to pair, and no name tells their n."""
-    return Metric(re.escape(value.name), value.title, "quality", "fraction" if value.unit == SHARE else "plain", axis=value.axis)
+    counts = value.unit == SHARE
+    plain = PlainWords(ratio="{} as many" if counts else "{} distance", verb=value.plain or "are better by it", counts=counts)
+    scale = "fraction" if counts else "plain"
+    return Metric(re.escape(value.name), value.title, "quality", scale, axis=value.axis, plain=plain)
 
 
 def find(name: str) -> Metric:

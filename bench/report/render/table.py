@@ -4,6 +4,7 @@ Markdown and LaTeX show what the page shows; the CSV holds the unrounded rows.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,28 @@ class Table:
         frame = self.data if self.data is not None else pd.DataFrame(list(self.rows), columns=list(self.header))
         frame = frame.map(_no_formula).rename(columns=lambda name: _no_formula(str(name)))
         return frame.to_csv(index=False, lineterminator="\n")
+
+
+def stacked(table: Table, columns: Sequence[int], title: str) -> Table:
+    """The table with these columns below each other, a line a value and whose it is: as narrow with eight as with two. Its CSV stays wide.
+
+    >>> stacked(Table("t", "", ("size", "a", "b", "c"), (("x", "1", "2", "1"),)), (1, 2, 3), "of").rows
+    (('x', 'a, c', '1'), ('', 'b', '2'))
+    """
+    lines: list[tuple[str, ...]] = []
+    bold = set()
+    others = [place for place in range(1, len(table.header)) if place not in columns]
+    for place, row in enumerate(table.rows):
+        users: dict[tuple[str, bool], list[str]] = {}
+        for column in columns:
+            users.setdefault((row[column], (place, column) in table.bold), []).append(table.header[column])
+        for number, ((text, best), names) in enumerate(users.items()):
+            whose = "all" if len(users) == 1 else ", ".join(names)
+            bold |= {(len(lines), 2)} if best else set()
+            lines.append(("" if number else row[0], whose, text, *("" if number else row[other] for other in others)))
+    header = (table.header[0], title, "Value", *(table.header[other] for other in others))
+    wide = table.data if table.data is not None else pd.DataFrame(list(table.rows), columns=list(table.header))
+    return Table(table.name, table.caption, header, tuple(lines), bold=frozenset(bold), data=wide)
 
 
 def _no_formula(value: Any) -> Any:
@@ -92,10 +115,12 @@ def to_latex(table: Table) -> str:
     weights = frame.map(lambda _: "")
     for row, column in table.bold:
         weights.iloc[row, column] = "textbf:--rwrap;"
-    styler = frame.style.hide(axis="index").format(_latex).apply(lambda _: weights, axis=None)
-    styler = styler.format_index(lambda column: _latex(table.header[int(str(column))]), axis="columns")
-    return styler.to_latex(hrules=True, column_format="l" * len(table.header), caption=_latex(table.caption), label=f"tab:{table.name}")
+    styler = frame.style.hide(axis="index").format(escape_latex).apply(lambda _: weights, axis=None)
+    styler = styler.format_index(lambda column: escape_latex(table.header[int(str(column))]), axis="columns")
+    return styler.to_latex(
+        hrules=True, column_format="l" * len(table.header), caption=escape_latex(table.caption), label=f"tab:{table.name}"
+    )
 
 
-def _latex(text: Any) -> str:
+def escape_latex(text: Any) -> str:
     return "".join(_LATEX.get(char, char) for char in visible(" ".join(str(text).split())))

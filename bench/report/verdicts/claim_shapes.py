@@ -1,124 +1,133 @@
-"""The claim `shapes`, that cropping costs quality and composition, in words: from its conclusion, the 2 x 2 tables, ledger and grid.
+"""The claim `shapes`: cropping costs quality and composition."""
 
-What decides is in claims.py. What packs and padding do beside that is told.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from bench.report.grid import envelope
-from bench.report.grid.shape_map import ShapeMap
+from bench.data.policy.table import POLICIES
 from bench.report.load import Run
 from bench.report.page import pipeline
 from bench.report.render import catalogue as metrics
-from bench.report.verdicts import factorial
-from bench.report.verdicts.claims import COMPOSITION, ClaimState, Conclusion, Effect
+from bench.report.render import words
+from bench.report.verdicts import factorial, ratios
+from bench.report.verdicts.claims import COMPOSITION, CROP, ClaimState, Effect, Finding, Key, Part, is_measure
 from bench.report.verdicts.compare import MeasureRow
-from bench.report.verdicts.factorial import DesignRow, PolicyContrast
-from bench.report.verdicts.findings import Findings
+from bench.report.verdicts.factorial import Design
+from bench.report.verdicts.ratios import AxisRatios, Groups, Ratio
 
-VERDICTS: dict[ClaimState, str] = {
-    "supported": "Supported: cropping costs {}",
-    "not supported": "Not supported: crops are better in {}",
-    "inconclusive": "Inconclusive: what cropping costs in {}",
-    "not tested": "Not tested: what cropping costs in {}",
-}
-Sentences = list[tuple[str, str]]  # (group, sentence)
+if TYPE_CHECKING:
+    from bench.report.verdicts.findings import Findings
 
 
-def told(run: Run, findings: Findings, grid: ShapeMap | None) -> tuple[str, Sentences]:
-    """(headline, sentences on all that is about quality)."""
-    blocks, conclusion = findings.blocks, findings.conclusion
-    pipelines = list(dict.fromkeys(block.design.pipeline for block in blocks))
-    of_main = {block.row.name: block for block in blocks if block.design.pipeline in pipelines[:1]}
-    main = next((block for name, block in of_main.items() if name.partition("@")[0] == run.primary), None)
-    if main is None:
-        what = f"{run.primary} was not measured" if run.primary else "no measure was named to decide"
-        what = what if of_main else "the run has no two backbones under crop and another policy, all else equal"
-        return "Inconclusive: the claim was not tested", [("Claim", f"Not tested: {what}."), *_facts(run, grid)]
-    title = main.row.metric.title
-    caveats = "".join(f"; {caveat}" for caveat in main.row.caveats)
-    sentences = [("Cropping", f"{title}: {_effect_text(main, 'pipeline')}{caveats}.")]
-    if share := factorial.share_text(main):
-        sentences.append(("Backbone or pipeline", f"By the means, which is not tested, {share}: {_effect_text(main, 'backbone')}."))
-        sentences.append(("Interaction", f"{title}: {_effect_text(main, 'interaction')}."))
-    found = [f"{_title(of_main[name])}: {_effect_text(of_main[name], 'pipeline', brief=True)}" for name in COMPOSITION if name in of_main]
-    sentences += [("Composition", f"{'; '.join(found)}.")] if found else []
-    others = [_summary(block) for name, block in of_main.items() if name not in (main.row.name, *COMPOSITION)]
-    sentences += [("Other quality measures", f"{'; '.join(others)}.")] if others else []
-    for block in blocks:
-        if block.design.pipeline in pipelines[1:] and block.row.name == main.row.name:
-            policies = f"{block.design.cells[0][1]}, {block.design.cells[1][1]}"
-            text = f"{title}: {_effect_text(block, 'pipeline')}; {_effect_text(block, 'interaction')}"
-            sentences.append((block.design.pipeline.capitalize(), f"{text} ({policies})."))
-    return _headline(main, conclusion), [*sentences, *_contrasts(findings.contrasts), *_facts(run, grid)]
+class Cropping:
+    """Cropping costs quality and composition: crops lose against the first other pipeline of a run, buckets where there are any.
+
+    Quality is the primary measure, composition the first of `COMPOSITION` that was measured.
+    """
+
+    question = "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?"
+    of_backbones = False
+
+    def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
+        """The pipeline's effects in the first 2 x 2."""
+        effects = [key for key in findings if key[0] == "effect" and key[3] == "pipeline"]
+        first = [key for key in effects if key[1] == effects[0][1]]
+        parts: dict[str, Key | None] = {"quality": next((key for key in first if is_measure(key[2], primary)), None)}
+        if parts["quality"] is None:  # what decides was not measured: half a claim is none
+            return parts
+        where = next((key for name in COMPOSITION for key in first if is_measure(key[2], name)), None)
+        return parts | ({"composition": where} if where else {})
+
+    def state(self, finding: Finding | None) -> ClaimState:
+        """Supported where crops lose, not supported where they win."""
+        if finding is None:
+            return "not tested"
+        assert isinstance(finding, Effect)
+        return "inconclusive" if not finding.carried else "not supported" if finding.favours == CROP.word else "supported"
+
+    def says(self, run: Run, findings: Findings) -> list[str]:
+        """What cropping costs, part by part, what is carried first; and how much of the training clips each pipeline uses."""
+        parts = findings.conclusion.parts
+        if not any(part.key for part in parts):
+            what = f"{run.primary} was not measured" if run.primary else "the study names no measure that decides"
+            what = what if findings.blocks else "the run has no two backbones under crop and another policy, all else equal"
+            return [f"What cropping costs was not tested: {what}.", *_used(run)]
+        told = sorted(parts, key=lambda part: part.state in ("inconclusive", "not tested"))
+        return [*(_part_said(run, findings, part) for part in told), *_used(run)]
+
+    def ratios(self, run: Run, findings: Findings) -> AxisRatios | None:
+        """Each data pipeline against crops, mean over backbones."""
+        designs = list({block.design.pipeline: block.design for block in findings.blocks}.values())
+        shown = ratios.shown_rows(run, findings.rows)
+        quality = {title: row for title, row in shown.items() if title == ratios.QUALITY}
+        where = next((row for name in COMPOSITION for row in findings.rows if is_measure(row.name, name)), None)
+        notes = {ratios.QUALITY: ratios.NEARNESS, "Composition": where.metric.plain.verb if where else ""}
+        made = []
+        for title, row in (quality | ({"Composition": where} if where else {}) | shown).items():
+            found: list[Ratio | None] = []
+            for design in designs:
+                crops, others = _groups(row, design)
+                exact = row.metric.exact and all(len(set(series)) == 1 for series in (*crops, *others))
+                carried = exact or any(effect.carried for effect in _effects(findings, design, row))
+                found.append(ratios.ratio(row, crops, others, design.pipeline, carried))
+            made.append(ratios.ratio_row(title, notes.get(title, ""), found))
+        for row in quality.values():
+            spreads = [ratios.stability(*_groups(row, design), design.pipeline) for design in designs]
+            made.append(ratios.ratio_row(ratios.STABILITY, ratios.SPREAD, spreads))
+        return ratios.collected(run, CROP.word, [design.pipeline for design in designs], made)
 
 
-def _contrasts(found: Sequence[PolicyContrast]) -> Sentences:
-    """What one policy does that another does not, packs and buckets of ours."""
-    texts: dict[tuple[str, str], list[str]] = {}
-    for each in found:
-        effect, (first, second) = each.effect, each.contenders
-        favour = f"{effect.favours} better" if effect.favours else "none better"
-        difference = f"{second} {metrics.MINUS} {first} {_value_text(each.row, effect)}"
-        title = metrics.find(each.row.name).title
-        texts.setdefault(each.words, []).append(f"{title}: {difference}, {favour}, {_state_text(effect)}")
-    return [(f"{policy.capitalize()} against {other}", f"{'; '.join(told)}.") for (other, policy), told in texts.items()]
+def _groups(row: MeasureRow, design: Design) -> tuple[Groups, Groups]:
+    """Values under crops and under the other pipeline, a series a backbone, of the seeds that all have."""
+    values = {name: dict(row.entry(name).by_seed) for name in design.contenders}
+    seeds = sorted(set.intersection(*map(set, values.values())))
+    crops, others = zip(*([[values[name][seed] for seed in seeds] for name in pair] for pair in design.cells), strict=True)
+    return crops, others
 
 
-def _headline(main: DesignRow, conclusion: Conclusion) -> str:
-    """One line: each state with the parts that have it, and why quality has none."""
-    effect = main.effect("pipeline")
-    why = effect.reason if effect else "no seed has all four values"
-    texts = []
-    for state, words in VERDICTS.items():
-        if members := [part.name for part in conclusion.parts if part.state == state]:
-            reason = f" ({why})" if state == "inconclusive" and "quality" in members else ""
-            texts.append(words.format(" and ".join(members)) + reason)
-    split = ["Split"] if conclusion.state == "split" else []
-    return ". ".join([*split, *texts])
+def _effects(findings: Findings, design: Design, row: MeasureRow) -> list[Effect]:
+    """The pipeline's effect on a measurement, where it was tested."""
+    blocks = [block for block in findings.blocks if block.design == design and block.row.name == row.name]
+    return [effect for block in blocks if (effect := block.effect("pipeline"))]
 
 
-def _effect_text(block: DesignRow, kind: str, brief: bool = False) -> str:
-    """One effect: what is subtracted, how much it is, whom it favours, and whether that is carried; why only where not `brief`."""
-    effect = block.effect(kind)
-    if effect is None:
-        return factorial.remark(block)
-    favour = factorial.favour_text(block, effect)
-    favour += f" with {block.design.pipeline}" if kind == "interaction" and effect.favours else ""
-    return f"{block.design.titles[kind]} {_value_text(block.row, effect)}, {favour}, {_state_text(effect, brief)}"
+def _part_said(run: Run, findings: Findings, part: Part) -> str:
+    """One part of the claim in a sentence."""
+    effect, unknown = part.finding, f"Whether cropping costs {part.name}"
+    if part.key is None or not isinstance(effect, Effect):
+        return f"{unknown} was not tested: {run.primary or 'its measure'} was not measured."
+    plain = metrics.find(part.key[2]).plain
+    if effect.outcome == "not compared" or not effect.by_seed:
+        return f"{unknown} was not compared: {words.brief(effect.reason)}."
+    groups = [_groups(block.row, block.design) for block in findings.blocks if (block.design.pipeline, block.row.name) == part.key[1:3]]
+    ((crops, others),) = groups
+    more = "clips"
+    if plain.counts and (found := ratios.of_means(others, crops)):
+        more = f"{plain.says(found[0], 'higher')} clips"
+    clips = f"models trained on {effect.favours} make {more} that {plain.verb}"
+    if effect.carried:
+        assert effect.corrected is not None
+        costs = f"Cropping costs {part.name}" if part.state == "supported" else f"Cropping costs no {part.name}"
+        return f"{costs}: {clips} ({words.p_value(effect.corrected)})."
+    seeds = words.number_of(len(effect.by_seed), "seed")
+    if any(block.missing for block in findings.blocks if block.effect("pipeline") is effect):
+        return f"{unknown} is open: not every seed has a value."
+    chance = f", {words.p_value(effect.corrected)}" if effect.corrected is not None else ""
+    return f"{unknown}, {seeds} cannot tell" + (f": {clips}{chance}." if effect.favours else ".")
 
 
-def _value_text(row: MeasureRow, effect: Effect) -> str:
-    """Mean, interval and unit of a difference."""
-    unit = {"": "", "%": " points"}.get(row.unit, f" {row.unit}")
-    return f"{factorial.effect_text(row, effect)}{unit}"
-
-
-def _state_text(effect: Effect, brief: bool = False) -> str:
-    """Whether it is carried, and unless `brief` why not."""
-    return "carried" if effect.carried else f"{effect.outcome}{'' if brief else f' ({effect.reason})'}"
-
-
-def _summary(block: DesignRow) -> str:
-    """What is carried on a measurement, and the share."""
-    carried = [f"{effect.kind} ({factorial.favour_text(block, effect)})" for effect in block.effects if effect.carried]
-    states = f"carried: {', '.join(carried)}" if carried else "nothing carried"
-    return f"{_title(block)}: {states}" + (f", {share}" if (share := factorial.share_text(block)) else "")
-
-
-def _title(block: DesignRow) -> str:
-    """A measurement's title without n and clips."""
-    return metrics.find(block.row.name.partition("@")[0]).title
-
-
-def _facts(run: Run, grid: ShapeMap | None) -> Sentences:
-    """What needs no statistics: pixels used, and the shapes that hold."""
-    used: dict[str, list[str]] = {}
+def _used(run: Run) -> list[str]:
+    """How much of the training clips each pipeline uses: counted, so exact."""
+    contenders = factorial.by_policy(run)
+    known = {policy.name: policy.family for policy in POLICIES.among(policy for _, policy in contenders)}
+    families = {name: known.get(policy, policy) for (_, policy), name in contenders.items()}
+    used: dict[str, list[float]] = {}
     for name, ledgers in pipeline.ledgers(run).items():
-        if shares := [ledger["pixels.used"] for ledger in ledgers]:
-            texts = dict.fromkeys(f"{metrics.number(100 * share)} %" for share in (min(shares), max(shares)))
-            used.setdefault(" to ".join(texts), []).append(name)
-    shown = [f"{share} by {', '.join(names)}" for share, names in used.items()]
-    facts = [("Data", f"Pixels of the training clips used: {'; '.join(shown)}.")] if shown else []
-    held = envelope.held_text(grid) if grid else ""
-    return [*facts, ("Any shape", f"{held} Counted, not tested.")] if held else facts
+        used.setdefault(families.get(name, name), []).extend(ledger["pixels.used"] for ledger in ledgers)
+    texts = []
+    for family, shares in used.items():
+        ends = dict.fromkeys(f"{100 * share:.0f} %" for share in (min(shares), max(shares))) if shares else {}
+        texts += [f"{family} use {' to '.join(ends)}"] if ends else []
+    said = words.listed([texts[0], *(text.replace(" use ", " ", 1) for text in texts[1:])]) if texts else ""
+    return [f"Of the pixels of the training clips {said}."] if said else []

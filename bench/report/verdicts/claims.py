@@ -7,12 +7,19 @@ see findings and no pages, so that the simulation of their error rate (`bench/pe
 report.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from bench.data.policy.table import POLICIES
 from bench.report.verdicts.stats import MIN_SEEDS, Difference, Verdict, holm, p_text, word_of
+
+if TYPE_CHECKING:
+    from bench.report.load import Run
+    from bench.report.verdicts.findings import Findings
+    from bench.report.verdicts.ratios import AxisRatios
 
 ALPHA = 0.05  # chance that a page of equal contenders claims anything
 LEVELS = {"headline": 0.5 * ALPHA, "rest": 0.3 * ALPHA}
@@ -52,7 +59,7 @@ class Effect:
         """That there is no effect."""
         return self.difference.p_value
 
-    def settled(self, corrected: float, level: float, num_tests: int) -> "Effect":
+    def settled(self, corrected: float, level: float, num_tests: int) -> Effect:
         """An open one, decided at a level among so many tests."""
         assert self.outcome == "open" and self.p_value is not None
         carried, shown = corrected < level, p_text(self.p_value, corrected, level, num_tests, self.share)
@@ -102,61 +109,13 @@ class Claim(Protocol):
         """What a part's finding, corrected, says of it."""
         ...
 
+    def says(self, run: Run, findings: Findings) -> list[str]:
+        """What is known, in at most three sentences for whoever knows no statistics: first what is carried."""
+        ...
 
-class Leader:
-    """Of several contenders one is better: by the primary measure."""
-
-    def __init__(self, question: str, of_backbones: bool = False):
-        self.question, self.of_backbones = question, of_backbones
-
-    def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
-        """The lead on the primary measure."""
-        return {"quality": next((key for key in findings if key[0] == "lead" and _is(key[1], primary)), None)}
-
-    def state(self, finding: Finding | None) -> ClaimState:
-        """Who leads, leads."""
-        return "not tested" if finding is None else "leads" if finding.carried else "inconclusive"
-
-
-class Cropping:
-    """Cropping costs quality and composition: crops lose against the first other pipeline of a run, buckets where there are any.
-
-    Quality is the primary measure, composition the first of `COMPOSITION` that was measured.
-    """
-
-    question = "Training on any size, aspect and duration: how much of the difference is the backbone, how much the data pipeline?"
-    of_backbones = False
-
-    def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
-        """The pipeline's effects in the first 2 x 2."""
-        effects = [key for key in findings if key[0] == "effect" and key[3] == "pipeline"]
-        first = [key for key in effects if key[1] == effects[0][1]]
-        parts: dict[str, Key | None] = {"quality": next((key for key in first if _is(key[2], primary)), None)}
-        if parts["quality"] is None:  # what decides was not measured: half a claim is none
-            return parts
-        where = next((key for name in COMPOSITION for key in first if _is(key[2], name)), None)
-        return parts | ({"composition": where} if where else {})
-
-    def state(self, finding: Finding | None) -> ClaimState:
-        """Supported where crops lose, not supported where they win."""
-        if finding is None:
-            return "not tested"
-        assert isinstance(finding, Effect)
-        return "inconclusive" if not finding.carried else "not supported" if finding.favours == CROP.word else "supported"
-
-
-CLAIMS: dict[str, Claim] = {
-    "backbone": Leader(
-        "Which backbone should a video diffusion model have, for this data, this budget and this machine?", of_backbones=True
-    ),
-    "shapes": Cropping(),
-}
-DEFAULT = Leader("How do the contenders compare on this data, this budget and this machine?")
-
-
-def claim_of(name: str | None) -> Claim:
-    """The rule of a matrix's claim; one that no table knows is judged by who leads."""
-    return CLAIMS.get(str(name), DEFAULT)
+    def ratios(self, run: Run, findings: Findings) -> AxisRatios | None:
+        """What its picture holds against what; None where there is nothing."""
+        ...
 
 
 def settle(claim: Claim, findings: Mapping[Key, Finding], primary: str | None) -> tuple[dict[Key, Finding], Conclusion]:
@@ -185,6 +144,6 @@ def _state(states: list[ClaimState]) -> ClaimState:
     return carried[0] if carried else "inconclusive" if "inconclusive" in states else "not tested"
 
 
-def _is(measure: str, name: str | None) -> bool:
+def is_measure(measure: str, name: str | None) -> bool:
     """Whether a measurement is the one that a matrix calls so, whatever its n."""
     return measure.partition("@")[0] == name

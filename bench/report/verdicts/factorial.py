@@ -21,6 +21,7 @@ from bench.backbone import short_name
 from bench.data.policy.table import POLICIES
 from bench.report.load import POLICY, Run
 from bench.report.render import catalogue as metrics
+from bench.report.render import words
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import compare, spending, stats
 from bench.report.verdicts.claims import CROP, Effect, EffectStanding
@@ -214,7 +215,7 @@ def effect_of(
 
     >>> effect = effect_of("pipeline", {0: [10.0, 8.0, 6.0, 1.0]}, WEIGHTS["pipeline"], better="lower", names=("crops", "buckets"))
     >>> effect.difference.value, effect.favours, effect.reason
-    (-3.5, 'buckets', 'by rule: 1 seed, a claim needs at least 3')
+    (-3.5, 'buckets', '1 seed; a claim needs at least 3')
     """
     difference, num = stats.contrast(list(zip(*by_seed.values(), strict=True)), weights), len(by_seed)
     outcome: EffectStanding
@@ -223,7 +224,7 @@ def effect_of(
     elif missing:
         outcome, reason = "inconclusive", f"seeds without a value count too ({missing})"
     elif num < MIN_SEEDS:
-        outcome, reason = "inconclusive", f"by rule: {num} seed{'s' if num > 1 else ''}, a claim needs at least {MIN_SEEDS}"
+        outcome, reason = "inconclusive", f"{num} seed{'s' if num > 1 else ''}; a claim needs at least {MIN_SEEDS}"
     elif difference.p_value is None:
         outcome, reason = "inconclusive", f"the same in all {num} seeds, so nothing tells what chance does"
     else:
@@ -282,13 +283,18 @@ def says(block: DesignRow) -> str:
 def remark(block: DesignRow) -> str:
     """Of a block what its effects do not show: the share in words, and why something is not carried."""
     if not block.effects:
-        return f"no seed has all four values ({block.missing})"
+        return "no seed has all four values"
     reasons: dict[str, list[str]] = {}
     for effect in block.effects:
         if not effect.carried:
-            reasons.setdefault(f"{effect.word}: {effect.reason}", []).append(effect.kind)
+            reasons.setdefault(f"{effect.word} ({why_text(effect)})", []).append(effect.kind)
     whose = [reason if len(kinds) == len(WEIGHTS) else f"{' and '.join(kinds)} {reason}" for reason, kinds in reasons.items()]
     return "; ".join([f"by the means, {share_text(block)}", *whose])
+
+
+def why_text(effect: Effect) -> str:
+    """Why an effect is what it is, in few words; the CSV has all."""
+    return words.brief(effect.reason) if effect.corrected is None else words.p_value(effect.corrected)
 
 
 def favour_text(block: DesignRow, effect: Effect) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from bench.report.load import Run
 from bench.report.verdicts import compare, factorial, flips
-from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, claim_of, settle
+from bench.report.verdicts.claim_table import claim_of
+from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
 from bench.report.verdicts.flips import EqualPair

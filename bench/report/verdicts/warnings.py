@@ -13,7 +13,7 @@ from bench.records.record import Measurement, Record
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import compare, faults
-from bench.report.verdicts.claims import claim_of
+from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.findings import Findings
 
 LEARNT = 0.95  # of its start, which a validation loss must get below where no distance tells

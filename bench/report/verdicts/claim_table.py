@@ -1,0 +1,18 @@
+"""The claims that a matrix can name, and what judges a study that names none of them."""
+
+from bench.report.verdicts.claim_lead import Leader
+from bench.report.verdicts.claim_shapes import Cropping
+from bench.report.verdicts.claims import Claim
+
+CLAIMS: dict[str, Claim] = {
+    "backbone": Leader(
+        "Which backbone should a video diffusion model have, for this data, this budget and this machine?", of_backbones=True
+    ),
+    "shapes": Cropping(),
+}
+DEFAULT = Leader("How do the contenders compare on this data, this budget and this machine?")
+
+
+def claim_of(name: str | None) -> Claim:
+    """The rule of a matrix's claim; one that no table knows is judged by who leads."""
+    return CLAIMS.get(str(name), DEFAULT)
