@@ -352,6 +352,11 @@ def test_paper_fits_a_column_of_an_article(tmp_path: Path, num: int, seeds: int)
     assert bare.count("{") == bare.count("}") and len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
     assert len(columns) <= 4 and {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(columns)}
     assert 2 <= len(lines) <= 1 + MOST_ROWS
+    cells = [
+        re.split(r"(?<!\\)&", re.sub(r"\\text\w+(?=\{)|\\shortstack\[r\]|\$[^$]*\$|[{}]", "", line).replace(r"\pm", "+")) for line in lines
+    ]
+    widest = sum(max(len(part.strip()) + 1 for cell in column for part in cell.split(r"\\")) for column in zip(*cells, strict=True))
+    assert widest * (4.0 if "footnotesize" in text else 3.5) + 6 * len(columns) < 245  # points of a narrow column
     assert (r"$\pm$" in "".join(lines)) == (seeds > 1)
     (caption,) = re.findall(r"\\caption\{(.*)\}", text)
     assert ("one seed each" if seeds == 1 else f"{'three' if seeds == 3 else 'two'} seeds each") in caption and "n = 64 clips" in caption

@@ -52,7 +52,7 @@ class Match(Frozen):
 class Matrix(Frozen):
     """A study before it is expanded."""
 
-    description: str  # a sentence or two; the report opens with it
+    description: str  # a sentence or two, told under the report's protocol
     claim: str | None = None  # id of the claim under test, as the report names it
     primary: str | None = "fvd"  # the distance that the headline rests on, named before the run; null: no headline on quality
     defaults: dict[str, Any] = Field(default_factory=dict)  # keys of every cell, nested

@@ -1,6 +1,7 @@
 """paper.tex: a run as one small table that a column of an article takes as it is, by `\\input{paper.tex}`."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 from bench.report.load import Run
@@ -14,6 +15,7 @@ from bench.report.verdicts.ratios import shown_rows
 
 MOST_ROWS = 10
 MOST_ABREAST = 3  # contenders as columns; of more, each is a row and these are the measures beside it
+HEAD_WIDTH = 14  # characters of a head of a column
 RULES = ("toprule", "midrule", "bottomrule")  # of booktabs; lines of LaTeX itself where an article has no booktabs
 
 
@@ -23,14 +25,13 @@ def to_paper(run: Run, rows: Sequence[MeasureRow]) -> str:
     if len(run.contenders) < 2 or not shown:
         return ""
     if len(run.contenders) <= MOST_ABREAST:
-        header = ["", *run.contenders]
-        lines = [[_title(row), *(_value(row, entry) for entry in row.entries)] for row in shown[:MOST_ROWS]]
+        header = ["", *map(escape_latex, run.contenders)]
+        lines = [[escape_latex(_title(row)), *(_value(row, entry) for entry in row.entries)] for row in shown[:MOST_ROWS]]
     else:
         shown = shown[:MOST_ABREAST]
-        header = ["", *(_title(row) for row in shown)]
+        header = ["", *(stack(_title(row)) for row in shown)]
         order = sorted(range(len(run.contenders)), key=lambda place: _rank(shown[0], shown[0].entries[place]))[:MOST_ROWS]
         lines = [[escape_latex(run.contenders[place]), *(_value(row, row.entries[place]) for row in shown)] for place in order]
-    head = [header[0], *(text if len(run.contenders) > MOST_ABREAST else escape_latex(text) for text in header[1:])]
     body = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join(
         [
@@ -38,10 +39,10 @@ def to_paper(run: Run, rows: Sequence[MeasureRow]) -> str:
             *(rf"\providecommand{{\{rule}}}{{\hline}}" for rule in RULES),
             rf"\caption{{{escape_latex(_caption(run, shown))}}}",
             rf"\label{{tab:{''.join(char for char in run.matrix if char.isalnum() or char == '-')}}}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(head) - 1)}@{{}}}}",
+            rf"\centering\{'footnotesize' if len(header) < 4 else 'scriptsize'}\setlength{{\tabcolsep}}{{3pt}}",
+            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"\toprule",
-            " & ".join(head) + r" \\",
+            " & ".join(header) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
@@ -63,7 +64,13 @@ def _title(row: MeasureRow) -> str:
     """'FVD', 'Training rate [clip/s]', with the direction that is better."""
     title = row.metric.plain.axis or metrics.find(row.name.partition("@")[0]).title
     unit = f" [{row.unit}]" if row.unit else ""
-    return escape_latex(f"{title}{unit} {'↓' if row.better == 'lower' else '↑'}")
+    return f"{title}{unit} {'↓' if row.better == 'lower' else '↑'}"
+
+
+def stack(title: str) -> str:
+    """A head of a column in lines."""
+    lines = map(escape_latex, textwrap.wrap(title, HEAD_WIDTH, break_long_words=False))
+    return r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def _value(row: MeasureRow, entry: Entry) -> str:
@@ -72,7 +79,7 @@ def _value(row: MeasureRow, entry: Entry) -> str:
         return escape_latex(NONE)
     text = row.text(entry.interval.mean)
     if entry.interval.high is not None and len({value for _, value in entry.by_seed}) > 1:
-        text += f" ± {row.text(entry.interval.high - entry.interval.mean)}"
+        text += f" ± {metrics.number((entry.interval.high - entry.interval.mean) / row.divisor, 2)}"
     return rf"\textbf{{{escape_latex(text)}}}" if row.carried_by(entry) else escape_latex(text)
 
 
