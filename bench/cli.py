@@ -29,6 +29,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 FORMS = "Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
 CUTS = "Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit)."
 MULTIPLE = "Of a folder: heights and widths are cut to multiples of it, in pixels. By default 16, or more where a backbone needs it."
+SCALES = "Scale MATRIX down, training and samples and then seeds, until its expected time fits; the run is called MATRIX-<minutes>min."
 RESULTS = Path("results")
 
 EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
@@ -41,6 +42,7 @@ def run(
     results: Results = RESULTS,
     until_decided: Annotated[bool, typer.Option("--until-decided", help="Add seeds until the headline is carried or hopeless.")] = False,
     hours: Annotated[float | None, typer.Option(min=0, help="Of --until-decided: add no seed that would end later.")] = None,
+    budget_minutes: Annotated[float | None, typer.Option(min=0, help=SCALES)] = None,
 ) -> None:
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
@@ -53,14 +55,17 @@ def run(
 
     if hours is not None and not until_decided:
         _fail(f"--hours {hours:g} is of --until-decided; give both, or neither")
+    if budget_minutes is not None and until_decided:
+        _fail(f"--budget-minutes {budget_minutes:g} makes a study small, --until-decided makes it grow; give one of the two")
     console = Console(highlight=False, soft_wrap=True)
     study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
-    records = run_until_decided(study, results, say, command, hours) if until_decided else run_all(study, results, say, command)
+    run_it, limit = (run_until_decided, hours) if until_decided else (run_all, budget_minutes)
+    records = run_it(study, results, say, command, limit)
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
         console.print(failure, markup=False)
-    console.print(f"report: python -m bench report {shlex.quote(str(results / study.name))}", markup=False)
+    console.print(f"report: python -m bench report {shlex.quote(str(results / records[0].matrix))}", markup=False)
     raise typer.Exit(EXIT_CELL_FAILED if failures else 0)
 
 
@@ -317,6 +322,7 @@ def validate(
 ) -> None:
     """Check all of MATRIX that `run` checks, and print its cells and rivals; or whether a finished RUN may be cited, and why not."""
     from bench.commands.listing import is_run, print_study, print_validity
+    from bench.run.expected.fit import planned
     from bench.run.launch import check_study, ready
     from bench.study.matrix import load_study
 
@@ -327,6 +333,7 @@ def validate(
     study = ready(load_study(what, overrides), results, typer.echo)
     check_study(study, results)
     print_study(study)
+    planned(study, results.resolve(), typer.echo, None)
 
 
 @app.command(name="ls")

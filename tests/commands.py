@@ -15,16 +15,23 @@ import yaml
 
 import bench.meters.peak
 import bench.meters.process
+import bench.run.expected.measure
 import bench.run.job
 from bench.cli import main
 from bench.records.record import Record
 from bench.records.store import latest, read_run
+from bench.run.expected.pace import Pace
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED
 from bench.run.watch import Ended, Watch
 from bench.run.worker import perform
 from tests.tiny import cell_fields
 
 ROOT = Path(__file__).parents[1]
+PACE = Pace(
+    budget_s={"steps": 0.5, "samples": 0.25, "latent_voxels": 0.01, "train_flops": 1e-9},
+    **dict.fromkeys(("checks_s", "canaries_s", "eval_s", "clip_s", "quality_s", "point_s", "grid_s", "rest_s", "autoencoder_s"), 0.1),
+    latents_s=1.0,
+)
 Done = subprocess.CompletedProcess[str]
 
 
@@ -61,6 +68,7 @@ def jobs_here() -> Iterator[None]:
         mock.patch.object(bench.run.job, "status_of", _status_here),
         mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
         mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
+        mock.patch.object(bench.run.expected.measure, "measured", lambda cell: PACE),  # nor how long it would take
     ):
         yield
 

@@ -23,7 +23,7 @@ TORCH_FREE = (
     "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
     "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py",
     "bench/__init__.py", "bench/run/__init__.py", "bench/run/launch.py", "bench/run/job.py", "bench/run/checks.py",
-    "bench/run/match/resolve.py",
+    "bench/run/match/resolve.py", "bench/run/expected/[!m]*.py", "bench/run/expected/model.py",
     "bench/commands/archive.py", "bench/commands/compare.py", "bench/commands/listing.py", "bench/commands/reference.py",
     "bench/commands/score/record.py", "bench/commands/score/page.py", "bench/commands/audit/[!c]*.py",
     "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py",

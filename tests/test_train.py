@@ -17,8 +17,9 @@ from bench.meters.clock import StepTimer, StopWatch
 from bench.records.record import BackboneFacts, ValidationPoint
 from bench.run.measure.costs import training_measurements
 from bench.shapes import num_voxels
+from bench.study.budget import CURVE_FRACTIONS
 from bench.training.checkpoint import Diverged
-from bench.training.trainer import CURVE_FRACTIONS, Interrupted
+from bench.training.trainer import Interrupted
 from bench.training.validation import validation_losses
 from tests.late_device import LateDevice
 from tests.tiny import Linear, latent_set, linear_trainer, mixed_set, tiny_cell

@@ -13,6 +13,7 @@ from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.looks import Looks
 from bench.study.matrix import Match, MatchProof
+from bench.study.scale import Scaling
 from bench.study.tune import Tune, Tuning
 
 SCHEMA_VERSION = 3
@@ -283,6 +284,7 @@ class RunSnapshot(Frozen):
     primary_card: str = ""  # what the report cards said of its extractor on this data, when it was run
     match: Match | None = None
     tunes: Tune | None = None  # what its cells are the trials of, in a run that tunes
+    scaling: Scaling | None = None  # how `--budget-minutes` made it smaller than its matrix, where it did
     asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
     until_decided: Looks | None = None  # seeds were added until the headline was carried; None: they were fixed
     started_at: str = "unknown"

@@ -35,8 +35,13 @@ def read_record(path: Path) -> Record:
 
 def latest(folder: Path) -> Record | None:
     """The newest attempt in a cell's folder, or None."""
-    path = max(filter(_attempt_number, folder.glob("attempt-*.json")), key=_attempt_number, default=None)
+    path = newest(folder)
     return None if path is None else read_record(path)
+
+
+def newest(folder: Path) -> Path | None:
+    """Its file."""
+    return max(filter(_attempt_number, folder.glob("attempt-*.json")), key=_attempt_number, default=None)
 
 
 def next_attempt(folder: Path) -> int:

@@ -80,7 +80,14 @@ class MatchJob(Task):
     out: Path  # of the proof
 
 
-Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob, Field(discriminator="kind")]  # what one process has to do
+class PaceJob(Task):
+    """Measure how long the parts of cells take."""
+
+    kind: Literal["pace"] = "pace"
+    cells: tuple[tuple[Cell, Path], ...]  # each with the file of its pace
+
+
+Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob | PaceJob, Field(discriminator="kind")]  # what one process has to do
 
 
 def read_job(text: str) -> Job:

@@ -19,6 +19,7 @@ from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, Asked, Canary, Record, RunCell, RunSnapshot
 from bench.records.store import latest, next_attempt, write_record, write_run
 from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights, checked_by
+from bench.run.expected.fit import planned
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
 from bench.run.match.resolve import resolve
 from bench.run.tune.resolve import Train, tuned
@@ -28,23 +29,27 @@ from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import NamedCell, Study
 
 
-def run_all(study: Study, results: Path, say: Say, command: str) -> list[Record]:
-    """Run a study as `load_study` gives it: its checks, matches and trials first. The records of its cells."""
-    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command))
+def run_all(study: Study, results: Path, say: Say, command: str, minutes: float | None = None) -> list[Record]:
+    """Run a study as `load_study` gives it: its checks, matches and trials first, scaled to `minutes`. The records of its cells."""
+    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command), minutes)
     return run_study(study, results, say, command)
 
 
-def ready(study: Study, results: Path, say: Say, train: Train | None = None) -> Study:
+def ready(study: Study, results: Path, say: Say, train: Train | None = None, minutes: float | None = None) -> Study:
     """The study as it runs here: weights are there, all that is cheap to check is checked, matched sizes and the device are settled.
 
-    So are tuned fields, where `train` runs their trials. Refusal, or Refused where it has said what is wrong.
+    Where `train` runs trials, tuned fields are settled too, and the time that all will take is told before; with `minutes` the study is
+    made to fit them. Refusal, or Refused where it has said what is wrong.
     """
     check_all(study.cells, check_extractors)
     check_primary(study)
     check_weights(study)
     if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
         check_study(study, results, "named")
-    return tuned(resolve(study, results, say), say, train)
+    study = resolve(study, results, say)
+    if train is not None:
+        study = planned(study, results.resolve(), say, minutes)
+    return tuned(study, say, train)
 
 
 def run_study(study: Study, results: Path, say: Say, command: str) -> list[Record]:
@@ -230,6 +235,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         match=study.matrix.match,
         tunes=study.tunes,
         until_decided=study.until_decided,
+        scaling=study.scaling,
         asks_tuning=study.matrix.tune is not None or study.matrix.tuned is not None,
         started_at=started_at,
         ended_at=now(),

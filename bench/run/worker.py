@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from bench.data.sealed import show_in_one_line
 from bench.run.checks import check_all, check_cell, tell_broken
-from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PrepareJob, SampleJob, read_job
+from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PaceJob, PrepareJob, SampleJob, read_job
 from bench.run.watch import Watch, opened
 from bench.shapes import Refusal, lines_of
 
@@ -49,6 +49,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
     from bench.data.progress import Reporter
     from bench.meters.process import keep_freed_memory, use_exact_float32
     from bench.run.cell_run import CellRun
+    from bench.run.expected.measure import measure_paces
     from bench.run.match.search import match_backbone
     from bench.run.preflight import prepare
     from bench.run.samples import sample_more
@@ -67,6 +68,8 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
                     sample_more(job, progress)
                 case MatchJob():
                     match_backbone(job, progress)
+                case PaceJob():
+                    measure_paces(job, progress)
         except Interrupted as stopped:
             print(f"{job.label}: {stopped}", file=sys.stderr)
             watch.end("stopped")

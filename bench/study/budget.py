@@ -12,6 +12,8 @@ from bench.shapes import Refusal
 
 MOST = 10**18  # of what is counted in whole numbers
 FRACTIONS = 1000  # parts in which progress counts what has no whole numbers
+CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of any budget, where the validation curve is taken
+CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
 _WHOLE: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=1, le=MOST)])
 _ABOVE_ZERO: TypeAdapter[Any] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
 

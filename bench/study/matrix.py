@@ -19,6 +19,7 @@ from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, told_of
 from bench.study.cell import Cell
 from bench.study.looks import Looks
+from bench.study.scale import Scaling
 from bench.study.tree import read_tree, read_value
 from bench.study.tune import Tune, Tuning
 
@@ -118,6 +119,7 @@ class Study(Frozen):
     cells: tuple[NamedCell, ...]
     tunes: Tune | None = None  # what its cells are the trials of; None: it tunes nothing
     until_decided: Looks | None = None  # seeds are added until the headline is carried; None: they are fixed
+    scaling: Scaling | None = None  # how it was made smaller to fit a time, where it was
     words: tuple[str, ...] = Field((), exclude=True)  # as the command line has them: its matrix and the overrides
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:

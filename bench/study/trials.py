@@ -1,6 +1,7 @@
 """The trials of a tuning: a cell for each contender, point of the grid and seed; and the choice among them. Knows no torch."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,15 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
     [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
     """
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def num_rungs(num_points: int, halving: int) -> int:
+    """How often successive halving goes on with fewer points.
+
+    >>> num_rungs(8, 2), num_rungs(9, 3)
+    (3, 2)
+    """
+    return int(math.log(num_points, halving) + 1e-9)
 
 
 def contender_of(cell: Cell, tunes: Iterable[str]) -> str:
@@ -50,7 +60,7 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
     matrix = study.matrix.model_copy(
         update={"description": about, "claim": None, "primary": None, "tune": None, "tuned": None, "seeds": list(tune.seeds)}
     )
-    return Study(name=f"{study.name}{SUFFIX}", matrix=matrix, cells=tuple(found.values()), tunes=tune)
+    return Study(name=f"{study.name}{SUFFIX}", matrix=matrix, cells=tuple(found.values()), tunes=tune, scaling=study.scaling)
 
 
 def _trial(cell: Cell, tune: Tune, point: Point, seed: int, parts: float) -> Cell:

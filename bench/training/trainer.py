@@ -25,6 +25,7 @@ from bench.meters.storage import StorageMeter
 from bench.records.artefacts import point_file, save_tensors
 from bench.records.record import Training, ValidationPoint
 from bench.shapes import Refusal, Shape
+from bench.study.budget import CURVE_CLIPS, CURVE_FRACTIONS
 from bench.study.cell import Cell
 from bench.training import checkpoint
 from bench.training.acceleration import HALF
@@ -32,8 +33,6 @@ from bench.training.draws import Drawer, Drawn
 from bench.training.step import TrainStep
 from bench.training.validation import mean_loss, validation_losses
 
-CURVE_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of the budget, where the validation curve is taken
-CURVE_CLIPS = 16  # validation clips of a point of the curve; the final value uses them all
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from bench.data.clips import Clips, ClipSet
 from bench.data.files import rust_errors
 from bench.data.frozen import content_hash
-from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder
+from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, autoencoder_folder
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.sealed import kept_or_made
@@ -29,7 +29,6 @@ from bench.shapes import LatentSpec, Refusal, Shape
 
 STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on
 PIXELS_AT_ONCE = 2**19  # encoded in one call
-CODE_VERSION = 1  # raise it when the same configuration starts to give other latents
 
 
 def to_model(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -108,15 +107,7 @@ class FrameAutoencoder(nn.Module):
 
 def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> FrameAutoencoder:
     """The autoencoder of a data set, from the cache or made now. Refusal or OSError with one line for the user."""
-    identity = {
-        "config": config.model_dump(mode="json"),
-        "files": _folder_hash(config),
-        "clips": clips.digest,
-        "code": CODE_VERSION,
-        "diffusers": diffusers.__version__,
-    }
-    key = content_hash(identity)[:16]
-    folder = cache / "autoencoder" / key
+    folder = autoencoder_folder(config, clips.digest, cache)
     kept_or_made(folder, "weights of the autoencoder", lambda temp: _make(config, clips, temp, device, progress))
     facts = json.loads((folder / "facts.json").read_text())
     network = getattr(diffusers, facts["class_name"]).from_pretrained(folder / "network", use_safetensors=True, low_cpu_mem_usage=False)
@@ -124,7 +115,7 @@ def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: tor
     autoencoder.shift.copy_(torch.tensor(facts["shift"]))
     autoencoder.scale.copy_(torch.tensor(facts["scale"]))
     # The weights are part of the identity: trained again on another machine, they are other weights.
-    autoencoder.key, autoencoder.facts = content_hash([key, _weights_hash(autoencoder)])[:16], facts
+    autoencoder.key, autoencoder.facts = content_hash([folder.name, _weights_hash(autoencoder)])[:16], facts
     return autoencoder.to(device)
 
 
@@ -145,10 +136,10 @@ def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
 def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device, progress: Progress) -> None:
     start_s = time.perf_counter()
     if isinstance(config, TrainedAutoencoder):
-        autoencoder, loss = _train(config, clips.splits["train"], device, progress)
+        autoencoder, loss = train_autoencoder(config, clips.splits["train"], device, progress)
         class_name, unshuffle = "AutoencoderTiny", 2
     else:
-        autoencoder, loss = FrameAutoencoder(_load_pretrained(config), unshuffle=1).to(device), None
+        autoencoder, loss = FrameAutoencoder(load_pretrained(config), unshuffle=1).to(device), None
         class_name, unshuffle = config.class_name, 1
     autoencoder.eval().measure_statistics(clips.splits["train"], device)
     with rust_errors():
@@ -169,7 +160,7 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def _load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
+def load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
     network_class = getattr(diffusers, config.class_name, None)
     if network_class is None or not config.class_name.startswith(("Autoencoder", "Asymmetric", "VQModel")):
         raise Refusal(f"autoencoder.class_name {config.class_name!r} is not an autoencoder of diffusers; for example AutoencoderKL")
@@ -184,7 +175,9 @@ def _load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
     return network.float()
 
 
-def _train(config: TrainedAutoencoder, train: ClipSet, device: torch.device, progress: Progress) -> tuple[FrameAutoencoder, float]:
+def train_autoencoder(
+    config: TrainedAutoencoder, train: ClipSet, device: torch.device, progress: Progress
+) -> tuple[FrameAutoencoder, float]:
     """Mean squared error on single frames, AdamW, one cycle of the learning rate. Returns the autoencoder and its last loss."""
     levels = int(math.log2(config.spatial_stride))
     with torch.random.fork_rng(devices=[]):
@@ -239,16 +232,6 @@ def _weights_hash(autoencoder: FrameAutoencoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _folder_hash(config: Autoencoder) -> str | None:
-    """Hash of the files of a pretrained autoencoder in a local folder, which may change under its name; None for any other."""
-    if not isinstance(config, PretrainedAutoencoder) or not Path(config.name).is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(path for path in Path(config.name).rglob("*") if path.is_file()):
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

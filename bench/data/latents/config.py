@@ -1,10 +1,15 @@
-"""What a matrix says of the autoencoder that all contenders share."""
+"""What a matrix says of the autoencoder that all contenders share, and where it is cached. Knows no torch."""
 
+import hashlib
+import importlib.metadata
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bench.data.frozen import Count, Frozen, Seed
+from bench.data.frozen import Count, Frozen, Seed, content_hash
+
+CODE_VERSION = 1  # raise it when the same configuration starts to give other latents
 
 
 class TrainedAutoencoder(Frozen):
@@ -30,3 +35,25 @@ class PretrainedAutoencoder(Frozen):
 
 
 Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]
+
+
+def autoencoder_folder(config: Autoencoder, clips_digest: str, cache: Path) -> Path:
+    """Where the autoencoder of these clips is, or will be, cached: under all that determines it."""
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "files": _folder_hash(config),
+        "clips": clips_digest,
+        "code": CODE_VERSION,
+        "diffusers": importlib.metadata.version("diffusers"),
+    }
+    return cache / "autoencoder" / content_hash(identity)[:16]
+
+
+def _folder_hash(config: Autoencoder) -> str | None:
+    """Hash of the files of a pretrained autoencoder in a local folder, which may change under its name; None for any other."""
+    if not isinstance(config, PretrainedAutoencoder) or not Path(config.name).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(config.name).rglob("*") if path.is_file()):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

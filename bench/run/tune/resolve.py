@@ -1,6 +1,5 @@
 """A study -> the same study with its tuned fields settled, by trials of its own or by those of an earlier run. Knows no torch."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from bench.records.record import Record
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal
 from bench.study.matrix import NamedCell, Study
-from bench.study.trials import Point, best, contender_of, differs, points, trial_study, with_values
+from bench.study.trials import Point, best, contender_of, differs, num_rungs, points, trial_study, with_values
 from bench.study.tune import Tune, Tuning
 
 MOST_STEPS = 8  # by which a grid is widened on either side
@@ -68,7 +67,7 @@ class TrialSearch:
         """All points at a part of the budget, the best at more of it, until so few are left that they have it all."""
         assert self.tune.halving
         left: Mapping[str, Sequence[Point]] = dict.fromkeys(self.contenders, points(self.grid))
-        num, rungs = len(points(self.grid)), int(math.log(len(points(self.grid)), self.tune.halving) + 1e-9)
+        num, rungs = len(points(self.grid)), num_rungs(len(points(self.grid)), self.tune.halving)
         cells: tuple[NamedCell, ...] = ()
         found: list[tuple[Record, Tuning]] = []
         for rung in range(rungs):

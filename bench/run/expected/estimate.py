@@ -1,0 +1,98 @@
+"""How long a study will take, told before anything trains: what earlier records say, and where they are silent, measurements. No torch."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from bench.data.files import StoreError, refuse_link
+from bench.data.frozen import content_hash
+from bench.data.progress import Say
+from bench.data.sealed import read_sealed
+from bench.records.environment import read_environment
+from bench.run.expected.earlier import Earlier
+from bench.run.expected.model import Expected, cached_stages, expect, runs_of
+from bench.run.expected.pace import Pace, lacking, merged, work_of
+from bench.run.job import PaceJob, Refused, run_job
+from bench.run.match.resolve import MACHINE
+from bench.shapes import Refusal
+from bench.study.cell import Cell
+from bench.study.matrix import Study
+
+PACE_VERSION = 1  # of the files that paces are kept in
+LONGEST_S = 300.0  # of measuring
+UNTUNED = ("optimizer", "objective")  # parts of a cell that a tuning, of its own or an earlier one, has yet to settle
+
+
+class TimeEstimate:
+    """What is known of the times of a study's cells."""
+
+    def __init__(self, results: Path, say: Say):
+        self.results, self.say = results, say
+        self.earlier = Earlier(results)
+        self.paces: dict[str, Pace] = {}  # of those cells of which something tells
+
+    def learn(self, study: Study, *, anew: bool = False) -> None:
+        """Find out what the cells of a study take; `anew`: its shared stages will be others, and count as not made yet."""
+        silent: dict[str, Cell] = {}
+        for key, cell in self._waiting(study).items():
+            self.paces[key] = pace = self.paces.get(key) or self.earlier.pace(cell)
+            if lacking(cell, pace, shared=anew or not cached_stages(cell, self.earlier)):
+                silent[key] = cell
+        for place in (self.results / "cache", self.results / "cache" / "pace"):
+            refuse_link(place)
+        files = {key: self.results / "cache" / "pace" / f"{_identity(key)}.json" for key in silent}
+        known = {key: read_sealed(file, file.stem, Pace, "pace") for key, file in files.items()}
+        if missing := [key for key, pace in known.items() if pace is None]:
+            self.say(f"{study.name}: nothing tells how long {len(missing)} of its cells take; a few of their steps are timed")
+            job = PaceJob(
+                label="expected time", matrix=study.name, results=self.results, cells=tuple((silent[key], files[key]) for key in missing)
+            )
+            with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow: the run itself says what of
+                run_job(job, timeout_s=LONGEST_S)
+            known |= {key: read_sealed(files[key], files[key].stem, Pace, "pace") for key in missing}
+        for key, measured in known.items():
+            if measured is not None:
+                self.paces[key] = merged([self.paces[key], measured])
+            elif lacking(silent[key], self.paces[key], shared=False):
+                del self.paces[key]
+
+    def expected(self, study: Study) -> list[Expected]:
+        """The times of its trials, where it has any to run, and of itself."""
+        shared = {stage for cell in self._waiting(study).values() for stage in cached_stages(cell, self.earlier)}
+        runs = list(runs_of(study))
+        return [expect(run, self._finished(study, run), lambda cell: self.paces.get(asked_of(cell)), shared) for run in runs]
+
+    def total_s(self, study: Study) -> float:
+        """Seconds of it all. Refusal where nothing tells of a cell."""
+        runs = self.expected(study)
+        if unknown := [name for run in runs for name in run.unknown]:
+            raise Refusal(f"nothing tells how long {unknown[0]} takes, so it cannot be made to fit a time; leave out --budget-minutes")
+        return sum(run.seconds for run in runs)
+
+    def _waiting(self, study: Study) -> dict[str, Cell]:
+        """A cell of each kind of work that is yet to be done, trials too."""
+        found: dict[str, Cell] = {}
+        for run in runs_of(study):
+            finished = self._finished(study, run)
+            found |= {asked_of(named.cell): named.cell for named in run.cells if named.name not in finished}
+        return found
+
+    def _finished(self, study: Study, run: Study) -> set[str]:
+        """Names of the cells of a run, of a study's trials or its own, that have their result."""
+        tune, fields = study.matrix.tune, ()
+        if run.tunes is None and (tune is not None or study.matrix.tuned is not None):
+            fields = (*UNTUNED, *(tune.grid if tune is not None else ()))
+        return {named.name for named in run.cells if self.earlier.is_finished(run.name, named, fields)}
+
+
+def asked_of(cell: Cell) -> str:
+    """What cells share of which the same must be known: the work of their steps, and what they are judged by."""
+    judged = cell.evaluation.extractors if cell.evaluation.num_samples else ()
+    return content_hash([work_of(cell.model_dump(mode="json")), list(judged)])
+
+
+def _identity(key: str) -> str:
+    """Of a measured pace: all that determines it."""
+    environment = read_environment()
+    machine = environment.model_dump(include=MACHINE)
+    return content_hash([PACE_VERSION, key, environment.packages, machine, os.environ.get("OMP_NUM_THREADS")])[:16]
