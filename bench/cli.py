@@ -29,7 +29,6 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 FORMS = "Videos, folders of frames or arrays (.npy, .npz) in a folder, or one array. Subfolders: classes."
 CUTS = "Where a video is cut: random (one clip, drawn by seed and name), first, or disjoint (all that fit)."
 MULTIPLE = "Of a folder: heights and widths are cut to multiples of it, in pixels. By default 16, or more where a backbone needs it."
-SCALES = "Scale MATRIX down, training and samples and then seeds, until its expected time fits; the run is called MATRIX-<minutes>min."
 RESULTS = Path("results")
 
 EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED = 2, 1, 130
@@ -42,7 +41,7 @@ def run(
     results: Results = RESULTS,
     until_decided: Annotated[bool, typer.Option("--until-decided", help="Add seeds until the headline is carried or hopeless.")] = False,
     hours: Annotated[float | None, typer.Option(min=0, help="Of --until-decided: add no seed that would end later.")] = None,
-    budget_minutes: Annotated[float | None, typer.Option(min=0, help=SCALES)] = None,
+    budget_minutes: Annotated[float | None, typer.Option(min=0, help="Scale MATRIX down until its expected time fits.")] = None,
 ) -> None:
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
@@ -248,13 +247,14 @@ def profile(
     card: Annotated[
         str | None, typer.Option(metavar="NAME", help="Predict for a GPU that is not here, for example H100-80GB, or a size such as 24GiB.")
     ] = None,
-    cross: Annotated[bool, typer.Option("--cross", help="Where do the first two cross as resolution and duration grow?")] = False,
+    fits: Annotated[bool, typer.Option("--fits", help="What is the largest step that fits? Takes minutes.")] = False,
+    cross: Annotated[bool, typer.Option("--cross", help="Where do the first two cross as size and duration grow? Takes minutes.")] = False,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 4,
     labels: Annotated[int, typer.Option(min=0, help="Classes; 0 is unconditional.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for profile.md, profile.json and pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """What a BACKBONE costs, without training it: FLOPs, time, memory, and the largest step that fits a GPU."""
+    """What a BACKBONE costs, without training it: FLOPs, time, memory, and with --fits the largest step that fits a GPU."""
     from bench.commands.profile.command import run as run_profile
     from bench.commands.profile.command import show, write
     from bench.commands.profile.measure import Request
@@ -268,8 +268,8 @@ def profile(
         point=StepPoint(batch_size=batch_size, shape=parse_shape(latents, "--latents")),
         precision=precision,
     )
-    with Reporter("profile").live() as progress:
-        result = run_profile(request, device=device, card=card, cross=cross, draws=out is not None, progress=progress)
+    with Reporter("profile", interval_s=1.0).live() as progress:
+        result = run_profile(request, device=device, card=card, fits=fits, cross=cross, draws=out is not None, progress=progress)
     _tell(result, show, write, out, as_json)
 
 

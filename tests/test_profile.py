@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.commands.profile import command, cross, measure, study
+from bench.commands.profile import command, cross, fit, measure, study
 from bench.commands.profile.command import show, write
 from bench.commands.profile.figures import all_figures
 from bench.commands.profile.fit import CLOSE
@@ -79,7 +79,7 @@ CELLS, FRAMES = "small_plugin:Cells", "small_plugin:Frames"
 def profile(*names: str, **changes: Any) -> ProfileResult:
     point = StepPoint(batch_size=3, shape=parse_shape(changes.pop("latents", "4x8x8"), "--latents"))
     request = Request(names=names or (CELLS,), spec=SPEC, point=point, precision=changes.pop("precision", "fp32"))
-    options: dict[str, Any] = {"device": "cpu", "card": None, "cross": False, "draws": False, "progress": lambda done, total, what: None}
+    options: dict[str, Any] = {"device": "cpu", "card": None, "progress": lambda done, total, what: None}
     return command.run(request, **{**options, **changes})
 
 
@@ -130,13 +130,15 @@ def test_a_device_that_is_not_here_is_predicted_and_bounded() -> None:
 
 def test_cuda_that_is_not_here_has_no_memory_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    result = profile(device="cuda")
+    with pytest.raises(ValueError, match="--fits asks what fits a CUDA device, whose memory is not known here; name a card with --card"):
+        profile(device="cuda", fits=True)
+    result = profile(device="cuda", draws=True)
     assert (result.target.is_here, result.target.name, result.target.usable_bytes) == (False, "a CUDA device", None)
     assert result.contenders[0].fits == []
 
 
 def test_what_fits_fits_and_the_next_does_not() -> None:
-    result = profile(card="1.1GiB", draws=True)
+    result = profile(card="1.1GiB", fits=True, draws=True)
     (contender,) = result.contenders
     usable = result.target.usable_bytes
     assert usable is not None
@@ -168,6 +170,23 @@ def test_what_fits_fits_and_the_next_does_not() -> None:
         assert num_bytes <= usable
         if num_frames < 64 and num_bytes < (1 - CLOSE) * usable:
             assert predictor.peak_bytes("training", StepPoint(batch_size=1, shape=(num_frames + 2, size, size))) > usable
+
+
+def test_what_takes_many_predictions_is_left_out_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "largest", lambda *arguments, **options: pytest.fail("searched"))
+    result = profile(CELLS, FRAMES, card="1.1GiB", draws=True)
+    assert all(contender.fits == contender.frontier == [] for contender in result.contenders) and result.cross is None
+    assert [table.title for table in all_tables(result)] == ["Costs", "Where the memory of a training step is, predicted"]
+
+
+def test_stages_are_shown_as_they_begin_and_with_their_time_when_they_end() -> None:
+    said: list[tuple[int, int, str]] = []
+    profile(CELLS, card="1.1GiB", fits=True, progress=lambda *line: said.append(line))
+    whats = [what for _, _, what in said]
+    assert whats[:2] == [f"building {CELLS}", f"building {CELLS}, 0 s"]
+    assert whats.index(f"what fits: size, sampling of {CELLS}") == len(whats) - 2
+    done, total, _ = said[-1]
+    assert done == total == 2 + 6
 
 
 def test_where_two_backbones_cross(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +259,7 @@ def test_it_is_written_and_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(study, "CROSS_PAIRS", 1)
     monkeypatch.setattr(study, "FRONTIER_SIZES", (8, 16))
     monkeypatch.setattr(cross, "FACTORS", (1, 2))
-    result = profile(CELLS, FRAMES, cross=True, draws=True, card="1.1GiB")
+    result = profile(CELLS, FRAMES, cross=True, fits=True, draws=True, card="1.1GiB")
     paths = write(result, tmp_path)
     assert [path.name for path in paths] == [
         "profile.md", "profile.json", "frontier.svg", "cross-flops.svg", "cross-peak-bytes.svg", "cross-step-time.svg",
@@ -271,7 +290,7 @@ def test_it_is_written_and_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
         ([CELLS], {"card": "T4", "precision": "bf16"}, "card T4 has no units for bf16; use --precision fp32"),
         ([CELLS], {"precision": "fp8"}, "unknown precision 'fp8'; use one of fp32, bf16"),
         ([CELLS], {"device": "tpu"}, "unknown device 'tpu'; use auto, cpu or cuda"),
-        (["dit:DiT-XS/2"], {"card": "1.001GiB"}, "nothing fits 1.001GiB: of 0.00 usable GiB the least step needs 0.01"),
+        (["dit:DiT-XS/2"], {"card": "1.001GiB", "fits": True}, "nothing fits 1.001GiB: of 0.00 usable GiB the least step needs 0.01"),
     ],
 )
 def test_bad_input_is_one_line(names: list[str], options: dict[str, Any], message: str) -> None:

@@ -27,7 +27,8 @@ def silent(done: int, total: int, what: str) -> None:
 class Reporter:
     """Called as reporter(done, total, what) by whatever takes long; `what` changes with the work."""
 
-    def __init__(self, label: str):
+    def __init__(self, label: str, interval_s: float = LOG_INTERVAL_S):
+        """`interval_s`: between two lines of a log, at least."""
         from rich import progress as bars  # not with this file, which everything imports
         from rich.console import Console
         from rich.markup import escape
@@ -36,7 +37,7 @@ class Reporter:
         self._bar: Any = None  # of a terminal
         self._task: Any = None
         self._total = -1
-        self._logged_s = -LOG_INTERVAL_S
+        self._interval_s, self._logged_s = interval_s, -interval_s
         console = Console(file=sys.stderr, highlight=False)
         if console.is_terminal:
             text = bars.TextColumn("[bold]{task.fields[label]}[/] {task.description}")
@@ -50,7 +51,7 @@ class Reporter:
                     self._bar.remove_task(self._task)
                 self._task, self._total = self._bar.add_task("", total=total, label=self._escape(self._label)), total
             self._bar.update(self._task, completed=done, description=self._escape(what))
-        elif done >= total or time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
+        elif done >= total or time.monotonic() - self._logged_s >= self._interval_s:
             self._logged_s = time.monotonic()
             print(f"{self._label}: {what} {done}/{total}", file=sys.stderr, flush=True)
 

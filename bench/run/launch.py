@@ -48,6 +48,7 @@ def ready(study: Study, results: Path, say: Say, train: Train | None = None, min
         check_study(study, results, "named")
     study = resolve(study, results, say)
     if train is not None:
+        _places(results.resolve(), study)
         study = planned(study, results.resolve(), say, minutes)
     return tuned(study, say, train)
 

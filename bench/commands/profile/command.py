@@ -23,8 +23,10 @@ from bench.shapes import Refusal
 from bench.training.predict import code_path
 
 
-def run(request: Request, *, device: str, card: str | None, cross: bool, draws: bool, progress: Progress) -> ProfileResult:
-    """The profile; `draws`: what fits is followed over sizes, for a picture. Refusal, in one line, for what cannot be done."""
+def run(
+    request: Request, *, device: str, card: str | None, fits: bool = False, cross: bool = False, draws: bool = False, progress: Progress
+) -> ProfileResult:
+    """The profile; `fits`: the largest steps too, and with `draws` at other sizes, for a picture. Refusal for what cannot be done."""
     names = tuple(canonical_name(name) for name in request.names)
     if len(set(names)) < len(names):
         raise Refusal(f"a backbone is named twice in {', '.join(names)}; name each once")
@@ -38,8 +40,10 @@ def run(request: Request, *, device: str, card: str | None, cross: bool, draws: 
     use_exact_float32()
     keep_freed_memory()
     target = find_target(here, device, find_card(card) if card is not None else None, request.precision)
+    if fits and target.usable_bytes is None:
+        raise Refusal(f"--fits asks what fits {target.name}, whose memory is not known here; name a card with --card")
     usable_bytes = _card_of(here).usable_bytes
-    return ProfileStudy(replace(request, names=names), target, here, usable_bytes, progress).run(crosses=cross, draws=draws)
+    return ProfileStudy(replace(request, names=names), target, here, usable_bytes, progress).run(fits=fits, crosses=cross, draws=draws)
 
 
 def find_target(here: torch.device, device: str, card: GPUCard | None, precision: str) -> Target:

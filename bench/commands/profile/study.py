@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Iterator
 
 import torch
@@ -37,8 +38,7 @@ class ProfileStudy:
         self.request, self.target, self.here, self.here_usable_bytes = request, target, here, here_usable_bytes
         self._progress, self._done = progress, 0
         num_names = len(request.names)
-        self._total = num_names * (2 + len(PHASES) * len(AXES) * (target.usable_bytes is not None))
-        self._total += (num_names + 1) * len(PHASES) * target.is_here
+        self._total = 2 * num_names + (num_names + 1) * len(PHASES) * target.is_here
         self.predictors: dict[str, Predictor] = {}
         for name in request.names:
             find_factory(name)
@@ -47,10 +47,11 @@ class ProfileStudy:
                 self.predictors[name] = Predictor(name, request.spec, request.precision, here.type if target.is_here else "cuda")
             self.predictors[name].check(request.point.shape)
 
-    def run(self, *, crosses: bool, draws: bool) -> ProfileResult:
-        """Everything; `crosses`: where the first two cross too, `draws`: and what fits at other sizes."""
+    def run(self, *, fits: bool, crosses: bool, draws: bool) -> ProfileResult:
+        """What a step costs. Each of these takes many predictions: `fits`: the largest that fits, with `draws` at other sizes too,
+        `crosses`: where the first two cross."""
         request = self.request
-        self._total += draws * len(request.names)
+        self._total += fits * len(request.names) * (len(PHASES) * len(AXES) + draws)
         flops = {name: count_flops(name, request.spec, request.point.shape) for name in request.names}
         phases: dict[str, dict[str, Phase]] = {name: {} for name in request.names}
         for name in request.names:
@@ -63,9 +64,9 @@ class ProfileStudy:
                     phases[name][phase] = Phase(step_flops=step_flops, predicted=memory, least_step_time_s=least_s)
         if self.target.is_here:
             self._measure(phases)
-        fits = {name: self._fits(name) for name in request.names}
-        every = [each for of_name in fits.values() for each in of_name]
-        if self.target.usable_bytes is not None and not any(each.value for each in every):
+        largest = {name: self._fits(name) if fits else [] for name in request.names}
+        every = [each for of_name in largest.values() for each in of_name]
+        if self.target.usable_bytes is not None and every and not any(each.value for each in every):
             smallest = min(each.num_bytes for each in every)
             raise Refusal(
                 f"nothing fits {self.target.name}: of {self.target.usable_bytes / 2**30:.2f} usable GiB the least step "
@@ -78,8 +79,8 @@ class ProfileStudy:
                 tokens_per_clip=self.predictors[name].num_tokens(request.point.shape),
                 flops_per_clip=flops[name],
                 phases=phases[name],
-                fits=fits[name],
-                frontier=self._frontier(name) if draws else [],
+                fits=largest[name],
+                frontier=self._frontier(name) if fits and draws else [],
             )
             for name in request.names
         ]
@@ -137,8 +138,6 @@ class ProfileStudy:
     # --- what fits
 
     def _fits(self, name: str) -> list[LargestFit]:
-        if self.target.usable_bytes is None:
-            return []
         found = []
         for phase, axis in itertools.product(PHASES, AXES):
             with self._stage(f"what fits: {axis}, {phase} of {name}"):
@@ -165,8 +164,7 @@ class ProfileStudy:
 
     def _frontier(self, name: str) -> list[tuple[int, int]]:
         """Most frames of a training step at batch 1, for sizes up to the largest that fits with the fewest frames."""
-        if self.target.usable_bytes is None:
-            return []
+        assert self.target.usable_bytes is not None
         predictor, line, guess_voxels = self.predictors[name], [], 0
         for size in FRONTIER_SIZES:
             try:
@@ -234,9 +232,10 @@ class ProfileStudy:
     @contextlib.contextmanager
     def _stage(self, what: str) -> Iterator[None]:
         self._show(what)
+        start_s = time.perf_counter()
         yield
         self._done += 1
-        self._show(what)
+        self._show(f"{what}, {time.perf_counter() - start_s:.0f} s")
 
 
 def _units(predictor: Predictor, axis: str, shape: Shape) -> tuple[int, int]:

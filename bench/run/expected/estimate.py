@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from bench.data.files import StoreError, refuse_link
+from bench.data.files import StoreError
 from bench.data.frozen import content_hash
 from bench.data.progress import Say
 from bench.data.sealed import read_sealed
@@ -38,8 +38,6 @@ class TimeEstimate:
             self.paces[key] = pace = self.paces.get(key) or self.earlier.pace(cell)
             if lacking(cell, pace, shared=anew or not cached_stages(cell, self.earlier)):
                 silent[key] = cell
-        for place in (self.results / "cache", self.results / "cache" / "pace"):
-            refuse_link(place)
         files = {key: self.results / "cache" / "pace" / f"{_identity(key)}.json" for key in silent}
         known = {key: read_sealed(file, file.stem, Pace, "pace") for key, file in files.items()}
         if missing := [key for key, pace in known.items() if pace is None]:
