@@ -220,6 +220,8 @@ def test_fixed_seeds_that_grow_are_told_and_held_at_half_the_level(tmp_path: Pat
     assert leads(run)[1] == "5 seeds each, p = 0.003, over all looks 0.005, below 0.025"
     assert grown(tmp_path / "twice", 6, {3: None, 5: None, 6: None}).extensions == 2
     assert grown(tmp_path / "too few to claim", 5, {1: None, 2: None, 5: None}).extensions == 0
+    others = grown(tmp_path / "other looks", 5, {3: Looks(most=4), 4: Looks(most=4), 5: LOOKS}, LOOKS)
+    assert others.extensions == 1 and "added" in others.changed
     then = grown(tmp_path / "then looks", 5, {3: None, 5: LOOKS}, LOOKS)
     assert then.extensions == 1 and "4 added" in then.changed
     assert "over all looks 0.053" in leads(then)[1]

@@ -130,17 +130,17 @@ class Run(RunSnapshot):
     @cached_property
     def looks(self) -> Looks | None:
         """What adds its seeds, as the newest run of it asked, or else any of its records: no fixed one makes it a fixed study again."""
-        return self.until_decided or next((looks for _, looks in self._asked if looks), None)
+        return self.until_decided or max(filter(None, (looks for _, looks in self._asked)), key=lambda looks: looks.most, default=None)
 
     @cached_property
     def extensions(self) -> int:
-        """How often it was asked for fewer seeds, fixed and enough for a claim, before it was asked for those it has."""
-        before = set()
+        """How often it was asked for fewer seeds, fixed or by other looks and enough for a claim, before it was asked for those it has."""
+        before = set[object]()
         for then, looks in self._asked:
             seeds = [(sum(cell.path.name in then for cell in self.of(name)), len(self.of(name))) for name in self.contenders]
             fewest = min((asked for asked, _ in seeds if asked), default=0)
-            if looks is None and fewest >= MIN_SEEDS and any(0 < asked < there for asked, there in seeds):
-                before.add(tuple(seeds))
+            if (looks is None or looks != self.looks) and fewest >= MIN_SEEDS and any(0 < asked < there for asked, there in seeds):
+                before.add(looks or tuple(seeds))
         return len(before)
 
     @cached_property

@@ -9,6 +9,7 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from bench.records.record import Record
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts import stats
+from bench.report.verdicts import spending, stats
 from bench.report.verdicts.compare import MeasureRow, why_not_comparable
 from bench.report.verdicts.stats import Verdict
 from bench.study.cell import differences
@@ -63,7 +64,8 @@ def equal_pairs(run: Run, rows: Sequence[MeasureRow]) -> list[EqualPair]:
         elif run.untrusted:
             verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
         else:
-            verdict = stats.judge(values, better="lower" if row.better == "lower" else "higher", missing=missing)
+            share = partial(spending.share, run.looks, run.extensions)
+            verdict = stats.judge(values, better="lower" if row.better == "lower" else "higher", missing=missing, share=share)
         both = tuple(values[first]), tuple(values[second])
         found.append(EqualPair(first=first, second=second, equal=_equal(run, first, second), row=row, by_seed=both, verdict=verdict))
     return found

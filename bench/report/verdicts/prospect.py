@@ -26,7 +26,7 @@ from bench.report.verdicts.factorial import WEIGHTS, DesignRow
 from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.sequential import predictive
 from bench.report.verdicts.spending import boundary, share
-from bench.report.verdicts.stats import MIN_FLOORS, MIN_SEEDS, Verdict
+from bench.report.verdicts.stats import MIN_FLOORS, MIN_SEEDS, Verdict, variance
 
 FOUND, PROBABLY, POSSIBLE = 0.8, 0.6, 0.2
 MOST = 30  # seeds of each contender: beyond, more seeds are no remedy
@@ -73,7 +73,7 @@ class Gap:
         fewest = min(map(len, groups))
         if fewest < 2 and usual is None:
             return None
-        variances = [(usual * mean) ** 2 for mean in means] if fewest < 2 and usual else [statistics.variance(group) for group in groups]
+        variances = [(usual * mean) ** 2 for mean in means] if fewest < 2 and usual else [variance(group) for group in groups]
         if 2 <= fewest < MIN_SEEDS:
             variances = [statistics.fmean(variances)] * len(variances)
         value = sum(weight * mean for weight, mean in zip(weights, means, strict=True))

@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -123,7 +123,10 @@ def look(
     sign = -1 if better == "lower" else 1
     order = sorted(values, key=lambda name: -sign * statistics.fmean(values[name]))
 
+    @cache
     def walk(name: str, other: str) -> Walk:
+        if order.index(other) < order.index(name):
+            return walk(other, name).reversed
         difference = stats.welch(values[name], values[other])
         seeds, fraction = min(counts[name], counts[other]), _fraction(values[name], values[other], looks)
         return _walk(difference, sign, fraction, seeds, looks=looks, extensions=extensions)
@@ -203,7 +206,7 @@ def _walk(
 
 def _fraction(first: Sequence[float], second: Sequence[float], looks: Looks) -> float:
     """The part of the information of `looks.most` seeds each that these have."""
-    squares = [statistics.variance(series) for series in (first, second)]
+    squares = [stats.variance(series) for series in (first, second)]
     now = squares[0] / len(first) + squares[1] / len(second)
     return sum(squares) / looks.most / now if now else min(len(first), len(second)) / looks.most
 

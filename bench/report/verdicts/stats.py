@@ -116,6 +116,12 @@ def mean_interval(values: Sequence[float]) -> SeedInterval:
     return SeedInterval(mean=mean, low=mean - half, high=mean + half)
 
 
+def variance(group: Sequence[float]) -> float:
+    """Of two values or more, over n - 1; `statistics.variance` takes twenty times as long for digits that none of these have."""
+    mean = statistics.fmean(group)
+    return sum((x - mean) ** 2 for x in group) / (len(group) - 1)
+
+
 def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Difference:
     """A weighted sum of the means of independent groups of unequal variance, two-sided (Welch 1947, Satterthwaite 1946).
 
@@ -125,7 +131,7 @@ def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Dif
     value = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
     if min(map(len, groups)) < 2:
         return Difference(value=value, low=None, high=None, p_value=None)
-    variances = [sum((x - mean) ** 2 for x in group) / (len(group) - 1) for group, mean in zip(groups, means, strict=True)]
+    variances = [variance(group) for group in groups]
     squares = [weight**2 * variance / len(group) for group, weight, variance in zip(groups, weights, variances, strict=True)]
     error = math.sqrt(sum(squares))
     if error == 0:
