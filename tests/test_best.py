@@ -10,7 +10,9 @@ from report_factory import MEANS, NAMES, record, write_run
 
 from bench.records.record import Record
 from bench.report.load import Run, load_run
-from bench.report.verdicts.best import best_of
+from bench.report.render.table import NONE
+from bench.report.verdicts.best import at_their_best, best_of, tried_table
+from bench.report.verdicts.findings import find
 from bench.shapes import Refusal
 
 UNET, DIT = MEANS
@@ -84,3 +86,31 @@ def test_losses_of_different_protocols_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(stored))
     with pytest.raises(Refusal, match=r"different protocols do not compare \(dtype: bf16 and float32\)"):
         best_of(load_run(path.parents[1]))
+
+
+def test_each_backbone_stands_at_its_best_and_the_rest_aside(tmp_path: Path) -> None:
+    losses: dict[tuple[str, Any], list[float]] = {
+        (UNET, 1e-3): [0.5, 0.5, 0.5],
+        (UNET, 2e-3): [0.4, 0.5, 0.5],
+        (DIT, 1e-3): [0.2, 0.3, 0.3],
+        (DIT, 2e-3): [0.1, 0.9, 0.9],
+    }
+    run = run_of(tmp_path, losses)
+    shown, choices = at_their_best(run)
+    assert shown.contenders == ("UNet-XS, learning_rate 0.002", "DiT-XS/2, learning_rate 0.001")
+    assert (len(run.contenders), set(shown.labels), shown.further) == (4, set(run.labels), ())
+    assert {row.name: len(row.entries) for row in find(shown).rows}["val_loss"] == 2
+    table = tried_table(shown, choices)
+    assert [(row[0], row[1], row[3]) for row in table.rows] == [
+        ("UNet-XS, learning_rate 0.001", "0.500", NONE),
+        ("UNet-XS, learning_rate 0.002", "0.467", "shown"),
+        ("DiT-XS/2, learning_rate 0.001", "0.267", "shown"),
+        ("DiT-XS/2, learning_rate 0.002", "0.633", NONE),
+    ]
+    assert all(float(row[2]) > 0 for row in table.rows)
+
+
+@pytest.mark.parametrize("axis", ["batching.policy", "budget.samples", "sampler.num_steps"])
+def test_axes_that_are_compared_or_that_no_loss_sees_are_all_shown(tmp_path: Path, axis: str) -> None:
+    run = run_of(tmp_path, {(UNET, 1): [0.5, 0.5], (UNET, 2): [0.4, 0.5], (DIT, 1): [0.2, 0.3]}, axis=axis)
+    assert at_their_best(run) == (run, {})

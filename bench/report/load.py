@@ -40,6 +40,7 @@ class CellResult(RunCell):
     contender: str  # label of the axes
     path: Path  # the cell's folder
     record: Record | None
+    aside: bool = False  # its backbone is shown at another value of an axis, where it is better (verdicts/best.py)
     status: str  # of the record; or "not run", "unreadable"
     reason: str | None
 
@@ -57,12 +58,12 @@ class Run(RunSnapshot):
     @cached_property
     def contenders(self) -> tuple[str, ...]:
         """Labels in the matrix's order, without those of further cells."""
-        return tuple(dict.fromkeys(cell.contender for cell in self.cells if not cell.further))
+        return tuple(dict.fromkeys(cell.contender for cell in self.cells if not (cell.further or cell.aside)))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """All of them."""
-        return (*self.contenders, *self.further)
+        return tuple(dict.fromkeys((*self.contenders, *self.further, *(cell.contender for cell in self.cells))))
 
     @cached_property
     def further(self) -> tuple[str, ...]:

@@ -4,12 +4,16 @@ Never by the primary measure, which is to judge what is chosen here.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from bench.records.record import Measurement
-from bench.report.load import CellResult, Run
+from bench.report.load import POLICY, CellResult, Run
+from bench.report.render import catalogue as metrics
+from bench.report.render.table import NONE, Table
 from bench.report.verdicts.compare import protocol_differences
 from bench.shapes import Refusal
 
@@ -33,11 +37,51 @@ def best_of(run: Run) -> dict[str, Choice]:
     compare, see no axis, or none of a backbone is whole.
     """
     contenders: dict[str, list[str]] = {}
-    for cell in run.cells:
+    for cell in (cell for cell in run.cells if not cell.further):
         named = contenders.setdefault(_backbone(cell), [])
         if cell.contender not in named:
             named.append(cell.contender)
     return {backbone: _choice(run, backbone, names) for backbone, names in contenders.items()}
+
+
+def at_their_best(run: Run) -> tuple[Run, dict[str, Choice]]:
+    """The run with each backbone's best contender alone, and the choices; as it is where its other axes are not to be chosen among.
+
+    Those are axes that a claim is about or a budget, and whatever no validation loss tells.
+    """
+    main = [cell for cell in run.cells if not cell.further]
+    others = {key for cell in main for key in cell.axes} - {"backbone"}
+    apart = {key for key in others if key == POLICY or f"{key}.".startswith(("budget.", "backbone."))}
+    if not others or apart or run.tunes is not None:
+        return run, {}
+    try:
+        choices = best_of(run)
+    except Refusal:  # all are shown
+        return run, {}
+    chosen = {choice.chosen for choice in choices.values()}
+    cells = tuple(cell.model_copy(update={"aside": not cell.further and cell.contender not in chosen}) for cell in run.cells)
+    return Run.model_validate(dict(run) | {"cells": cells}), choices
+
+
+def tried_table(run: Run, choices: Mapping[str, Choice]) -> Table:
+    """What else was tried: every contender of each backbone, by validation loss, with the primary measure beside it."""
+    lines, data = [], []
+    for backbone, choice in choices.items():
+        for name, loss in choice.curve:
+            primary = [m.value for cell in run.of(name) if (m := _primary(run, cell))]
+            mean = statistics.fmean(primary) if primary else None
+            shown = "shown" if name == choice.chosen else NONE
+            lines.append((name, *(NONE if value is None else metrics.number(value) for value in (loss, mean)), shown))
+            data.append((backbone, name, loss, mean, name == choice.chosen))
+    header = ("Contender", "Validation loss", run.primary or "Primary", "On this page")
+    caption = "Each backbone is shown at its best, chosen on validation loss and not on what decides"
+    raw = pd.DataFrame(data, columns=["backbone", "contender", "val_loss", "primary", "chosen"])
+    return Table("tried", caption, header, tuple(lines), data=raw)
+
+
+def _primary(run: Run, cell: CellResult) -> Measurement | None:
+    found = cell.record.measurements if cell.record else []
+    return next((m for m in found if m.subject == "trained" and m.name.partition("@")[0] == run.primary), None)
 
 
 def _choice(run: Run, backbone: str, names: Sequence[str]) -> Choice:
