@@ -39,7 +39,7 @@ def to_markdown(rows: pd.DataFrame, promises: pd.DataFrame, studies: int) -> str
         f"  below {FUTILE:.0%} that the last look carries it (`sequential.py`).",
         f"- **fixed, then {GROWN}**: three seeds that were fixed and not enough, and then looks.",
         "- **fixed, then as told**: three seeds that were fixed, then as many as the page says would decide (`prospect.py`), again and",
-        f"  again until it says that they hardly will. Both spend {spending.EXTENDED:g} of the level for every time that seeds were added.",
+        f"  again until it names no number. Both spend {spending.EXTENDED:g} of the level for every time that seeds were added.",
         "",
         markdown_table(("promise", "found", "kept"), _promises(equal, worse, two)),
         "",
@@ -162,6 +162,7 @@ def _promise_line(promises: pd.DataFrame, seeds: int, shift: float | None) -> tu
 def picture(rows: pd.DataFrame) -> str:
     """Of two to four contenders under looks: false leads, true differences found, and the seeds that it took."""
     part = rows[(rows["growth"] == GROWN) & (rows["claim"] == "backbone") & (rows["rivals"] == 0) & (rows["spread"] == SPREAD)]
+    part = part[part["shift"] >= 0]
     with figure("sequential", 9.0, 3.4) as drawn:
         left, right = drawn.subplots(1, 2)
         for place, (contenders, own) in enumerate(part[part["law"] == "normal"].groupby("contenders")):
@@ -178,5 +179,5 @@ def picture(rows: pd.DataFrame) -> str:
         for axes in (left, right):
             axes.set_xlabel("true difference, seed deviations")
             axes.grid(color=GRID, linewidth=0.6)
-        left.legend(loc="center right")
+        left.legend(loc="upper left", bbox_to_anchor=(0.0, 0.76))
         return to_svg(drawn)
