@@ -193,7 +193,7 @@ def _level(run: Run, found: Findings, key: Key, seeds: int) -> LevelAt:
 def _minutes(run: Run, more: int) -> float | None:
     """What so many more seeds of every contender take, as long as its cells took on average; None where no record tells."""
     total = 0.0
-    for name in run.contenders:
+    for name in run.labels:
         times = [sum(cell.record.time_split_s.values()) for cell in run.of(name) if cell.record and cell.record.status == "ok"]
         if not any(times):
             return None
