@@ -1,5 +1,6 @@
 """A run is valid when every check of its records holds, and otherwise says which does not, with cells, value and remedy."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,43 @@ def test_equal_tuning_is_valid(tmp_path: Path) -> None:
 def test_unequal_tuning_is_not_valid(tmp_path: Path, last: Tuning | None, said: str) -> None:
     found = failing(tuned_run(tmp_path, last=last))
     assert list(found) == ["rates not tuned"] and said in found["rates not tuned"][0]
+
+
+# --- further cells, and axes that protocols tell
+
+
+def listed(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """The run with its list of cells edited."""
+    snapshot = json.loads((folder / "run.json").read_text())
+    edit(snapshot)
+    (folder / "run.json").write_text(json.dumps(snapshot))
+    return folder
+
+
+def test_further_cells_are_asked_too_and_have_a_budget_of_their_own(tmp_path: Path) -> None:
+    def of(name: str, num: int, **changes: Any) -> dict[str, list[str]]:
+        made: list[Record | None] = [finished(backbone, 0) for backbone in MEANS]
+        for own in [finished(backbone, seed, **changes) for backbone in MEANS for seed in range(num if backbone == DIT else 1)]:
+            cell = own.cell.model_copy(update={"budget": Budget(samples=3000)})  # type: ignore[call-arg]
+            made.append(own.model_copy(update={"cell": cell, "fingerprint": cell.fingerprint(), "name": f"samples-{own.name}"}))
+
+        def further(snapshot: dict[str, Any]) -> None:
+            for cell in snapshot["cells"][2:]:
+                cell["axes"]["budget.samples"], cell["further"] = 3000, True
+
+        return failing(listed(write_run(tmp_path / name, made, sheets=False), further))
+
+    assert of("good", 1) == {}
+    assert list(of("untested", 1, canaries=[])) == ["canaries"]
+    assert list(of("seeds", 2)) == ["seeds differ"]
+
+
+def test_cells_whose_axes_give_them_other_data_may_have_other_protocols(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, lambda made: other_protocol(made) | {"data": made.data.model_copy(update={"digest": "7" * 32})})  # type: ignore[union-attr]
+    assert list(failing(folder)) == ["clips differ", "protocols differ"]
+
+    def another_size(snapshot: dict[str, Any]) -> None:
+        for place, cell in enumerate(snapshot["cells"]):
+            cell["axes"]["data.height"] = 48 if place == 3 else 24
+
+    assert not {"clips differ", "protocols differ"} & set(failing(listed(folder, another_size)))

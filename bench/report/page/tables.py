@@ -116,7 +116,7 @@ def verdict_table(rows: Sequence[MeasureRow]) -> Table:
         values = ", ".join(f"{e.contender} {row.text(e.interval.mean)}" for e in shown_entries(row) if e.interval) or NONE
         references = ", ".join(reference_texts(rows, row)) or NONE
         title = f"{row.titled()} {ARROWS[row.better]}".rstrip()
-        lines.append((title, leader_text(verdict), values, references, ", ".join(difference_parts(row, verdict)), why_text(row)))
+        lines.append((title, verdict.told, values, references, ", ".join(difference_parts(row, verdict)), why_text(row)))
         difference = astuple(verdict.difference)[:3] if verdict.difference else (None,) * 3
         leader = verdict.leader if verdict.carried else None
         ahead = (row.name, row.better, verdict.outcome, leader, verdict.leader, verdict.rival)
@@ -172,14 +172,6 @@ def paired_table(run: Run, rows: Sequence[MeasureRow]) -> Table:
     caption = "Difference of two distances to the same real clips, not corrected for their number: about these samples, not another seed"
     columns = ["measurement", "seed", "first", "second", "difference", "low", "high", "different", "reason"]
     return Table("paired", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
-
-
-def leader_text(verdict: Verdict) -> str:
-    """The leader, or why there is none."""
-    if verdict.carried:
-        return f"{verdict.leader}{' (exact)' if verdict.outcome == 'exact' else ''}"
-    ahead = f" ({verdict.leader} ahead)" if verdict.leader and verdict.outcome == "inconclusive" else ""
-    return f"{verdict.word}{ahead}"
 
 
 def difference_parts(row: MeasureRow, verdict: Verdict) -> list[str]:

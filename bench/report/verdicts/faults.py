@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bench.data.frozen import flatten
+from bench.data.frozen import content_hash, flatten
 from bench.records.artefacts import WEIGHTS
 from bench.records.record import FINAL, WORK, Record, Training
-from bench.report.load import Run
+from bench.report.load import CellResult, Run
 from bench.report.render.catalogue import commit_text
 from bench.report.verdicts.compare import differing_machines, protocol_differences
 from bench.study.budget import BUDGETS, Spent
@@ -16,6 +16,7 @@ from bench.study.tune import Tuning
 
 AGAIN = "run the matrix again"
 EVALUATION = ("evaluation.", "sampler.")  # fields of a cell that say what is measured, and how it is sampled
+MEASURED_UNDER = ("data", "autoencoder", "objective", "precision", "evaluation", "sampler")  # parts of a cell that a protocol tells
 MOST_NAMED = 3
 
 
@@ -76,35 +77,45 @@ def non_converged(run: Run) -> str:
 
 
 def seeds(run: Run) -> Iterator[Fault]:
-    every = sorted({cell.seed for cell in run.cells})
-    for contender in run.contenders:
-        cells = run.of(contender)
-        seeds = [cell.seed for cell in cells]
-        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-            names = tuple(cell.name for cell in cells if cell.seed in twice)
-            yield Fault(cells=names, what=f"seed {listed(twice)} more than once", remedy="give every cell a seed of its own")
-        elif run.looks and seeds == every[: len(seeds)]:  # more are added to those that they can help
-            continue
-        elif missing := [seed for seed in every if seed not in seeds]:
-            names = tuple(cell.name for cell in cells)
-            what = f"{contender} has seeds {listed(seeds)} and not {listed(missing)}"
-            yield Fault(cells=names, what=what, remedy=f"run it with seeds=[{listed(every)}] too")
+    """Contenders without the seeds that others have. Where looks add them, one that is beaten may have the first ones alone."""
+    for group in (run.contenders, run.further):
+        every = sorted({cell.seed for contender in group for cell in run.of(contender)})
+        for contender in group:
+            cells = run.of(contender)
+            own, names = [cell.seed for cell in cells], tuple(cell.name for cell in cells)
+            missing = [seed for seed in every if seed not in own]
+            if twice := sorted({seed for seed in own if own.count(seed) > 1}):
+                names = tuple(cell.name for cell in cells if cell.seed in twice)
+                yield Fault(cells=names, what=f"seed {listed(twice)} more than once", remedy="give every cell a seed of its own")
+            elif missing and not (run.looks and own == every[: len(own)]):
+                what = f"{contender} has seeds {listed(own)} and not {listed(missing)}"
+                yield Fault(cells=names, what=what, remedy=f"run it with seeds=[{listed(every)}] too")
 
 
 def listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def data(run: Run) -> list[Fault]:
-    digests = [(cell.name, cell.record.data.digest) for cell in run.cells if cell.record and cell.record.data]
-    return _differing(digests, lambda digest: f"clips of digest {digest[:12]}", f"put the same data back and {AGAIN}")
+def _measured_alike(run: Run) -> list[list[CellResult]]:
+    """Cells in groups whose axes give them the same clips and protocols."""
+    groups: dict[str, list[CellResult]] = {}
+    for cell in run.cells:
+        own = {key: value for key, value in cell.axes.items() if key.partition(".")[0] in MEASURED_UNDER}
+        groups.setdefault(content_hash(own), []).append(cell)
+    return list(groups.values())
+
+
+def data(run: Run) -> Iterator[Fault]:
+    for cells in _measured_alike(run):
+        digests = [(cell.name, cell.record.data.digest) for cell in cells if cell.record and cell.record.data]
+        yield from _differing(digests, lambda digest: f"clips of digest {digest[:12]}", f"put the same data back and {AGAIN}")
 
 
 def _fields(run: Run, belongs: Callable[[str], bool]) -> Iterator[Fault]:
     """Fields of the cells that differ and are neither an axis nor tuned; untrained clips may be those of the first seed alone."""
     axes = {key for cell in run.cells for key in cell.axes} | {"backbone", "seed", "evaluation.untrained"}
+    axes |= {"budget"} if any(axis.startswith("budget.") for axis in axes) else set()  # of its axes a budget has one
     axes |= {key for record in run.records if record.tuning for key in record.tuning.chosen}
-    axes |= {"budget" for key in axes if key.startswith("budget.")}  # it has one axis: another takes its place
     flat = {cell.name: flatten(cell.record.cell.model_dump(mode="json")) for cell in run.cells if cell.record}
     for key in sorted({key for fields in flat.values() for key in fields if belongs(key)}):
         if not any(f"{key}.".startswith(f"{axis}.") for axis in axes):
@@ -171,16 +182,17 @@ def protocols(run: Run) -> Iterator[Fault]:
     again = f"{AGAIN} with one version of the suite and of its packages"
     versions = [(record.name, record.protocol_version) for record in run.records]
     yield from _differing(versions, lambda version: f"protocol version {version}", again)
-    by_name: dict[str, dict[str | None, list[str]]] = {}
-    for name, record in _ok(run):
-        for measurement in record.measurements:
-            if measurement.subject == "trained":
-                by_name.setdefault(measurement.name, {}).setdefault(measurement.protocol_fingerprint, []).append(name)
-    for measure, prints in by_name.items():
-        if len(prints) > 1:
-            fewest = min(prints.values(), key=len)
-            differing = "; ".join(protocol_differences(run.records, {measure})) or "some have none"
-            yield Fault(cells=tuple(fewest), what=f"{measure} under another protocol ({differing})", remedy=again)
+    for cells in _measured_alike(run):
+        prints: dict[str, dict[str | None, list[str]]] = {}  # measure -> fingerprint -> cells
+        for cell in cells:
+            for m in cell.record.measurements if cell.record and cell.status == "ok" else ():
+                if m.subject == "trained":
+                    prints.setdefault(m.name, {}).setdefault(m.protocol_fingerprint, []).append(cell.name)
+        for measure, found in prints.items():
+            if len(found) > 1:
+                fewest, records = min(found.values(), key=len), [cell.record for cell in cells if cell.record]
+                differing = "; ".join(protocol_differences(records, {measure})) or "some have none"
+                yield Fault(cells=tuple(fewest), what=f"{measure} under another protocol ({differing})", remedy=again)
 
 
 def averaged(run: Run) -> Iterator[Fault]:
@@ -211,7 +223,7 @@ def budget(run: Run) -> Iterator[Fault]:
 
 
 def canaries(run: Run) -> Iterator[Fault]:
-    for contender in run.contenders:
+    for contender in run.labels:
         cells = [cell for cell in run.of(contender) if cell.record and cell.status == "ok"]
         if cells and not any(cell.record.canaries for cell in cells if cell.record):
             yield Fault(cells=tuple(cell.name for cell in cells), what="no canary ran", remedy=AGAIN)

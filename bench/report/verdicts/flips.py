@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import spending, stats
 from bench.report.verdicts.compare import MeasureRow, why_not_comparable
+from bench.report.verdicts.seed_noise import SEED_DEVIATION
 from bench.report.verdicts.stats import Verdict
 from bench.study.cell import differences
 
@@ -64,8 +66,9 @@ def equal_pairs(run: Run, rows: Sequence[MeasureRow]) -> list[EqualPair]:
         elif run.untrusted:
             verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
         else:
-            share = partial(spending.share, run.looks, run.extensions)
-            verdict = stats.judge(values, better="lower" if row.better == "lower" else "higher", missing=missing, share=share)
+            share, deviation = partial(spending.share, run.looks, run.extensions), SEED_DEVIATION.get(row.name.partition("@")[0])
+            better: Literal["lower", "higher"] = "lower" if row.better == "lower" else "higher"
+            verdict = stats.judge(values, better=better, missing=missing, share=share, deviation=deviation)
         both = tuple(values[first]), tuple(values[second])
         found.append(EqualPair(first=first, second=second, equal=_equal(run, first, second), row=row, by_seed=both, verdict=verdict))
     return found
@@ -114,9 +117,8 @@ def flip_table(pairs: Sequence[EqualPair]) -> Table:
         verdict, row = pair.verdict, pair.row
         means = [statistics.fmean(values) if values else None for values in pair.by_seed]
         texts = [NONE if mean is None else row.text(mean) for mean in means]
-        who = f"{verdict.leader}" if verdict.carried else f"not told apart ({verdict.leader} ahead)" if verdict.leader else verdict.outcome
         p_value = NONE if verdict.p_value is None else f"{metrics.number(verdict.p_value, 2)}"
-        lines.append((" and ".join(pair.equal) or "nothing", pair.first, texts[0], pair.second, texts[1], who, p_value))
+        lines.append((" and ".join(pair.equal) or "nothing", pair.first, texts[0], pair.second, texts[1], verdict.told, p_value))
         difference = verdict.difference
         bounds = (difference.value, difference.low, difference.high) if difference else (None,) * 3
         data.append((row.name, "; ".join(pair.equal), pair.first, pair.second, *means, verdict.outcome, verdict.leader, *bounds))

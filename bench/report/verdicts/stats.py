@@ -69,6 +69,13 @@ class Verdict:
             return "carried"
         return word_of(self.few, self.large) if self.outcome == "inconclusive" else self.outcome
 
+    @property
+    def told(self) -> str:
+        """The leader; or why there is none, and who is ahead."""
+        if self.carried:
+            return f"{self.leader}{' (exact)' if self.outcome == 'exact' else ''}"
+        return f"{self.word} ({self.leader} ahead)" if self.leader and self.outcome == "inconclusive" else self.word
+
     def settled(self, corrected: float, level: float, num_tests: int) -> "Verdict":
         """An open one, decided at a level among so many tests."""
         assert self.outcome == "open" and self.p_value is not None
