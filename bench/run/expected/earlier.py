@@ -43,17 +43,20 @@ class Earlier:
         self.results = results
         self.found = [found for path in paths if (found := _read_head(path)) is not None]
         self.by_work: dict[str, list[EarlierCell]] = {}
+        self.finished: dict[Path, EarlierCell] = {}  # by folder
         for found in self.found:
             self.by_work.setdefault(work_of(found.cell), []).append(found)
+            if found.is_final:
+                self.finished[found.path.parent] = found
         self.here = read_environment()
 
     def is_finished(self, run: str, named: NamedCell, tuned: tuple[str, ...] = ()) -> bool:
         """Whether a cell of a run has its result; fields that have yet to be `tuned` may be any."""
         folder = self.results / run
         if not tuned:
-            return any(found.is_final and found.path.parent == folder / named.folder for found in self.found)
+            return folder / named.folder in self.finished
         wanted = _without(named.cell.model_dump(mode="json"), tuned)
-        return any(found.is_final and found.path.parents[1] == folder and _without(found.cell, tuned) == wanted for found in self.found)
+        return any(place.parent == folder and _without(found.cell, tuned) == wanted for place, found in self.finished.items())
 
     def has_features(self, cell: Cell) -> bool:
         """Whether a cell that is judged against the same clips was run here, which leaves their features in the cache."""

@@ -10,7 +10,7 @@ from bench.data.progress import Say
 from bench.data.sealed import read_sealed
 from bench.records.environment import read_environment
 from bench.run.expected.earlier import Earlier
-from bench.run.expected.model import Expected, cached_stages, expect, runs_of
+from bench.run.expected.model import Expected, cached_stages, expect, runs_of, stages_of
 from bench.run.expected.pace import Pace, lacking, merged, work_of
 from bench.run.job import PaceJob, Refused, run_job
 from bench.run.match.resolve import MACHINE
@@ -30,13 +30,14 @@ class TimeEstimate:
         self.results, self.say = results, say
         self.earlier = Earlier(results)
         self.paces: dict[str, Pace] = {}  # of those cells of which something tells
+        self._cached: dict[tuple[str, ...], set[str]] = {}
 
     def learn(self, study: Study, *, anew: bool = False) -> None:
         """Find out what the cells of a study take; `anew`: its shared stages will be others, and count as not made yet."""
         silent: dict[str, Cell] = {}
-        for key, cell in self._waiting(study).items():
+        for key, cell in self._waiting(study, list(runs_of(study))).items():
             self.paces[key] = pace = self.paces.get(key) or self.earlier.pace(cell)
-            if lacking(cell, pace, shared=anew or not cached_stages(cell, self.earlier)):
+            if lacking(cell, pace, shared=anew or not self._stages(cell)):
                 silent[key] = cell
         files = {key: self.results / "cache" / "pace" / f"{_identity(key)}.json" for key in silent}
         known = {key: read_sealed(file, file.stem, Pace, "pace") for key, file in files.items()}
@@ -56,8 +57,8 @@ class TimeEstimate:
 
     def expected(self, study: Study) -> list[Expected]:
         """The times of its trials, where it has any to run, and of itself."""
-        shared = {stage for cell in self._waiting(study).values() for stage in cached_stages(cell, self.earlier)}
         runs = list(runs_of(study))
+        shared = {stage for cell in self._waiting(study, runs).values() for stage in self._stages(cell)}
         return [expect(run, self._finished(study, run), lambda cell: self.paces.get(asked_of(cell)), shared) for run in runs]
 
     def total_s(self, study: Study) -> float:
@@ -67,10 +68,17 @@ class TimeEstimate:
             raise Refusal(f"nothing tells how long {unknown[0]} takes, so it cannot be made to fit a time; leave out --budget-minutes")
         return sum(run.seconds for run in runs)
 
-    def _waiting(self, study: Study) -> dict[str, Cell]:
+    def _stages(self, cell: Cell) -> set[str]:
+        """The shared stages of a cell that are cached; a source is asked once for the identity of its clips."""
+        key = tuple(stages_of(cell, Pace()))
+        if key not in self._cached:
+            self._cached[key] = cached_stages(cell, self.earlier)
+        return self._cached[key]
+
+    def _waiting(self, study: Study, runs: list[Study]) -> dict[str, Cell]:
         """A cell of each kind of work that is yet to be done, trials too."""
         found: dict[str, Cell] = {}
-        for run in runs_of(study):
+        for run in runs:
             finished = self._finished(study, run)
             found |= {asked_of(named.cell): named.cell for named in run.cells if named.name not in finished}
         return found

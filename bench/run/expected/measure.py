@@ -35,7 +35,7 @@ from bench.training.step import Stepper, StepPoint, make_batch
 
 ENOUGH_S, MOST_TIMES = 3.0, 5  # of one part, after one time that is not counted
 CLIPS = 4  # that are encoded, decoded and judged
-VALIDATION = 1.5  # a training batch forward and all else that a validation clip needs, over the evaluation alone
+VALIDATION = 2.0  # a training batch forward and all else that a validation clip needs, over the evaluation alone
 TIMESTEPS = 8  # at which a validation clip is evaluated
 SAVED_S = 0.015  # of a sampled clip beside its decoding: compressed and written
 QUALITY = 1.2  # features and distances, over the features
