@@ -100,6 +100,17 @@ def test_a_study_seed_and_an_axis_are_no_tuning(tmp_path: Path) -> None:
         study_of(tmp_path, axes={"backbone": ["tests.small:UNet-XXS"], LR: [1e-3, 2e-3]})
 
 
+def test_a_tuned_field_cannot_be_set_too(tmp_path: Path) -> None:
+    path = str(write_matrix(tmp_path, tune={"learning_rate": GRID, "seeds": [100]}))
+    with pytest.raises(Refusal, match=r"optimizer.learning_rate is tuned, and its choice would take the place; to set it: tune=null"):
+        load_study(path, [f"{LR}=1e-3"])
+    assert load_study(path, ["tune=null", f"{LR}=1e-3"]).cells[0].cell.optimizer.learning_rate == 1e-3
+    tuning = finished(tmp_path / "results", study_of(tmp_path), Trials())
+    study = load_study(str(write_matrix(tmp_path, tuned=str(tuning))), [f"{LR}=1e-3"])
+    with pytest.raises(Refusal, match=r"optimizer.learning_rate is tuned"):
+        tuned(study, lambda line: None, None)
+
+
 # --- the trials
 
 

@@ -147,7 +147,16 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         matrix = Matrix.model_validate(tree)
     except ValidationError as error:
         raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
+    if matrix.tune is not None:
+        check_tuned(matrix.tune, overrides or [])
     return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)), words=(name, *(overrides or [])))
+
+
+def check_tuned(tune: Tune, overrides: Iterable[str]) -> None:
+    """Refusal for an override of a field that is tuned: the choice would take its place."""
+    for override in overrides:
+        if (key := override.partition("=")[0]) in tune.grid:
+            raise Refusal(f"override {override!r}: {key} is tuned, and its choice would take the place; to set it: tune=null tuned=null")
 
 
 def _check_name(name: str) -> None:

@@ -8,7 +8,7 @@ from bench.records.choice import chosen, group_of
 from bench.records.record import Record
 from bench.records.store import latest, read_run
 from bench.shapes import Refusal
-from bench.study.matrix import NamedCell, Study
+from bench.study.matrix import NamedCell, Study, check_tuned
 from bench.study.trials import Point, best, contender_of, differs, num_rungs, points, trial_study, with_values
 from bench.study.tune import Tune, Tuning
 
@@ -133,6 +133,7 @@ def _earlier(study: Study, folder: str, say: Say) -> Study:
         raise Refusal(
             f"tuned: {folder} is a run that tunes nothing; name a finished tuning, as results/{study.name}-tuning, or none: tuned=null"
         )
+    check_tuned(run.tunes, study.words)
     records = [latest(path / cell.folder) for cell in run.cells]
     if missing := [cell.name for cell, record in zip(run.cells, records, strict=True) if record is None]:
         raise Refusal(f"tuned: {folder} has no record of {missing[0]}; finish that tuning, or take none: tuned=null")
