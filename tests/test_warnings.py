@@ -168,5 +168,5 @@ def test_warnings_stand_before_the_answer(tmp_path: Path) -> None:
     folder = write_run(tmp_path, [record(UNET, 0), record(DIT, 0, environment=environment())], sheets=False)
     build([folder], tmp_path / "out")
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
-    assert page.index("Learning rates were not tuned") < page.index('<p class="headline">')
-    assert text.index("**Warning.** Learning rates were not tuned") < text.index("**Quality: ")
+    assert page.index("Learning rates were not tuned") < page.index('<div class="answer')
+    assert text.splitlines()[2].startswith("**Warning.** Learning rates were not tuned")
