@@ -174,7 +174,7 @@ def test_the_data_and_every_file_left_out_are_told(tmp_path: Path) -> None:
     build([run], tmp_path / "out")
     page, text = text_of(tmp_path / "out"), (tmp_path / "out" / "report.md").read_text()
     said = "2 files of the data gave no clip: a.mp4, b.gif."
-    assert said in page and page.index(said) < page.index('<p class="headline">') and f"**Warning.** {said}" in text
+    assert said in page and page.index(said) < page.index('<div class="answer') and f"**Warning.** {said}" in text
     for said in (
         "cannot be read",
         "has 3 frames, a clip needs 10",
