@@ -217,7 +217,8 @@ def test_a_report_speaks_of_both(tmp_path: Path) -> None:
     assert build([tmp_path / "invented"], tmp_path / "out")
     assert answer.budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
     budget = SimpleNamespace(axis="giga_macs", amount=3.0)
-    fixed: Any = SimpleNamespace(records=[SimpleNamespace(cell=SimpleNamespace(budget=budget))])
+    record = SimpleNamespace(cell=SimpleNamespace(budget=budget))
+    fixed: Any = SimpleNamespace(cells=[SimpleNamespace(record=record, further=False)])
     assert compare.fixed_by_budget(fixed, "train_flops") and not compare.fixed_by_budget(fixed, "train_steps")
 
 

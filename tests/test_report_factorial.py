@@ -149,7 +149,7 @@ def test_a_failed_seed_counts(tmp_path: Path) -> None:
     assert [seed for seed, _ in effect_of(block, "pipeline").by_seed] == [0, 1, 2]
     assert {effect.outcome for effect in block.effects} == {"inconclusive"}
     assert "DiT-XS/2 pack: seed 3 oom" in effect_of(block, "pipeline").reason
-    assert "inconclusive (seeds without a value count too)" in factorial.says(block)
+    assert "not told apart (seeds without a value count too)" in factorial.says(block)
     assert effect_of(block, "pipeline").difference.value == pytest.approx(-4.5)
 
 
@@ -299,14 +299,14 @@ def said(folder: Path, records: list[Record | None], **changes: Any) -> list[str
 def test_claim_is_supported_where_own_shapes_are_carried(tmp_path: Path) -> None:
     (text,) = said(tmp_path, study(UNBUCKETED))
     assert text.startswith("Cropping costs quality: models trained on own shapes make clips that are nearer to real ones (p = 0.00")
-    assert '<header class="first decided">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert find(load_run(tmp_path / "invented")).conclusion.carried
 
 
 def test_buckets_answer_where_the_run_has_them(tmp_path: Path) -> None:
     """Under buckets both backbones do the same, so what padding costs one of them cannot be taken for what cropping saves."""
     padding_costs = VALUES | {(UNET, "pad"): [30.0, 31.0, 32.0]}
-    (text,) = said(tmp_path, study(padding_costs))
-    assert text.startswith("Whether cropping costs quality, three seeds cannot tell: models trained on buckets")
+    text, more = said(tmp_path, study(padding_costs))
+    assert text.startswith("Whether cropping costs quality, three seeds cannot tell: models trained on buckets") and "more seed" in more
     assert text.endswith("p = 0.15.")
     table = pd.read_csv(tmp_path / "out" / "tables" / "factorial-own-shapes.csv").set_index("effect")
     assert table.loc["pipeline", "value"] == pytest.approx(6.5)
@@ -330,7 +330,7 @@ def test_claim_is_not_supported_where_crops_are_carried(tmp_path: Path) -> None:
 
 
 def test_claim_of_two_seeds_is_inconclusive(tmp_path: Path) -> None:
-    (text,) = said(tmp_path, study(few(2)))
+    text, _ = said(tmp_path, study(few(2)))
     assert text.startswith("Whether cropping costs quality, two seeds cannot tell") and "p =" not in text
     assert '<header class="first open">' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -355,7 +355,7 @@ def test_composition_has_its_own_verdict(tmp_path: Path) -> None:
         for made, value in zip(noisy, [3, 9, 1, 5, 8, 2, 7, 1, 9, 2, 4, 8], strict=True)
         if made
     ]
-    carried, unknown = said(tmp_path / "b", noisy)
+    carried, unknown, _ = said(tmp_path / "b", noisy)
     assert carried.startswith("Cropping costs quality") and unknown.startswith(
         "Whether cropping costs composition, three seeds cannot tell"
     )
@@ -369,7 +369,7 @@ def test_what_is_carried_is_said_first(tmp_path: Path) -> None:
         (one,) = made.measurements
         whole = one.model_copy(update={"name": "subject_whole_rate", "value": 0.02 * (20 - one.value), "better": "higher"})
         records.append(made.model_copy(update={"measurements": [one.model_copy(update={"value": noise}), whole]}))
-    first, second = said(tmp_path, records)
+    first, second, _ = said(tmp_path, records)
     assert first.startswith(
         "Cropping costs composition: models trained on own shapes make 1.4 times as many clips that show their subject whole"
     )

@@ -17,7 +17,7 @@ from bench.report.load import load_run
 from bench.report.page import figures, page, paper, ratio_picture, sheets
 from bench.report.page.paper import MOST_ROWS
 from bench.report.render.table import Table, stacked
-from bench.report.verdicts import answer, compare, ratios, stats
+from bench.report.verdicts import answer, compare, ratios, stats, warnings
 from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.findings import find
 from bench.report.verdicts.ratios import Ratio
@@ -76,7 +76,7 @@ def test_an_answer_has_at_most_three_sentences(tmp_path: Path) -> None:
             assert re.fullmatch(r"[^\n]{10,240}[.:]", sentence), sentence
     for name in ("one", "none"):
         sentences = answered(tmp_path / name / "invented").sentences
-        text, out = built(tmp_path / name, runs[name])
+        text, out = built(tmp_path / "page" / name, runs[name])
         assert len(re.findall(r"<p>", text[text.index('<div class="answer">') : text.index('<div class="pair">')])) == len(sentences)
         lines = (out / "report.md").read_text(encoding="utf-8").split("\n\n")
         assert [line for line in lines if line.startswith(sentences[0][:9])], name
@@ -104,6 +104,18 @@ def test_seeds_without_a_value_leave_it_open(tmp_path: Path) -> None:
     failed = record(DIT, 2, status="oom", reason="CUDA out of memory", measurements=[], training=None, artefacts={})
     said = answered(write_run(tmp_path, [*pair(3)[:5], failed], sheets=False)).sentences
     assert said[-1] == "Which makes better clips is open: of DiT-XS/2 not every seed has a value."
+
+
+def test_a_serious_warning_takes_the_green_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others wrote of a run comes before the answer; more than two are folded."""
+    text, out = built(tmp_path / "a", pair(3))  # nobody tuned its rates
+    assert '<header class="first open">' in text and answered(tmp_path / "a" / "invented").mark == "decided"
+    assert text.index("Learning rates were not tuned") < text.index('<div class="answer">')
+    assert "**Warning.** Learning rates were not tuned" in (out / "report.md").read_text(encoding="utf-8").split("# ")[1]
+    many = tuple((f"w{k}", False, lambda run, found, k=k: [f"Odd <{k}>."]) for k in range(4))
+    monkeypatch.setattr(warnings, "WARNINGS", many)
+    text, _ = built(tmp_path / "b", pair(3))
+    assert '<header class="first decided">' in text and "<summary>2 more</summary><p>Odd &lt;2&gt;.</p>" in text
 
 
 # --- ratios

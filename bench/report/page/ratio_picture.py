@@ -7,6 +7,7 @@ by how much. It is drawn small, so that its letters can be read on a phone.
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -154,7 +155,8 @@ def _mark(axes: Axes, scale: Scale, ratio: Ratio, y: float, marker: str, colour:
 
 def _foot(axes: Axes, shown: AxisRatios, height: float) -> None:
     """What filled, hollow and a line mean."""
-    y, marks = height - 7.0, {"marker": "o", "color": INK, "markersize": 4.5, "markeredgewidth": 1.1}
+    y = height - 7.0
+    marks: dict[str, Any] = {"marker": "o", "color": INK, "markersize": 4.5, "markeredgewidth": 1.1}
     axes.plot([4], [y], **marks)
     axes.text(11, y, "carried, or exact", va="center", size=SMALL, color=SOFT)
     axes.plot([94], [y], markerfacecolor=PAGE, **marks)

@@ -96,10 +96,9 @@ def of_spreads(above: Groups, below: Groups) -> tuple[float, float | None, float
     variances = [statistics.fmean(map(statistics.variance, groups)) for groups in (above, below)]
     if min(variances) == 0:
         return None
-    freedom = [sum(len(group) - 1 for group in groups) for groups in (above, below)]
+    one, other = (sum(len(group) - 1 for group in groups) for groups in (above, below))
     tail, value = 1 - ALPHA_EACH / 2, math.sqrt(variances[0] / variances[1])
-    low, high = float(fdtri(*freedom, tail)), float(fdtri(*reversed(freedom), tail))
-    return value, value / math.sqrt(low), value * math.sqrt(high)
+    return value, value / math.sqrt(float(fdtri(one, other, tail))), value * math.sqrt(float(fdtri(other, one, tail)))
 
 
 def ratio(row: MeasureRow, first: Groups, other: Groups, whose: str, carried: bool) -> Ratio | None:
