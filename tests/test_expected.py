@@ -145,7 +145,7 @@ def test_run_says_beforehand_how_long_it_takes(tmp_path: Path, runs: Runs) -> No
     # 4 x .5 s of steps, 32 validation clips, 2 x 4 clips of 2 evaluations, 4 x 2 clips scored; the first of a contender has canaries.
     assert "UNet-XXS: about 15 s (seeds 0, 1)" in done.stdout
     assert "tiny: 4 cells to run, about 1 min 10 s, of which 10 s for what cells share" in done.stdout
-    assert "a few of their steps are timed" in done.stdout
+    assert "a few steps of each are timed" in done.stdout
     again = runs.run(path, "budget.steps=4")
     assert "tiny: all 4 cells finished before" in again.stdout and "steps are timed" not in again.stdout
 
@@ -177,6 +177,7 @@ def test_measured_once_for_the_same_work_and_again_with_other_threads(tmp_path: 
             write_sealed(out, out.stem, PACE)
 
     monkeypatch.setattr(bench.run.expected.estimate, "run_job", measure)
+    monkeypatch.setattr(bench.run.expected.estimate, "is_busy", lambda: False)
     path = write_matrix(tmp_path)
     for overrides, num_jobs in ((), 1), (("seeds=[3]", "budget.steps=7"), 1), (("precision=bf16",), 2):
         TimeEstimate(tmp_path, print).learn(load_study(str(path), ["device=cpu", *overrides]))
@@ -185,6 +186,30 @@ def test_measured_once_for_the_same_work_and_again_with_other_threads(tmp_path: 
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     TimeEstimate(tmp_path, print).learn(load_study(str(path), ["device=cpu"]))
     assert len(jobs) == 3
+
+
+def test_trials_are_not_timed_beside_the_cells_that_they_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[PaceJob] = []
+    monkeypatch.setattr(bench.run.expected.estimate, "run_job", lambda job, timeout_s: jobs.append(job))
+    study = load_study(str(write_matrix(tmp_path, tune={"learning_rate": [1e-3, 2e-3], "seeds": [100]})), ["device=cpu"])
+    TimeEstimate(tmp_path, print).learn(study)
+    assert [cell.evaluation.num_samples for cell, _ in jobs[0].cells] == [4, 4]
+
+
+def test_what_was_timed_on_a_busy_machine_is_said_so_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def measure(job: PaceJob, timeout_s: float) -> None:
+        for _, out in job.cells:
+            write_sealed(out, out.stem, PACE)
+
+    monkeypatch.setattr(bench.run.expected.estimate, "run_job", measure)
+    study = load_study(str(write_matrix(tmp_path)), ["device=cpu"])
+    for load, kept in ((100.0, 0), (0.0, 2)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        estimate = TimeEstimate(tmp_path, print)
+        estimate.learn(study)
+        assert len(estimate.paces) == 2 and estimate.total_s(study) > 0
+        assert ("on an idle one it takes less" in capsys.readouterr().out) == (kept == 0)
+        assert len(list((tmp_path / "cache" / "pace").glob("*.json"))) == kept
 
 
 def test_a_pace_is_measured_in_a_few_steps() -> None:
@@ -252,6 +277,7 @@ def test_trials_are_told_too(tmp_path: Path) -> None:
     each = START_S + 100 * 0.5 + 3.2
     assert sum(cell.seconds for cell in trials.cells) == pytest.approx(8 * each + 2 * 0.1)  # canaries of each backbone once
     assert own.shared_s < trials.shared_s  # the autoencoder is there by then
+    assert lines([trials, own])[0] == f"  UNet-XXS: about {about(each)} (4 trials)"
     assert lines([trials, own])[-1] == f"about {about(trials.seconds + own.seconds)} in all"
     halving = study_of(tmp_path, tune=tune | {"halving": 2})
     first, _ = runs_of(halving)

@@ -8,7 +8,7 @@ from bench.data.files import StoreError
 from bench.data.frozen import content_hash
 from bench.data.progress import Say
 from bench.data.sealed import read_sealed
-from bench.records.environment import read_environment
+from bench.records.environment import own_cpus, read_environment
 from bench.run.expected.earlier import Earlier
 from bench.run.expected.model import Expected, cached_stages, expect, runs_of, stages_of
 from bench.run.expected.pace import Pace, lacking, merged, work_of
@@ -39,21 +39,34 @@ class TimeEstimate:
             self.paces[key] = pace = self.paces.get(key) or self.earlier.pace(cell)
             if lacking(cell, pace, shared=anew or not self._stages(cell)):
                 silent[key] = cell
-        files = {key: self.results / "cache" / "pace" / f"{_identity(key)}.json" for key in silent}
+        measured_as = {work_of(cell.model_dump(mode="json")): key for key, cell in silent.items() if cell.evaluation.num_samples}
+        files = {}  # trials, which are not sampled, have the file of a cell of the same work that is
+        for key, cell in silent.items():
+            own = key if cell.evaluation.num_samples else measured_as.get(work_of(cell.model_dump(mode="json")), key)
+            files[key] = self.results / "cache" / "pace" / f"{_identity(own)}.json"
         known = {key: read_sealed(file, file.stem, Pace, "pace") for key, file in files.items()}
-        if missing := [key for key, pace in known.items() if pace is None]:
-            self.say(f"{study.name}: nothing tells how long {len(missing)} of its cells take; a few of their steps are timed")
-            job = PaceJob(
-                label="expected time", matrix=study.name, results=self.results, cells=tuple((silent[key], files[key]) for key in missing)
-            )
-            with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow: the run itself says what of
-                run_job(job, timeout_s=LONGEST_S)
-            known |= {key: read_sealed(files[key], files[key].stem, Pace, "pace") for key in missing}
+        if missing := {
+            files[key]: silent[key] for key in sorted(silent, key=lambda key: silent[key].evaluation.num_samples) if not known[key]
+        }:
+            self._measure(study, missing)
+            known |= {key: read_sealed(files[key], files[key].stem, Pace, "pace") for key in silent}
+            if is_busy():
+                self.say("other processes keep this machine busy: on an idle one it takes less")
+                for file in missing:
+                    file.unlink(missing_ok=True)
         for key, measured in known.items():
             if measured is not None:
                 self.paces[key] = merged([self.paces[key], measured])
             elif lacking(silent[key], self.paces[key], shared=False):
                 del self.paces[key]
+
+    def _measure(self, study: Study, cells: dict[Path, Cell]) -> None:
+        """The pace of each cell into its file, by a job; where it fails there is none, and the run itself says of what."""
+        num = f"{len(cells)} {'kind' if len(cells) == 1 else 'kinds'}"
+        self.say(f"{study.name}: no record tells how long {num} of its cells take; a few steps of each are timed")
+        pairs = tuple((cell, file) for file, cell in cells.items())
+        with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow
+            run_job(PaceJob(label="expected time", matrix=study.name, results=self.results, cells=pairs), timeout_s=LONGEST_S)
 
     def expected(self, study: Study) -> list[Expected]:
         """The times of its trials, where it has any to run, and of itself."""
@@ -89,6 +102,11 @@ class TimeEstimate:
         if run.tunes is None and (tune is not None or study.matrix.tuned is not None):
             fields = (*UNTUNED, *(tune.grid if tune is not None else ()))
         return {named.name for named in run.cells if self.earlier.is_finished(run.name, named, fields)}
+
+
+def is_busy() -> bool:
+    """Whether more processes want to run than there are processors, this one apart; times of steps are then no measure of the machine."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > len(own_cpus()) + 1
 
 
 def asked_of(cell: Cell) -> str:

@@ -38,6 +38,7 @@ class Expected:
     """The expected time of a run."""
 
     run: str
+    trial_fields: tuple[str, ...]  # dotted fields in which the trials of a contender differ; () of a study
     cells: tuple[CellTime, ...]
     shared_s: float  # of what cells share and is not cached
 
@@ -86,7 +87,8 @@ def expect(study: Study, finished: set[str], pace_of: Callable[[Cell], Pace | No
             shared_s += sum(seconds for stage, seconds in stages_of(cell, pace).items() if stage not in shared)
             shared.update(stages_of(cell, pace))
     waits = not all(cell.finished for cell in found)
-    return Expected(run=study.name, cells=tuple(found), shared_s=waits * START_S + shared_s)
+    fields = tuple(study.tunes.grid) if study.tunes is not None else ()
+    return Expected(run=study.name, trial_fields=fields, cells=tuple(found), shared_s=waits * START_S + shared_s)
 
 
 def phases_of(cell: Cell, pace: Pace, canaries: bool) -> dict[str, float]:

@@ -37,22 +37,32 @@ def lines(expected: list[Expected]) -> list[str]:
 
 
 def _of_cells(run: Expected) -> list[str]:
-    """'  UNet-XS: about 2 min 10 s (seed 0), 2 min (seeds 1, 2)', a line for cells that differ in their seed alone."""
+    """'  UNet-XS: about 2 min 10 s (seed 0), 2 min (seeds 1, 2)', a line for cells that differ in their seed, or as trials, alone."""
     contenders: dict[str, dict[str, list[CellTime]]] = {}
     for cell in run.cells:
         if not cell.finished and cell.phases_s is not None:
-            name = cell.named.name.removesuffix(f"-seed{cell.named.cell.seed}")
-            contenders.setdefault(name, {}).setdefault(about(cell.seconds), []).append(cell)
+            contenders.setdefault(_contender(run, cell), {}).setdefault(about(cell.seconds), []).append(cell)
     said = []
     for name, times in list(contenders.items())[:MOST_LINES]:
-        told = []
-        for time, cells in times.items():
-            seeds = [str(cell.named.cell.seed) for cell in cells]
-            told.append(f"{time} ({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)})")
-        said.append(f"  {name}: about {', '.join(told)}")
+        told = ", ".join(f"{time} ({_which(run, cells)})" for time, cells in times.items())
+        said.append(f"  {name}: about {told}")
     if len(contenders) > MOST_LINES:
         said.append(f"  ... and {len(contenders) - MOST_LINES} more contenders")
     return said
+
+
+def _contender(run: Expected, cell: CellTime) -> str:
+    """A cell's name without what its line is over."""
+    name = cell.named.name.removesuffix(f"-seed{cell.named.cell.seed}")
+    for field in run.trial_fields:
+        name = name.replace(f"-{field.rpartition('.')[2]}={cell.named.axes[field]}", "")
+    return name
+
+
+def _which(run: Expected, cells: list[CellTime]) -> str:
+    if run.trial_fields:
+        return f"{len(cells)} {'trial' if len(cells) == 1 else 'trials'}"
+    return f"{'seed' if len(cells) == 1 else 'seeds'} {', '.join(str(cell.named.cell.seed) for cell in cells)}"
 
 
 def _of_run(run: Expected) -> str:
