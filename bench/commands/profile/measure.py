@@ -72,7 +72,8 @@ def measure_times(
         steps: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in names}
         start_s, rounds = time.perf_counter(), 0
         while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - start_s < SECONDS):
-            tell(f"timing {phase} steps, round {rounds + 1}")
+            if rounds % 10 == 0:  # a log has a line for what it is told
+                tell(f"timing {phase} steps, round {rounds + 1}")
             for name in names if rounds % 2 == 0 else reversed(names):
                 steps[name].append(timed_step(*ready[name], phase))
             rounds += 1
