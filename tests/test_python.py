@@ -60,7 +60,7 @@ def test_results_need_no_torch_and_import_takes_nothing() -> None:
         "import bench\n"
         "assert not {'numpy', 'pandas', 'pydantic', 'bench.report', 'bench.study'} & (set(sys.modules) - before)\n"
         "table = bench.results('results/reference/quick')\n"
-        "assert set(table['contender']) == {'UNet-XS', 'DiT-XS/2'} and len(bench.load_study('quick').cells) == 2\n"
+        "assert set(table['contender']) == {'UNet-XS', 'DiT-XS/2'} and len(bench.load_study('quick').cells) == 6\n"
         "assert callable(bench.run) and callable(bench.report)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
