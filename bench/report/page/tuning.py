@@ -1,62 +1,17 @@
 """Equal tuning as a page shows it: loss against the tuned value for every contender, and what a shared value would have cost whom."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from bench.backbone import short_name
-from bench.records.choice import chosen
 from bench.report.load import Run
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import INK, Drawing
 from bench.report.render.table import NONE, Table, plain
-from bench.report.verdicts.stats import SeedInterval, mean_interval
-from bench.shapes import Refusal
-from bench.study.tune import Tuning, TuningTrial
-
-PointKey = tuple[tuple[str, str], ...]  # a point of the grid, in a form that two contenders share
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a value that all contenders share costs one of them, against its own best."""
-
-    shared: TuningTrial
-    growth: SeedInterval  # of its loss over that of its own best, less 1, over the seeds of the trials
-
-
-def tunings(run: Run) -> dict[str, Tuning]:
-    """Contender -> how its fields were chosen: by its records, or in a run of trials by those themselves."""
-    if run.tunes is not None:
-        try:
-            found = chosen(run.records, run.tunes)
-        except Refusal:  # a trial failed, which the table of failed cells says
-            return {}
-        names = [short_name(record.cell.backbone) for record, _ in found]
-        unique = len(set(names)) == len(names)
-        return {name if unique else record.name: tuning for name, (record, tuning) in zip(names, found, strict=True)}
-    each = {name: next((cell.record.tuning for cell in run.of(name) if cell.record and cell.record.tuning), None) for name in run.labels}
-    return {name: tuning for name, tuning in each.items() if tuning}
-
-
-def shared_point(found: Mapping[str, Tuning]) -> PointKey | None:
-    """The point that would have suited all best: the least mean of every contender's loss over its own best; None without one for all."""
-    losses = [{_key(trial): trial.mean for trial in tuning.full} for tuning in found.values()]
-    common = [key for key in losses[0] if all(math.isfinite(each.get(key, math.inf)) for each in losses)] if losses else []
-    return min(common, key=lambda key: sum(each[key] / min(each.values()) for each in losses), default=None)
-
-
-def cost(tuning: Tuning, shared: PointKey) -> Cost:
-    """What the shared point costs a contender; its own choice was made on the same losses, so it is rather more than on others."""
-    own = next(trial for trial in tuning.full if trial.point == tuning.chosen)
-    other = next(trial for trial in tuning.full if _key(trial) == shared)
-    best, losses = dict(own.losses), dict(other.losses)
-    both = [(losses[seed], best[seed]) for seed in best if seed in losses]
-    return Cost(shared=other, growth=mean_interval([a / b - 1 for a, b in both if a is not None and b is not None]))
+from bench.report.verdicts.stats import SeedInterval
+from bench.report.verdicts.tuned import cost, own_trial, point_key, shared_point, tunings, values_text
 
 
 def tuning_table(run: Run) -> Table:
@@ -64,16 +19,16 @@ def tuning_table(run: Run) -> Table:
     found = tunings(run)
     shared, lines, data = shared_point(found), [], []
     for name, tuning in found.items():
-        own = next(trial for trial in tuning.full if trial.point == tuning.chosen)
+        own = own_trial(tuning)
         seeds = [seed for seed, _ in own.losses]
         notes = [f"at the edge of {field} tried" for field in tuning.at_edge] + [f"tuned with {each}" for each in tuning.differs]
         words, growth = NONE, None
         if shared is not None:
             growth = cost(tuning, shared).growth
-            words = "nothing, it is its own" if _key(own) == shared else f"{_percent(growth.mean)}{_bounds(growth)}"
+            words = "nothing, it is its own" if point_key(own) == shared else f"{_percent(growth.mean)}{_bounds(growth)}"
         budget = f"{plain(own.budget.amount)} {own.budget.axis}"
         trials = f"{len(tuning.trials)} of {budget}, seed{'s' if len(seeds) > 1 else ''} {plain(seeds)}"
-        lines.append((name, _values(own), metrics.number(own.mean), words, trials, "; ".join(notes) or NONE))
+        lines.append((name, values_text(own), metrics.number(own.mean), words, trials, "; ".join(notes) or NONE))
         for trial in tuning.trials:
             for seed, loss in trial.losses:
                 data.append((name, *(trial.point.values()), trial.budget.amount, seed, loss, trial.point == tuning.chosen))
@@ -110,7 +65,7 @@ def tuning_curves(run: Run) -> Drawing | None:
                 axes.plot(
                     *zip(*points, strict=True), color=look["color"], marker=look["marker"], linestyle="none", markersize=2.5, alpha=0.5
                 )
-            own = next(trial for trial in trials if trial.point == tuning.chosen)
+            own = own_trial(tuning)
             axes.plot([_number(own.point[field])], [own.mean], marker="o", markersize=11, markerfacecolor="none", color=look["color"])
             handles.append((Line2D([], [], markersize=6, **look), name))
         if shared is not None:
@@ -128,14 +83,6 @@ def tuning_curves(run: Run) -> Drawing | None:
             "Mean over the seeds of the trials, which are none of the study's; small marks: each seed. Ringed: what the contender is given."
         )
         return Drawing(name="tuning", title="Equal tuning", caption=caption, svg=canvas.svg(figure))
-
-
-def _key(trial: TuningTrial) -> PointKey:
-    return tuple((name, plain(value)) for name, value in sorted(trial.point.items()))
-
-
-def _values(trial: TuningTrial) -> str:
-    return ", ".join(f"{name.rpartition('.')[2]} {plain(value)}" for name, value in trial.point.items())
 
 
 def _number(value: object) -> float:
