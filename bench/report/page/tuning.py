@@ -26,7 +26,7 @@ def tuning_table(run: Run) -> Table:
         if shared is not None:
             growth = cost(tuning, shared).growth
             words = "nothing, it is its own" if point_key(own) == shared else f"{_percent(growth.mean)}{_bounds(growth)}"
-        budget = f"{plain(own.budget.amount)} {own.budget.axis}"
+        budget = f"{own.budget.amount:,g} {own.budget.axis}"
         trials = f"{len(tuning.trials)} of {budget}, seed{'s' if len(seeds) > 1 else ''} {plain(seeds)}"
         lines.append((name, values_text(own), metrics.number(own.mean), words, trials, "; ".join(notes) or NONE))
         for trial in tuning.trials:
