@@ -1,5 +1,6 @@
 """The first screen: an answer of three sentences, ratios on one scale, clips; and that nothing below it is wider than a page."""
 
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -116,6 +117,30 @@ def test_a_serious_warning_takes_the_green_away(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(warnings, "WARNINGS", many)
     text, _ = built(tmp_path / "b", pair(3))
     assert '<header class="first decided">' in text and "<summary>2 more</summary><p>Odd &lt;2&gt;.</p>" in text
+
+
+def test_a_scaled_run_says_so_and_each_backbone_is_shown_at_its_best(tmp_path: Path) -> None:
+    scaling = {"minutes": 5, "share": 0.1, "num_seeds": 1, "of": "x", "changes": ["budget.seconds 200 -> 20"]}
+    text, _ = built(tmp_path / "scaled", pair(1), scaling=scaling)
+    assert text.index("Scaled to 5 minutes: budget.seconds 200 -&gt; 20.") < text.index('<div class="answer">')
+    rates = []
+    for made in pair(1):
+        assert made is not None
+        for rate in (0.004, 0.008):
+            cell = made.cell.model_copy(update={"optimizer": made.cell.optimizer.model_copy(update={"learning_rate": rate})})
+            values = [m.model_copy(update={"value": m.value * 250 * rate}) if m.name == "val_loss" else m for m in made.measurements]
+            change = {"cell": cell, "name": f"{made.name}-{rate}", "fingerprint": cell.fingerprint(), "measurements": values}
+            rates.append(made.model_copy(update=change))
+    axes = "optimizer.learning_rate"
+    folder = write_run(tmp_path / "best", list(rates), sheets=False, match=None)
+    snapshot = json.loads((folder / "run.json").read_text())
+    for listed, made in zip(snapshot["cells"], rates, strict=True):
+        listed["axes"][axes] = made.cell.optimizer.learning_rate
+    (folder / "run.json").write_text(json.dumps(snapshot))
+    build([folder], tmp_path / "best" / "out")
+    text = (tmp_path / "best" / "out" / "report.html").read_text(encoding="utf-8")
+    assert "UNet-XS, learning_rate 0.004 better" in text and "learning_rate 0.008 better" not in text
+    assert '<section id="tried">' in text and "learning_rate 0.008" in text[text.index('<section id="tried">') :]
 
 
 # --- ratios

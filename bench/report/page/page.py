@@ -20,7 +20,7 @@ from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import fenced, markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
-from bench.report.verdicts import answer, compare, factorial, findings, validity, warnings
+from bench.report.verdicts import answer, best, compare, factorial, findings, validity, warnings
 from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
@@ -32,7 +32,7 @@ from bench.shapes import visible
 HERE = Path(__file__).parent
 MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
-LATER = ("flips", "tuning")  # tables that stand after the curves of training, where a run has them
+LATER = ("flips", "tuning", "tried")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -85,11 +85,12 @@ class Chapter:
 
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
-    """All parts of one run."""
+    """All parts of one run, each backbone at its best where that can be chosen."""
+    run, choices = best.at_their_best(run)
     found, grid = findings.find(run), shape_map.read(run)
     rows, blocks, answered, alerts = found.rows, found.blocks, answer.answer(run, found), warnings.of(run, found)
     pictures, notes = sheets.draw(run, max_bytes)
-    made = {table.name: table for table in tables.all_tables(run, found, grid)}
+    made = {table.name: table for table in tables.all_tables(run, found, grid, choices)}
     return Chapter(
         run=run,
         prefix=prefix,
@@ -111,6 +112,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
 def _alarms(run: Run, made: dict[str, Table]) -> list[tuple[str, str]]:
     """What a reader must know before any ranking."""
     found = [(f"Unfinished: {run.unfinished}.", "")] if run.unfinished else []
+    found += [(run.scaling.text, "")] if run.scaling else []
     if "failures" in made:
         found.append((f"{len(made['failures'].rows)} of {len(run.cells)} cells did not finish.", "failures"))
     if run.changed:
@@ -219,6 +221,7 @@ TITLES = {
     "claim": "What the answer rests on",
     "flips": "Where the winner flips",
     "tuning": "Tuning",
+    "tried": "What else was tried",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "contrasts": "One policy against another under the same backbone",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -15,7 +15,8 @@ from bench.report.page import material, pipeline, provenance, tuning
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
-from bench.report.verdicts import compare, factorial, flips, paired, validity
+from bench.report.verdicts import best, compare, factorial, flips, paired, validity
+from bench.report.verdicts.best import Choice
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
 from bench.report.verdicts.factorial import PolicyContrast
@@ -26,7 +27,7 @@ MOST_ABREAST = 3  # contenders side by side; more are below each other
 ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
 
 
-def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Table]:
+def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Mapping[str, Choice]) -> list[Table]:
     """Every table of a run that has something to show, in the page's order."""
     rows, blocks = findings.rows, findings.blocks
     tables = [
@@ -35,6 +36,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None) -> list[Tabl
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),
         tuning.tuning_table(run),
+        best.tried_table(run, choices),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),
         comparison_table(run, rows),

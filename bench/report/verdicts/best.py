@@ -60,7 +60,8 @@ def at_their_best(run: Run) -> tuple[Run, dict[str, Choice]]:
         return run, {}
     chosen = {choice.chosen for choice in choices.values()}
     cells = tuple(cell.model_copy(update={"aside": not cell.further and cell.contender not in chosen}) for cell in run.cells)
-    return Run.model_validate(dict(run) | {"cells": cells}), choices
+    fields = {name: getattr(run, name) for name in Run.model_fields}  # and nothing that was computed from all cells
+    return Run.model_validate(fields | {"cells": cells}), choices
 
 
 def tried_table(run: Run, choices: Mapping[str, Choice]) -> Table:
