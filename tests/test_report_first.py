@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from report_factory import pair, record, renamed, study, write_run
+from report_factory import LEDGER, pair, record, renamed, shapes_record, study, write_run
 
 from bench.records.record import Measurement, QualityPoint, Record
 from bench.report import build
@@ -65,12 +65,18 @@ def test_an_answer_has_at_most_three_sentences(tmp_path: Path) -> None:
     """Whatever the run: each a line, and no more on the page."""
     values = {(UNET, "crop"): [3.0, 9.0], (UNET, "bucket"): [2.0, 5.0], (DIT, "crop"): [2.0, 7.0], (DIT, "bucket"): [1.0, 2.0]}
     failed = record(DIT, 2, status="oom", reason="CUDA out of memory", measurements=[], training=None, artefacts={})
+    noise = np.random.default_rng(0).uniform(0.2, 0.8, (4, 3, 2))
+    open_parts = [
+        shapes_record(*which, seed, {"fd_random3d@64": noise[k, seed, 0], "subject_whole_rate": noise[k, seed, 1]}, ledger=LEDGER)
+        for k, which in enumerate(values)
+        for seed in range(3)
+    ]
     runs = {
         "one": pair(1), "three": pair(3), "wide": pair(3, spread=0.5), "alone": [record(UNET, 0)], "none": [],
-        "failed": [*pair(3)[:5], failed], "five": contenders(5), "shapes": study(values),
+        "failed": [*pair(3)[:5], failed], "five": contenders(5), "shapes": study(values), "shapes of all": open_parts,
     }  # fmt: skip
     for name, records in runs.items():
-        claim = "shapes" if name == "shapes" else "backbone"
+        claim = "shapes" if "shapes" in name else "backbone"
         sentences = answered(write_run(tmp_path / name, records, claim=claim, sheets=False)).sentences
         assert 1 <= len(sentences) <= 3, name
         for sentence in sentences:
@@ -403,6 +409,8 @@ def test_paper_fits_a_column_of_an_article(tmp_path: Path, num: int, seeds: int)
 def test_paper_takes_any_name(tmp_path: Path) -> None:
     evil = [made.model_copy(update={"cell": renamed(made, EVIL), "name": "e"}) for made in pair(1)[:1] if made]
     text = paper_of(write_run(tmp_path, [*evil, *pair(1)[1:]], match=None, sheets=False))
+    assert r"\textless{}b\textgreater{}\$\_\&\textbackslash{}\{" in text and "$_" not in text
+    text = paper_of(write_run(tmp_path / "rows", [*evil, *contenders(3, 1)], match=None, sheets=False))
     assert r"\textless{}b\textgreater{}\$\_\&\textbackslash{}\{" in text and "$_" not in text
 
 

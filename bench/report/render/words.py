@@ -56,4 +56,4 @@ def brief(reason: str) -> str:
     >>> brief("1 seed; a claim needs at least 3"), brief("different protocols (dtype: float32 and bf16)")
     ('1 seed', 'different protocols')
     """
-    return re.split(r"[;:]| \(", reason)[0]
+    return re.split(r"[;:]| \(|, so ", reason)[0]
