@@ -58,6 +58,14 @@ def built(folder: Path, records: list[Record | None], **changes: object) -> tupl
     return (folder / "out" / "report.html").read_text(encoding="utf-8"), folder / "out"
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two contenders at three seeds, and their report in `out`."""
+    folder = tmp_path_factory.mktemp("three")
+    built(folder, pair(3))
+    return folder
+
+
 # --- the answer
 
 
@@ -81,12 +89,11 @@ def test_an_answer_has_at_most_three_sentences(tmp_path: Path) -> None:
         assert 1 <= len(sentences) <= 3, name
         for sentence in sentences:
             assert re.fullmatch(r"[^\n]{10,240}[.:]", sentence), sentence
-    for name in ("one", "none"):
-        sentences = answered(tmp_path / name / "invented").sentences
-        text, out = built(tmp_path / "page" / name, runs[name])
-        assert len(re.findall(r"<p>", text[text.index('<div class="answer">') : text.index('<div class="pair">')])) == len(sentences)
-        lines = (out / "report.md").read_text(encoding="utf-8").split("\n\n")
-        assert [line for line in lines if line.startswith(sentences[0][:9])], name
+    text, out = built(tmp_path / "page", runs["one"])
+    sentences = answered(tmp_path / "one" / "invented").sentences
+    assert len(re.findall(r"<p>", text[text.index('<div class="answer">') : text.index('<div class="pair">')])) == len(sentences)
+    lines = (out / "report.md").read_text(encoding="utf-8").split("\n\n")
+    assert [line for line in lines if line.startswith(sentences[0][:9])]
 
 
 def test_costs_come_first_by_leader_with_numbers_as_people_say_them(tmp_path: Path) -> None:
@@ -113,12 +120,12 @@ def test_seeds_without_a_value_leave_it_open(tmp_path: Path) -> None:
     assert said[-1] == "Which makes better clips is open: of DiT-XS/2 not every seed has a value."
 
 
-def test_a_serious_warning_takes_the_green_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What others wrote of a run comes before the answer; more than two are folded."""
-    text, out = built(tmp_path / "a", pair(3))  # nobody tuned its rates
-    assert '<header class="first open">' in text and answered(tmp_path / "a" / "invented").mark == "decided"
+def test_a_serious_warning_takes_the_green_away(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before the answer; more than two are folded."""
+    text = (three / "out" / "report.html").read_text(encoding="utf-8")  # nobody tuned its rates
+    assert '<header class="first open">' in text and answered(three / "invented").mark == "decided"
     assert text.index("Learning rates were not tuned") < text.index('<div class="answer">')
-    assert "**Warning.** Learning rates were not tuned" in (out / "report.md").read_text(encoding="utf-8").split("# ")[1]
+    assert "**Warning.** Learning rates were not tuned" in (three / "out" / "report.md").read_text(encoding="utf-8").split("# ")[1]
     many = tuple((f"w{k}", False, lambda run, found, k=k: [f"Odd <{k}>."]) for k in range(4))
     monkeypatch.setattr(warnings, "WARNINGS", many)
     text, _ = built(tmp_path / "b", pair(3))
@@ -127,8 +134,6 @@ def test_a_serious_warning_takes_the_green_away(tmp_path: Path, monkeypatch: pyt
 
 def test_a_scaled_run_says_so_and_each_backbone_is_shown_at_its_best(tmp_path: Path) -> None:
     scaling = {"minutes": 5, "share": 0.1, "num_seeds": 1, "of": "x", "changes": ["budget.seconds 200 -> 20"]}
-    text, _ = built(tmp_path / "scaled", pair(1), scaling=scaling)
-    assert text.index("Scaled to 5 minutes: budget.seconds 200 -&gt; 20.") < text.index('<div class="answer">')
     rates = []
     for made in pair(1):
         assert made is not None
@@ -138,13 +143,14 @@ def test_a_scaled_run_says_so_and_each_backbone_is_shown_at_its_best(tmp_path: P
             change = {"cell": cell, "name": f"{made.name}-{rate}", "fingerprint": cell.fingerprint(), "measurements": values}
             rates.append(made.model_copy(update=change))
     axes = "optimizer.learning_rate"
-    folder = write_run(tmp_path / "best", list(rates), sheets=False, match=None)
+    folder = write_run(tmp_path / "best", list(rates), sheets=False, match=None, scaling=scaling)
     snapshot = json.loads((folder / "run.json").read_text())
     for listed, made in zip(snapshot["cells"], rates, strict=True):
         listed["axes"][axes] = made.cell.optimizer.learning_rate
     (folder / "run.json").write_text(json.dumps(snapshot))
     build([folder], tmp_path / "best" / "out")
     text = (tmp_path / "best" / "out" / "report.html").read_text(encoding="utf-8")
+    assert text.index("Scaled to 5 minutes: budget.seconds 200 -&gt; 20.") < text.index('<div class="answer">')
     assert "UNet-XS, learning_rate 0.004 better" in text and "learning_rate 0.008 better" not in text
     assert '<section id="tried">' in text and "learning_rate 0.008" in text[text.index('<section id="tried">') :]
 
@@ -353,8 +359,8 @@ def test_verdicts_beyond_fifteen_are_folded_and_reasons_are_short(tmp_path: Path
     assert "a claim needs at least 3" in (out / "tables" / "verdicts.csv").read_text(encoding="utf-8")
 
 
-def test_sections_come_in_order_and_later_ones_only_where_a_run_has_them(tmp_path: Path) -> None:
-    text, _ = built(tmp_path, pair(3))
+def test_sections_come_in_order_and_later_ones_only_where_a_run_has_them(three: Path) -> None:
+    text = (three / "out" / "report.html").read_text(encoding="utf-8")
     ids = re.findall(r'<section id="([\w-]+)"', text)
     order = ["verdicts", "quality", "samples", "comparison", "time", "differences", "data", "protocol", "environment"]
     assert [name for name in ids if name in order] == order
