@@ -80,8 +80,9 @@ class Chapter:
     def clips_caption(self) -> str:
         """What the first sheet shows."""
         assert self.sheets is not None
-        of = "of each shape" if self.sheets.full.column_shapes else "of each label" if self.sheets.first.column_labels else "in order"
-        return f"The first clips {of}, not chosen; a column has one label and starts from one noise."
+        labelled = bool(self.sheets.first.column_labels)
+        of = "of each shape" if self.sheets.full.column_shapes else "of each label" if labelled else "in order"
+        return f"The first clips {of}, not chosen; a column {'has one label and ' if labelled else ''}starts from one noise."
 
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
