@@ -217,7 +217,7 @@ def _picture(part: Chapter, name: str) -> list[str]:
 
 # Table -> the figures before and after it in report.md.
 BEFORE = {"shapes": ("shapes",), "factorial-buckets": ("interaction",)}
-AFTER = {"verdicts": ("quality", "training"), "time": ("time",)}
+AFTER = {"verdicts": ("quality", "training"), "tuning": ("tuning",), "time": ("time",)}
 TITLES = {
     "claim": "What the answer rests on",
     "flips": "Where the winner flips",

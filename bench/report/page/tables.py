@@ -31,7 +31,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
     """Every table of a run that has something to show, in the page's order."""
     rows, blocks = findings.rows, findings.blocks
     tables = [
-        verdict_table(rows),
+        *([verdict_table(rows)] if run.tunes is None else []),  # values of one field are tried, and nobody leads
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),

@@ -8,7 +8,7 @@ from bench.report.grid.shape_map import shape_text
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
-from bench.report.verdicts import prospect
+from bench.report.verdicts import prospect, tuned
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.factorial import by_policy
 from bench.report.verdicts.findings import Findings
@@ -41,6 +41,8 @@ def answer(run: Run, findings: Findings) -> Answer:
     if run.untrusted:
         failed = words.listed([f"{', '.join(canaries)} of {name}" for name, canaries in run.untrusted.items()])
         said = [f"Nothing here is to be believed: a self-check failed ({failed})."]
+    elif run.tunes is not None:
+        mark, said = "no verdict", tuned.says(run)
     elif len(run.contenders) < 2:
         said = [f"There is nothing to compare: the run has {run.contenders[0] if run.contenders else 'no cells'} alone."]
     else:
@@ -54,7 +56,7 @@ def answer(run: Run, findings: Findings) -> Answer:
         mark=mark,
         sentences=tuple(said),
         command=command,
-        ratios=None if run.untrusted else claim.ratios(run, findings),
+        ratios=None if run.untrusted or run.tunes is not None else claim.ratios(run, findings),
     )
 
 
