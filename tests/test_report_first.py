@@ -203,6 +203,18 @@ def test_the_interval_of_spreads_is_f() -> None:
     assert ratios.of_spreads([[1.0, 1.0]], [[1.0, 2.0]]) is None
 
 
+@pytest.mark.parametrize("odd", [5e-324, 1e99, 0.0, -1.0])
+def test_values_of_no_common_size_have_no_ratio(tmp_path: Path, odd: float) -> None:
+    broken: list[Record | None] = []
+    for made in pair(3)[3:]:
+        assert made is not None
+        changed = {name: {"value": odd * (1 + made.cell.seed)} for name in ("fd_random3d@64", "flops_per_clip")}
+        values = [m.model_copy(update=changed.get(m.name, {})) for m in made.measurements]
+        broken.append(made.model_copy(update={"measurements": values}))
+    found = shown(write_run(tmp_path, [*pair(3)[:3], *broken], sheets=False))
+    assert not {"Clip quality", "Cost of a clip"} & set(found) and "Training speed" in found
+
+
 def test_better_is_always_to_one_side(tmp_path: Path) -> None:
     """The second has less distance, memory and FLOPs, and more clips a second: all above 1."""
     found = shown(write_run(tmp_path, pair(3), sheets=False))

@@ -94,7 +94,8 @@ class Gap:
         squares = [weight**2 * variance / seeds for weight, variance in zip(self.weights, self.variances, strict=True)]
         if not sum(squares):
             return 1.0
-        freedom = sum(squares) ** 2 / sum(square**2 / (seeds - 1) for square in squares)
+        parts = [square / max(squares) for square in squares]  # no fourth power overflows
+        freedom = sum(parts) ** 2 / sum(part**2 / (seeds - 1) for part in parts)
         return float(1 - nctdtr(freedom, abs(self.value) / math.sqrt(sum(squares)), stdtrit(freedom, 1 - level / 2)))
 
 

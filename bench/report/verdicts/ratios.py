@@ -20,6 +20,7 @@ from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.stats import MIN_SEEDS
 
 ALPHA_EACH = 0.05  # of an interval by itself
+MOST = 1e6  # a ratio beyond it is no comparison, and is not drawn
 FARTHEST = 1e4  # ratios beyond which an interval is said to have no end
 QUALITY, STABILITY = "Clip quality", "Stability"
 NEARNESS, SPREAD = "distance to real clips", "spread over seeds"
@@ -94,7 +95,7 @@ def of_spreads(above: Groups, below: Groups) -> tuple[float, float | None, float
     [0.5, 0.08, 3.12]
     """
     variances = [statistics.fmean(map(statistics.variance, groups)) for groups in (above, below)]
-    if min(variances) == 0:
+    if min(variances) == 0 or max(variances) / min(variances) > MOST**2:
         return None
     one, other = (sum(len(group) - 1 for group in groups) for groups in (above, below))
     tail, value = 1 - ALPHA_EACH / 2, math.sqrt(variances[0] / variances[1])
@@ -102,8 +103,9 @@ def of_spreads(above: Groups, below: Groups) -> tuple[float, float | None, float
 
 
 def ratio(row: MeasureRow, first: Groups, other: Groups, whose: str, carried: bool) -> Ratio | None:
-    """How many times as good the other is; None where a mean is not above 0."""
-    if not all(series and statistics.fmean(series) > 0 for series in (*first, *other)):
+    """How many times as good the other is; None where a mean is not above 0, or they are not of one size at all."""
+    means = [statistics.fmean(series) if series else 0.0 for series in (*first, *other)]
+    if min(means) <= 0 or max(means) / min(means) > MOST:
         return None
     value, low, high = of_means(other, first) if row.better == "higher" else of_means(first, other)
     said = row.metric.plain.says(value, row.better).removeprefix("in ")
