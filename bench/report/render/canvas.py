@@ -23,6 +23,7 @@ INK, LINE, PAGE, SOFT = "#010101", "#010102", "#010103", "#010104"
 NUM_COLOURS = 8  # --c0 ... --c7 in page.css
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 WIDTH = 10.4  # inches, the page's text width
+MARGIN = 6.0  # points around a figure that stands alone
 
 STYLE = files.STYLE | {
     "axes.edgecolor": LINE,
@@ -123,4 +124,6 @@ def standalone(drawing: Drawing, css_variables: str) -> str:
     style = f"<style>{css_variables} svg {{ color: var(--ink); background: var(--page); }}</style>"
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing.svg)
     assert box, "matplotlib writes a viewBox"
-    return re.sub(r"<svg ([^>]*>)", rf'<svg width="{box[1]}pt" height="{box[2]}pt" \1{style}', drawing.svg, count=1) + "\n"
+    width, height = float(box[1]) + 2 * MARGIN, float(box[2]) + 2 * MARGIN
+    svg = drawing.svg.replace(box[0], f'viewBox="{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}"', 1)
+    return re.sub(r"<svg ([^>]*>)", rf'<svg width="{width:g}pt" height="{height:g}pt" \1{style}', svg, count=1) + "\n"
