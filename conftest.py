@@ -2,7 +2,7 @@
 
 import os
 
-from bench.run.job import CALM_THREADS
+from bench.run.threads import CALM
 
-for name, value in CALM_THREADS.items():
+for name, value in CALM.items():
     os.environ.setdefault(name, value)

@@ -358,7 +358,8 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
     from bench.data.sealed import show_in_one_line
-    from bench.run.job import CALM_THREADS, TRACEBACK, Refused, Stopped
+    from bench.run.job import TRACEBACK, Refused, Stopped
+    from bench.run.threads import CALM
 
     show_in_one_line()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -366,7 +367,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):  # of schedulers and of a terminal that is closed: as Ctrl-C
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, signal.default_int_handler)
-    for name, value in CALM_THREADS.items():  # read when torch is loaded, which no command has done yet
+    for name, value in CALM.items():  # read when torch is loaded, which no command has done yet
         os.environ.setdefault(name, value)
     try:
         app(standalone_mode=True)

@@ -17,6 +17,7 @@ import bench.meters.peak
 import bench.meters.process
 import bench.run.expected.measure
 import bench.run.job
+import bench.run.threads
 from bench.cli import main
 from bench.records.record import Record
 from bench.records.store import latest, read_run
@@ -66,6 +67,7 @@ def jobs_here() -> Iterator[None]:
     """Inside, jobs are done in this process."""
     with (
         mock.patch.object(bench.run.job, "status_of", _status_here),
+        mock.patch.object(bench.run.threads, "LOOK_S", 0.0),
         mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
         mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
         mock.patch.object(bench.run.expected.measure, "measured", lambda cell: PACE),  # nor how long it would take

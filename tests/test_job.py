@@ -27,7 +27,8 @@ JOBS = [
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.kind)
 def test_a_job_is_read_as_it_was_written(job: Any) -> None:
     again = read_job(job.model_dump_json())
-    assert type(again) is type(job) and again == job
+    again = read_job(job.model_dump_json())
+    assert type(again) is type(job) and again.model_dump() == job.model_dump()
 
 
 def test_a_kind_has_no_fields_of_another() -> None:

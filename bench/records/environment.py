@@ -26,6 +26,7 @@ class Environment(Frozen):
     memory_bytes: int
     gpus: list[str]  # "name, memory, driver", as the driver reports them
     packages: dict[str, str]
+    spins: bool | None = None  # whether its threads wait for each other by spinning; None: nothing says so
     num_threads: int | None = None  # torch's intra-op threads; fixed with the seed, the arithmetic repeats bit for bit
     device: str | None = None  # what the cell ran on: "cpu" or the GPU's name
 
@@ -42,6 +43,7 @@ def read_environment(num_threads: int | None = None, device: str | None = None) 
         memory_bytes=psutil.virtual_memory().total,
         gpus=list_gpus(),
         packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        spins=None if num_threads is None else os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE",
         num_threads=num_threads,
         device=device,
     )

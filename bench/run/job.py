@@ -14,6 +14,7 @@ from bench.backbone import WATCHED
 from bench.data.files import StoreError
 from bench.data.frozen import Frozen
 from bench.records.record import Asked, Canary
+from bench.run.threads import waiting_as
 from bench.run.watch import Ended, the_end, watched
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -29,8 +30,6 @@ OF_MANY = {
     *(f"{prefix}_COMM_WORLD_{what}" for prefix in ("OMPI", "MV2") for what in ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")),
 }
 GRACE_S = 60.0  # after SIGTERM, before SIGKILL
-# Threads that wait for each other by spinning: beside one other busy process on two cores a U-Net's step took 80 times as long.
-CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 class Task(Frozen):
@@ -39,6 +38,7 @@ class Task(Frozen):
     label: str  # in front of its progress
     matrix: str
     results: Path
+    spins: bool = False  # whether its threads wait for each other by spinning
 
 
 class PrepareJob(Task):
@@ -120,7 +120,7 @@ def run_job(job: Job, *, timeout_s: float | None = None, lock: int | None = None
 
 def status_of(job: Job, timeout_s: float | None, lock: int | None) -> Ended:
     """How a job's process ended, started and waited for."""
-    environment = {**own_environment(), **CALM_THREADS, WATCHED: "1"}
+    environment = {**waiting_as(own_environment(), spins=job.spins), WATCHED: "1"}
     # Its own session: Ctrl-C reaches this process alone, which passes it on once. The lock goes along, so that a run whose
     # parent was killed still keeps others out until it is gone.
     with watched() as file:

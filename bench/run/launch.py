@@ -22,6 +22,7 @@ from bench.run.checks import card_text, check_all, check_extractors, check_prima
 from bench.run.expected.fit import planned
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
 from bench.run.match.resolve import resolve
+from bench.run.threads import is_quiet
 from bench.run.tune.resolve import Train, tuned
 from bench.run.watch import Ended
 from bench.shapes import Refusal, Shape
@@ -66,7 +67,9 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         _check_headline(study, folder)
         say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
-        jobs = _jobs(study, results)
+        spins = next((r.environment.spins for r in known.values() if r and r.environment.spins is not None), None)
+        spins = spins if spins is not None or not waiting else is_quiet()  # one way for all cells: it is part of how fast they are
+        jobs = _jobs(study, results, spins=bool(spins))
         known |= _prepare(study, results, jobs, waiting, say, lock)
         canaries: dict[str, tuple[Canary, ...]] = {}  # once a contender: what they check changes with no seed
         for name, job in jobs.items():
@@ -94,7 +97,8 @@ def _prepare(study: Study, results: Path, jobs: dict[str, CellJob], waiting: lis
     compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
     while left := [name for name in waiting if name not in lost]:
         started_at = now()
-        ended = run_job(_prepare_job(study, results, compared, left, "made"), lock=lock)
+        job = _prepare_job(study, results, compared, left, "made")
+        ended = run_job(job.model_copy(update={"spins": jobs[left[0]].spins}), lock=lock)
         if ended.word == "done":
             break
         for named in [named for named in compared if named.name in ended.cells]:
@@ -200,11 +204,12 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
         return record
 
 
-def _jobs(study: Study, results: Path) -> dict[str, CellJob]:
+def _jobs(study: Study, results: Path, *, spins: bool = False) -> dict[str, CellJob]:
     """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
     folders = tuple(named.folder for named in study.cells)
     asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=folders, until_decided=study.until_decided)
-    return {c.name: CellJob(label=c.name, matrix=study.name, results=results, cell=c, asked=asked) for c in study.cells}
+    own = {"matrix": study.name, "results": results, "asked": asked, "spins": spins}
+    return {named.name: CellJob.model_validate({"label": named.name, "cell": named, **own}) for named in study.cells}
 
 
 def _check_headline(study: Study, folder: Path) -> None:

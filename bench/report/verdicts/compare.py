@@ -226,7 +226,7 @@ def protocol_differences(records: Sequence[Record], names: set[str]) -> list[str
 
 
 # Fields of an environment and packages; equal where speeds may be compared.
-_MACHINE = ("cpu", "cpu_id", "device", "num_threads", "python", "torch", "diffusers")
+_MACHINE = ("cpu", "cpu_id", "device", "num_threads", "spins", "python", "torch", "diffusers")
 
 
 def _fixed(run: Run, name: str, values: dict[str, list[float]]) -> str | None:

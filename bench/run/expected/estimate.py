@@ -14,6 +14,7 @@ from bench.run.expected.model import Expected, cached_stages, expect, runs_of, s
 from bench.run.expected.pace import Pace, lacking, merged, work_of
 from bench.run.job import PaceJob, Refused, run_job
 from bench.run.match.resolve import MACHINE
+from bench.run.threads import is_quiet
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Study
@@ -65,8 +66,9 @@ class TimeEstimate:
         num = f"{len(cells)} {'kind' if len(cells) == 1 else 'kinds'}"
         self.say(f"{study.name}: no record tells how long {num} of its cells take; a few steps of each are timed")
         pairs = tuple((cell, file) for file, cell in cells.items())
+        job = PaceJob(label="expected time", matrix=study.name, results=self.results, spins=is_quiet(), cells=pairs)
         with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow
-            run_job(PaceJob(label="expected time", matrix=study.name, results=self.results, cells=pairs), timeout_s=LONGEST_S)
+            run_job(job, timeout_s=LONGEST_S)
 
     def expected(self, study: Study) -> list[Expected]:
         """The times of its trials, where it has any to run, and of itself."""
