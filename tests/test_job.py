@@ -27,7 +27,6 @@ JOBS = [
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.kind)
 def test_a_job_is_read_as_it_was_written(job: Any) -> None:
     again = read_job(job.model_dump_json())
-    again = read_job(job.model_dump_json())
     assert type(again) is type(job) and again.model_dump() == job.model_dump()
 
 
