@@ -60,7 +60,8 @@ def _keyed(
     for each in contrasts:
         yield _contrast_key(each), each.effect
     for pair in pairs:
-        yield _pair_key(pair), pair.verdict
+        if not pair.main:
+            yield _pair_key(pair), pair.verdict
 
 
 def _lead_key(row: MeasureRow) -> Key:
@@ -96,6 +97,6 @@ def _contrast(each: PolicyContrast, decided: dict[Key, Finding]) -> PolicyContra
 
 
 def _pair(pair: EqualPair, decided: dict[Key, Finding]) -> EqualPair:
-    found = decided[_pair_key(pair)]
+    found = decided.get(_lead_key(pair.row) if pair.main else _pair_key(pair), pair.verdict)
     assert isinstance(found, Verdict)
     return flips.decided(pair, found)

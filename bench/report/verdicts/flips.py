@@ -46,6 +46,7 @@ class EqualPair:
     row: MeasureRow
     by_seed: tuple[tuple[float, ...], tuple[float, ...]]  # of every seed, of each
     verdict: Verdict
+    main: bool  # whether it is the headline's own, and has its verdict
 
 
 def equal_pairs(run: Run, rows: Sequence[MeasureRow]) -> list[EqualPair]:
@@ -70,7 +71,9 @@ def equal_pairs(run: Run, rows: Sequence[MeasureRow]) -> list[EqualPair]:
             better: Literal["lower", "higher"] = "lower" if row.better == "lower" else "higher"
             verdict = stats.judge(values, better=better, missing=missing, share=share, deviation=deviation)
         both = tuple(values[first]), tuple(values[second])
-        found.append(EqualPair(first=first, second=second, equal=_equal(run, first, second), row=row, by_seed=both, verdict=verdict))
+        main = {first, second} == set(run.contenders)
+        equal = _equal(run, first, second)
+        found.append(EqualPair(first=first, second=second, equal=equal, row=row, by_seed=both, verdict=verdict, main=main))
     return found
 
 
