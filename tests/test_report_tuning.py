@@ -56,7 +56,7 @@ def test_what_diverges_for_one_is_no_shared_value(tmp_path: Path, monkeypatch: p
 def test_the_table_says_what_sharing_costs_and_holds_every_trial(tmp_path: Path) -> None:
     table = tuning_table(run_of(tmp_path, {UNET: 2e-3, DIT: 4e-3}, at_edge=(RATE,)))
     unet, dit = table.rows
-    assert unet[:2] == ("UNet-XS", "learning_rate 0.002")
+    assert unet[:2] == ("UNet-XS", "0.002")
     assert unet[3].startswith("15 % [")
     assert dit[3] == "nothing, it is its own"
     assert unet[4] == "4 of 60 seconds, seeds 100, 101"
@@ -81,6 +81,6 @@ def test_curves_ring_the_choice_of_each(tmp_path: Path) -> None:
 
 def test_sentences_say_who_gets_what_and_what_one_for_all_costs(tmp_path: Path) -> None:
     first, last = says(run_of(tmp_path / "a", {UNET: 2e-3, DIT: 4e-3}))
-    assert first == "By validation loss, the best of 4 points tried is for UNet-XS learning_rate 0.002 and DiT-XS/2 learning_rate 0.004."
-    assert last == "One value for all, 0.004, would have cost UNet-XS 15 % of its loss."
+    assert first == "Of 4 learning rates tried, validation loss is least at 0.002 for UNet-XS and 0.004 for DiT-XS/2."
+    assert last == "One for all, 0.004, would have cost UNet-XS 15 % of its loss."
     assert "so a better one may lie beyond" in says(run_of(tmp_path / "b", {UNET: 2e-3, DIT: 4e-3}, at_edge=(RATE,)))[1]

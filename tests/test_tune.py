@@ -299,6 +299,10 @@ def test_a_matrix_tunes_then_runs_and_its_records_tell(tmp_path: Path) -> None:
     trials = [record_of_trial(results, cell.name) for cell in run.cells]
     assert all(not trial.artefacts.keys() - {"weights"} and trial.measurement("val_loss") for trial in trials if trial.status == "ok")
     assert all(trial.canaries == trials[0].canaries for trial in trials)
+    assert here("report", results / "tiny-tuning", "--out", tmp_path / "out").returncode == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Of 3 learning rates tried, validation loss is least at 0.01 for DiT-XXS/2." in page
+    assert 'id="verdicts"' not in page  # nobody leads among values of one field
     again = here("run", matrix, "--results", results)
     assert "3 finished before, 0 to run" in again.stdout
     assert "1 finished before, 0 to run" in again.stdout

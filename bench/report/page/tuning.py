@@ -11,7 +11,7 @@ from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import INK, Drawing
 from bench.report.render.table import NONE, Table, plain
 from bench.report.verdicts.stats import SeedInterval
-from bench.report.verdicts.tuned import cost, own_trial, point_key, shared_point, tunings, values_text
+from bench.report.verdicts.tuned import cost, field_text, own_trial, point_key, shared_point, tunings, values_text
 
 
 def tuning_table(run: Run) -> Table:
@@ -35,7 +35,8 @@ def tuning_table(run: Run) -> Table:
     fields = list(next(iter(found.values())).chosen) if found else []
     raw = pd.DataFrame(data, columns=["contender", *fields, "budget", "seed", "val_loss", "chosen"])
     sharing = f"Sharing {', '.join(value for _, value in shared)}" if shared else "Sharing"
-    header = ("Contender", "Chosen", "Validation loss", f"{sharing} costs", "Trials", "Note")
+    chosen = next((field_text(tuning) for tuning in found.values()), "")
+    header = ("Contender", f"Chosen {chosen}".rstrip(), "Validation loss", f"{sharing} costs", "Trials", "Note")
     caption = "Chosen on validation loss, by equal trials for all; what the best shared value would have cost, 95 % over the trials' seeds"
     return Table("tuning", caption, header, tuple(lines), data=raw)
 

@@ -64,16 +64,25 @@ def says(run: Run) -> list[str]:
     found = tunings(run)
     if not found:
         return ["Nothing is chosen yet: a trial has no result."]
-    given = words.listed([f"{name} {values_text(own_trial(tuning))}" for name, tuning in found.items()])
-    said = [f"By validation loss, the best of {len(next(iter(found.values())).full)} points tried is for {given}."]
+    suits: dict[str, list[str]] = {}
+    for name, tuning in found.items():
+        suits.setdefault(values_text(own_trial(tuning)), []).append(name)
+    best = words.listed([f"{value} for {words.listed(names)}" for value, names in suits.items()])
+    tried = next(iter(found.values()))
+    said = [f"Of {len(tried.full)} {field_text(tried) or 'point'}s tried, validation loss is least at {best}."]
     if edges := [name for name, tuning in found.items() if tuning.at_edge]:
-        said.append(f"That is the last value tried for {words.listed(edges)}, so a better one may lie beyond.")
+        said.append(f"For {words.listed(edges)} that is the last one tried, so a better one may lie beyond.")
     if (shared := shared_point(found)) is not None and len(found) > 1:
         costs = {name: cost(tuning, shared).growth for name, tuning in found.items()}
         dear = [f"{name} {100 * growth.mean:.2g} % of its loss" for name, growth in costs.items() if growth.mean > 0]
-        value = ", ".join(text for _, text in shared)
-        said.append(f"One value for all, {value}, would have cost {words.listed(dear)}." if dear else f"All are best at {value}.")
+        value = ", ".join(text if len(shared) == 1 else f"{name.rpartition('.')[2]} {text}" for name, text in shared)
+        said.append(f"One for all, {value}, would have cost {words.listed(dear) if dear else 'nobody anything'}.")
     return said
+
+
+def field_text(tuning: Tuning) -> str:
+    """'learning rate'; "" where several fields were tuned."""
+    return next(iter(tuning.chosen)).rpartition(".")[2].replace("_", " ") if len(tuning.chosen) == 1 else ""
 
 
 def point_key(trial: TuningTrial) -> PointKey:
@@ -82,5 +91,6 @@ def point_key(trial: TuningTrial) -> PointKey:
 
 
 def values_text(trial: TuningTrial) -> str:
-    """'learning_rate 0.004'."""
-    return ", ".join(f"{name.rpartition('.')[2]} {plain(value)}" for name, value in trial.point.items())
+    """'0.004', or of several fields 'learning_rate 0.004, warmup_steps 50'."""
+    several = len(trial.point) > 1
+    return ", ".join(f"{name.rpartition('.')[2]} {plain(value)}" if several else plain(value) for name, value in trial.point.items())
