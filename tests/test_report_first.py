@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from report_factory import LEDGER, pair, record, renamed, shapes_record, study, write_run
+from report_factory import EXACT, LEDGER, pair, record, renamed, shapes_record, study, write_run
 
 from bench.records.record import Measurement, QualityPoint, Record
 from bench.report import build
@@ -94,6 +94,12 @@ def test_an_answer_has_at_most_three_sentences(tmp_path: Path) -> None:
     assert len(re.findall(r"<p>", text[text.index('<div class="answer">') : text.index('<div class="pair">')])) == len(sentences)
     lines = (out / "report.md").read_text(encoding="utf-8").split("\n\n")
     assert [line for line in lines if line.startswith(sentences[0][:9])]
+
+
+def test_a_difference_that_nobody_would_notice_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXACT[DIT], "peak_storage_bytes", int(0.97 * EXACT[UNET]["peak_storage_bytes"]))
+    said = answered(write_run(tmp_path, pair(3), sheets=False)).sentences
+    assert said[0] == "DiT-XS/2 trains 3.8 times as fast, samples 3.6 times as fast and needs a quarter of the FLOPs."
 
 
 def test_costs_come_first_by_leader_with_numbers_as_people_say_them(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.report.verdicts.findings import Findings
 
 MOST_SAID = 3  # axes in the sentence on what a contender costs; the picture has all
+WORTH_SAYING = 1.1  # times as much, at least
 
 
 class Leader:
@@ -44,7 +45,7 @@ class Leader:
 
 def costs_said(run: Run, rows: Sequence[MeasureRow]) -> str:
     """Speed, memory and cost in a sentence: what is carried, and after it what one run each showed; "" where neither is."""
-    judged = [row for row in compare.axes(rows) if row.metric.plain.axis and row.verdict and row.verdict.leader]
+    judged = [row for row in compare.axes(rows) if row.metric.plain.axis and row.verdict and row.verdict.leader and _apart(row)]
     seen = [row for row in judged if row.verdict and row.verdict.outcome == "inconclusive"] if fewest_seeds(run) == 1 else []
     seen = seen[: MOST_SAID - 1]
     carried = [row for row in judged if row.verdict and row.verdict.carried][: MOST_SAID - len(seen)]
@@ -56,6 +57,13 @@ def costs_said(run: Run, rows: Sequence[MeasureRow]) -> str:
         return ""
     text = f"Against the next best of {words.NUMBERS[len(run.contenders)]}, {text}" if len(run.contenders) > 2 else text
     return f"{text}."
+
+
+def _apart(row: MeasureRow) -> bool:
+    """Whether leader and rival differ by what a sentence is worth."""
+    assert row.verdict and row.verdict.leader and row.verdict.rival
+    means = [interval.mean for name in (row.verdict.leader, row.verdict.rival) if (interval := row.entry(name).interval)]
+    return len(means) == 2 and min(means) > 0 and max(means) / min(means) >= WORTH_SAYING
 
 
 def _leaders(rows: Sequence[MeasureRow]) -> list[str]:
