@@ -34,6 +34,12 @@ from tests.tiny import tiny_cell
 REFERENCE = ROOT / "results" / "reference"
 
 
+@pytest.fixture(autouse=True)
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which threads wait calmly, as in the committed records."""
+    monkeypatch.setattr(bench.run.expected.estimate, "is_quiet", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def records() -> dict[str, list[Record]]:
     """Committed records, by contender of their run; the first of each ran its canaries."""
@@ -235,16 +241,16 @@ def test_records_of_another_machine_tell_nothing(tmp_path: Path, records: dict[s
     (tmp_path / "reference").symlink_to(REFERENCE)
     record = records["quick UNet-XS"][0]
 
-    def found(threads: int, **environment: Any) -> Pace:
+    def found(threads: int, spins: bool = False, **environment: Any) -> Pace:
         now = record.environment.model_copy(update=environment)
         with (
             mock.patch.object(bench.run.expected.earlier, "read_environment", lambda: now),
             mock.patch.dict("os.environ", OMP_NUM_THREADS=str(threads)),
         ):
-            return Earlier(tmp_path).pace(record.cell)
+            return Earlier(tmp_path, spins=spins).pace(record.cell)
 
     assert found(2).eval_s == of_record(record, quality=True).eval_s
-    assert found(1) == found(2, cpu="another") == found(2, num_cpus=64) == found(2, gpus=["H100"]) == Pace()
+    assert found(1) == found(2, spins=True) == found(2, cpu="another") == found(2, num_cpus=64) == found(2, gpus=["H100"]) == Pace()
 
 
 def test_what_is_no_record_tells_nothing(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class EarlierCell:
 class Earlier:
     """All that is in a results folder."""
 
-    def __init__(self, results: Path):
+    def __init__(self, results: Path, *, spins: bool = False):
         paths = [path for pattern in FOLDERS for folder in results.glob(pattern) if (path := newest(folder)) is not None]
         self.results = results
         self.found = [found for path in paths if (found := _read_head(path)) is not None]
@@ -48,7 +48,7 @@ class Earlier:
             self.by_work.setdefault(work_of(found.cell), []).append(found)
             if found.is_final:
                 self.finished[found.path.parent] = found
-        self.here = read_environment()
+        self.here = read_environment().model_copy(update={"spins": spins})
 
     def is_finished(self, run: str, named: NamedCell, tuned: tuple[str, ...] = ()) -> bool:
         """Whether a cell of a run has its result; fields that have yet to be `tuned` may be any."""
@@ -89,8 +89,10 @@ class Earlier:
 
 
 def same_machine(record: Record, here: Environment) -> bool:
-    """Whether a record was made on a machine of this kind, with as many threads as torch would have now."""
+    """Whether a record was made on a machine of this kind, with as many threads as torch would have now, that wait as they will."""
     there = record.environment
+    if bool(there.spins) != bool(here.spins):  # those of older records did not spin
+        return False
     if any(getattr(there, name) != getattr(here, name) for name in ("machine", "cpu", "cpu_id", "num_cpus", "gpus")):
         return False
     asked = os.environ.get("OMP_NUM_THREADS", "")

@@ -29,7 +29,8 @@ class TimeEstimate:
 
     def __init__(self, results: Path, say: Say):
         self.results, self.say = results, say
-        self.earlier = Earlier(results)
+        self.spins = is_quiet()  # as the cells will
+        self.earlier = Earlier(results, spins=self.spins)
         self.paces: dict[str, Pace] = {}  # of those cells of which something tells
         self._cached: dict[tuple[str, ...], set[str]] = {}
 
@@ -44,7 +45,7 @@ class TimeEstimate:
         files = {}  # trials, which are not sampled, have the file of a cell of the same work that is
         for key, cell in silent.items():
             own = key if cell.evaluation.num_samples else measured_as.get(work_of(cell.model_dump(mode="json")), key)
-            files[key] = self.results / "cache" / "pace" / f"{_identity(own)}.json"
+            files[key] = self.results / "cache" / "pace" / f"{_identity(own, self.spins)}.json"
         known = {key: read_sealed(file, file.stem, Pace, "pace") for key, file in files.items()}
         if missing := {
             files[key]: silent[key] for key in sorted(silent, key=lambda key: silent[key].evaluation.num_samples) if not known[key]
@@ -66,7 +67,7 @@ class TimeEstimate:
         num = f"{len(cells)} {'kind' if len(cells) == 1 else 'kinds'}"
         self.say(f"{study.name}: no record tells how long {num} of its cells take; a few steps of each are timed")
         pairs = tuple((cell, file) for file, cell in cells.items())
-        job = PaceJob(label="expected time", matrix=study.name, results=self.results, spins=is_quiet(), cells=pairs)
+        job = PaceJob(label="expected time", matrix=study.name, results=self.results, spins=self.spins, cells=pairs)
         with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow
             run_job(job, timeout_s=LONGEST_S)
 
@@ -117,8 +118,8 @@ def asked_of(cell: Cell) -> str:
     return content_hash([work_of(cell.model_dump(mode="json")), list(judged)])
 
 
-def _identity(key: str) -> str:
+def _identity(key: str, spins: bool) -> str:
     """Of a measured pace: all that determines it."""
     environment = read_environment()
     machine = environment.model_dump(include=MACHINE)
-    return content_hash([PACE_VERSION, key, environment.packages, machine, os.environ.get("OMP_NUM_THREADS")])[:16]
+    return content_hash([PACE_VERSION, key, environment.packages, machine, os.environ.get("OMP_NUM_THREADS"), spins])[:16]
