@@ -42,7 +42,7 @@ def answer(run: Run, findings: Findings) -> Answer:
         failed = words.listed([f"{', '.join(canaries)} of {name}" for name, canaries in run.untrusted.items()])
         said = [f"Nothing here is to be believed: a self-check failed ({failed})."]
     elif run.tunes is not None:
-        mark, said = "no verdict", tuned.says(run)
+        mark, said = "open", tuned.says(run)
     elif len(run.contenders) < 2:
         said = [f"There is nothing to compare: the run has {run.contenders[0] if run.contenders else 'no cells'} alone."]
     else:
