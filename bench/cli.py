@@ -46,7 +46,6 @@ def run(
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
 
-    from bench.commands.decide import run_until_decided
     from bench.data.progress import say
     from bench.report.render.console import summary
     from bench.run.launch import run_all
@@ -58,8 +57,12 @@ def run(
         _fail(f"--budget-minutes {budget_minutes:g} makes a study small, --until-decided makes it grow; give one of the two")
     console = Console(highlight=False, soft_wrap=True)
     study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
-    run_it, limit = (run_until_decided, hours) if until_decided else (run_all, budget_minutes)
-    records = run_it(study, results, say, command, limit)
+    if until_decided:
+        from bench.commands.decide import run_until_decided  # and with it the report's rules
+
+        records = run_until_decided(study, results, say, command, hours)
+    else:
+        records = run_all(study, results, say, command, budget_minutes)
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 
@@ -70,13 +69,6 @@ def test_few_seeds_share_their_spread_and_one_has_the_usual() -> None:
     usual = Gap.of(([100.0], [200.0]), usual=0.1)
     assert usual is not None and usual.variances == (100.0, 400.0)
     assert Gap.of(([100.0], [200.0])) is None
-
-
-def test_usual_spreads_are_those_that_were_recorded() -> None:
-    table = pd.read_csv(Path(__file__).parents[1] / "reports" / "calibration" / "seeds.csv")
-    spread = table.groupby(["study", "contender", "name"])["value"].agg(lambda v: v.std() / abs(v.mean())).groupby("name").median()
-    for name, usual in prospect.USUAL.items():
-        assert usual == pytest.approx(spread[name], abs=0.006), name
 
 
 def test_the_chance_averages_over_what_the_difference_may_be() -> None:

@@ -72,6 +72,7 @@ class Trials:
         ({"learning_rat": [1, 2]}, "did you mean .*learning_rate"),
         ({"sampler.num_steps": [1, 2]}, "no field that can be tuned"),
         ({"objective.name": ["rectified_flow", "v_prediction"]}, "no field that can be tuned"),
+        ({"batching.token_dropping": [None, {"rate": 0.5}]}, "no field that can be tuned"),  # a mapping; its rate can be
         ({"learning_rate": [1e-3]}, "two different values or more"),
         ({"learning_rate": [1e-3, 1e-3]}, "two different values or more"),
         ({"learning_rate": 1e-3}, "two different values or more"),

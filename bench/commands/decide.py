@@ -3,7 +3,6 @@
 What each look may spend and whom more seeds can help is decided by bench/report/verdicts/sequential.py; here it is run.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from bench.records.record import Record
 from bench.report.load import Run, load_run
 from bench.report.verdicts import sequential
 from bench.report.verdicts.findings import find
+from bench.report.verdicts.prospect import minutes_of
 from bench.report.verdicts.sequential import Look
 from bench.run.launch import ready, run_study
 from bench.shapes import Refusal
@@ -76,17 +76,6 @@ def fresh(seeds: Sequence[int], study: Study, num: int) -> list[int]:
         seed += 1
         found += [] if seed in used else [seed]
     return found
-
-
-def minutes_of(run: Run, contenders: Sequence[str]) -> float | None:
-    """What one more seed of each takes, as long as their cells took on average; None where no record tells."""
-    means = []
-    for name in contenders:
-        totals = [sum(cell.record.time_split_s.values()) for cell in run.of(name) if cell.record and cell.record.time_split_s]
-        if not totals:
-            return None
-        means.append(statistics.fmean(totals))
-    return sum(means) / 60
 
 
 def told(found: Look, minutes: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bench.data.frozen import flatten
 from bench.records.record import Record
 from bench.shapes import Refusal
 from bench.study.budget import Budget
@@ -24,7 +25,8 @@ def chosen(records: Sequence[Record], tune: Tune) -> list[tuple[Record, Tuning]]
         for record in own:
             loss = record.measurement("val_loss") if record.status == "ok" else None
             protocols |= {loss.protocol_fingerprint} if loss else set()
-            point = {name: _value(record, name) for name in tune.grid}
+            fields = flatten(record.cell.model_dump(mode="json"))
+            point = {name: fields[name] for name in tune.grid}
             key = f"{point} {record.cell.budget}"
             trials.setdefault(key, (point, record.cell.budget, []))[2].append((record.cell.seed, loss.value if loss else None))
         if len(protocols) > 1:
@@ -40,10 +42,3 @@ def group_of(cell: Cell, tune: Tune) -> str:
     """What trials share that are chosen among: contender and budget; of successive halving the axis of the budget alone."""
     budget = "" if tune.budget else cell.budget.axis if tune.halving else str(cell.budget)
     return f"{contender_of(cell, tune.grid)} {budget}"
-
-
-def _value(record: Record, name: str) -> object:
-    content = record.cell.model_dump(mode="json")
-    for key in name.split("."):
-        content = content[key]
-    return content

@@ -216,7 +216,7 @@ def _cells(matrix: Matrix, sized: Callable[[Cell], MatchProof | None]) -> list[N
         if any(key.startswith("budget.") for key in point):  # it has one axis, and that of the defaults gives way
             fields["budget"] = {}
         for key, value in point.items():
-            _set(fields, key, value)
+            set_field(fields, key, value)
         flat = flatten(_with_one_name(fields))
         if flat.get("evaluation.untrained") == "once":
             fields["evaluation"]["untrained"] = seed == matrix.seeds[0]
@@ -284,7 +284,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     _check_parts(tree)
     head = key.partition(".")[0]
     if head in Matrix.model_fields:
-        _set(tree, key, value)
+        set_field(tree, key, value)
         return
     if head not in Cell.model_fields:
         inner = [name for name in dotted(Cell) if name.rpartition(".")[2] == {"lr": "learning_rate"}.get(head, head)]
@@ -307,7 +307,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif key.startswith("budget."):  # a budget has one axis: setting another replaces it
         tree["defaults"]["budget"] = {key.partition(".")[2]: value}
     else:
-        _set(tree["defaults"], key, value)
+        set_field(tree["defaults"], key, value)
 
 
 def _check_parts(tree: dict[str, Any]) -> None:
@@ -320,7 +320,8 @@ def _check_parts(tree: dict[str, Any]) -> None:
         raise Refusal(f"`include` of the matrix is {cells!r}, not a list of mappings of fields")
 
 
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+def set_field(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key. Refusal where something else than a mapping is on the way."""
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.setdefault(parent, {})

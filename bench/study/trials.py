@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.data.frozen import content_hash
+from bench.data.frozen import content_hash, flatten
 from bench.shapes import Refusal
-from bench.study.budget import BUDGETS, Budget
+from bench.study.budget import BUDGETS
 from bench.study.cell import SOLVERS, Cell, Evaluation, Sampler, differences
-from bench.study.matrix import NamedCell, Study, are_short, cell_name
+from bench.study.matrix import NamedCell, Study, are_short, cell_name, set_field
+from bench.study.scale import scaled_budget
 from bench.study.tune import Tune, Tuning, TuningTrial, at_edge
 
 SUFFIX = "-tuning"  # of the run of the trials, behind the name of the study
@@ -38,10 +39,8 @@ def num_rungs(num_points: int, halving: int) -> int:
 
 def contender_of(cell: Cell, tunes: Iterable[str]) -> str:
     """What the trials of one contender share: all of a trial's cell but the tuned fields, the budget and the seed."""
-    content = _bare(cell).model_dump(mode="json", exclude={"seed", "budget"})
-    for name in tunes:
-        _parent(content, name).pop(name.rpartition(".")[2], None)
-    return content_hash(content)
+    content = flatten(_bare(cell).model_dump(mode="json", exclude={"seed", "budget"}))
+    return content_hash({name: value for name, value in content.items() if name not in set(tunes)})
 
 
 def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], parts: float = 1.0) -> Study:
@@ -66,12 +65,10 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
 def _trial(cell: Cell, tune: Tune, point: Point, seed: int, parts: float) -> Cell:
     """One trial: trained and validated, and not sampled."""
     budget = tune.budget or cell.budget
-    amount = budget.amount * parts
     if parts != 1.0:
-        whole = BUDGETS.find(budget.axis).whole
-        if whole and amount < 1:
+        if BUDGETS.find(budget.axis).whole and budget.amount * parts < 1:
             raise Refusal(f"tune.halving leaves less than one of {budget.amount:g} {budget.axis} to its first trials; use a larger budget")
-        budget = Budget.model_validate({budget.axis: int(amount) if whole else amount})
+        budget = scaled_budget(budget, parts)
     return with_values(_bare(cell).model_copy(update={"budget": budget, "seed": seed}), point)
 
 
@@ -85,14 +82,8 @@ def with_values(cell: Cell, point: Point) -> Cell:
     """The cell with other values of some fields."""
     content = cell.model_dump(mode="json")
     for name, value in point.items():
-        _parent(content, name)[name.rpartition(".")[2]] = value
+        set_field(content, name, value)
     return Cell.model_validate(content)
-
-
-def _parent(content: dict[str, Any], name: str) -> dict[str, Any]:
-    for key in name.split(".")[:-1]:
-        content = content[key]
-    return content
 
 
 def best(trials: Sequence[TuningTrial], num: int) -> list[Point]:

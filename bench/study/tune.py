@@ -59,7 +59,9 @@ class Tune(Frozen, extra="allow"):
 
 def full_name(name: str) -> str:
     """The dotted field that a name under `tune` means; one without a dot is the optimiser's. Refusal for what cannot be tuned."""
-    known = [field for field in dotted(Cell) if field.partition(".")[0] in TUNABLE and "." in field and field not in FIXED]
+    every = dotted(Cell)
+    leaves = [field for field in every if not any(other.startswith(f"{field}.") for other in every)]
+    known = [field for field in leaves if field.partition(".")[0] in TUNABLE and field not in FIXED]
     found = next((field for field in (name, f"optimizer.{name}") if field in known), None)
     if found is None:
         near = did_you_mean(name, [*known, *(field.rpartition(".")[2] for field in known)])

@@ -35,9 +35,14 @@ def share(ratio: float) -> str:
     return f"{100 * ratio:.{0 if ratio >= 0.0095 else 1 if ratio >= 0.00095 else 4}f} % of the"
 
 
+def number(num: int) -> str:
+    """'three', '14'."""
+    return NUMBERS[num] if num < len(NUMBERS) else str(num)
+
+
 def number_of(num: int, thing: str) -> str:
     """'three seeds', 'one seed', '14 seeds'."""
-    return f"{NUMBERS[num] if num < len(NUMBERS) else num} {thing}{'' if num == 1 else 's'}"
+    return f"{number(num)} {thing}{'' if num == 1 else 's'}"
 
 
 def p_value(found: float) -> str:

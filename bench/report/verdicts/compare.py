@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -120,19 +120,8 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
     if subject == "trained" and better in ("lower", "higher") and len(own):
         if fixed := _fixed(run, name, values):
             verdict = Verdict(outcome="matched", reason=fixed)
-        elif incomparable:
-            verdict = Verdict(outcome="not compared", reason=incomparable)
         else:
-            verdict = stats.judge(
-                values,
-                better="lower" if better == "lower" else "higher",
-                exact=metric.exact,
-                missing=missing,
-                deviation=SEED_DEVIATION.get(name.partition("@")[0]),
-                share=partial(spending.share, run.looks, run.extensions),
-            )
-            if run.untrusted:  # takes every lead away
-                verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
+            verdict = who_leads(run, name, values, better=better, exact=metric.exact, missing=missing, incomparable=incomparable)
     if verdict and verdict.outcome in ("open", "inconclusive") and not metric.axis:  # shown, not tested
         verdict = None
     means = {contender: statistics.fmean(series) for contender, series in values.items() if series}
@@ -174,6 +163,31 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
         references=references,
         verdict=verdict,
         caveats=tuple(caveats),
+    )
+
+
+def who_leads(
+    run: Run,
+    name: str,
+    values: Mapping[str, Sequence[float]],
+    *,
+    better: str,
+    missing: Mapping[str, str],
+    incomparable: str | None,
+    exact: bool = False,
+) -> Verdict:
+    """The verdict on a measurement's values, contender -> one a seed, by the rules of this run: its protocols, canaries and looks."""
+    if incomparable:
+        return Verdict(outcome="not compared", reason=incomparable)
+    if run.untrusted:  # takes every lead away
+        return Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
+    return stats.judge(
+        values,
+        better="lower" if better == "lower" else "higher",
+        exact=exact,
+        missing=missing,
+        deviation=SEED_DEVIATION.get(name.partition("@")[0]),
+        share=partial(spending.share, run.looks, run.extensions),
     )
 
 

@@ -9,8 +9,6 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal
 
 import pandas as pd
 
@@ -18,9 +16,7 @@ from bench.records.record import Record
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts import spending, stats
-from bench.report.verdicts.compare import MeasureRow, why_not_comparable
-from bench.report.verdicts.seed_noise import SEED_DEVIATION
+from bench.report.verdicts.compare import MeasureRow, who_leads, why_not_comparable
 from bench.report.verdicts.stats import Verdict
 from bench.study.cell import differences
 
@@ -62,14 +58,8 @@ def equal_pairs(run: Run, rows: Sequence[MeasureRow]) -> list[EqualPair]:
         own = lines[(lines["name"] == row.name) & (lines["subject"] == "trained") & lines["contender"].isin((first, second))]
         values = {name: own.loc[(own["contender"] == name) & own["invalid"].isna(), "value"].tolist() for name in (first, second)}
         missing = {name: why for name in (first, second) if (why := run.missing(name, row.name))}
-        if refused := why_not_comparable(run, own, row.metric):
-            verdict = Verdict(outcome="not compared", reason=refused)
-        elif run.untrusted:
-            verdict = Verdict(outcome="not compared", reason=f"a canary of {', '.join(run.untrusted)} failed")
-        else:
-            share, deviation = partial(spending.share, run.looks, run.extensions), SEED_DEVIATION.get(row.name.partition("@")[0])
-            better: Literal["lower", "higher"] = "lower" if row.better == "lower" else "higher"
-            verdict = stats.judge(values, better=better, missing=missing, share=share, deviation=deviation)
+        incomparable = why_not_comparable(run, own, row.metric)
+        verdict = who_leads(run, row.name, values, better=row.better, missing=missing, incomparable=incomparable)
         both = tuple(values[first]), tuple(values[second])
         main = {first, second} == set(run.contenders)
         equal = _equal(run, first, second)

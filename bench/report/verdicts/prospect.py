@@ -20,10 +20,12 @@ from scipy.special import nctdtr, stdtrit
 from bench.metrics.protocol import read_name
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
+from bench.report.render import words
 from bench.report.verdicts.claims import LEVELS, Effect, Key
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import WEIGHTS, DesignRow
 from bench.report.verdicts.findings import Findings
+from bench.report.verdicts.seed_noise import SEED_DEVIATION
 from bench.report.verdicts.sequential import predictive
 from bench.report.verdicts.spending import boundary, share
 from bench.report.verdicts.stats import MIN_FLOORS, MIN_SEEDS, Verdict, variance
@@ -32,12 +34,6 @@ FOUND, PROBABLY, POSSIBLE = 0.8, 0.6, 0.2
 MOST = 30  # seeds of each contender: beyond, more seeds are no remedy
 MOST_CLIPS = 100_000
 ROUND_CLIPS = 64
-# Seed deviation over mean: medians over the contenders of reports/calibration/seeds.csv, for whoever has one seed.
-USUAL = {
-    "fvd": 0.04, "fd_motion": 0.28, "fd_frame": 0.18, "kvd": 0.12, "kd_motion": 0.62, "val_loss": 0.02, "framing_distance": 0.16,
-    "saliency_distance": 0.16, "subject_whole_rate": 0.33, "train_clips_per_s": 0.03, "sample_clips_per_s": 0.04,
-}  # fmt: skip
-WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 PARTS = {0.1: "a tenth of", 0.2: "a fifth of", 0.25: "a quarter of", 0.33: "a third of", 0.5: "half", 0.67: "two thirds of"}
 Said = Literal["first", "probably", "may", "unknown", "hardly"]  # first: there are too few to say
 LevelAt = Callable[[int], float]  # seeds of each -> what a p-value must be below
@@ -119,7 +115,7 @@ def of_row(run: Run, found: Findings, row: MeasureRow) -> Prospect | None:
     if verdict is None or verdict.outcome != "inconclusive" or verdict.leader is None or any(entry.missing for entry in row.entries):
         return None
     values = {entry.contender: [value for _, value in entry.by_seed] for entry in row.entries if entry.by_seed}
-    usual = USUAL.get(row.name.partition("@")[0])
+    usual = SEED_DEVIATION.get(row.name.partition("@")[0])
     gaps = [Gap.of((values[verdict.leader], values[other]), usual=usual) for other in values if other != verdict.leader]
     made = _prospect(run, found, ("lead", row.name), [gap for gap in gaps if gap], min(map(len, values.values())), verdict)
     return made and _with_clips(made, row)
@@ -191,26 +187,32 @@ def _level(run: Run, found: Findings, key: Key, seeds: int) -> LevelAt:
     return lambda number: family * share(run.looks, extensions, number)
 
 
-def _minutes(run: Run, more: int) -> float | None:
-    """What so many more seeds of every contender take, as long as its cells took on average; None where no record tells."""
-    total = 0.0
-    for name in run.labels:
+def minutes_of(run: Run, contenders: Sequence[str]) -> float | None:
+    """What one more seed of each takes, one cell after another, as long as its cells took on average; None where no record tells."""
+    means = []
+    for name in contenders:
         times = [sum(cell.record.time_split_s.values()) for cell in run.of(name) if cell.record and cell.record.status == "ok"]
         if not any(times):
             return None
-        total += statistics.fmean(times)
-    return more * total / 60
+        means.append(statistics.fmean(times))
+    return sum(means) / 60
+
+
+def _minutes(run: Run, more: int) -> float | None:
+    """What so many more seeds of every contender take."""
+    one = minutes_of(run, run.labels)
+    return None if one is None else more * one
 
 
 def _command(run: Run, more: int | None) -> str:
     """The run's own, asked for more seeds, or to add them until it is decided where nobody knows how many that takes."""
     if run.looks:  # it adds them by itself
         return run.command
-    words = run.words or ["python", "-m", "bench", "run", run.matrix]
+    command = run.words or ["python", "-m", "bench", "run", run.matrix]
     if more is None:
-        return shlex.join([*words, "--until-decided"])
+        return shlex.join([*command, "--until-decided"])
     seeds = sorted({cell.seed for cell in run.cells})
-    return with_seeds(words, [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + more)])
+    return with_seeds(command, [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + more)])
 
 
 def with_seeds(words: Sequence[str], seeds: Sequence[int]) -> str:
@@ -275,17 +277,13 @@ def _sentence(run: Run, number: int | None, seeds: int, chance: float, word: Sai
     part = PARTS[min(PARTS, key=lambda part: abs(part - spreads))] if spreads >= 0.075 else "less than a tenth of"
     why = f"the difference is {part} the spread between seeds" if spreads < 0.8 else f"it would take more than {most} of each"
     if word == "unknown":
-        return f"{_word(seeds).capitalize()} seeds do not tell how many more would decide; as far as they do, {why}"
+        return f"{words.number(seeds).capitalize()} seeds do not tell how many more would decide; as far as they do, {why}"
     return f"{f'{most} seeds each will' if run.looks else 'More seeds will'} hardly decide: {why}"
 
 
 def _seeds_text(run: Run, more: int) -> str:
     """'Two more seeds each, about 9 minutes,'."""
-    return f"{_word(more).capitalize()} more seed{'s' if more > 1 else ''} each{_time_text(_minutes(run, more))}"
-
-
-def _word(number: int) -> str:
-    return WORDS[number] if number < len(WORDS) else str(number)
+    return f"{words.number(more).capitalize()} more seed{'s' if more > 1 else ''} each{_time_text(_minutes(run, more))}"
 
 
 def _time_text(minutes: float | None) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from bench.report.load import Run
+from bench.report.render import words
 from bench.report.verdicts import stats
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.findings import Findings
@@ -191,7 +192,7 @@ def _on(pool: Sequence[str], counts: Mapping[str, int], chance: float, walk: Wal
     if not more:
         return Look(state="at the last", more=(), reason=f"not told apart by {walk.looks.most} seeds each", chance=0.0, walk=walk)
     state: Next = "futile" if chance < FUTILE else "go on"
-    reason = f"the chance that {walk.looks.most} seeds each tell {_and(pool)} apart is about {chance:.0%}"
+    reason = f"the chance that {walk.looks.most} seeds each tell {words.listed(pool)} apart is about {chance:.0%}"
     return Look(state=state, more=() if state == "futile" else more, reason=reason, chance=min(chance, 1.0), walk=walk)
 
 
@@ -209,7 +210,3 @@ def _fraction(first: Sequence[float], second: Sequence[float], looks: Looks) -> 
     squares = [stats.variance(series) for series in (first, second)]
     now = squares[0] / len(first) + squares[1] / len(second)
     return sum(squares) / looks.most / now if now else min(len(first), len(second)) / looks.most
-
-
-def _and(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
