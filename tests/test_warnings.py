@@ -147,8 +147,11 @@ def test_others_on_the_device_are_told(tmp_path: Path) -> None:
     assert course
     busy = [{"training": course.model_copy(update={"other_cpu_share": share})} for share in (0.05, 0.31)]
     found = alerts(tmp_path / "a", *busy)
-    said = "Others took up to 31 % of the processors while DiT-XS/2 trained: its speed is that of what was left."
+    said = "Others took up to 31 % of the processors while DiT-XS/2 trained: it was slower than it is, and in its seconds learnt less."
     assert told(found) == [("disturbed", said)] and found.badge
+    cell = record(DIT, 0).cell.model_copy(update={"budget": Budget(steps=485)})
+    found = alerts(tmp_path / "steps", busy[1] | {"cell": cell})
+    assert found.each[-1].sentence.endswith("trained: its speed is that of what was left.")
     assert alerts(tmp_path / "b", busy[0]).each == ()
     found = alerts(tmp_path / "c", {"training": course.model_copy(update={"other_processes": 2})}, {})
     assert found.each[0].sentence.startswith("Up to 2 other processes were on the GPU while DiT-XS/2 trained")

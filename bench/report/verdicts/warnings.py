@@ -165,7 +165,9 @@ def _disturbed(run: Run, findings: Findings) -> Iterator[str]:
         courses = [record.training for record in _records(run, contender) if record.training]
         share = max((course.other_cpu_share for course in courses), default=0.0)
         if share > DISTURBED:
-            yield f"Others took up to {100 * share:.0f} % of the processors while {contender} trained: its speed is that of what was left."
+            timed = any(record.cell.budget.axis == "seconds" for record in _records(run, contender))
+            cost = "it was slower than it is, and in its seconds learnt less" if timed else "its speed is that of what was left"
+            yield f"Others took up to {100 * share:.0f} % of the processors while {contender} trained: {cost}."
         others = max((course.other_processes for course in courses), default=0)
         if others:
             were = "processes were" if others > 1 else "process was"
