@@ -59,7 +59,7 @@ class TrainStep:
         self.options, self.device, self.half = options, device, half
         self.params = [weight for weight in backbone.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            backbone.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, foreach=True
+            backbone.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
         # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
         self.ema: Any = EMAModel(self.params, decay=options.ema_decay, foreach=True)

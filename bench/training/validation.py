@@ -13,12 +13,14 @@ from bench.training.acceleration import HALF, autocast
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
 
+PER_TRAINED = 4  # clips at once for each of a training step, which holds the activations of all layers and these of one
+
 
 @torch.no_grad()
 def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell, device: torch.device) -> dict[float, float]:
     """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell."""
     path = PATHS[cell.objective.name]
-    batches = list(in_batches(val.shapes[:num_clips], lambda shape: clips_per_batch(shape, cell.batching)))  # as a training step
+    batches = list(in_batches(val.shapes[:num_clips], lambda shape: PER_TRAINED * clips_per_batch(shape, cell.batching)))
     losses = {}
     for place, timestep in enumerate(VALIDATION_TIMESTEPS):
         total = torch.zeros((), dtype=torch.float64, device=device)
