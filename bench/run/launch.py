@@ -253,7 +253,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
                 seed=each.cell.seed,
                 fingerprint=each.cell.fingerprint(),
                 folder=each.folder,
-                further=each.further,
+                further=each.further and study.tunes is None,  # among trials all are equal
             )
             for each in study.cells
         ),

@@ -54,7 +54,8 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
             cell = _trial(named.cell, tune, point, seed, parts)
             own = {f"budget.{cell.budget.axis}": cell.budget.amount} if tune.halving else {}
             place = {**axes, **point, **own}
-            found.setdefault(cell.fingerprint(), NamedCell(name=cell_name(place, seed, short), axes=place, cell=cell, match=named.match))
+            trial = NamedCell(name=cell_name(place, seed, short), axes=place, cell=cell, match=named.match, further=named.further)
+            found.setdefault(cell.fingerprint(), trial)
     about = f"Tuning of {study.name}: {', '.join(tune.grid)} of every contender by {tune.by}. {study.matrix.description}"
     matrix = study.matrix.model_copy(
         update={"description": about, "claim": None, "primary": None, "tune": None, "tuned": None, "seeds": list(tune.seeds)}
