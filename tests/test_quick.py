@@ -1,9 +1,10 @@
-"""The promises of the `quick` matrix, kept for real: ten minutes, so `tox -e slow`."""
+"""The promises of the `quick` matrix, kept for real: a quarter of an hour, so `tox -e slow`."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -28,15 +29,20 @@ def value(record: Record, name: str, subject: str = "trained") -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_quick_learns_what_its_world_shows(records: list[Record]) -> None:
-    assert [record.status for record in records] == ["ok", "ok"]
-    assert all(canary.passed for record in records for canary in record.canaries)
+    assert [record.status for record in records] == ["ok"] * 6
+    assert all(record.tuning and not record.tuning.differs for record in records)  # at this data, size and budget
+    first = [record for record in records if record.cell.seed == 0]
+    for record in first:  # of whom the untrained weights are scored too
+        assert record.canaries and all(canary.passed for canary in record.canaries)
+        assert value(record, "fd_motion_excess_ratio@64") >= 20, record.name
+        assert value(record, "fvd_excess_ratio@64") >= 3, record.name
     for record in records:
-        assert value(record, "fd_motion_excess_ratio@128") >= 10, record.name
-        assert value(record, "fvd_excess_ratio@128") >= 4, record.name
         assert value(record, "psnr_db", "reconstruction") >= 30
         assert value(record, "steady_rate", "real") == value(record, "steady_rate", "reconstruction") == 1.0
         assert value(record, "peak_rss_bytes") < 4e9
-    # Exactly one object, steady in hue and size, in every frame: 1.00 was seen on fast cores, 0.76 on slow ones, which take fewer steps.
-    assert max(value(record, "steady_rate") for record in records) >= 0.6
+    # Exactly one object, steady in hue and size, in every frame.
+    steady = {name: [value(record, "steady_rate") for record in records if name in record.cell.backbone] for name in ("UNet", "DiT")}
+    assert min(steady["UNet"]) >= 0.6
+    assert max(map(mean, steady.values())) >= 0.9

@@ -9,8 +9,11 @@ from pydantic import ValidationError
 
 from bench.data.files import now
 from bench.records.environment import read_environment
-from bench.records.record import Measurement, Record, RunCell, RunSnapshot, Status
+from bench.records.record import Asked, Measurement, Record, RunCell, RunSnapshot, Status
 from bench.records.store import read_run, write_record, write_run
+from bench.report.load import load_run
+from bench.report.verdicts.answer import setting
+from bench.report.verdicts.tuned import in_words, question, says, tunings
 from bench.run.tune.resolve import TrialSearch, tuned, widened
 from bench.shapes import Refusal
 from bench.study.budget import Budget
@@ -257,6 +260,31 @@ def test_a_finished_tuning_is_taken_with_what_differs(tmp_path: Path) -> None:
     for named in tuned(other, lambda line: None, None).cells:
         assert named.tuning
         assert named.tuning.differs == ("budget.steps: 40 | 41", "data.num_train: 8 | 9")
+
+
+def test_a_run_of_trials_names_each_contender_with_what_it_has_of_its_own(tmp_path: Path) -> None:
+    study = study_of(tmp_path, include=[{"backbone": "tests.small:UNet-XXS", "budget.steps": 80}])
+    trials = Trials()
+    run = load_run(finished(tmp_path / "results", study, trials))
+    assert list(tunings(run)) == ["UNet-XXS", "DiT-XXS/2", "UNet-XXS, steps 80"]
+    assert question(run) == "Which learning rate suits each contender?"
+    assert setting(run)[0] == "UNet-XXS, DiT-XXS/2 and UNet-XXS (steps 80)"
+    assert says(run)[0].endswith("at 0.004 for UNet-XXS and UNet-XXS (steps 80) and 0.008 for DiT-XXS/2.")
+    assert in_words("DiT{depth: 8, patch: [1, 1]}, steps 80") == "DiT{depth: 8, patch: [1, 1]} (steps 80)"
+    # further contenders need match nobody, and so their trials need not either
+    assert {named.further for named in trials.studies[-1].cells if named.cell.budget.amount == 80} == {True}
+    assert {named.further for named in trials.studies[-1].cells if named.cell.budget.amount == 40} == {False}
+
+
+def test_a_wider_grid_is_no_change_of_what_is_asked(tmp_path: Path) -> None:
+    run = load_run(finished(tmp_path / "results", study_of(tmp_path), Trials()))
+    first = run.cells[0].record
+    assert first
+    asked = first.model_copy(update={"asked": Asked(cells=(run.cells[0].path.name,))})
+    cells = [run.cells[0].model_copy(update={"record": asked}), *run.cells[1:]]
+    trials, study = (run.model_copy(update={"cells": cells, "tunes": tunes}) for tunes in (run.tunes, None))
+    assert not trials.changed
+    assert study.changed == "cells changed after others had finished (7 added)"
 
 
 def test_who_was_not_tuned_stays_as_the_matrix_says(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ class Run(RunSnapshot):
     @cached_property
     def changed(self) -> str:
         """What cells were added or taken away after others had finished, in a clause; "" where none were."""
+        if self.tunes:  # trials test nothing
+            return ""
         now = {cell.path.name for cell in self.cells}
         added, gone = set[str](), set[str]()
         for then, looks in self._asked:

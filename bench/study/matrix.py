@@ -63,7 +63,7 @@ class Matrix(Frozen):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
     tune: Tune | None = None  # null: rivals have the fields that the matrix gives them, tuned or not
-    tuned: str | None = None  # folder of a finished tuning, as results/quick-tuning, whose choice is taken in the place of `tune`
+    tuned: str | None = None  # folder of a finished tuning, as results/backbone-tuning, whose choice is taken in the place of `tune`
 
     @model_validator(mode="after")
     def _trials_apart(self) -> Self:

@@ -51,7 +51,7 @@ def answer(run: Run, findings: Findings) -> Answer:
             command = next_step.command or ""
             said = [*said[: MOST_SENTENCES - 1], f"{next_step.sentence}{':' if command else '.'}"]
     return Answer(
-        question=claim.question,
+        question=claim.question if run.tunes is None else tuned.question(run),
         setting=tuple(setting(run)),
         mark=mark,
         sentences=tuple(said),
@@ -77,7 +77,8 @@ def _contenders_text(run: Run) -> str:
         policies.setdefault(name.removesuffix(f" {policy}"), []).append(policy)
     if policies:
         return "; ".join(f"{backbone} under {words.listed(names)}" for backbone, names in policies.items())
-    return words.listed(run.contenders) if len(run.contenders) <= MOST_NAMED else f"{len(run.contenders)} contenders"
+    names = run.contenders if run.tunes is None else [tuned.in_words(name) for name in tuned.tunings(run)]
+    return words.listed(names) if 0 < len(names) <= MOST_NAMED else f"{len(names) or len(run.contenders)} contenders"
 
 
 def _seeds_text(run: Run) -> str:

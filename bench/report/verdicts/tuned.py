@@ -1,12 +1,12 @@
 """Equal tuning: what each contender was given, and what a value shared by all would have cost it. Knows no torch."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.backbone import short_name
 from bench.records.choice import chosen
-from bench.report.load import Run
+from bench.report.load import Run, contender_labels
 from bench.report.render import words
 from bench.report.render.table import plain
 from bench.report.verdicts.stats import SeedInterval, mean_interval
@@ -31,9 +31,10 @@ def tunings(run: Run) -> dict[str, Tuning]:
             found = chosen(run.records, run.tunes)
         except Refusal:  # a trial failed, which the table of failed cells says
             return {}
-        names = [short_name(record.cell.backbone) for record, _ in found]
-        unique = len(set(names)) == len(names)
-        return {name if unique else record.name: tuning for name, (record, tuning) in zip(names, found, strict=True)}
+        axes = {cell.record.name: cell.axes for cell in run.cells if cell.record}
+        kept = [{key: value for key, value in axes[record.name].items() if key not in run.tunes.grid} for record, _ in found]
+        names = contender_labels([fields or {"backbone": record.cell.backbone} for fields, (record, _) in zip(kept, found, strict=True)])
+        return {name: tuning for name, (_, tuning) in zip(names, found, strict=True)}
     each = {name: next((cell.record.tuning for cell in run.of(name) if cell.record and cell.record.tuning), None) for name in run.labels}
     return {name: tuning for name, tuning in each.items() if tuning}
 
@@ -59,6 +60,12 @@ def own_trial(tuning: Tuning) -> TuningTrial:
     return next(trial for trial in tuning.full if trial.point == tuning.chosen)
 
 
+def question(run: Run) -> str:
+    """What a run of trials asks."""
+    fields = [name.rpartition(".")[2].replace("_", " ") for name in (run.tunes.grid if run.tunes else ())]
+    return f"Which {words.listed(fields)} suit{'s' if len(fields) == 1 else ''} each contender?"
+
+
 def says(run: Run) -> list[str]:
     """What a run of trials comes to, in at most three sentences."""
     found = tunings(run)
@@ -66,18 +73,25 @@ def says(run: Run) -> list[str]:
         return ["Nothing is chosen yet: a trial has no result."]
     suits: dict[str, list[str]] = {}
     for name, tuning in found.items():
-        suits.setdefault(values_text(own_trial(tuning)), []).append(name)
-    best = words.listed([f"{value} for {words.listed(names)}" for value, names in suits.items()])
+        suits.setdefault(values_text(own_trial(tuning)), []).append(in_words(name))
+    best = next(iter(suits)) + " for all" if len(suits) == 1 < len(found) else ""
+    best = best or words.listed([f"{value} for {words.listed(names)}" for value, names in suits.items()])
     tried = next(iter(found.values()))
     said = [f"Of {len(tried.full)} {field_text(tried) or 'point'}s tried, validation loss is least at {best}."]
-    if edges := [name for name, tuning in found.items() if tuning.at_edge]:
+    if edges := [in_words(name) for name, tuning in found.items() if tuning.at_edge]:
         said.append(f"For {words.listed(edges)} that is the last one tried, so a better one may lie beyond.")
     if (shared := shared_point(found)) is not None and len(found) > 1:
         costs = {name: cost(tuning, shared).growth for name, tuning in found.items()}
-        dear = [f"{name} {100 * growth.mean:.2g} % of its loss" for name, growth in costs.items() if growth.mean > 0]
+        dear = [f"{in_words(name)} {100 * growth.mean:.2g} % of its loss" for name, growth in costs.items() if growth.mean > 0]
         value = ", ".join(text if len(shared) == 1 else f"{name.rpartition('.')[2]} {text}" for name, text in shared)
         said.append(f"One for all, {value}, would have cost {words.listed(dear) if dear else 'nobody anything'}.")
     return said
+
+
+def in_words(name: str) -> str:
+    """A contender's label inside a list: what it has beside its backbone in brackets."""
+    backbone, *rest = re.split(r", (?![^{]*})", name, maxsplit=1)  # not inside a backbone's own fields
+    return f"{backbone} ({rest[0]})" if rest else name
 
 
 def field_text(tuning: Tuning) -> str:

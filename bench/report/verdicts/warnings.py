@@ -112,7 +112,9 @@ def _autoencoder_limit(run: Run, findings: Findings) -> Iterator[str]:
 
 
 def _not_matched(run: Run, findings: Findings) -> Iterator[str]:
-    """Rivals miss their match, or a claim about backbones asks for none."""
+    """Rivals miss their match, or a claim about backbones asks for none; trials are of contenders that need not match, too."""
+    if run.tunes:
+        return
     for row, ratio, tolerance in compare.mismatches(run, findings.rows):
         if tolerance is not None and ratio - 1 > tolerance:
             apart = f"{100 * (ratio - 1):.2g} % apart in {_lower(row.metric.title)}"
