@@ -53,6 +53,22 @@ def test_all_cells_of_a_study_wait_as_its_first_one_did(tmp_path: Path, monkeypa
     assert seen == [True] * 3  # what they share, and each
 
 
+def test_cells_run_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slower hour of the machine is one of all contenders."""
+    ran: list[tuple[str, int]] = []
+
+    def run_job(job: CellJob, **options: object) -> Ended:
+        ran.extend([(job.cell.cell.backbone, job.cell.cell.seed)] if isinstance(job, CellJob) else [])
+        return Ended(word="done")
+
+    monkeypatch.setattr(launch, "run_job", run_job)
+    study = load_study(str(write_matrix(tmp_path, seeds=[0, 1])))
+    records = launch.run_study(study, tmp_path / "results", lambda line: None, "c")
+    both = ["tests.small:UNet-XXS", "tests.small:DiT-XXS/2"]
+    assert ran == [(backbone, seed) for seed in (0, 1) for backbone in both]
+    assert [record.name for record in records] == [cell.name for cell in study.cells]  # in the order of the matrix
+
+
 def test_a_run_goes_on_as_its_finished_cells_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "results"
     matrix = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, match=None)

@@ -1,6 +1,7 @@
 """Equal tuning: the same trials for every contender, the choice by validation loss, edges refused or grids widened."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from bench.data.files import now
+from bench.data.progress import Say
 from bench.records.environment import read_environment
-from bench.records.record import Asked, Measurement, Record, RunCell, RunSnapshot, Status
+from bench.records.record import Asked, Measurement, Record, RunCell, RunSnapshot, Status, Training
 from bench.records.store import read_run, write_record, write_run
+from bench.report import build
 from bench.report.load import load_run
 from bench.report.verdicts.answer import setting
 from bench.report.verdicts.tuned import in_words, question, says, tunings
+from bench.run import launch
+from bench.run.job import CellJob
 from bench.run.tune.resolve import TrialSearch, tuned, widened
 from bench.shapes import Refusal
 from bench.study.budget import Budget
@@ -233,6 +238,43 @@ def test_what_diverges_at_one_seed_is_not_chosen() -> None:
     assert at_edge({LR: [1, 2, 3], "batching.token_dropping": [None, 0.5]}, {LR: 2, "batching.token_dropping": None}) == ()
 
 
+def course(other_cpu_share: float) -> Training:
+    return Training(num_steps=1, num_warmup_steps=0, validation_by_timestep={}, other_cpu_share=other_cpu_share)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "is_trial", "budget", "attempts"),
+    [(True, True, "seconds", 3), (False, True, "seconds", 2), (True, False, "seconds", 2), (True, True, "steps", 2)],
+)
+def test_a_trial_that_others_disturbed_trains_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool, is_trial: bool, budget: str, attempts: int
+) -> None:
+    """Where the machine was quiet before and the budget is seconds; only then does its loss tell another rate than it trained with."""
+    said, shares = list[str](), [0.5, 0.0, 0.1]
+    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:UNet-XXS"]}, match=None, tune={"learning_rate": GRID, "seeds": [100]})
+    tuned_study = load_study(str(path), [f"budget={{{budget}: 9}}"])
+    tune = tuned_study.matrix.tune
+    assert tune
+    trials = trial_study(tuned_study, tune, {contender_of(tuned_study.cells[0].cell, tune.grid): [{LR: 1e-3}, {LR: 2e-3}]})
+
+    def run_cell(job: CellJob, say: Say, lock: int) -> Record:
+        path = job.results / job.matrix / job.cell.folder
+        assert not path.exists()  # nothing of a disturbed attempt is gone on with
+        made = Trials().record(job.cell, job.matrix).model_copy(update={"training": course(shares.pop(0))})
+        write_record(path, made)
+        return made
+
+    monkeypatch.setattr(launch, "is_quiet", lambda: quiet)
+    monkeypatch.setattr(launch, "_prepare", lambda *given: {})
+    monkeypatch.setattr(launch, "_run_cell", run_cell)
+    study = trials if is_trial else trials.model_copy(update={"tunes": None})
+    records = launch.run_study(study, tmp_path / "results", said.append, "c")
+    assert len(records) == 2 and 3 - len(shares) == attempts
+    assert [line for line in said if "trains once more" in line] == [
+        f"{study.cells[0].name}: others took 50 % of the processors, so that its seconds taught less; it trains once more"
+    ] * (attempts - 2)
+
+
 # --- a finished tuning
 
 
@@ -274,6 +316,13 @@ def test_a_run_of_trials_names_each_contender_with_what_it_has_of_its_own(tmp_pa
     # further contenders need match nobody, and so their trials need not either
     assert {named.further for named in trials.studies[-1].cells if named.cell.budget.amount == 80} == {True}
     assert {named.further for named in trials.studies[-1].cells if named.cell.budget.amount == 40} == {False}
+
+
+def test_a_page_of_trials_has_no_place_for_clips(tmp_path: Path) -> None:
+    build([finished(tmp_path / "results", study_of(tmp_path), Trials())], tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert 'id="comparison"' in text and "samples" not in re.findall(r'(?:id="|href="#)([\w-]+)', text)
+    assert "no clips to show" not in text
 
 
 def test_a_wider_grid_is_no_change_of_what_is_asked(tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ class ValidationPoint(Frozen):
     num_clips: int  # validation clips it is the mean of
 
 
+DISTURBED = 0.1  # of the processors, taken by others: beyond it their part shows in what was trained and timed
+
+
 class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     """What a training run has seen. Lists have one entry a step."""
 
@@ -246,6 +249,11 @@ class Record(Frozen):
     def measurement(self, name: str, subject: str = "trained") -> Measurement | None:
         """The measurement of that name and subject, or None where this attempt did not get so far."""
         return next((m for m in self.measurements if m.name == name and m.subject == subject), None)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took so much of the processors that a budget of seconds taught less than it says."""
+        return self.cell.budget.axis == "seconds" and self.training is not None and self.training.other_cpu_share > DISTURBED
 
     def failures(self) -> list[str]:
         """What went wrong, a line each: how the cell ended, or the canaries that make its numbers worthless."""

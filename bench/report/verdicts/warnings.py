@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bench.data.frozen import flatten
-from bench.records.record import Measurement, Record
+from bench.records.record import DISTURBED, Measurement, Record
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import compare, faults
@@ -18,7 +18,6 @@ from bench.report.verdicts.findings import Findings
 
 LEARNT = 0.95  # of its start, which a validation loss must get below where no distance tells
 LIMIT = 0.5  # of the distance from real to generated clips, beyond which the autoencoder's part is most of it
-DISTURBED = 0.1  # of the processors taken by others
 CHANCE = 3.0  # standard errors between two shares of clips
 RATE = "optimizer.learning_rate"
 MOST_NAMED = 5
