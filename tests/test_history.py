@@ -136,6 +136,18 @@ def test_speed_is_compared_on_one_machine_only(tmp_path: Path) -> None:
     assert by_steps.notes == ()
 
 
+def test_seeds_that_looks_added_do_not_count(tmp_path: Path) -> None:
+    """They were added by what had been seen; the tests take seeds that were named beforehand."""
+    first = run(tmp_path / "a", {"val_loss": [1.0, 1.1, 0.9]})
+    second = run(tmp_path / "b", {"val_loss": [1.0, 1.2, 1.1, 9.0, 9.0]})
+    snapshot = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps(snapshot | {"until_decided": {"first": 3, "most": 12}}))
+    found = compared(first, second)
+    [change] = found.changes
+    assert [seed for seed, _ in change.entries[1].by_seed] == [0, 1, 2]
+    assert found.notes == ("seeds 3, 4 of B, added by looks, are left out: the tests here take seeds named beforehand",)
+
+
 def test_what_only_one_side_has_is_said(tmp_path: Path) -> None:
     """A contender, a seed, a measurement, a cell that has not run."""
     first = write_run(tmp_path / "a", pair(3), sheets=False)

@@ -110,7 +110,7 @@ class History:
 
 def history(first: Run, second: Run) -> History:
     """Both side by side. Refusal, which names what differs, where they do not compare."""
-    first, second = map(_level, (first, second))
+    whole, (first, second) = (first, second), (_level(first), _level(second))
     pair = RunPair(first, second)
     pair.check_alike()
     if not any(ours.status == theirs.status == "ok" for ours, theirs in pair.twins()):
@@ -120,12 +120,27 @@ def history(first: Run, second: Run) -> History:
     both = [name for name in ours if name in theirs]
     changes = [_change(pair, contender, ours[name], theirs[name]) for contender in pair.contenders for name in both]
     titles = ({name: row.metric.title for name, row in rows.items()} for rows in (ours, theirs))
-    return History(changes=tuple(_settled(changes)), notes=(*_notes(pair), *_alone("measurements", *_apart(*titles))))
+    notes = (*_left_out(*whole), *_notes(pair), *_alone("measurements", *_apart(*titles)))
+    return History(changes=tuple(_settled(changes)), notes=notes)
 
 
 def _level(run: Run) -> Run:
-    """The run with its further contenders among the others: here each is compared with itself."""
-    return Run.model_validate(dict(run) | {"cells": [cell.model_copy(update={"further": False}) for cell in run.cells]})
+    """The run with its further contenders among the others, since each is compared with itself, and without seeds that looks added."""
+    fixed = _seeds(run)[: run.looks.first if run.looks else None]
+    cells = [cell.model_copy(update={"further": False}) for cell in run.cells if cell.seed in fixed]
+    own = {name: getattr(run, name) for name in Run.model_fields}  # without what it has cached of the whole
+    return Run.model_validate(own | {"cells": cells})
+
+
+def _seeds(run: Run) -> list[int]:
+    return sorted({cell.seed for cell in run.cells})
+
+
+def _left_out(*runs: Run) -> Iterator[str]:
+    """The seeds that looks added, and why they do not count."""
+    for side, run in zip(SIDES, runs, strict=True):
+        if run.looks and (added := _seeds(run)[run.looks.first :]):
+            yield f"seeds {', '.join(map(str, added))} of {side}, added by looks, are left out: the tests here take seeds named beforehand"
 
 
 def _is_shown(row: MeasureRow) -> bool:
