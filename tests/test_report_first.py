@@ -1,5 +1,6 @@
 """The first screen: an answer of three sentences, ratios on one scale, clips; and that nothing below it is wider than a page."""
 
+import html
 import json
 import math
 import re
@@ -395,6 +396,32 @@ def test_quality_on_the_way_is_a_line_a_seed(tmp_path: Path) -> None:
     assert len(points) == 3 and points[-1].low is not None and len(figures.quality_points(run.cells[1], name)) == 1
     drawing = figures.quality_course(run, find(run).rows)
     assert drawing is not None and "while training, a line a seed" in drawing.caption
+
+
+@pytest.mark.parametrize(("start", "logarithmic"), [(9000.0, True), (90.0, False)])
+def test_quality_falls_on_a_logarithmic_axis_where_a_linear_one_hides_its_end(tmp_path: Path, start: float, logarithmic: bool) -> None:
+    found = [Measurement(name="fd_random3d@64", value=start, unit="1", better="lower")]
+    way = [QualityPoint(part=0.25, step=9, wall_time_s=30, forward_flops=5, measurements=found)]
+    run = load_run(write_run(tmp_path, [record(UNET, 0, points=way), record(DIT, 0)], sheets=False))
+    drawing = figures.quality_course(run, find(run).rows)
+    assert drawing is not None and (">1,000<" in drawing.svg) == logarithmic
+    assert "mathdefault" not in drawing.svg  # text as it is
+
+
+def test_a_legend_of_many_leaves_the_panels_their_height(tmp_path: Path) -> None:
+    heights = []
+    for num in (2, 24):
+        drawing = figures.training_curves(load_run(write_run(tmp_path / str(num), contenders(num, 1), match=None, sheets=False)))
+        assert drawing is not None
+        heights.append(float(re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', drawing.svg)[0]))
+    assert heights[1] > heights[0] + 20
+
+
+def test_a_short_cell_stays_on_one_line(three: Path) -> None:
+    """A p-value, say; a longer one may break anywhere."""
+    text = (three / "out" / "report.html").read_text(encoding="utf-8")
+    short, longer = (re.findall(rf'<td class="{kind}" data-of="[^"]*">([^<]+)</td>', text) for kind in ("value", "break"))
+    assert short and longer and max(map(len, map(html.unescape, short))) <= 8 < min(map(len, map(html.unescape, longer)))
 
 
 # --- paper.tex

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from bench.records.record import Measurement
 from bench.report.grid import shape_figures
@@ -25,6 +25,7 @@ from bench.report.verdicts.ratios import AxisRatios
 
 MAX_POINTS = 3000  # of all curves of a panel
 TRAINING = 3  # FLOPs of training over those of its forward passes
+MOST_LINEAR = 30  # times the smallest value: beyond, an axis is logarithmic
 MOST_DRAWN = 1e60  # beyond it nothing is drawn: axes of doubles end
 LEVELS: dict[str, tuple[str, Any]] = {
     "real": ("real against real", ":"),
@@ -124,7 +125,14 @@ def quality_course(run: Run, rows: Sequence[MeasureRow]) -> Drawing | None:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
         panels[1].xaxis.set_major_formatter(EngFormatter(sep=" "))
-        panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
+        drawn = [point.value for _, points in courses for point in points if abs(point.value) < MOST_DRAWN]
+        drawn += [largest for _, largest in row.references.values()]
+        if min(drawn, default=0) > 0 and max(drawn) / min(drawn) > MOST_LINEAR:
+            panels[0].set_yscale("log")
+            panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))  # as text: superscripts stay TeX in an SVG
+            panels[0].yaxis.set_minor_formatter(NullFormatter())
+        else:
+            panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
         panels[0].set_ylabel(f"{row.name} (lower is better)")
         levels = [LEVELS[reference] for reference in row.references]
         known_levels = [(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=style), title) for title, style in levels]

@@ -79,7 +79,7 @@ def tuning_curves(run: Run) -> Drawing | None:
             axes.minorticks_off()
         axes.set_xlabel(field)
         axes.set_ylabel("validation loss")
-        figure.legend([line for line, _ in handles], [canvas.label(text) for _, text in handles], loc="outside upper left", ncols=5)
+        canvas.put_legend(figure, [line for line, _ in handles], [canvas.label(text) for _, text in handles])
         caption = (
             "Mean over the seeds of the trials, which are none of the study's; small marks: each seed. Ringed: what the contender is given."
         )

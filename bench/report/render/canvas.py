@@ -4,6 +4,8 @@ matplotlib draws with marker colours (`INK`, `LINE`, `PAGE`, `SOFT`, one a serie
 `var(--...)` of page.css; text takes the reader's font.
 """
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +25,8 @@ INK, LINE, PAGE, SOFT = "#010101", "#010102", "#010103", "#010104"
 NUM_COLOURS = 8  # --c0 ... --c7 in page.css
 STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 WIDTH = 10.4  # inches, the page's text width
+ROW, HANDLE = 128, 3  # characters that fit side by side in a legend; as wide as so many is a handle
+LEGEND_ROW = 0.19  # inches
 MARGIN = 6.0  # points around a figure that stands alone
 
 STYLE = files.STYLE | {
@@ -93,7 +97,28 @@ def legend(figure: Figure, run: Run, contenders: Sequence[str], more: list[tuple
     """Contenders, then `more` handles with their texts, above the figure."""
     handles = [Line2D([], [], markersize=6, **(look(run, name) | ({"linestyle": "none"} if marker_only else {}))) for name in contenders]
     labels = [label(name) for name in contenders] + [text for _, text in more]
-    figure.legend([*handles, *(line for line, _ in more)], labels, loc="outside upper left", ncols=min(len(labels), 5))
+    put_legend(figure, [*handles, *(line for line, _ in more)], labels)
+
+
+def put_legend(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
+    """Above the panels, in as many columns as fit; the figure grows by what it takes beyond two rows."""
+    rows = math.ceil(len(labels) / (num := columns(labels)))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))
+    figure.legend(list(handles), list(labels), loc="outside upper left", ncols=num)
+
+
+def columns(labels: Sequence[str]) -> int:
+    """Of a legend: as many as fit side by side, five at most.
+
+    >>> columns(["a", "b"]), columns(["x" * 60] * 3)
+    (2, 2)
+    """
+    for num in range(min(len(labels), 5), 1, -1):
+        rows, longer = divmod(len(labels), num)  # matplotlib fills column by column, the first ones with one more
+        starts = [column * rows + min(column, longer) for column in range(num + 1)]
+        if sum(max(map(len, labels[start:end])) + HANDLE for start, end in itertools.pairwise(starts)) <= ROW:
+            return num
+    return 1
 
 
 def label(text: str) -> str:

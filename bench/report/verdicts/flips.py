@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.records.record import Record
 from bench.report.load import Run
-from bench.report.render import catalogue as metrics
+from bench.report.render import words
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts.compare import MeasureRow, who_leads, why_not_comparable
 from bench.report.verdicts.stats import Verdict
@@ -88,13 +88,13 @@ def _family(record: Record) -> str:
 
 def _equal(run: Run, first: str, second: str) -> tuple[str, ...]:
     """What the two are equal in, by their measured means."""
-    words = []
+    found = []
     for name, word in EQUALS.items():
         means = [_mean(run, contender, name) for contender in (first, second)]
         if all(mean is not None and mean > 0 for mean in means):
             least, most = sorted(mean for mean in means if mean is not None)
-            words += [word] if most / least - 1 <= WITHIN else []
-    return tuple(words)
+            found += [word] if most / least - 1 <= WITHIN else []
+    return tuple(found)
 
 
 def _mean(run: Run, contender: str, name: str) -> float | None:
@@ -110,7 +110,7 @@ def flip_table(pairs: Sequence[EqualPair]) -> Table:
         verdict, row = pair.verdict, pair.row
         means = [statistics.fmean(values) if values else None for values in pair.by_seed]
         texts = [NONE if mean is None else row.text(mean) for mean in means]
-        p_value = NONE if verdict.p_value is None else f"{metrics.number(verdict.p_value, 2)}"
+        p_value = NONE if verdict.p_value is None else words.p_value(verdict.p_value).removeprefix("p ").removeprefix("= ")
         lines.append((" and ".join(pair.equal) or "nothing", pair.first, texts[0], pair.second, texts[1], verdict.told, p_value))
         difference = verdict.difference
         bounds = (difference.value, difference.low, difference.high) if difference else (None,) * 3
