@@ -36,7 +36,7 @@ REFERENCE = ROOT / "results" / "reference"
 
 @pytest.fixture(autouse=True)
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which threads wait calmly, as in the committed records."""
+    """A machine on which threads wait calmly."""
     monkeypatch.setattr(bench.run.expected.estimate, "is_quiet", lambda: False)
 
 
@@ -54,11 +54,13 @@ def test_a_record_says_how_long_its_own_cell_took_phase_by_phase(records: dict[s
     for record in [record for own in records.values() for record in own]:
         pace = of_record(record, quality=True)
         assert not lacking(record.cell, pace, shared=True)
-        took = record.time_split_s
+        took = dict(record.time_split_s)
         found = phases_of(record.cell, pace, canaries=took["canaries"] > RAN_S)
+        if "canaries" not in found:  # they run with the first seed
+            took["canaries"] = 0.0
         for phase in ("training", "canaries", "sampling", "quality", "shape grid"):
             exact = 0.01 if phase == "training" else 1e-6  # the last step goes over a budget in seconds
-            assert found[phase] == pytest.approx(took.get(phase, 0.0), rel=exact), phase
+            assert found.get(phase, 0.0) == pytest.approx(took.get(phase, 0.0), rel=exact), phase
         assert sum(found.values()) - START_S == pytest.approx(sum(took.values()), rel=0.02)
 
 
@@ -68,7 +70,7 @@ def test_a_record_of_one_seed_tells_the_time_of_another(records: dict[str, list[
         for record in own[1:]:
             found = phases_of(record.cell, of_record(own[0], quality=True), canaries=record.time_split_s["canaries"] > RAN_S)
             apart.append((sum(found.values()) - START_S) / sum(record.time_split_s.values()))
-    assert len(apart) == 12 and min(apart) > 0.85 and max(apart) < 1.15
+    assert len(apart) == 16 and min(apart) > 0.85 and max(apart) < 1.15
 
 
 def test_records_tell_the_times_of_steps_in_the_units_of_every_budget(records: dict[str, list[Record]]) -> None:
@@ -238,10 +240,12 @@ def test_a_backbone_that_cannot_be_timed_is_said_to_be_unknown_and_stops_nothing
 
 
 def test_records_of_another_machine_tell_nothing(tmp_path: Path, records: dict[str, list[Record]]) -> None:
-    (tmp_path / "reference").symlink_to(REFERENCE)
     record = records["quick UNet-XS"][0]
+    folder = f"{record.name}-{record.fingerprint[:8]}"
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / folder).symlink_to(REFERENCE / "quick" / folder)
 
-    def found(threads: int, spins: bool = False, **environment: Any) -> Pace:
+    def found(threads: int, spins: bool = True, **environment: Any) -> Pace:
         now = record.environment.model_copy(update=environment)
         with (
             mock.patch.object(bench.run.expected.earlier, "read_environment", lambda: now),
@@ -250,7 +254,7 @@ def test_records_of_another_machine_tell_nothing(tmp_path: Path, records: dict[s
             return Earlier(tmp_path, spins=spins).pace(record.cell)
 
     assert found(2).eval_s == of_record(record, quality=True).eval_s
-    assert found(1) == found(2, spins=True) == found(2, cpu="another") == found(2, num_cpus=64) == found(2, gpus=["H100"]) == Pace()
+    assert found(1) == found(2, spins=False) == found(2, cpu="another") == found(2, num_cpus=64) == found(2, gpus=["H100"]) == Pace()
 
 
 def test_what_is_no_record_tells_nothing(tmp_path: Path) -> None:
