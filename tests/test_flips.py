@@ -9,6 +9,7 @@ from report_factory import pair, record, write_run
 
 from bench.records.record import Record
 from bench.report.load import Run, load_run
+from bench.report.render.words import p_value
 from bench.report.verdicts.findings import find
 from bench.report.verdicts.flips import flip_table
 from bench.study.budget import Budget
@@ -61,6 +62,15 @@ def test_further_cells_stand_beside_the_headline_and_flip(tmp_path: Path) -> Non
     table = flip_table(found.pairs)
     assert [row[-2] for row in table.rows] == ["DiT-XS/2", "UNet-XS, samples 3000"]
     assert without.pairs == []
+
+
+def test_a_pair_shows_the_p_value_that_its_verdict_rests_on(tmp_path: Path) -> None:
+    """Corrected for all tests of the page, as in every other table."""
+    others = [further(UNET, seed, 10.0) for seed in range(3)] + [further(DIT, seed, 10.3) for seed in range(3)]
+    pairs = find(run_of(tmp_path, others)).pairs
+    verdict, shown = pairs[1].verdict, flip_table(pairs).rows[1][-1]
+    assert verdict.corrected and verdict.p_value
+    assert p_value(verdict.corrected) == f"p = {shown}" != p_value(verdict.p_value)
 
 
 def test_pairs_are_equal_in_what_is_measured_so(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def flip_table(pairs: Sequence[EqualPair]) -> Table:
         verdict, row = pair.verdict, pair.row
         means = [statistics.fmean(values) if values else None for values in pair.by_seed]
         texts = [NONE if mean is None else row.text(mean) for mean in means]
-        p_value = NONE if verdict.p_value is None else words.p_value(verdict.p_value).removeprefix("p ").removeprefix("= ")
+        p_value = NONE if verdict.corrected is None else words.p_value(verdict.corrected).removeprefix("p ").removeprefix("= ")
         lines.append((" and ".join(pair.equal) or "nothing", pair.first, texts[0], pair.second, texts[1], verdict.told, p_value))
         difference = verdict.difference
         bounds = (difference.value, difference.low, difference.high) if difference else (None,) * 3
@@ -118,7 +118,9 @@ def flip_table(pairs: Sequence[EqualPair]) -> Table:
         data[-1] = (*data[-1], verdict.p_value, verdict.corrected, verdict.reason)
     winners = {pair.verdict.leader for pair in pairs if pair.verdict.carried}
     name = pairs[0].row.titled() if pairs else ""
-    caption = f"{name} of pairs that are equal in something else, {100 * WITHIN:g} % apart at most"
+    caption = (
+        f"{name} of pairs that are equal in something else, {100 * WITHIN:g} % apart at most; p is corrected for all tests of the page"
+    )
     caption += "" if winners else "; no pair is told apart"
     header = ("Equal in", "One", "Its mean", "Other", "Its mean", "Better", "p")
     columns = ["measurement", "equal", "first", "second", "first_mean", "second_mean", "outcome", "ahead"]
