@@ -380,6 +380,14 @@ def test_failed_cells_are_shown_and_forbid_a_claim(tmp_path: Path) -> None:
     assert failures["Status"].tolist() == ["oom", "not run"]
 
 
+def test_seeds_that_lack_a_value_for_one_reason_are_named_together(tmp_path: Path) -> None:
+    """As those of what is measured once a contender, of its first seed."""
+    untrained = [[m for m in measurements(DIT, seed, 0.03) if seed in (0, 2) or m.subject != "untrained"] for seed in range(4)]
+    cells = [record(DIT, seed, measurements=own) for seed, own in enumerate(untrained)]
+    run = load_run(write_run(tmp_path, [*cells, record(DIT, 4, status="oom", measurements=[], training=None, artefacts={})]))
+    assert run.missing("DiT-XS/2", "fd_random3d@64", "untrained") == "seeds 1 and 3 not measured, seed 4 oom"
+
+
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     """Unless asked for: the page then opens with it. What failed is a result."""
     failed = record(DIT, 0, status="failed", reason="no", measurements=[], training=None, artefacts={})

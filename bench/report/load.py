@@ -20,6 +20,7 @@ from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
 from bench.records.record import Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
+from bench.report.render import words
 from bench.report.verdicts.stats import MIN_SEEDS
 from bench.shapes import Refusal, Shape, check_shape
 from bench.study.looks import Looks
@@ -160,15 +161,15 @@ class Run(RunSnapshot):
 
     def missing(self, contender: str, name: str, subject: str = "trained") -> str | None:
         """Why some of a contender's seeds have no finite value of a measurement; None where all have one."""
-        reasons = []
+        reasons: dict[str, list[str]] = {}  # why -> seeds
         for cell in self.of(contender):
             measurement = cell.record.measurement(name, subject) if cell.record else None
             if measurement is None or not math.isfinite(measurement.value):
                 why = "not measured" if measurement is None else "not finite"
-                reasons.append(f"seed {cell.seed} {why if cell.status == 'ok' else cell.status}")
+                reasons.setdefault(why if cell.status == "ok" else cell.status, []).append(str(cell.seed))
             elif measurement.invalid is not None:
-                reasons.append(f"seed {cell.seed} not valid: {measurement.invalid}")
-        return ", ".join(reasons) or None
+                reasons.setdefault(f"not valid: {measurement.invalid}", []).append(str(cell.seed))
+        return ", ".join(f"seed{'s'[: len(seeds) > 1]} {words.listed(seeds)} {why}" for why, seeds in reasons.items()) or None
 
 
 def _told(measurement: Measurement, field: str) -> Any:
