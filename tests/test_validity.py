@@ -15,6 +15,7 @@ from bench.report.verdicts import validity
 from bench.report.verdicts.validity import CHECKS
 from bench.study.budget import Budget
 from bench.study.looks import Looks
+from bench.study.scale import Scaling
 from bench.study.tune import Tuning, TuningTrial
 from tests.commands import here
 
@@ -239,6 +240,16 @@ def test_a_budget_on_any_axis_is_counted(tmp_path: Path, axis: str, amount: floa
 
     assert failing(run_of(tmp_path / "a", change(485)))["budget not used"][0].startswith("DiT-XS-2-seed1: used ")
     assert "budget not used" not in failing(run_of(tmp_path / "b", change(487)))
+
+
+def test_what_was_made_smaller_to_fit_a_time_is_no_study_of_its_name(tmp_path: Path) -> None:
+    small = Scaling(minutes=5, share=0.1, num_seeds=2, of="0" * 64, changes=("budget.seconds 1200 -> 120",))
+    assert failing(run_of(tmp_path, scaling=small)) == {
+        "scaled down": [
+            "UNet-XS-seed0, UNet-XS-seed1, DiT-XS-2-seed0 and 1 more: scaled to 5 minutes: budget.seconds 1200 -> 120; "
+            "run it without --budget-minutes"
+        ]
+    }
 
 
 # --- tuning

@@ -195,6 +195,13 @@ def protocols(run: Run) -> Iterator[Fault]:
                 yield Fault(cells=tuple(fewest), what=f"{measure} under another protocol ({differing})", remedy=again)
 
 
+def scaled(run: Run) -> Iterator[Fault]:
+    """Where `--budget-minutes` made it smaller: a first look bears its matrix's name and is not the study."""
+    if run.scaling:
+        told = run.scaling.text.rstrip(".")
+        yield Fault(cells=tuple(cell.name for cell in run.cells), what=told[0].lower() + told[1:], remedy="run it without --budget-minutes")
+
+
 def averaged(run: Run) -> Iterator[Fault]:
     for name, record in _ok(run):
         last = record.training.validation[-1].step if record.training and record.training.validation else 0

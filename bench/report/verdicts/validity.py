@@ -105,6 +105,7 @@ CHECKS: tuple[Check, ...] = (
     Check(name="rates not tuned", asks="Tuned alike and to no edge, or declared untuned", faults=faults.tuning, detail=faults.tuned_how),
     Check(name="not the last checkpoint", asks="The averaged weights of the last step were scored", faults=faults.averaged),
     Check(name="budget not used", asks="The budget was used in full", faults=faults.budget),
+    Check(name="scaled down", asks="Nothing of the matrix was made smaller to fit a time", faults=faults.scaled),
     Check(name="canaries", asks="Canaries ran for every contender, and passed", faults=faults.canaries),
     Check(name="machines differ", asks="One kind of machine, threads and versions took all timings", faults=faults.machine),
     Check(
