@@ -12,7 +12,7 @@ from bench.data.files import now
 from bench.data.progress import Say
 from bench.records.environment import read_environment
 from bench.records.record import Asked, Measurement, Record, RunCell, RunSnapshot, Status, Training
-from bench.records.store import read_run, write_record, write_run
+from bench.records.store import next_attempt, read_record, read_run, write_record, write_run
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.verdicts.answer import setting
@@ -259,7 +259,7 @@ def test_a_trial_that_others_disturbed_trains_once_more(
 
     def run_cell(job: CellJob, say: Say, lock: int) -> Record:
         path = job.results / job.matrix / job.cell.folder
-        assert not path.exists()  # nothing of a disturbed attempt is gone on with
+        assert {kept.name for kept in path.glob("*")} <= {"disturbed.json"}  # nothing of a disturbed attempt is gone on with
         made = Trials().record(job.cell, job.matrix).model_copy(update={"training": course(shares.pop(0))})
         write_record(path, made)
         return made
@@ -273,6 +273,9 @@ def test_a_trial_that_others_disturbed_trains_once_more(
     assert [line for line in said if "trains once more" in line] == [
         f"{study.cells[0].name}: others took 50 % of the processors, so that its seconds taught less; it trains once more"
     ] * (attempts - 2)
+    aside = [read_record(path).training for path in tmp_path.rglob("disturbed.json")]
+    assert [training and training.other_cpu_share for training in aside] == [0.5] * (attempts - 2)
+    assert next_attempt(tmp_path / "results" / study.name / study.cells[0].folder) == 2  # it is none of the attempts
 
 
 # --- a finished tuning

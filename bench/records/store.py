@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.data.files import StoreError, write_text
+from bench.data.files import StoreError, remove_folder, write_text
 from bench.data.frozen import explain
 from bench.records.record import SCHEMA_VERSION, Record, RunSnapshot
 
@@ -56,6 +56,12 @@ def write_record(folder: Path, record: Record) -> Path:
         raise StoreError(f"record {path} is there already; records are never edited")
     write_text(path, record.model_dump_json(indent=1) + "\n")
     return path
+
+
+def set_aside(folder: Path, record: Record) -> None:
+    """Empty a cell's folder, so that the cell starts anew; what it had recorded stays as `disturbed.json`, which is no attempt."""
+    remove_folder(folder)
+    write_text(folder / "disturbed.json", record.model_dump_json(indent=1) + "\n")
 
 
 def run_folders(results: Path) -> list[Path]:

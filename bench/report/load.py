@@ -169,7 +169,7 @@ class Run(RunSnapshot):
                 reasons.setdefault(why if cell.status == "ok" else cell.status, []).append(str(cell.seed))
             elif measurement.invalid is not None:
                 reasons.setdefault(f"not valid: {measurement.invalid}", []).append(str(cell.seed))
-        return ", ".join(f"seed{'s'[: len(seeds) > 1]} {words.listed(seeds)} {why}" for why, seeds in reasons.items()) or None
+        return ", ".join(f"seed{'s' if len(seeds) > 1 else ''} {words.listed(seeds)} {why}" for why, seeds in reasons.items()) or None
 
 
 def _told(measurement: Measurement, field: str) -> Any:

@@ -6,7 +6,6 @@ Knows no torch. The process that does a job is bench/run/worker.py.
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, Asked, Canary, Record, RunCell, RunSnapshot
-from bench.records.store import latest, next_attempt, write_record, write_run
+from bench.records.store import latest, next_attempt, set_aside, write_record, write_run
 from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights, checked_by
 from bench.run.expected.fit import planned
 from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
@@ -77,13 +76,7 @@ def run_study(study: Study, results: Path, say: Say, command: str) -> list[Recor
         for name, job in sorted(jobs.items(), key=lambda item: item[1].cell.cell.seed):
             if known[name] is None:
                 own = job.model_copy(update={"canaries": canaries.get(checked_by(job.cell.cell))})
-                record = _run_cell(own, say, lock)
-                if study.tunes is not None and spins and record.training and record.disturbed:  # a choice would rest on it
-                    taken = 100 * record.training.other_cpu_share
-                    say(f"{name}: others took {taken:.0f} % of the processors, so that its seconds taught less; it trains once more")
-                    shutil.rmtree(folder / job.cell.folder)
-                    record = _run_cell(own, say, lock)
-                known[name] = record
+                known[name] = record = _run_trial(own, say, lock) if study.tunes is not None else _run_cell(own, say, lock)
                 if record.status == "ok":
                     canaries.setdefault(checked_by(record.cell), tuple(record.canaries))
         records = [record for record in known.values() if record]
@@ -161,6 +154,17 @@ def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
         record = _write_lost(job, ended, started_at)
     say(f"{name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
     return record
+
+
+def _run_trial(job: CellJob, say: Say, lock: int) -> Record:
+    """As `_run_cell`; once more where others came to a quiet machine, since a choice would rest on it. Blind to its loss."""
+    record = _run_cell(job, say, lock)
+    if not (job.spins and record.training and record.disturbed):
+        return record
+    taken = 100 * record.training.other_cpu_share
+    say(f"{record.name}: others took {taken:.0f} % of the processors, so that its seconds taught less; it trains once more")
+    set_aside(job.results / job.matrix / job.cell.folder, record)
+    return _run_cell(job, say, lock)
 
 
 def _write_lost(job: CellJob, ended: Ended, started_at: str) -> Record:
