@@ -42,6 +42,13 @@ def run(
     until_decided: Annotated[bool, typer.Option("--until-decided", help="Add seeds until the headline is carried or hopeless.")] = False,
     hours: Annotated[float | None, typer.Option(min=0, help="Of --until-decided: add no seed that would end later.")] = None,
     budget_minutes: Annotated[float | None, typer.Option(min=0, help="Scale MATRIX down until its expected time fits.")] = None,
+    on: Annotated[str, typer.Option("--on", metavar="LAUNCHER", help="Where cells run: local, slurm or ray.")] = "local",
+    devices: Annotated[
+        str | None, typer.Option(metavar="0,1|cpu,cpu", help="Of local: a cell at once on each. By default every GPU, or one CPU.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--with", metavar="KEY=VALUE|FILE", help="Of slurm and ray: an option, or a .yaml file of them.")
+    ] = None,
 ) -> None:
     """Train, sample and measure every cell of MATRIX that is not finished yet. Stop it at any time; the same command goes on."""
     from rich.console import Console
@@ -49,20 +56,26 @@ def run(
     from bench.data.progress import say
     from bench.report.render.console import summary
     from bench.run.launch import run_all
+    from bench.run.launchers.table import launcher
     from bench.study.matrix import load_study
 
+    if devices is not None and on != "local":
+        _fail(f"--devices {devices} is of this machine, and --on {on} chooses its own; leave it out, or give --with gpus=1")
+    if settings and on == "local":
+        _fail(f"--with {settings[0]} is of slurm and ray; on this machine there is --devices")
     if hours is not None and not until_decided:
         _fail(f"--hours {hours:g} is of --until-decided; give both, or neither")
     if budget_minutes is not None and until_decided:
         _fail(f"--budget-minutes {budget_minutes:g} makes a study small, --until-decided makes it grow; give one of the two")
     console = Console(highlight=False, soft_wrap=True)
     study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
+    where = launcher(on, [f"devices={devices}"] if devices is not None else settings or [])
     if until_decided:
         from bench.commands.decide import run_until_decided  # and with it the report's rules
 
-        records = run_until_decided(study, results, say, command, hours)
+        records = run_until_decided(study, results, say, command, hours, where)
     else:
-        records = run_all(study, results, say, command, budget_minutes)
+        records = run_all(study, results, say, command, budget_minutes, where)
     console.print(summary(records))
     failures = [failure for record in records for failure in record.failures()]
     for failure in failures:
@@ -361,7 +374,8 @@ def _tell(result, show, write, out: Path | None, as_json: bool) -> None:  # a mo
 def main() -> NoReturn:
     """Entry point: every expected error is one line on standard error and an exit status of its own."""
     from bench.data.sealed import show_in_one_line
-    from bench.run.job import TRACEBACK, Refused, Stopped
+    from bench.run.job import TRACEBACK
+    from bench.run.process import Refused, Stopped
     from bench.run.threads import CALM
 
     show_in_one_line()

@@ -16,7 +16,8 @@ import yaml
 import bench.meters.peak
 import bench.meters.process
 import bench.run.expected.measure
-import bench.run.job
+import bench.run.launchers.local
+import bench.run.process
 import bench.run.threads
 from bench.cli import main
 from bench.records.record import Record
@@ -66,7 +67,8 @@ def here(*arguments: object, **environment: str) -> Done:
 def jobs_here() -> Iterator[None]:
     """Inside, jobs are done in this process."""
     with (
-        mock.patch.object(bench.run.job, "status_of", _status_here),
+        mock.patch.object(bench.run.process, "JobProcess", JobHere),
+        mock.patch.object(bench.run.launchers.local, "JobProcess", JobHere),
         mock.patch.object(bench.run.threads, "LOOK_S", 0.0),
         mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
         mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
@@ -75,12 +77,19 @@ def jobs_here() -> Iterator[None]:
         yield
 
 
-def _status_here(job: Any, timeout_s: float | None, lock: int | None) -> Ended:
-    try:
-        perform(job, SimpleNamespace(requested=False), Watch())  # type: ignore[arg-type]
-    except SystemExit as ended:
-        return Ended(code=ended.code, word={EXIT_BAD_INPUT: "refused", EXIT_STOPPED: "stopped"}[ended.code])  # type: ignore[index, arg-type]
-    return Ended(word="done")
+class JobHere:
+    """A `JobProcess` that is none: its job is done once it is made."""
+
+    def __init__(self, job: Any, **options: Any):
+        self._ended = Ended(word="done")
+        try:
+            perform(job, SimpleNamespace(requested=False), Watch())  # type: ignore[arg-type]
+        except SystemExit as ended:
+            word: Any = {EXIT_BAD_INPUT: "refused", EXIT_STOPPED: "stopped"}[ended.code]  # type: ignore[index]
+            self._ended = Ended(code=int(ended.code or 0), word=word)
+
+    def ended(self) -> Ended:
+        return self._ended
 
 
 def write_matrix(folder: Path, name: str = "tiny", **changes: Any) -> Path:

@@ -30,7 +30,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Value], list[list[int]
     def install(value: Value) -> list[list[int]]:
         passes: list[list[int]] = []
 
-        def run_study(study: Study, results: Path, say: object, command: str) -> list[Record]:
+        def run_study(study: Study, results: Path, say: object, command: str, launcher: object) -> list[Record]:
             new, records = [], []
             for named in study.cells:
                 folder = results / study.name / named.folder
@@ -58,7 +58,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Value], list[list[int]
             return records
 
         monkeypatch.setattr(decide, "run_study", run_study)
-        monkeypatch.setattr(decide, "ready", lambda study, results, say, train: study)
+        monkeypatch.setattr(decide, "ready", lambda study, results, say, train, launcher: study)
         return passes
 
     return install

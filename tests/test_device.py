@@ -11,6 +11,7 @@ import torch
 
 from bench.run import device
 from bench.run.device import device_here, on_this_machine, settled
+from bench.run.launchers.table import launcher
 from bench.run.match.resolve import _key, resolve
 from bench.shapes import Refusal
 from bench.study.matrix import Match, load_study
@@ -36,20 +37,20 @@ def test_a_cell_of_a_cpu_is_not_that_of_a_gpu(tmp_path: Path, monkeypatch: pytes
     folders = {}
     for kind in ("cpu", "cuda"):
         on(monkeypatch, kind)
-        found = resolve(study, tmp_path, print)
+        found = resolve(study, tmp_path, print, launcher())
         assert {named.cell.device for named in found.cells} == {kind}
         folders[kind] = [named.folder for named in found.cells]
     assert not set(folders["cpu"]) & set(folders["cuda"])
     on(monkeypatch, "cpu")
     plain = load_study(str(write_matrix(tmp_path, defaults=defaults | {"device": "cpu"})))
-    assert [named.folder for named in resolve(plain, tmp_path, print).cells] == folders["cpu"]
+    assert [named.folder for named in resolve(plain, tmp_path, print, launcher()).cells] == folders["cpu"]
 
 
 def test_the_proof_of_a_match_is_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = []
     for kind in ("cpu", "cuda"):
         on(monkeypatch, kind)
-        keys.append(_key(Match(by="flops", to="DiT-XS/2"), tiny_cell(device="auto"), "dit:DiT-XS/2"))
+        keys.append(_key(Match(by="flops", to="DiT-XS/2"), tiny_cell(device="auto"), "dit:DiT-XS/2", launcher()))
     assert len(set(keys)) == 2
 
 

@@ -10,8 +10,8 @@ import pytest
 import bench.run.expected.earlier
 import bench.run.expected.estimate
 import bench.run.expected.measure
-import bench.run.job
 import bench.run.launch
+import bench.run.process
 from bench.data.sealed import write_sealed
 from bench.records.environment import read_environment
 from bench.records.record import Record
@@ -121,7 +121,7 @@ class Runs:
         self.results, self.like = results, like
         self.studies: list[Study] = []
 
-    def __call__(self, study: Study, results: Path, say: Any, command: str) -> list[Record]:
+    def __call__(self, study: Study, results: Path, say: Any, command: str, launcher: Any) -> list[Record]:
         self.studies.append(study)
         assert (results.resolve(), command.startswith("python -m bench")) == (self.results.resolve(), True)
         write_run(results.resolve(), _snapshot(study, "now", command))
@@ -163,7 +163,7 @@ def test_earlier_records_tell_of_another_budget_and_another_number_of_samples(tm
     runs.run(path, "budget.steps=4")
     study = load_study(str(path), ["budget.steps=2000", "evaluation.num_samples=3", "seeds=[1,2]", "device=cpu"])
     estimate = TimeEstimate(runs.results, print)
-    with mock.patch.object(bench.run.job, "status_of", side_effect=AssertionError), mock.patch.dict("os.environ", OMP_NUM_THREADS="1"):
+    with mock.patch.object(bench.run.process, "JobProcess", side_effect=AssertionError), mock.patch.dict("os.environ", OMP_NUM_THREADS="1"):
         estimate.learn(study)  # measures nothing
     (expected,) = estimate.expected(study)
     first, second = (cell for cell in expected.cells if "UNet" in cell.named.name)
@@ -179,7 +179,7 @@ def test_earlier_records_tell_of_another_budget_and_another_number_of_samples(tm
 def test_measured_once_for_the_same_work_and_again_with_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[PaceJob] = []
 
-    def measure(job: PaceJob, timeout_s: float) -> None:
+    def measure(job: PaceJob) -> None:
         jobs.append(job)
         for _, out in job.cells:
             write_sealed(out, out.stem, PACE)
@@ -198,14 +198,14 @@ def test_measured_once_for_the_same_work_and_again_with_other_threads(tmp_path: 
 
 def test_trials_are_not_timed_beside_the_cells_that_they_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[PaceJob] = []
-    monkeypatch.setattr(bench.run.expected.estimate, "run_job", lambda job, timeout_s: jobs.append(job))
+    monkeypatch.setattr(bench.run.expected.estimate, "run_job", jobs.append)
     study = load_study(str(write_matrix(tmp_path, tune={"learning_rate": [1e-3, 2e-3], "seeds": [100]})), ["device=cpu"])
     TimeEstimate(tmp_path, print).learn(study)
     assert [cell.evaluation.num_samples for cell, _ in jobs[0].cells] == [4, 4]
 
 
 def test_what_was_timed_on_a_busy_machine_is_said_so_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    def measure(job: PaceJob, timeout_s: float) -> None:
+    def measure(job: PaceJob) -> None:
         for _, out in job.cells:
             write_sealed(out, out.stem, PACE)
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.run.job import CellJob, MatchJob, PrepareJob, Refused, SampleJob, own_environment, read_job, run_job
+from bench.run.job import CellJob, MatchJob, PrepareJob, SampleJob, read_job
+from bench.run.process import Refused, own_environment, run_job
 from bench.run.worker import StopFlag
 from bench.study.matrix import Match, NamedCell, load_study
 from tests.tiny import tiny_cell

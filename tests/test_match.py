@@ -10,6 +10,7 @@ import torch
 from bench.backbone import find_factory, load_backbone
 from bench.data.sealed import DamagedCache
 from bench.meters.flops import count_flops
+from bench.run.launchers.table import launcher
 from bench.run.match.resolve import resolve
 from bench.run.match.search import Search
 from bench.shapes import Refusal
@@ -116,7 +117,7 @@ def test_a_match_of_time_or_memory_needs_a_target() -> None:
 def test_an_unknown_target(tmp_path: Path) -> None:
     study = load_study("smoke", ["match={by: params, to: DiT-S/2}"])
     with pytest.raises(Refusal, match=r"match.to 'DiT-S/2' names none of its backbones; use one of baselines:UNet-XS, dit:DiT-XS/2"):
-        resolve(study, tmp_path, lambda line: None)
+        resolve(study, tmp_path, lambda line: None, launcher())
 
 
 def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_study_is_resolved_once_and_its_cells_know_how(tmp_path: Path) -> None
     with pytest.warns(DamagedCache, match=f"cached match {proof} is not what was written and is made again"):
         assert here("validate", path, "--results", tmp_path / "results").returncode == 0
     said: list[str] = []
-    study = resolve(load_study(str(path)), tmp_path / "results", said.append)
+    study = resolve(load_study(str(path)), tmp_path / "results", said.append, launcher())
     assert not [line for line in said if "looking for" in line]  # known by now
     assert [named.cell.backbone for named in study.cells] == [found, DIT]
     assert [named.match and named.match.found for named in study.cells] == [found, None]

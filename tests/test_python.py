@@ -44,11 +44,13 @@ def test_the_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_the_command_of_a_run_elsewhere_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what a page and a refusal print goes on with the same cells."""
     said: list[Any] = []
-    monkeypatch.setattr("bench.run.launch.run_all", lambda *arguments: said.append(arguments))
+    monkeypatch.setattr("bench.run.launch.run_all", lambda *arguments, launcher: said.append((*arguments, launcher)))
     bench.run(bench.load_study(str(write_matrix(tmp_path)), ["budget.steps=4"]), results=tmp_path / "my results")
-    ((study, results, _, command),) = said
+    bench.run(bench.load_study("smoke"), devices="cpu,cpu")
+    (study, results, _, command, _), (*_, several, launcher) = said
     assert (study.cells[0].cell.budget.amount, results) == (4, tmp_path / "my results")
     assert command == f"python -m bench run {tmp_path}/tiny.yaml budget.steps=4 --results '{tmp_path}/my results'"
+    assert several == "python -m bench run smoke --devices cpu,cpu" and launcher.devices == ("cpu", "cpu")
 
 
 def test_results_need_no_torch_and_import_takes_nothing() -> None:
@@ -71,7 +73,7 @@ def test_a_room_that_is_called_is_still_a_room() -> None:
 
     assert callable(bench.run) and bench.run.launch.run_all
     assert callable(bench.report) and bench.report.build is bench.report.called
-    assert list(inspect.signature(bench.run).parameters) == ["study", "results"]
+    assert list(inspect.signature(bench.run).parameters) == ["study", "results", "on", "options"]
     assert set(bench.__all__) <= set(dir(bench))
     with pytest.raises(AttributeError, match="module 'bench' has no attribute 'score'"):
         bench.score  # type: ignore[attr-defined]  # noqa: B018

@@ -7,11 +7,12 @@ import pytest
 
 from bench.records.environment import own_cpus, read_environment
 from bench.run import launch
-from bench.run.job import CellJob
+from bench.run.job import CellJob, Job
 from bench.run.threads import CALM, is_quiet, waiting_as
 from bench.run.watch import Ended
 from bench.study.matrix import load_study
 from tests.commands import here, record_of, write_matrix
+from tests.fake_launcher import FakeLauncher
 
 
 def test_calm_threads_are_told_so_and_spinning_ones_are_left_to_the_library() -> None:
@@ -42,13 +43,14 @@ def test_all_cells_of_a_study_wait_as_its_first_one_did(tmp_path: Path, monkeypa
     seen: list[bool] = []
     monkeypatch.setattr(launch, "is_quiet", lambda: asked.pop())
 
-    def run_job(job: CellJob, **options: object) -> Ended:
+    def do(job: Job) -> Ended:
         seen.append(job.spins)
         return Ended(word="done")
 
-    monkeypatch.setattr(launch, "run_job", run_job)
+    launcher = FakeLauncher(do)
+    launcher.spins = None
     study = load_study(str(write_matrix(tmp_path)))
-    records = launch.run_study(study, tmp_path / "results", lambda line: None, "c")
+    records = launch.run_study(study, tmp_path / "results", lambda line: None, "c", launcher)
     assert [record.status for record in records] == ["failed", "failed"]  # nothing ran
     assert seen == [True] * 3  # what they share, and each
 
@@ -57,13 +59,12 @@ def test_cells_run_seed_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """So that a slower hour of the machine is one of all contenders."""
     ran: list[tuple[str, int]] = []
 
-    def run_job(job: CellJob, **options: object) -> Ended:
+    def do(job: Job) -> Ended:
         ran.extend([(job.cell.cell.backbone, job.cell.cell.seed)] if isinstance(job, CellJob) else [])
         return Ended(word="done")
 
-    monkeypatch.setattr(launch, "run_job", run_job)
     study = load_study(str(write_matrix(tmp_path, seeds=[0, 1])))
-    records = launch.run_study(study, tmp_path / "results", lambda line: None, "c")
+    records = launch.run_study(study, tmp_path / "results", lambda line: None, "c", FakeLauncher(do))
     both = ["tests.small:UNet-XXS", "tests.small:DiT-XXS/2"]
     assert ran == [(backbone, seed) for seed in (0, 1) for backbone in both]
     assert [record.name for record in records] == [cell.name for cell in study.cells]  # in the order of the matrix

@@ -9,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from bench.data.files import now
-from bench.data.progress import Say
 from bench.records.environment import read_environment
 from bench.records.record import Asked, Measurement, Record, RunCell, RunSnapshot, Status, Training
 from bench.records.store import next_attempt, read_record, read_run, write_record, write_run
@@ -18,14 +17,16 @@ from bench.report.load import load_run
 from bench.report.verdicts.answer import setting
 from bench.report.verdicts.tuned import in_words, question, says, tunings
 from bench.run import launch
-from bench.run.job import CellJob
+from bench.run.job import CellJob, Job
 from bench.run.tune.resolve import TrialSearch, tuned, widened
+from bench.run.watch import Ended
 from bench.shapes import Refusal
 from bench.study.budget import Budget
 from bench.study.matrix import Match, Study, load_study
 from bench.study.trials import best, choose, contender_of, points, trial_study
 from bench.study.tune import Tune, Tuning, TuningTrial, at_edge, full_name
 from tests.commands import cell_folder, here, record_of, write_matrix
+from tests.fake_launcher import FakeLauncher
 
 LR = "optimizer.learning_rate"
 BEST = {"UNet-XXS": 4e-3, "DiT-XXS/2": 8e-3}  # where the losses of the trials below are least
@@ -257,18 +258,18 @@ def test_a_trial_that_others_disturbed_trains_once_more(
     assert tune
     trials = trial_study(tuned_study, tune, {contender_of(tuned_study.cells[0].cell, tune.grid): [{LR: 1e-3}, {LR: 2e-3}]})
 
-    def run_cell(job: CellJob, say: Say, lock: int) -> Record:
-        path = job.results / job.matrix / job.cell.folder
-        assert {kept.name for kept in path.glob("*")} <= {"disturbed.json"}  # nothing of a disturbed attempt is gone on with
+    def run_cell(job: Job) -> Ended:
+        assert isinstance(job, CellJob)
+        assert {kept.name for kept in job.folder.glob("*")} <= {"disturbed.json"}  # nothing of a disturbed attempt is gone on with
         made = Trials().record(job.cell, job.matrix).model_copy(update={"training": course(shares.pop(0))})
-        write_record(path, made)
-        return made
+        write_record(job.folder, made)
+        return Ended(word="done")
 
-    monkeypatch.setattr(launch, "is_quiet", lambda: quiet)
+    launcher = FakeLauncher(run_cell)
+    launcher.spins = quiet
     monkeypatch.setattr(launch, "_prepare", lambda *given: {})
-    monkeypatch.setattr(launch, "_run_cell", run_cell)
     study = trials if is_trial else trials.model_copy(update={"tunes": None})
-    records = launch.run_study(study, tmp_path / "results", said.append, "c")
+    records = launch.run_study(study, tmp_path / "results", said.append, "c", launcher)
     assert len(records) == 2 and 3 - len(shares) == attempts
     assert [line for line in said if "trains once more" in line] == [
         f"{study.cells[0].name}: others took 50 % of the processors, so that its seconds taught less; it trains once more"

@@ -15,12 +15,16 @@ from bench.report.verdicts.findings import find
 from bench.report.verdicts.prospect import minutes_of
 from bench.report.verdicts.sequential import Look
 from bench.run.launch import ready, run_study
+from bench.run.launchers.contract import Launcher
+from bench.run.launchers.table import launcher as launcher_of
 from bench.shapes import Refusal
 from bench.study.looks import Looks
 from bench.study.matrix import NamedCell, Study, are_short, cell_name, expand
 
 
-def run_until_decided(study: Study, results: Path, say: Say, command: str, hours: float | None) -> list[Record]:
+def run_until_decided(
+    study: Study, results: Path, say: Say, command: str, hours: float | None, launcher: Launcher | None = None
+) -> list[Record]:
     """Run a study as `load_study` gives it, and add seeds; the records of all its cells. Refusal where nothing could be decided."""
     start_s, looks = time.monotonic(), Looks()
     seeds = list(study.matrix.seeds)
@@ -30,9 +34,10 @@ def run_until_decided(study: Study, results: Path, say: Say, command: str, hours
     matrix = study.matrix.model_copy(update={"seeds": seeds})
     study = study.model_copy(update={"matrix": matrix, "cells": tuple(expand(study.name, matrix)), "until_decided": looks})
     check(study)
-    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command))
+    launcher = launcher or launcher_of()
+    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command, launcher), launcher=launcher)
     while True:
-        records = run_study(study, results, say, command)
+        records = run_study(study, results, say, command, launcher)
         run = load_run(results / study.name)
         found = sequential.look_at(run, find(run))
         minutes = minutes_of(run, found.more)

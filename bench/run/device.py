@@ -11,35 +11,36 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from bench.run.job import own_environment
+from bench.run.process import own_environment
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 
+Device = Literal["cpu", "cuda"]
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # NVIDIA's
 AMD = Path("/dev/kfd")  # there where AMD's driver is
 ASK = "import torch; print(torch.cuda.is_available())"
 TIMEOUT_S = 300.0  # torch is imported in seconds, from a cold disk in a minute
 
 
-def on_this_machine(study: Study) -> Study:
-    """The study with this machine's device in the place of every `auto`. Refusal where two of its cells are then one."""
-    cells = tuple(named.model_copy(update={"cell": settled(named.cell)}) for named in study.cells)
+def on_this_machine(study: Study, device: Device | None = None) -> Study:
+    """The study with `device`, or this machine's own, in the place of every `auto`. Refusal where two of its cells are then one."""
+    cells = tuple(named.model_copy(update={"cell": settled(named.cell, device)}) for named in study.cells)
     seen: dict[str, str] = {}
     for named in cells:
         if (other := seen.setdefault(named.cell.fingerprint(), named.name)) != named.name:
-            why = f"are one cell here, where device auto is {device_here()}; name devices that differ"
+            why = f"are one cell here, where device auto is {device or device_here()}; name devices that differ"
             raise Refusal(f"cells {other} and {named.name} {why}")
     return study.model_copy(update={"cells": cells})
 
 
-def settled(cell: Cell) -> Cell:
-    """The cell with this machine's device in the place of `auto`."""
-    return cell.model_copy(update={"device": device_here()}) if cell.device == "auto" else cell
+def settled(cell: Cell, device: Device | None = None) -> Cell:
+    """The cell with `device`, or this machine's own, in the place of `auto`."""
+    return cell.model_copy(update={"device": device or device_here()}) if cell.device == "auto" else cell
 
 
 @functools.cache
-def device_here() -> Literal["cpu", "cuda"]:
+def device_here() -> Device:
     """What torch would choose. Refusal where it does not answer."""
     if not has_driver():
         return "cpu"

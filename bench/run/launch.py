@@ -1,87 +1,111 @@
-"""Where cells run: each in a fresh local process, one at a time, so that neither memory nor timings leak between rivals.
+"""A study from its matrix to its records: what is checked first, what cells share, and then the cells, by a launcher.
 
-Knows no torch. The process that does a job is bench/run/worker.py.
+Each is a fresh process, so that neither memory nor timings leak between rivals. Knows no torch. The process that does a job is
+bench/run/worker.py.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from bench.backbone import BrokenPlugin
-from bench.data.files import StoreError, now, refuse_link, remove_leftovers, write_text
+from bench.data.files import StoreError, now, refuse_link, remove_leftovers
 from bench.data.progress import Say
 from bench.data.source import clips_digest
-from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, Asked, Canary, Record, RunCell, RunSnapshot
-from bench.records.store import latest, next_attempt, set_aside, write_record, write_run
-from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights, checked_by
+from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
+from bench.records.store import latest, write_run
+from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights
+from bench.run.device import on_this_machine
 from bench.run.expected.fit import planned
-from bench.run.job import CellJob, PrepareJob, Refused, SampleJob, run_job
+from bench.run.fan_out import FanOut, run_on, write_lost
+from bench.run.job import CellJob, PrepareJob, SampleJob
+from bench.run.launchers.contract import Launcher
+from bench.run.launchers.table import launcher as launcher_of
 from bench.run.match.resolve import resolve
+from bench.run.process import run_job
 from bench.run.threads import is_quiet
 from bench.run.tune.resolve import Train, tuned
-from bench.run.watch import Ended
 from bench.shapes import Refusal, Shape
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.matrix import NamedCell, Study
 
 
-def run_all(study: Study, results: Path, say: Say, command: str, minutes: float | None = None) -> list[Record]:
+def run_all(
+    study: Study, results: Path, say: Say, command: str, minutes: float | None = None, launcher: Launcher | None = None
+) -> list[Record]:
     """Run a study as `load_study` gives it: its checks, matches and trials first, scaled to `minutes`. The records of its cells."""
-    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command), minutes)
-    return run_study(study, results, say, command)
+    launcher = launcher or launcher_of()
+    study = ready(study, results, say, lambda trials: run_study(trials, results, say, command, launcher), minutes, launcher)
+    return run_study(study, results, say, command, launcher)
 
 
-def ready(study: Study, results: Path, say: Say, train: Train | None = None, minutes: float | None = None) -> Study:
+def ready(
+    study: Study, results: Path, say: Say, train: Train | None = None, minutes: float | None = None, launcher: Launcher | None = None
+) -> Study:
     """The study as it runs here: weights are there, all that is cheap to check is checked, matched sizes and the device are settled.
 
     Where `train` runs trials, tuned fields are settled too, and the time that all will take is told before; with `minutes` the study is
     made to fit them. Refusal, or Refused where it has said what is wrong.
     """
+    launcher = launcher or launcher_of()
+    if minutes is not None and launcher.machine:
+        raise Refusal(
+            f"--budget-minutes {minutes:g} goes by how fast this machine is, and --on {launcher.name} trains on others; leave it out, or "
+            "set the budget of the cells, such as budget.seconds=600"
+        )
+    study = on_this_machine(study, launcher.device)
+    launcher.check(study)
     check_all(study.cells, check_extractors)
     check_primary(study)
     check_weights(study)
     if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
         check_study(study, results, "named")
-    study = resolve(study, results, say)
+    study = resolve(study, results, say, launcher)
     if train is not None:
         _places(results.resolve(), study)
-        study = planned(study, results.resolve(), say, minutes)
+        if not launcher.machine:  # of another machine nothing tells how fast it is
+            study = planned(study, results.resolve(), say, minutes)
     return tuned(study, say, train)
 
 
-def run_study(study: Study, results: Path, say: Say, command: str) -> list[Record]:
+def run_study(study: Study, results: Path, say: Say, command: str, launcher: Launcher | None = None) -> list[Record]:
     """Run every cell of a study that has no final record yet; the records of all. Raises Refused, Stopped or StoreError."""
-    results = results.resolve()
+    results, launcher = results.resolve(), launcher or _checked(launcher_of(), study)
     folder = results / study.name
     with _only_one(folder) as lock:
         started_at = now()
         for place in _places(results, study):
-            remove_leftovers(place)
+            if not launcher.leaves:  # else some may be of jobs that go on
+                remove_leftovers(place)
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
+        finished = [record for record in known.values() if record is not None]
         waiting = [name for name, record in known.items() if record is None]
         _check_headline(study, folder)
-        say(f"{study.name}: {len(known)} cells, {len(known) - len(waiting)} finished before, {len(waiting)} to run")
+        say(f"{study.name}: {len(known)} cells, {len(finished)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
-        spins = next((r.environment.spins for r in known.values() if r and r.environment.spins is not None), None)
-        spins = spins if spins is not None or not waiting else is_quiet()  # one way for all cells: it is part of how fast they are
-        jobs = _jobs(study, results, spins=bool(spins))
-        known |= _prepare(study, results, jobs, waiting, say, lock)
-        canaries: dict[str, tuple[Canary, ...]] = {}  # once a contender: what they check changes with no seed
+        jobs = _jobs(study, results, spins=bool(waiting) and _spins(launcher, finished))
+        known |= _prepare(study, results, jobs, waiting, say, lock, launcher)
         # Seed by seed, so that an hour in which the machine is slower is one of all contenders.
-        for name, job in sorted(jobs.items(), key=lambda item: item[1].cell.cell.seed):
-            if known[name] is None:
-                own = job.model_copy(update={"canaries": canaries.get(checked_by(job.cell.cell))})
-                known[name] = record = _run_trial(own, say, lock) if study.tunes is not None else _run_cell(own, say, lock)
-                if record.status == "ok":
-                    canaries.setdefault(checked_by(record.cell), tuple(record.canaries))
+        left = sorted((job for name, job in jobs.items() if known[name] is None), key=lambda job: job.cell.cell.seed)
+        known |= FanOut(launcher, say, lock, trials=study.tunes is not None, canaries=finished).run(left)
         records = [record for record in known.values() if record]
         write_run(results, _snapshot(study, started_at, command))
         return records
+
+
+def _checked(launcher: Launcher, study: Study) -> Launcher:
+    launcher.check(study)
+    return launcher
+
+
+def _spins(launcher: Launcher, finished: Sequence[Record]) -> bool:
+    """Whether threads wait by spinning: one way for all cells, since it is part of how fast they are."""
+    known = next((record.environment.spins for record in finished if record.environment.spins is not None), launcher.spins)
+    return is_quiet() if known is None else known
 
 
 def _places(results: Path, study: Study) -> list[Path]:
@@ -93,20 +117,22 @@ def _places(results: Path, study: Study) -> list[Path]:
     return places
 
 
-def _prepare(study: Study, results: Path, jobs: dict[str, CellJob], waiting: list[str], say: Say, lock: int) -> dict[str, Record]:
+def _prepare(
+    study: Study, results: Path, jobs: dict[str, CellJob], waiting: list[str], say: Say, lock: int, launcher: Launcher
+) -> dict[str, Record]:
     """Check and make what the waiting cells share; records of those that ended the process which was at them, or held it up."""
     lost: dict[str, Record] = {}
     compared = [named for named in study.cells if named.name in waiting or study.matrix.match]
     while left := [name for name in waiting if name not in lost]:
         started_at = now()
         job = _prepare_job(study, results, compared, left, "made")
-        ended = run_job(job.model_copy(update={"spins": jobs[left[0]].spins}), lock=lock)
+        ended = run_on(launcher, job.model_copy(update={"spins": jobs[left[0]].spins}), lock)
         if ended.word == "done":
             break
         for named in [named for named in compared if named.name in ended.cells]:
             compared.remove(named)
             if named.name in left:
-                lost[named.name] = record = _write_lost(jobs[named.name], ended, started_at)
+                lost[named.name] = record = write_lost(jobs[named.name], ended, started_at)
                 say(f"{named.name}: {record.status} before it trained: {record.reason}")
     return lost
 
@@ -135,62 +161,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, sha
         shape=shape,
         out=out.resolve(),
     )
-    run_job(job, timeout_s=record.cell.timeout_s)
-
-
-def _run_cell(job: CellJob, say: Say, lock: int) -> Record:
-    """The record of one attempt: the one its process wrote, or one that says how the process died."""
-    name, cell, folder = job.cell.name, job.cell.cell, job.results / job.matrix / job.cell.folder
-    attempt, started_at, start_s = next_attempt(folder), now(), time.monotonic()
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    say(f"{name}: attempt {attempt} in {folder}")
-    try:
-        ended = run_job(job, timeout_s=cell.timeout_s, lock=lock)
-    except Refused as refused:
-        ended = Ended(word="refused", what=str(refused))
-    record = latest(folder)
-    if record is None or record.attempt < attempt:
-        record = _write_lost(job, ended, started_at)
-    say(f"{name}: {record.status} after {time.monotonic() - start_s:.0f} s" + (f": {record.reason}" if record.reason else ""))
-    return record
-
-
-def _run_trial(job: CellJob, say: Say, lock: int) -> Record:
-    """As `_run_cell`; once more where others came to a quiet machine, since a choice would rest on it. Blind to its loss."""
-    record = _run_cell(job, say, lock)
-    if not (job.spins and record.training and record.disturbed):
-        return record
-    taken = 100 * record.training.other_cpu_share
-    say(f"{record.name}: others took {taken:.0f} % of the processors, so that its seconds taught less; it trains once more")
-    set_aside(job.results / job.matrix / job.cell.folder, record)
-    return _run_cell(job, say, lock)
-
-
-def _write_lost(job: CellJob, ended: Ended, started_at: str) -> Record:
-    """The record of a cell whose process wrote none."""
-    cell, folder = job.cell.cell, job.results / job.matrix / job.cell.folder
-    reason = ended.what if ended.word == "refused" else ended.reason
-    if ended.where:
-        write_text(folder / "traceback.txt", ended.where)
-        reason += " (traceback.txt beside this record)"
-    record = Record(
-        matrix=job.matrix,
-        name=job.cell.name,
-        fingerprint=cell.fingerprint(),
-        cell=cell,
-        asked=job.asked,
-        tuning=job.cell.tuning,
-        attempt=next_attempt(folder),
-        status="timeout" if ended.timed_out else "failed",
-        reason=reason,
-        started_at=started_at,
-        ended_at=now(),
-        environment=read_environment(),
-        commits=[commit()],
-    )
-    write_record(folder, record)
-    return record
+    run_job(job)
 
 
 def _prepare_job(
@@ -287,5 +258,10 @@ def _only_one(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StoreError(f"another run is using {folder}; wait for it, or choose another folder with --results") from error
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise StoreError(f"another run is using {folder}; wait for it, or choose another folder with --results") from error
+            raise StoreError(
+                f"{folder} is on a file system without locks ({error.strerror}), and two runs could write over each other; choose another "
+                "folder with --results"
+            ) from error
         yield lock.fileno()

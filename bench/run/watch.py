@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 from bench.data.frozen import Frozen
 
-Word = Literal["", "done", "refused", "stopped"]  # how a job says it ended; "": it said nothing
+Word = Literal["", "done", "refused", "stopped", "lost"]  # how a job says it ended; "": it said nothing; lost: nobody knows of it
 
 
 class Ended(Frozen):
@@ -31,7 +31,12 @@ class Ended(Frozen):
 
     @property
     def reason(self) -> str:
-        """The end of a process that said nothing itself."""
+        """The end of a process that said nothing itself, or nothing here."""
+        if self.word == "lost":
+            return self.what
+        if self.word == "refused":
+            own = self.what != Ended.model_fields["what"].default  # a launcher's, that has no line yet
+            return self.what if own else f"{self.what} ended on bad input or a full disk; the line it printed says which"
         if self.timed_out:
             return f"{self.what} ran over timeout_s = {self.limit_s:g}"
         if self.code >= 0:

@@ -11,7 +11,10 @@ import traceback
 from typing import Any, NoReturn
 
 from bench.data.sealed import show_in_one_line
+from bench.records.record import FINAL
+from bench.records.store import latest
 from bench.run.checks import check_all, check_cell, tell_broken
+from bench.run.claim import claimed
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PaceJob, PrepareJob, SampleJob, read_job
 from bench.run.watch import Watch, opened
 from bench.shapes import Refusal, lines_of
@@ -63,7 +66,9 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
                 case PrepareJob():
                     prepare(job, progress, watch, broken)
                 case CellJob():
-                    CellRun(job, progress, lambda: stop.requested).run()
+                    with claimed(job.folder, job.label, lambda: stop.requested):
+                        if not has_result(job):
+                            CellRun(job, progress, lambda: stop.requested).run()
                 case SampleJob():
                     sample_more(job, progress)
                 case MatchJob():
@@ -76,6 +81,12 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
             sys.exit(EXIT_STOPPED)
         except (Refusal, OSError, torch.OutOfMemoryError) as error:
             _refuse(job, watch, error)
+
+
+def has_result(job: CellJob) -> bool:
+    """Whether another worker has finished the cell since the job was handed out."""
+    record = latest(job.folder)
+    return record is not None and record.attempt > job.after and record.status in FINAL
 
 
 def _refuse(job: Job, watch: Watch, error: Exception) -> NoReturn:

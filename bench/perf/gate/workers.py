@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.perf.gate.exits import CheckRefused, Exit
-from bench.run.job import own_environment
+from bench.run.process import own_environment
 
 START_TIMEOUT_S = 120.0
 # One thread: a neighbour on a shared machine that holds one core holds up every barrier between threads. On two busy cores the spread

@@ -12,15 +12,15 @@ from bench.records.environment import own_cpus, read_environment
 from bench.run.expected.earlier import Earlier
 from bench.run.expected.model import Expected, cached_stages, expect, runs_of, stages_of
 from bench.run.expected.pace import Pace, lacking, merged, work_of
-from bench.run.job import PaceJob, Refused, run_job
+from bench.run.job import PaceJob
 from bench.run.match.resolve import MACHINE
+from bench.run.process import Refused, run_job
 from bench.run.threads import is_quiet
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 
 PACE_VERSION = 1  # of the files that paces are kept in
-LONGEST_S = 300.0  # of measuring
 UNTUNED = ("optimizer", "objective")  # parts of a cell that a tuning, of its own or an earlier one, has yet to settle
 
 
@@ -69,7 +69,7 @@ class TimeEstimate:
         pairs = tuple((cell, file) for file, cell in cells.items())
         job = PaceJob(label="expected time", matrix=study.name, results=self.results, spins=self.spins, cells=pairs)
         with contextlib.suppress(Refused, StoreError):  # a plug-in that ends its process, or is slow
-            run_job(job, timeout_s=LONGEST_S)
+            run_job(job)
 
     def expected(self, study: Study) -> list[Expected]:
         """The times of its trials, where it has any to run, and of itself."""
