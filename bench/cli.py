@@ -69,7 +69,7 @@ def run(
         _fail(f"--budget-minutes {budget_minutes:g} makes a study small, --until-decided makes it grow; give one of the two")
     console = Console(highlight=False, soft_wrap=True)
     study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
-    where = launcher(on, [f"devices={devices}"] if devices is not None else settings or [])
+    where = launcher(on, settings or [], {"devices": devices} if devices is not None else {})
     if until_decided:
         from bench.commands.decide import run_until_decided  # and with it the report's rules
 

@@ -33,7 +33,7 @@ def split_devices(value: Any) -> Any:
 class LocalOptions(Frozen):
     """Of this machine."""
 
-    devices: Annotated[tuple[str, ...] | None, BeforeValidator(split_devices), Field(min_length=1)] = (
+    devices: Annotated[Annotated[tuple[str, ...], Field(min_length=1)] | None, BeforeValidator(split_devices)] = (
         None  # a job at once on each: numbers of GPUs, or cpu; by default every GPU, without one a CPU
     )
 

@@ -6,6 +6,7 @@ A machine that is lost costs what was trained since the last checkpoint: the sam
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from bench.shapes import Refusal
 from bench.study.matrix import Study
 
 NAME = "ray"
+KNOCK_S = 10.0  # that a cluster may take to answer
 
 
 class RayOptions(Frozen):
@@ -58,6 +60,7 @@ class Ray:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         if not ray.is_initialized():
             try:
+                self._knock()
                 ray.init(address=self.options.address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 why = " ".join(str(error).split())[:200]
@@ -73,6 +76,15 @@ class Ray:
         self._ray, self._perform = ray, ray.remote(max_retries=0, num_cpus=self.options.cpus, num_gpus=self.options.gpus)(perform)
         if self.options.memory_gb is not None:
             self._perform = self._perform.options(memory=int(self.options.memory_gb * 2**30))
+
+    def _knock(self) -> None:
+        """ConnectionError where nobody listens at the address: Ray itself would try for minutes."""
+        host, _, port = self.options.address.rpartition(":")
+        if host and port.isdecimal() and "//" not in host:
+            try:
+                socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+            except OSError as error:
+                raise ConnectionError(error.strerror or str(error)) from error
 
     def start(self, jobs: Sequence[Job], lock: int | None) -> list[Placed]:
         """All of them: Ray lets wait what has no room."""

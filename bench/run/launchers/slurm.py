@@ -19,7 +19,6 @@ from pydantic import Field
 from bench.data.frozen import Count, Frozen
 from bench.run.job import Job
 from bench.run.launchers.contract import Launcher, LauncherKind, Placed
-from bench.run.launchers.extra import needs
 from bench.run.launchers.remote import JobFiles, Output, Worker, folder_of, handed_out, machine_of
 from bench.run.process import GRACE_S
 from bench.run.watch import Ended
@@ -60,8 +59,7 @@ class Slurm:
     patience_s = 30.0
 
     def __init__(self, options: SlurmOptions):
-        """Refusal where submitit or SLURM is not installed."""
-        needs("submitit", extra=NAME, on=NAME)
+        """Refusal where SLURM is not there."""
         if shutil.which("sbatch") is None:
             raise Refusal("--on slurm needs sbatch on the path; run it on a machine that submits to the cluster")
         self.options = options
@@ -187,15 +185,15 @@ class InQueue:
             self._silent_since_s = None
             return None
         now_s = time.monotonic()
-        self._silent_since_s = self._silent_since_s or now_s
+        self._silent_since_s = now_s if self._silent_since_s is None else self._silent_since_s
         if state == "CANCELLED":
             return Ended(word="stopped") if now_s > self._silent_since_s + 2 * ASK_S else None
         if now_s < self._silent_since_s + GONE_S:
             return None
-        if state in ("FAILED", "OUT_OF_MEMORY"):
+        if state == "OUT_OF_MEMORY" or (state == "FAILED" and not self.files.path("txt").exists()):
             logs = self.files.folder.parent / NAME
-            why = "" if self.files.path("txt").exists() else f"; where there is no log in {logs}, the nodes do not see the results folder"
-            return Ended(code=1, what=f"{self.where} ({state}, no word of its own{why})")
+            why = f"; where {logs} has no log of it, the nodes do not see the results folder: give one that they share with --results"
+            return Ended(code=1, what=f"{self.where} ({state}{why if state == 'FAILED' else ''})")
         known = f"ended as {state}" if state else "is not known to the scheduler any more"
         return Ended(word="lost", what=f"{self.where} {known}")
 
@@ -241,8 +239,9 @@ class Queue:
         lines = self.ask("squeue", "--me", "--states=all", "--array", "--noheader", "--format=%i|%F_%K|%T").splitlines()
         states: dict[str, str] = {}
         for line in lines:
-            own, of_array, state = line.strip().split("|")
-            states |= {own: state, of_array: state}
+            own, _, rest = line.strip().partition("|")
+            of_array, _, state = rest.partition("|")
+            states |= {own: state, of_array: state} if state else {}
         return states
 
     def ask(self, *command: str) -> str:
