@@ -12,6 +12,7 @@ from typing import overload
 
 import numpy as np
 
+from bench.data.repeated import Repeated
 from bench.shapes import Refusal, Shape
 
 
@@ -56,11 +57,11 @@ class Ragged(Sequence[np.ndarray]):
 Frames = np.ndarray | Ragged  # clips: (N, T, H, W, 3) uint8 where all have one shape, else N of (T, H, W, 3)
 
 
-def clip_shapes(frames: Frames) -> tuple[Shape, ...]:
+def clip_shapes(frames: Frames) -> Sequence[Shape]:
     """(T, H, W) of each clip."""
     if isinstance(frames, Ragged):
         return tuple((shape[0], shape[1], shape[2]) for shape in frames.shapes)
-    return ((frames.shape[1], frames.shape[2], frames.shape[3]),) * len(frames)
+    return Repeated((frames.shape[1], frames.shape[2], frames.shape[3]), len(frames))
 
 
 def stacked(clips: Iterable[np.ndarray], num: int) -> Frames:
