@@ -99,6 +99,7 @@ def test_shares_add_up_to_one(policy: str) -> None:
         ((4, 30, 33), {"policy": "bucket", "voxel_budget": 200}),
         ((4, 30, 33), {"policy": "pack", "voxel_budget": 200}),
         ((4, 16, 16), {"policy": "crop", "voxel_budget": 10_000}),
+        ((3, 16, 16), {"policy": "crop", "batch_size": 3}),
     ],
 )
 def test_clips_of_one_shape_are_accounted_as_if_each_were_looked_at(shape: Shape, batching: dict[str, object]) -> None:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 
 from bench.data.repeated import Repeated
+from bench.data.shards import Sharded
 from bench.shapes import Refusal, Shape
 
 
 class Ragged(Sequence[np.ndarray]):
     """Item i is a view of `flat` with shape `shapes[i]`."""
 
-    def __init__(self, flat: np.ndarray, shapes: Sequence[Sequence[int]]):
+    def __init__(self, flat: np.ndarray | Sharded, shapes: Sequence[Sequence[int]]):
         """`flat` (values,); `shapes` one a item. Refusal where they do not account for every value."""
-        self.flat = flat
+        self.flat = cast(np.ndarray, flat)  # all that is asked of it is a slice
         self.shapes: tuple[tuple[int, ...], ...] = tuple(tuple(int(size) for size in shape) for shape in shapes)
         ends = np.cumsum([math.prod(shape) for shape in self.shapes], dtype=np.int64)
         self._bounds = [0, *ends.tolist()]
