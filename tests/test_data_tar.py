@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,11 +180,26 @@ def test_a_header_that_says_it_is_huge_is_not_read_into_memory(tmp_path: Path, s
     resized(1024, size)(data)
     path.write_bytes(data)
     asked: list[int] = []
-    reads = tar._Headers.read
-    monkeypatch.setattr(tar._Headers, "read", lambda self, size=-1: [asked.append(size), reads(self, size)][1])
-    samples, skipped = read(path)
+
+    class Spy(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            asked.append(size)
+            return super().read(size)
+
+    with Spy(path) as spy:
+        monkeypatch.setattr(tar, "_as_file", lambda file: tar._Headers(spy))
+        samples, skipped = read(path)
     assert samples == [Sample("a", {"cls": b"1"})] and list(skipped) == ["s.tar"]
     assert "damaged at a.cls" in skipped["s.tar"]
+    assert asked and all(0 <= num_bytes <= tar.MOST_HEADER_BYTES for num_bytes in asked)
+
+
+def test_no_list_of_members_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    open_tar = tarfile.open
+    path = write_tar(tmp_path / "s.tar", [member(f"{index}.cls", b"1") for index in range(50)])
+    monkeypatch.setattr(tarfile, "open", lambda **given: [opened.append(open_tar(**given)), opened[-1]][1])
+    assert len(list(read_samples(path))) == 50 and len(opened[0].members) <= 1
 
 
 def test_a_folder_or_a_compressed_archive_is_no_archive(tmp_path: Path) -> None:

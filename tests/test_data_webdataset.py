@@ -286,3 +286,21 @@ def test_the_digest_is_of_content_and_not_of_place(tmp_path: Path) -> None:
     path = tmp_path / "b" / "s-03.tar"
     path.write_bytes(path.read_bytes().replace(grey(35), grey(36)))
     assert clips_digest(config(tmp_path / "b")) != first
+
+
+def test_of_held_out_samples_few_are_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+    clip = webdataset.Medium.clip
+    monkeypatch.setattr(webdataset.Medium, "clip", lambda medium, *given: [decoded.append(medium), clip(medium, *given)][1])
+    clips = load_clips(config(shards(tmp_path / "s", num=120, per_shard=30), held_out=0.45, num_train=1), tmp_path)
+    assert sum(clips.lost.values()) > 90 and len(decoded) < 40
+
+
+def test_a_sample_that_others_displaced_is_forgotten() -> None:
+    chosen = webdataset._Chosen(2)
+    for content in ("0d", "0c", "0b"):
+        assert chosen.may_take(content.zfill(32))
+        chosen.take(content.zfill(32), content)
+    assert not chosen.may_take("0d".zfill(32)) and list(chosen.named.values()) == ["0c", "0b"]
+    with pytest.raises(Refusal, match="has the same content as 0c"):
+        chosen.may_take("0c".zfill(32))
