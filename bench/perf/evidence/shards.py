@@ -169,8 +169,8 @@ def to_markdown(found: dict[str, Any]) -> str:
         "# Sets too large to be listed",
         "",
         "`python -m bench.perf.evidence.shards`. Latents of 4x2x2x2 float32, 128 bytes each, in shards of "
-        f"{PER_SHARD:,} items and in one file;",
-        f"{found['draws']:,} draws in batches of {BATCH_SIZE}, with a shuffle window of {WINDOW:,} and with a permutation of the whole set.",
+        f"{PER_SHARD:,} items and in one file.",
+        f"{found['draws']:,} draws in batches of {BATCH_SIZE}, with a shuffle window of {WINDOW:,} or a permutation of the whole set.",
         "",
         *(
             f"- {made['items']:,} items: {made['items'] * ITEM_BYTES / MIB:,.0f} MiB in {made['shards']:,} shards, "
@@ -182,6 +182,7 @@ def to_markdown(found: dict[str, Any]) -> str:
         "",
         "- **start**: the seal of the shards, fitting, the ledger, the first batch; imports are not counted. Files were in the page cache.",
         "- **memory**: resident, over that of the process with its imports, after the start; **drawing**: the most that came on top.",
+        "  Of one file they are pages of its map, which the system takes back where memory is short, and reads from the disk again.",
         "- **files opened**: by all draws after the first batch, with 32 held open: how far reads jump.",
         f"- **resume**: a new reader at a random batch, the slowest of {RESUMES}. "
         + ("All drew what the first reader drew there." if _all_same(found) else "**Not all drew what the first reader drew there.**"),
