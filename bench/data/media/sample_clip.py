@@ -64,18 +64,16 @@ def label_of(sample: Sample, num_classes: int) -> int:
     """The class of a sample; 0 where none are read. Refusal(reason) for one that is missing or is none."""
     if num_classes == 0:
         return 0
+    if not {"cls", "json"} & sample.parts.keys():
+        raise Refusal("has neither .cls nor .json, which say its class")
     found: Any
     try:
         if "cls" in sample.parts:
             found = int(sample.parts["cls"].decode().strip()[:20])
-        elif "json" in sample.parts:
+        else:
             found = json.loads(sample.parts["json"])
             found = found.get("label") if isinstance(found, Mapping) else None
-        else:
-            raise Refusal("has neither .cls nor .json, which say its class")
     except (ValueError, RecursionError) as error:  # no text, no number, no JSON
-        if isinstance(error, Refusal):
-            raise
         raise Refusal("has a .cls or .json that cannot be read") from error
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < num_classes:
         raise Refusal(f"has the class {found!r:.50}; classes are 0 to {num_classes - 1} (data.num_classes)")
