@@ -5,28 +5,17 @@ from collections import Counter
 
 import pytest
 
-from bench.data.policy.batches import BatchStream, clips_per_batch, drawn_clips
+from bench.data.policy.batches import BatchStream, clips_per_batch
 from bench.data.policy.config import Batching
+from bench.data.policy.order import drawn_clips, window_clips
 from bench.data.policy.own_shapes import OPEN_PACKS, pack_greedily
 from bench.shapes import Shape, bounding_shape, num_voxels
 
 SHAPES: list[Shape] = [(4, 4, 4)] * 9 + [(1, 4, 8)] * 6 + [(2, 6, 4)] * 7 + [(4, 2, 6)] * 5
 
 
-def stream(policy: str, budget: int = 192, seed: int = 0, shapes: list[Shape] = SHAPES) -> BatchStream:
-    return BatchStream(shapes, Batching.model_validate({"policy": policy, "voxel_budget": budget}), seed)
-
-
-def test_every_epoch_is_a_fresh_permutation() -> None:
-    epochs = [drawn_clips(7, 10, 10 * epoch, 10) for epoch in range(3)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert drawn_clips(8, 10, 0, 10) != epochs[0]
-
-
-def test_resuming_in_the_middle_of_an_epoch_goes_on() -> None:
-    whole = drawn_clips(0, 7, 0, 30)
-    assert [*drawn_clips(0, 7, 0, 11), *drawn_clips(0, 7, 11, 19)] == whole
+def stream(policy: str, budget: int = 192, seed: int = 0, shapes: list[Shape] = SHAPES, window: int | None = None) -> BatchStream:
+    return BatchStream(shapes, Batching.model_validate({"policy": policy, "voxel_budget": budget, "shuffle_window": window}), seed)
 
 
 def test_batches_of_one_size_go_on_over_epochs() -> None:
@@ -37,13 +26,14 @@ def test_batches_of_one_size_go_on_over_epochs() -> None:
     assert [batch.epoch for batch in batches] == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("window", [None, 12])
 @pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
-def test_a_stream_started_again_says_the_same(policy: str) -> None:
-    whole = stream(policy)
+def test_a_stream_started_again_says_the_same(policy: str, window: int | None) -> None:
+    whole = stream(policy, window=window)
     batches = [whole.batch(index) for index in range(60)]
     for index in (59, 0, 23, 22):  # in any order, from a stream that has seen none of them
-        assert stream(policy).batch(index) == batches[index]
-    assert [stream(policy, seed=1).batch(index) for index in range(60)] != batches
+        assert stream(policy, window=window).batch(index) == batches[index]
+    assert [stream(policy, seed=1, window=window).batch(index) for index in range(60)] != batches
     draws = 0
     for batch in batches:
         assert batch.first_draw == draws
@@ -53,16 +43,19 @@ def test_a_stream_started_again_says_the_same(policy: str) -> None:
     assert len(whole.epoch(0)) < 30  # several epochs were seen
 
 
+@pytest.mark.parametrize("window", [None, 12])
 @pytest.mark.parametrize("policy", ["pack", "pad"])
-def test_every_clip_is_in_one_batch_of_an_epoch(policy: str) -> None:
+def test_every_clip_is_in_one_batch_of_an_epoch(policy: str, window: int | None) -> None:
+    made = stream(policy, window=window)
     for epoch in range(3):
-        assert sorted(item for batch in stream(policy).epoch(epoch) for item in batch) == list(range(len(SHAPES)))
-    assert stream(policy).epoch(0) != stream(policy).epoch(1)
+        assert sorted(item for batch in made.epoch(epoch) for item in batch) == list(range(len(SHAPES)))
+    assert made.epoch(0) != made.epoch(1)
 
 
+@pytest.mark.parametrize("window", [None, 12])
 @pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
-def test_no_batch_exceeds_the_budget(policy: str) -> None:
-    for batch in stream(policy).epoch(0):
+def test_no_batch_exceeds_the_budget(policy: str, window: int | None) -> None:
+    for batch in stream(policy, window=window).epoch(0):
         shapes = [SHAPES[item] for item in batch]
         room = len(batch) * num_voxels(bounding_shape(shapes)) if policy == "pad" else sum(map(num_voxels, shapes))
         assert room <= 192
@@ -87,6 +80,41 @@ def test_what_waits_in_one_epoch_is_drawn_in_another() -> None:
 def test_a_budget_that_no_bucket_fills_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"budget 1000 holds more clips of each shape than there are \(latents: 9 of 4x4x4"):
         stream("bucket", budget=1000).batch(0)
+
+
+def test_batches_of_one_size_are_drawn_within_windows() -> None:
+    fixed = BatchStream([(1, 2, 2)] * 50, Batching(batch_size=7, shuffle_window=10), 0)
+    assert [item for index in range(20) for item in fixed.batch(index).items] == drawn_clips(0, 50, 0, 140, 10)
+
+
+@pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
+def test_a_batch_holds_clips_of_one_window(policy: str) -> None:
+    made = stream(policy, window=12)
+    windows = [set(window_clips(0, len(SHAPES), 0, index, 12).tolist()) for index in range(3)]
+    places = [next(place for place, window in enumerate(windows) if set(batch) <= window) for batch in made.epoch(0)]
+    assert places == sorted(places) and {0, 1} <= set(places)
+
+
+def test_what_waits_in_a_window_is_drawn_in_another_epoch() -> None:
+    shapes: list[Shape] = [(4, 4, 4)] * 20 + [(2, 6, 4)] * 20
+    made = stream("bucket", shapes=shapes, window=8)
+    counts = Counter(item for epoch in range(30) for batch in made.epoch(epoch) for item in batch)
+    assert set(counts) == set(range(40)) and max(counts.values()) <= 30 and sum(counts.values()) < 30 * 40
+    sparse = stream("bucket", shapes=[(4, 4, 4), *[(1, 4, 8)] * 5] * 5, window=6)  # some windows fill no batch
+    plans = [len(sparse._planned(plan)) for plan in range(20)]
+    assert 0 in plans and max(plans) > 0
+    first = [sum(plans[:plan]) for plan in range(20)]
+    for plan, num in enumerate(plans):
+        assert tuple(sparse.batch(first[plan] + place).items for place in range(num)) == sparse._planned(plan)
+
+
+def test_a_window_too_small_to_fill_a_batch_is_an_error() -> None:
+    message = r"budget 576 holds more clips of each shape than among 8 draws \(batching.shuffle_window\)"
+    with pytest.raises(ValueError, match=message):
+        stream("bucket", budget=576, window=8).batch(0)
+    with pytest.raises(ValueError, match=message):
+        stream("bucket", budget=576, window=8).epoch(1)
+    assert stream("bucket", budget=576).batch(0).items
 
 
 def test_packs_by_hand() -> None:

@@ -1,8 +1,10 @@
 """Canaries: they pass for sound backbones and catch broken ones."""
 
+import pytest
 import torch
 from torch import Tensor
 
+from bench.data.policy import order
 from bench.training.canary import batch_against_single, resumed_against_uninterrupted, run_canaries
 from bench.training.trainer import Trainer
 from tests.tiny import SPEC, Linear, latent_set, tiny_cell
@@ -25,6 +27,15 @@ def test_a_sound_backbone_passes() -> None:
     assert {canary.name for canary in canaries} >= {"batch equals one at a time", "resumed equals uninterrupted"}
     assert all(canary.passed for canary in canaries), canaries
     assert cell.backbone == "tests.tiny:Linear"
+
+
+def test_a_large_set_is_not_permuted_for_a_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+    window_clips = order.window_clips
+    monkeypatch.setattr(order, "window_clips", lambda *given: [asked.append(given[-1]), window_clips(*given)][1])
+    cell = tiny_cell(batching={"batch_size": 2, "shuffle_window": 4})
+    assert resumed_against_uninterrupted(cell, Linear(), latent_set(), latent_set(4), CPU) == 0.0
+    assert set(asked) == {4}
 
 
 def test_a_leak_between_clips_is_caught() -> None:

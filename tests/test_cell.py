@@ -44,6 +44,13 @@ def test_fingerprint_survives_the_record() -> None:
     assert Cell.model_validate_json(cell.model_dump_json()).fingerprint() == cell.fingerprint()
 
 
+def test_a_window_is_part_of_the_fingerprint_and_its_absence_is_as_before_there_were_any() -> None:
+    plain, windowed = tiny_cell(), tiny_cell(batching={"batch_size": 2, "shuffle_window": 64})
+    assert "shuffle_window" not in plain.model_dump_json() and plain.fingerprint() != windowed.fingerprint()
+    assert Cell.model_validate_json(windowed.model_dump_json()) == windowed
+    assert differences(plain, windowed) == [("batching.shuffle_window", None, 64)]
+
+
 @pytest.mark.parametrize("budget", [{}, {"steps": 1, "seconds": 2.0}])
 def test_budget_has_exactly_one_axis(budget: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="exactly one of steps, samples, latent_voxels, train_flops, seconds"):

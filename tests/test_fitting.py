@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from bench.data.policy.contract import Item, Rules
 from bench.data.policy.covering import MAX_BUCKETS, kept_share
-from bench.data.policy.fitting import Fitted, fit
+from bench.data.policy.fitting import Alike, Fitted, fit
 from bench.data.policy.own_shapes import native_shape
 from bench.data.policy.table import POLICIES
+from bench.data.repeated import Repeated
 from bench.shapes import Shape
 
 
@@ -99,3 +101,26 @@ def test_every_clip_is_used_or_lost_once() -> None:
 
 def test_native_shape() -> None:
     assert native_shape((3, 20, 7), 8) == (3, 16, 0)
+
+
+@pytest.mark.parametrize("policy", ["crop", "bucket", "pack", "pad"])
+@pytest.mark.parametrize("shape", [(4, 16, 16), (9, 32, 64), (4, 30, 33)])
+def test_clips_of_one_shape_give_the_items_of_each_without_a_list(policy: str, shape: Shape) -> None:
+    given = rules(policy, max_pixels=9 * 32 * 64)
+    each, alike = fit([shape] * 5, given), fit(Repeated(shape, 5), given)
+    assert isinstance(alike.items, Alike) and tuple(alike.items) == each.items == alike.items[:]
+    assert alike.items[1:4] == each.items[1:4] and alike.items[-1] == each.items[-1] and len(alike.items) == len(each.items)
+    with pytest.raises(IndexError):
+        alike.items[len(each.items)]
+    assert alike.num_of() == each.num_of() and (alike.lost, alike.shapes) == (each.lost, each.shapes)
+    values = np.arange(10).reshape(5, 2)
+    assert np.array_equal(alike.of_items(values), each.of_items(values))
+    assert len(fit(Repeated(shape, 10**12), given).items) == 10**12 * len(each.items) // 5
+
+
+def test_a_value_that_is_repeated_is_a_sequence_like_any_other() -> None:
+    five = Repeated((1, 2, 3), 5)
+    assert five == ((1, 2, 3),) * 5 and five == ((1, 2, 3),) * 5 and five != ((1, 2, 3),) * 4 and five != ((1, 2, 4),) * 5
+    assert (five[-1], len(five[1:3]), five[3:9]) == ((1, 2, 3), 2, Repeated((1, 2, 3), 2))
+    with pytest.raises(IndexError):
+        five[5]

@@ -1,5 +1,6 @@
 """Clips to latents: items are the pixels they say, and the cache is keyed by all that decides them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import bench.data.latents.latents as latents_module
 from bench.commands.score.windows import cover
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_autoencoder
 from bench.data.latents.config import TrainedAutoencoder
-from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips, is_whole, item_pixels
+from bench.data.latents.latents import LatentSet, _shards, cached_latents, fitted_clips, is_whole, item_pixels
 from bench.data.policy.contract import Item, Rules
 from bench.data.policy.fitting import Fitted, fit
 from bench.data.policy.table import POLICIES
 from bench.data.ragged import Ragged
 from bench.data.sealed import DamagedCache
+from bench.data.shards import Sharded
 from bench.data.source import Clips, load_clips, load_config
 from bench.shapes import Refusal, Shape
 from tests.tiny import tiny_cell
@@ -135,3 +137,85 @@ def test_an_autoencoder_that_gives_nan_is_named_before_anything_trains(
     with pytest.raises(Refusal, match="gives NaN or infinite latents for val clip 0"):
         cached_latents(stage, clips.splits["val"].frames, whole, clips.digest, "val", tmp_path, quiet)
     assert not list((tmp_path / "latents").iterdir())
+
+
+@pytest.mark.parametrize("of_one_shape", [True, False])
+def test_latents_in_shards_are_those_of_one_file(
+    clips: Clips, mixed: Clips, stage: FrameAutoencoder, tmp_path: Path, of_one_shape: bool
+) -> None:
+    source = clips if of_one_shape else mixed
+    given = source.splits["train"].frames, fit(source.splits["train"].shapes, rules("pack")), source.digest, "train"
+    whole = cached_latents(stage, *given, tmp_path / "whole", quiet)
+    shards = cached_latents(stage, *given, tmp_path / "shards", quiet, shard_bytes=3000)
+    assert isinstance(shards, Sharded if of_one_shape else Ragged)
+    paths = sorted((tmp_path / "shards").rglob("shard-*.npy"))
+    assert len(paths) > 3 and [path.name for path in paths] == [f"shard-{index:05d}.npy" for index in range(len(paths))]
+    assert max(path.stat().st_size for path in paths) <= max(3000, 4 * max(latents.size for latents in whole)) + 128
+    assert len(whole) == len(shards)
+    for one, other in zip(whole, shards, strict=True):
+        assert_close(torch.from_numpy(other), torch.from_numpy(np.array(one)), atol=1e-5, rtol=1e-5)  # other clips share its batch
+    sets = [LatentSet(latents=latents, labels=None, null_label=0) for latents in (whole, shards)]
+    assert sets[0].shapes == sets[1].shapes and len(sets[0]) == len(sets[1])
+    again = cached_latents(stage, *given, tmp_path / "shards", lambda *_: pytest.fail("not from the cache"), shard_bytes=3000)
+    assert all(np.array_equal(a, b) for a, b in zip(shards, again, strict=True))
+
+
+def test_shards_end_where_batches_of_the_autoencoder_do(
+    clips: Clips, stage: FrameAutoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "clips_at_once", lambda shape: 2)
+    given = clips.splits["train"].frames, fit(clips.splits["train"].shapes, rules("pack")), clips.digest, "train"
+    whole = cached_latents(stage, *given, tmp_path / "whole", quiet)
+    shards = cached_latents(stage, *given, tmp_path / "shards", quiet, shard_bytes=3 * 4 * whole[0].size)  # three fit, two go together
+    assert [len(np.load(path)) for path in sorted((tmp_path / "shards").rglob("shard-*.npy"))] == [2, 2, 2, 2]
+    assert np.array_equal(shards[:], whole)  # bit for bit
+
+
+def test_encoding_that_was_stopped_goes_on_with_its_shard(clips: Clips, stage: FrameAutoencoder, tmp_path: Path) -> None:
+    given = clips.splits["train"].frames, fit(clips.splits["train"].shapes, rules("pack")), clips.digest, "train", tmp_path
+
+    def stop_after(num: int) -> Callable[[int, int, str], None]:
+        def progress(done: int, total: int, what: str) -> None:
+            assert (total, what) == (8, "latents of train")
+            seen.append(done)
+            if done == num:
+                raise KeyboardInterrupt
+
+        return progress
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        cached_latents(stage, *given, stop_after(3), shard_bytes=1)
+    assert not list(tmp_path.glob("latents/[!.]*")) and len(list(tmp_path.rglob("shard-*.npy"))) == 2
+    found = cached_latents(stage, *given, stop_after(-1), shard_bytes=1)
+    assert seen == [1, 2, 3, 3, 4, 5, 6, 7, 8] and len(found) == 8
+
+
+def test_a_damaged_shard_is_named_and_encoded_again_alone(clips: Clips, stage: FrameAutoencoder, tmp_path: Path) -> None:
+    given = clips.splits["train"].frames, fit(clips.splits["train"].shapes, rules("pack")), clips.digest, "train", tmp_path
+    before = cached_latents(stage, *given, quiet, shard_bytes=1)[:]
+    (path,) = tmp_path.rglob("shard-00005.npy")
+    path.write_bytes(path.read_bytes()[:-4] + bytes(4))
+    seen: list[int] = []
+    with pytest.warns(
+        DamagedCache, match=r"cached latents of train are damaged and are made again: .*/shard-00005.npy is not what was written"
+    ):
+        after = cached_latents(stage, *given, lambda done, total, what: seen.append(done), shard_bytes=1)
+    assert np.array_equal(after[:], before) and seen == [6]
+
+
+def test_a_large_file_of_older_versions_is_still_read(clips: Clips, stage: FrameAutoencoder, tmp_path: Path) -> None:
+    given = clips.splits["train"].frames, fit(clips.splits["train"].shapes, rules("pack")), clips.digest, "train", tmp_path
+    whole = cached_latents(stage, *given, quiet)
+    found = cached_latents(stage, *given, lambda *_: pytest.fail("not from the cache"), shard_bytes=1)
+    assert isinstance(found, np.memmap) and np.array_equal(found, whole)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(1, [1, 1, 1, 1, 1]), (10, [1, 1, 1, 2]), (12, [2, 2, 1]), (1000, [5])],
+)
+def test_items_of_many_shapes_share_a_file_up_to_its_size(most: int, expected: list[int]) -> None:
+    shapes: list[Shape] = [(4, 16, 16), (1, 16, 16), (4, 16, 16), (1, 16, 16), (1, 16, 16)]
+    found = _shards(fit(shapes, rules("pack")), {(4, 16, 16): 8, (1, 16, 16): 4}, most)
+    assert [len(items) for items in found] == expected and [place for items in found for place in items] == list(range(5))

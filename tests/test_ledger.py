@@ -1,5 +1,7 @@
 """The ledger's arithmetic: shares add up to one, and are those found by hand on a tiny case."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,12 +10,13 @@ from bench.data.policy.contract import Rules
 from bench.data.policy.fitting import fit
 from bench.data.policy.ledger import Ledger, ledger
 from bench.data.policy.table import POLICIES
-from bench.shapes import LatentSpec, Shape
+from bench.data.repeated import Repeated
+from bench.shapes import LatentSpec, Refusal, Shape
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=0)
 
 
-def account(shapes: list[Shape], boxes: np.ndarray | None = None, one_shape: Shape = (4, 16, 16), **batching: object) -> Ledger:
+def account(shapes: Sequence[Shape], boxes: np.ndarray | None = None, one_shape: Shape = (4, 16, 16), **batching: object) -> Ledger:
     options = Batching.model_validate(batching)
     pixels = 10**9 if options.voxel_budget is None else options.voxel_budget * 16
     rules = Rules(
@@ -85,3 +88,40 @@ def test_shares_add_up_to_one(policy: str) -> None:
     assert sum(vars(found.room).values()) == pytest.approx(1, abs=1e-12)
     assert min(*vars(found.pixels).values(), *vars(found.room).values()) >= 0
     assert 0 < found.clips_used <= 1 and 0 < found.frames_used <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "batching"),
+    [
+        ((9, 32, 64), {"policy": "crop", "batch_size": 3}),  # two windows a clip
+        ((4, 16, 16), {"policy": "crop", "batch_size": 3}),
+        ((4, 30, 33), {"policy": "crop", "voxel_budget": 200}),
+        ((4, 30, 33), {"policy": "bucket", "voxel_budget": 200}),
+        ((4, 30, 33), {"policy": "pack", "voxel_budget": 200}),
+        ((4, 16, 16), {"policy": "crop", "voxel_budget": 10_000}),
+        ((3, 16, 16), {"policy": "crop", "batch_size": 3}),
+    ],
+)
+def test_clips_of_one_shape_are_accounted_as_if_each_were_looked_at(shape: Shape, batching: dict[str, object]) -> None:
+    def found(shapes: Sequence[Shape]) -> object:
+        try:
+            return account(shapes, **batching)  # type: ignore[arg-type]
+        except Refusal as error:
+            return str(error)
+
+    assert found(Repeated(shape, 7)) == found([shape] * 7)
+
+
+def test_a_huge_set_of_one_shape_is_accounted_at_once() -> None:
+    found = account(Repeated((4, 16, 16), 10**12), policy="crop", batch_size=4, shuffle_window=1024)
+    assert (found.num_clips, found.num_items, found.steps_per_epoch, found.pixels.used, found.clips_used) == (10**12, 10**12, 2.5e11, 1, 1)
+
+
+def test_the_ledger_counts_what_waits_in_a_window() -> None:
+    # Ten clips, three a batch: of all ten one waits, of windows of five two wait in each.
+    found = {
+        window: account([(1, 16, 16)] * 10, policy="crop", one_shape=(1, 16, 16), voxel_budget=48, shuffle_window=window)
+        for window in (None, 5)
+    }
+    assert found[None].pixels.remainder == pytest.approx(0.1) and found[5].pixels.remainder == pytest.approx(0.4)
+    assert (found[None].steps_per_epoch, found[5].steps_per_epoch) == (3, 2)

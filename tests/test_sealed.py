@@ -1,8 +1,13 @@
 """Cache folders that vouch for themselves: whatever is done to one is noticed, named in a line, and made again."""
 
+import contextlib
 import errno
 import math
 import os
+import shutil
+import subprocess
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +18,17 @@ from pydantic import BaseModel
 
 from bench.data import sealed
 from bench.data.files import StoreError
-from bench.data.sealed import CHECKED, SEAL, DamagedCache, kept_or_made, read_sealed, show_in_one_line, warn_damaged, write_sealed
+from bench.data.sealed import (
+    CHECKED,
+    SEAL,
+    DamagedCache,
+    kept_or_made,
+    kept_or_made_in_parts,
+    read_sealed,
+    show_in_one_line,
+    warn_damaged,
+    write_sealed,
+)
 
 
 def make(folder: Path) -> None:
@@ -104,6 +119,103 @@ def test_what_is_no_folder_is_taken_away(tmp_path: Path, what: str) -> None:
         folder.symlink_to(tmp_path / ("mine" if "file" in what else "nothing"))
     made_again(folder)
     assert (tmp_path / "mine").read_text() == "x"
+
+
+PARTS = ("a", "b", "c")
+
+
+def make_part(index: int, path: Path) -> None:
+    path.write_bytes(PARTS[index].encode() * 100)
+
+
+def parts_of(folder: Path, made: list[int] | None = None, stop_at: int | None = None) -> None:
+    """Makes the parts, says which, and dies at one of them."""
+
+    def make_one(index: int, path: Path) -> None:
+        if index == stop_at:
+            raise KeyboardInterrupt
+        (made if made is not None else []).append(index)
+        make_part(index, path)
+
+    kept_or_made_in_parts(folder, "things", PARTS, make_one)
+
+
+def test_what_was_finished_before_a_stop_is_not_made_again(tmp_path: Path) -> None:
+    folder, made = tmp_path / "key", []
+    for stop_at, expected, is_whole in ((0, [], False), (1, [0], False), (1, [], False), (2, [1], False), (None, [2], True), (0, [], True)):
+        with contextlib.suppress(KeyboardInterrupt):
+            parts_of(folder, made, stop_at)
+        assert made == expected and folder.exists() == is_whole
+        assert not list(tmp_path.rglob("*.tmp"))
+        made.clear()
+    assert {path.name for path in folder.iterdir()} == {*PARTS, SEAL} and not list(tmp_path.glob(".*"))
+
+
+def test_a_killed_writer_leaves_whole_parts(tmp_path: Path) -> None:
+    """A process killed while it writes: what it had finished stays, what it had begun does not."""
+    code = f"""
+import os, pathlib
+from bench.data.sealed import kept_or_made_in_parts
+def make(index, path):
+    path.write_bytes("abc"[index].encode() * (100 if index < 2 else 50))
+    if index == 2:
+        os.kill(os.getpid(), 9)
+kept_or_made_in_parts(pathlib.Path({str(tmp_path / "key")!r}), "things", ("a", "b", "c"), make)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1 and not (tmp_path / "key").exists()
+    made: list[int] = []
+    parts_of(tmp_path / "key", made)
+    assert made == [2] and (tmp_path / "key" / "c").read_bytes() == b"c" * 100 and not list(tmp_path.rglob(".*"))
+
+
+PART_DAMAGES: dict[str, tuple[Callable[[Path], object], list[int], str]] = {
+    "equal size": (lambda folder: (folder / "b").write_bytes(b"x" * 100), [1], "/b is not what was written: sha256"),
+    "gone": (lambda folder: (folder / "b").unlink(), [1], "/b is missing"),
+    "one more": (lambda folder: (folder / "d").write_text("x"), [], "/d was not there when it was made"),
+    "a folder": (lambda folder: [(folder / "b").unlink(), (folder / "b").mkdir()], [1], "/b is missing"),
+    "no seal": (lambda folder: (folder / SEAL).unlink(), [0, 1, 2], "/seal.json is missing"),
+    "a file": (lambda folder: [shutil.rmtree(folder), folder.write_text("x")], [0, 1, 2], "/seal.json is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", PART_DAMAGES)
+def test_a_damaged_part_is_named_and_made_alone(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "key"
+    do, again, message = PART_DAMAGES[damage]
+    parts_of(folder)
+    do(folder)
+    made: list[int] = []
+    with pytest.warns(DamagedCache, match=f"^cached things are damaged and are made again: {folder}{message}"):
+        parts_of(folder, made)
+    assert made == again and [(folder / name).read_bytes() for name in PARTS] == [name.encode() * 100 for name in PARTS]
+    parts_of(folder, stop_at=0)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_kept_of_a_damaged_folder_that_is_no_part(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    parts_of(folder)
+    (folder / "b").write_text("x")
+    with pytest.warns(DamagedCache):
+        kept_or_made_in_parts(folder, "things", ("a", "z"), lambda index, path: path.write_text("z"))
+    assert {path.name for path in folder.iterdir()} == {"a", "z", SEAL}
+
+
+def test_of_two_that_make_the_same_parts_the_second_waits(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def slow(index: int, path: Path) -> None:
+        made.append(index)
+        time.sleep(0.05)
+        make_part(index, path)
+
+    threads = [threading.Thread(target=kept_or_made_in_parts, args=(tmp_path / "key", "things", PARTS, slow)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [0, 1, 2] and not list(tmp_path.glob(".*"))
 
 
 def test_a_full_disk_is_a_line_with_the_folder(tmp_path: Path) -> None:

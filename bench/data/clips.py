@@ -41,7 +41,7 @@ class ClipSet:
         return len(self.clip_ids)
 
     @property
-    def shapes(self) -> tuple[Shape, ...]:
+    def shapes(self) -> Sequence[Shape]:
         """(T, H, W) of each clip."""
         return clip_shapes(self.frames)
 

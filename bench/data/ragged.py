@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 
+from bench.data.repeated import Repeated
+from bench.data.shards import Sharded
 from bench.shapes import Refusal, Shape
 
 
 class Ragged(Sequence[np.ndarray]):
     """Item i is a view of `flat` with shape `shapes[i]`."""
 
-    def __init__(self, flat: np.ndarray, shapes: Sequence[Sequence[int]]):
+    def __init__(self, flat: np.ndarray | Sharded, shapes: Sequence[Sequence[int]]):
         """`flat` (values,); `shapes` one a item. Refusal where they do not account for every value."""
-        self.flat = flat
+        self.flat = cast(np.ndarray, flat)  # all that is asked of it is a slice
         self.shapes: tuple[tuple[int, ...], ...] = tuple(tuple(int(size) for size in shape) for shape in shapes)
         ends = np.cumsum([math.prod(shape) for shape in self.shapes], dtype=np.int64)
         self._bounds = [0, *ends.tolist()]
@@ -56,11 +58,11 @@ class Ragged(Sequence[np.ndarray]):
 Frames = np.ndarray | Ragged  # clips: (N, T, H, W, 3) uint8 where all have one shape, else N of (T, H, W, 3)
 
 
-def clip_shapes(frames: Frames) -> tuple[Shape, ...]:
+def clip_shapes(frames: Frames) -> Sequence[Shape]:
     """(T, H, W) of each clip."""
     if isinstance(frames, Ragged):
         return tuple((shape[0], shape[1], shape[2]) for shape in frames.shapes)
-    return ((frames.shape[1], frames.shape[2], frames.shape[3]),) * len(frames)
+    return Repeated((frames.shape[1], frames.shape[2], frames.shape[3]), len(frames))
 
 
 def stacked(clips: Iterable[np.ndarray], num: int) -> Frames:

@@ -7,18 +7,32 @@ process.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.data.files import FREE, StoreError, fresh_folder, remove_folder, sha256_texts, write_bytes, write_text
+from bench.data.files import (
+    FREE,
+    StoreError,
+    fresh_folder,
+    refuse_link,
+    remove_folder,
+    remove_leftovers,
+    replacing,
+    sha256_texts,
+    temporary,
+    write_bytes,
+    write_text,
+)
 from bench.shapes import Refusal
 
 SEAL, CHECKED = "seal.json", "checked.json"
@@ -64,6 +78,71 @@ def kept_or_made(folder: Path, what: str, make: Callable[[Path], None]) -> None:
         make(temp)
         hashes = {name: _sha256(path) for name, path in _files(temp).items()}
         (temp / SEAL).write_text(json.dumps(hashes, indent=1))
+
+
+def kept_or_made_in_parts(folder: Path, what: str, parts: Sequence[str], make: Callable[[int, Path], None]) -> None:
+    """As `kept_or_made`, where `make(index, path)` writes one file, of name `parts[index]`: what is whole is never made twice.
+
+    Files lie in a hidden folder until all are there. A killed process leaves those that it finished, and of a damaged folder the good ones
+    are kept. Of two processes that make the same one, the second waits.
+    """
+    work = folder.with_name(f".{folder.name}.parts")
+    while True:
+        if os.path.lexists(folder):
+            try:
+                return check_seal(folder)
+            except (Refusal, OSError) as error:
+                warn_damaged(f"cached {what} are damaged and are made again: {error}")
+                _take_apart(folder, work, parts)
+        refuse_link(work)
+        work.mkdir(parents=True, exist_ok=True)
+        opened = os.open(work, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks: then each makes them all, and the last one's stay
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            if os.path.lexists(folder) or not _is_still(work, opened):  # another process was first
+                continue
+            remove_leftovers(work)
+            for index, name in enumerate(parts):
+                if not (work / name).is_file():
+                    with replacing(work / name) as temp:
+                        make(index, temp)
+            write_text(work / SEAL, json.dumps({name: _sha256(work / name) for name in parts}, indent=1))
+            try:
+                work.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                remove_folder(work)
+                continue
+            return
+        finally:
+            os.close(opened)
+            with contextlib.suppress(OSError):  # it has files, or another name
+                work.rmdir()
+
+
+def _is_still(path: Path, opened: int) -> bool:
+    """Whether a path is what was opened under its name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(opened))
+    return False
+
+
+def _take_apart(folder: Path, work: Path, parts: Sequence[str]) -> None:
+    """Makes of a damaged folder one that is not finished, in which the files are those that are as they were written."""
+    if folder.is_symlink() or not folder.is_dir():
+        return remove_folder(folder)
+    known = _mapping(folder / SEAL) or {}
+    aside = temporary(folder)
+    folder.rename(aside)
+    for path in aside.iterdir():
+        if not (path.is_file() and path.name in parts and _sha256(path) == known.get(path.name)):
+            remove_folder(path)
+    try:
+        aside.rename(work)
+    except OSError:  # another process has begun
+        remove_folder(aside)
 
 
 def write_sealed(file: Path, key: str, content: BaseModel, remedy: str = FREE) -> None:

@@ -19,7 +19,7 @@ import json
 import math
 import pkgutil
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
@@ -98,7 +98,7 @@ def check_clip_shape(said: str, shape: Shape, least: Shape = (1, 1, 1)) -> None:
 class Survey:
     """What clips a source has, told without making them."""
 
-    shapes: dict[str, tuple[Shape, ...]]  # split -> (T, H, W) of each clip, in the order of the clips
+    shapes: dict[str, Sequence[Shape]]  # split -> (T, H, W) of each clip, in the order of the clips
     clip_ids: dict[str, tuple[str, ...]]  # split -> name of each clip
     boxes: dict[str, np.ndarray] | None = None  # split -> x0, y0, x1, y1 in pixels, (N, longest T, objects, 4); None where nothing says it
     skipped: tuple[Skipped, ...] = ()  # files that give nothing

@@ -111,10 +111,13 @@ def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> 
     if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):
         raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it")
     rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}
-    shapes = [spec.latent_shape(item.shape) for split, rule in rules.items() for item in fit(clips.splits[split].shapes, rule).items]
-    for shape in dict.fromkeys(shapes):
-        check_latents(backbone, shape)
-    return 4 * spec.latent_channels * sum(map(num_voxels, shapes))
+    num_latent_voxels = 0
+    for split, rule in rules.items():
+        for shape, num in fit(clips.splits[split].shapes, rule).num_of().items():
+            latent_shape = spec.latent_shape(shape)
+            check_latents(backbone, latent_shape)
+            num_latent_voxels += num * num_voxels(latent_shape)
+    return 4 * spec.latent_channels * num_latent_voxels
 
 
 def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:

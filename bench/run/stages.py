@@ -74,7 +74,7 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
     sets = {}
     for split in ("train", "val"):
         latents = cached_latents(autoencoder, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
-        labels = clips.splits[split].labels[[item.clip for item in fitted[split].items]]
+        labels = fitted[split].of_items(clips.splits[split].labels)
         sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
     generated = fitted["test"].items[: cell.evaluation.num_samples]
     return TrainingSet(

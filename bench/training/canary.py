@@ -68,7 +68,7 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     What the checkpoint holds (weights, optimiser, average) must come back exactly on every device; later losses are compared.
     """
     optimizer = cell.optimizer.model_copy(update={"warmup_steps": 0})  # steps large enough to tell
-    batching = Batching(batch_size=2)
+    batching = Batching(batch_size=2, shuffle_window=cell.batching.shuffle_window)  # nor is a large set permuted here
     if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
         batching = cell.batching.model_copy(update={"voxel_budget": max(map(num_voxels, train.shapes))})
     small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer})

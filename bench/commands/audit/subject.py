@@ -36,7 +36,7 @@ class Audited:
     audited: str  # which clips, for the reader
     data: SourceConfig
     survey: Survey
-    shapes: tuple[Shape, ...]  # (T, H, W) in pixels of the audited clips
+    shapes: Sequence[Shape]  # (T, H, W) in pixels of the audited clips
     clip_ids: tuple[str, ...]
     boxes: np.ndarray | None  # (N, T, 4) of the one subject of each clip, where the source knows it
     variants: dict[str, Batching]

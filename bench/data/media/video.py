@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from bench.shapes import Refusal, cover_box
+from bench.shapes import Refusal, Shape, cover_box
 
 EXTENSIONS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 # FFmpeg's readers of files that hold their frames themselves. Others follow the addresses that a file names, such as playlists.
@@ -129,6 +129,24 @@ def read_frames(path: Path, start: int, num_frames: int, stride: int, height: in
     for row, (_, frame) in enumerate(iter_frames(path, range(start, start + num_frames * stride, stride), height, width)):
         clip[row] = frame
     return clip
+
+
+def middle_clip(path: Path, shape: Shape, stride: int) -> tuple[np.ndarray, float]:
+    """The clip (T, H, W, 3) uint8 of (T, H, W) in the middle of the file, every `stride`-th frame, and its frames per second.
+
+    Refusal(reason).
+    """
+    num_frames, fps = probe(path)
+    start = middle(num_frames, shape[0], stride)
+    return read_frames(path, start, shape[0], stride, *shape[1:]), fps / stride
+
+
+def middle(num_frames: int, wanted: int, stride: int) -> int:
+    """First frame of the clip in the middle of `num_frames`. Refusal(reason) where it does not fit."""
+    span = (wanted - 1) * stride + 1
+    if num_frames < span:
+        raise Refusal(f"has {num_frames} frames, a clip needs {span}")
+    return (num_frames - span) // 2
 
 
 def _fitted(frame: av.VideoFrame, rotation: float, height: int, width: int, fit: FitMode) -> np.ndarray:

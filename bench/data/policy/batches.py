@@ -5,19 +5,18 @@ resumed run goes on where it stopped, in the middle of an epoch too. A clip's dr
 drawn, seeds its noise and its timestep.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from bench.data.policy.config import Batching
+from bench.data.policy.order import drawn_clips, num_windows, window_clips
 from bench.data.policy.table import POLICIES
-from bench.data.seeds import stream_seed
 from bench.shapes import Refusal, Shape, num_voxels, shape_text
 
-KEPT_EPOCHS = 2  # plans held in memory: the one that is trained on, and the next
+KEPT_PLANS = 2  # held in memory: the one that is trained on, and the next
 
 
 @dataclass(frozen=True)
@@ -30,58 +29,64 @@ class Batch:
 
 
 class BatchStream:
-    """Batches of a training set without end: `batch(k)` is the k-th. Made new at every start, it says the same again."""
+    """Batches of a training set without end: `batch(k)` is the k-th. Made new at every start, it says the same again.
+
+    Batches are planned an epoch at a time, or a window at a time where there is one: what fills no batch of its window waits for another
+    epoch, which puts it among others.
+    """
 
     def __init__(self, shapes: Sequence[Shape], batching: Batching, seed: int, kept_voxels: Callable[[int, int], int] | None = None):
         """Latent shapes of the items. `kept_voxels(item, epoch)`: what an item costs where tokens are dropped; else all its voxels."""
-        self.shapes, self.batching, self.seed = tuple(shapes), batching, seed
+        self.shapes, self.batching, self.seed = shapes, batching, seed
         self.kept_voxels = kept_voxels or (lambda item, epoch: num_voxels(self.shapes[item]))
-        self._starts = [(0, 0)]  # of each epoch known so far: its first batch and its first draw
-        self.epoch = lru_cache(KEPT_EPOCHS)(self._plan)
+        self.plans_per_epoch = num_windows(len(shapes), batching.shuffle_window)
+        self._starts = [(0, 0)]  # of each plan known so far: its first batch and its first draw
+        self._plan = lru_cache(KEPT_PLANS)(self._planned)
 
     def batch(self, index: int) -> Batch:
         """The batch of optimiser step `index`, from 0."""
         if self.batching.batch_size is not None:  # one shape: batches go on over the ends of epochs, and nothing waits
             first, num = index * self.batching.batch_size, self.batching.batch_size
-            return Batch(tuple(drawn_clips(self.seed, len(self.shapes), first, num)), first, first // len(self.shapes))
+            items = drawn_clips(self.seed, len(self.shapes), first, num, self.batching.shuffle_window)
+            return Batch(tuple(items), first, first // len(self.shapes))
         while self._starts[-1][0] <= index:
-            batches = self.epoch(len(self._starts) - 1)
-            first_batch, first_draw = self._starts[-1]
+            plan = len(self._starts) - 1
+            batches = self._plan(plan)
+            first_batch, first_draw = self._starts[plan]
             self._starts.append((first_batch + len(batches), first_draw + sum(map(len, batches))))
-        epoch = next(epoch for epoch in range(len(self._starts) - 2, -1, -1) if self._starts[epoch][0] <= index)
-        first_batch, first_draw = self._starts[epoch]
-        batches = self.epoch(epoch)
+            epoch, left = divmod(plan + 1, self.plans_per_epoch)
+            if left == 0 and self._starts[-1] == self._starts[(epoch - 1) * self.plans_per_epoch]:
+                raise self._nothing()
+        plan = bisect_right(self._starts, index, key=lambda start: start[0]) - 1  # the last of those that start there: others are empty
+        first_batch, first_draw = self._starts[plan]
+        batches = self._plan(plan)
         before = sum(len(items) for items in batches[: index - first_batch])
-        return Batch(batches[index - first_batch], first_draw + before, epoch)
+        return Batch(batches[index - first_batch], first_draw + before, plan // self.plans_per_epoch)
 
-    def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
+    def epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         """All batches of an epoch. Refusal where there is none."""
-        order = [int(item) for item in _epoch_order(self.seed, len(self.shapes), epoch)]
+        first = epoch * self.plans_per_epoch
+        batches = tuple(batch for plan in range(first, first + self.plans_per_epoch) for batch in self._plan(plan))
+        if not batches:
+            raise self._nothing()
+        return batches
+
+    def _planned(self, plan: int) -> tuple[tuple[int, ...], ...]:
+        """The batches of a plan, the `plan`-th of all."""
+        epoch, index = divmod(plan, self.plans_per_epoch)
+        order = window_clips(self.seed, len(self.shapes), epoch, index, self.batching.shuffle_window).tolist()
         budget = self.batching.voxel_budget
         assert budget is not None  # else batches are counted in clips, and nothing is planned
         batches = POLICIES.find(self.batching.policy).plan(order, self.shapes, lambda item: self.kept_voxels(item, epoch), budget)
-        if not batches:
-            counts = ", ".join(f"{num} of {shape_text(shape)}" for shape, num in Counter(self.shapes).most_common(3))
-            raise Refusal(
-                f"no batch can be filled: batching.voxel_budget {budget} holds more clips of each shape than there are "
-                f"(latents: {counts}); lower it"
-            )
         return tuple(map(tuple, batches))
 
-
-@lru_cache(maxsize=4)
-def _epoch_order(seed: int, num_clips: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng(stream_seed(seed, "order", epoch)).permutation(num_clips)
-
-
-def drawn_clips(seed: int, num_clips: int, first_draw: int, num_draws: int) -> list[int]:
-    """Clip indices of draws first_draw ... first_draw + num_draws - 1; each epoch is a fresh permutation of all clips.
-
-    >>> sorted(drawn_clips(0, 5, 5, 5))
-    [0, 1, 2, 3, 4]
-    """
-    draws = range(first_draw, first_draw + num_draws)
-    return [int(_epoch_order(seed, num_clips, draw // num_clips)[draw % num_clips]) for draw in draws]
+    def _nothing(self) -> Refusal:
+        counts = ", ".join(f"{num} of {shape_text(shape)}" for shape, num in Counter(self.shapes).most_common(3))
+        among = f"among {self.batching.shuffle_window} draws (batching.shuffle_window)" if self.plans_per_epoch > 1 else "there are"
+        return Refusal(
+            f"no batch can be filled: batching.voxel_budget {self.batching.voxel_budget} holds more clips of each shape than {among} "
+            f"(latents: {counts}); lower it"
+        )
 
 
 def clips_per_batch(shape: Shape, batching: Batching) -> int:

@@ -1,8 +1,8 @@
 """What a matrix says of batching: the policy, how much is in a batch, and which tokens are dropped."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bench.data.frozen import Count, Frozen
 from bench.data.policy.table import POLICIES
@@ -40,6 +40,7 @@ class Batching(Frozen):
     side_multiple: int = Field(8, ge=1, le=2**15)  # pixels: heights and widths of items are multiples of it
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
     token_dropping: TokenDropping | None = None  # of `pack`; None: all tokens are trained on
+    shuffle_window: int | None = Field(None, ge=2, le=10**9)  # draws that are mixed at once, of a set read in runs; None: a whole epoch
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -53,3 +54,8 @@ class Batching(Frozen):
         if self.token_dropping is not None and not policy.drops_tokens:
             raise Refusal(f"batching.policy {self.policy!r} takes no token_dropping; remove it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a window as before there were any: cells keep their fingerprints, and their folders."""
+        return {name: value for name, value in fields(self).items() if name != "shuffle_window" or value is not None}

@@ -41,6 +41,7 @@ class Rules:
 
 
 # Clips (T, H, W) in pixels -> of each in turn its items, or why it has none. Refusal where a shape that was asked for cannot be.
+# Of clips that all have one shape only the first is given, and all are treated as it is.
 FitClips = Callable[[Sequence[Shape], Rules], Sequence[list[Item] | Lost]]
 # (items in an epoch's order, latent shape of every item, latent voxels that an item costs, voxels in a batch) -> items of each batch.
 # Blind to backbones, or rivals would see other clips. What is in no batch waits for another epoch.

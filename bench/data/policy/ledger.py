@@ -7,16 +7,15 @@ The remainder changes with the epoch, so both are means over the first `EPOCHS` 
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.data.policy.batches import BatchStream, clips_per_batch
 from bench.data.policy.config import Batching
 from bench.data.policy.contract import Item
-from bench.data.policy.fitting import Fitted
+from bench.data.policy.fitting import Alike, Fitted
 from bench.data.policy.table import POLICIES
 from bench.shapes import LatentSpec, Shape, num_voxels, shape_text
 
@@ -90,6 +89,10 @@ def ledger(
     names: Sequence[str] | None = None,
 ) -> Ledger:
     """Clips (T, H, W) in pixels as they came and what a policy made of them; `boxes` (N, T, 4) of each clip's subject, in pixels."""
+    if isinstance(alike := fitted.items, Alike) and batching.batch_size is not None and boxes is None:  # what holds of one holds of all
+        one = Fitted(items=alike.first, lost=(), shapes=fitted.shapes)
+        found = ledger(shapes[:1], one, batching, spec, seed)
+        return replace(found, num_clips=len(shapes), num_items=len(alike), steps_per_epoch=len(alike) / batching.batch_size)
     latent_shapes = [spec.latent_shape(item.shape) for item in fitted.items]
     drawn, room, steps = _drawn(latent_shapes, batching, seed)
     total = sum(math.prod(shape) for shape in shapes)
@@ -190,6 +193,6 @@ def starved(fitted: Fitted, batching: Batching, spec: LatentSpec) -> dict[Shape,
     """Shapes of items, in pixels, that never fill a batch of one shape -> how many items have it, and how many a batch takes."""
     if batching.voxel_budget is None or not POLICIES.find(batching.policy).full_batches:
         return {}
-    counts = Counter(item.shape for item in fitted.items)
+    counts = fitted.num_of()
     needed = {shape: clips_per_batch(spec.latent_shape(shape), batching) for shape in fitted.shapes}
     return {shape: (counts[shape], needed[shape]) for shape in fitted.shapes if counts[shape] < needed[shape]}

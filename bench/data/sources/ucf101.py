@@ -18,7 +18,7 @@ from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.files import at_home
 from bench.data.frozen import Count
 from bench.data.media.inventory import unusable
-from bench.data.media.video import probe, read_frames
+from bench.data.media.video import middle_clip
 from bench.data.progress import Progress
 from bench.data.source import SourceConfig, digest_of
 from bench.shapes import Refusal
@@ -129,7 +129,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
                 break
             progress(len(taken), wanted[split], f"reading {split} videos")
             try:
-                frames[split][len(taken)], fps = _middle(config, videos / video.name)
+                path, shape = videos / video.name, (config.num_frames, config.height, config.width)
+                frames[split][len(taken)], fps = middle_clip(path, shape, config.frame_stride)
             except Refusal as error:
                 skipped.append(Skipped(video.name, str(error)))
                 continue
@@ -166,14 +167,3 @@ def _with_val(present: dict[str, list[Listed]], config: Config) -> tuple[dict[st
         "val": [video for video in by_hash["train"] if video.group in held_back],
         "test": by_hash["test"],
     }, sorted(held_back)
-
-
-def _middle(config: Config, path: Path) -> tuple[np.ndarray, float]:
-    """The clip (T, H, W, 3) in the middle of the file, and its frames per second. Refusal(reason)."""
-    num_frames, fps = probe(path)
-    span = (config.num_frames - 1) * config.frame_stride + 1
-    if num_frames < span:
-        raise Refusal(f"has {num_frames} frames, a clip needs {span}")
-    start = (num_frames - span) // 2
-    clip = read_frames(path, start, config.num_frames, config.frame_stride, config.height, config.width)
-    return clip, fps / config.frame_stride
