@@ -80,7 +80,7 @@ class LatentUNet(UNet3DConditionModel):
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None) -> Tensor:
         """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
         num_frames = latents.shape[2]
-        cond = self.time_embedding(self.time_proj(timesteps).to(self.dtype), label)  # (B, 4 C)
+        cond = self.time_embedding(self.time_proj(timesteps), label)  # (B, 4 C)
         maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C of the latents, H, W)
         maps = self.conv_in(laid_out(maps))  # (F, C, H, W)
         maps = self.transformer_in(maps, num_frames)  # (F, C, H, W)

@@ -14,6 +14,7 @@ from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Optimizer
 from bench.training.acceleration import HALF, autocast
+from bench.training.half_weights import HalfWeights
 from bench.training.objective import mean_square
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
@@ -51,7 +52,10 @@ def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.dev
 
 
 class TrainStep:
-    """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights."""
+    """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights.
+
+    After `backward` every weight has its gradient in float32, and the backbone its float32 weights.
+    """
 
     def __init__(self, backbone: nn.Module, options: Optimizer, device: torch.device, half: torch.dtype | None):
         """`backbone` is on `device`; autocast casts to `half`."""
@@ -63,6 +67,7 @@ class TrainStep:
         )
         # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
         self.ema: Any = EMAModel(self.params, decay=options.ema_decay, foreach=True)
+        self._half_weights = HalfWeights(backbone, half) if half is not None else None
 
     def __call__(self, loss_of: Callable[[Callable[..., list[Tensor]]], Tensor], step: int, used: float) -> tuple[Tensor, Tensor]:
         """Step `step`, from 0, with a part `used` of the budget behind it; `loss_of` is given `predict`. Loss and gradient norm."""
@@ -71,13 +76,19 @@ class TrainStep:
         return loss.detach(), self.update(step, used)
 
     def predict(self, *batch: Any, **more: Any) -> list[Tensor]:
-        """The backbone's predictions, in the run's precision."""
-        with autocast(self.device, self.half):
-            return self.backbone(*batch, **more)
+        """The backbone's predictions, in the run's precision, for `backward`."""
+
+        def call() -> list[Tensor]:
+            with autocast(self.device, self.half):
+                return self.backbone(*batch, **more)
+
+        return call() if self._half_weights is None else self._half_weights.forward(call)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every weight; a method, so that it can be timed apart."""
         loss.backward()
+        if self._half_weights is not None:
+            self._half_weights.restore()
 
     def update(self, step: int, used: float) -> Tensor:
         """What follows the backward pass; the norm of the gradient before it was clipped, still on the device."""
