@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
-from baselines.blocks import LAYERS, FramePositions, replace_layers
+from baselines.blocks import LAYERS, FramePositions, given, replace_layers
 from baselines.kernels import laid_out, norm_silu
 from bench.backbone import check_inputs
 from bench.shapes import LatentSpec
@@ -80,17 +80,18 @@ class LatentUNet(UNet3DConditionModel):
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None) -> Tensor:
         """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
         num_frames = latents.shape[2]
-        cond = self.time_embedding(self.time_proj(timesteps), label)  # (B, 4 C)
+        cond = self.time_embedding(self.time_proj(timesteps).to(latents.dtype), label)  # (B, 4 C)
         maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C of the latents, H, W)
         maps = self.conv_in(laid_out(maps))  # (F, C, H, W)
-        maps = self.transformer_in(maps, num_frames)  # (F, C, H, W)
+        shared = given(self, cond, context, num_frames)
+        maps = self.transformer_in(maps, shared.positions[maps.shape[1]])  # (F, C, H, W)
         skips = [maps]
         for level in self.down_blocks:
-            maps, new_skips = level(maps, cond, context, num_frames)  # (F, C', H/2, W/2)
+            maps, new_skips = level(maps, shared)  # (F, C', H/2, W/2)
             skips += new_skips
-        maps = self.mid_block(maps, cond, context, num_frames)  # (F, C', H', W')
+        maps = self.mid_block(maps, shared)  # (F, C', H', W')
         for level in self.up_blocks:
-            maps = level(maps, skips, cond, context, num_frames)  # (F, C', 2 H', 2 W')
+            maps = level(maps, skips, shared)  # (F, C', 2 H', 2 W')
         maps = self.conv_out(norm_silu(self.conv_norm_out, maps))  # (F, C of the latents, H, W)
         return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)  # (B, C of the latents, T, H, W)
 

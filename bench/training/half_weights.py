@@ -85,6 +85,7 @@ class CastTogether(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
+        ctx.weights = weights
         copies = [torch.empty_like(weight, dtype=half) for weight in weights]
         torch._foreach_copy_(copies, weights)
         return tuple(copies)
@@ -92,11 +93,10 @@ class CastTogether(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        given = [grad for grad in grads if grad is not None]  # a weight that a pass did not use has none
-        exact = [torch.empty_like(grad, dtype=torch.float32) for grad in given]
-        torch._foreach_copy_(exact, given)
-        of_given = iter(exact)
-        return None, *(None if grad is None else next(of_given) for grad in grads)
+        used = [grad is not None for grad in grads]  # a weight that a pass left out has no gradient
+        exact = [torch.empty_like(weight) if has else None for weight, has in zip(ctx.weights, used, strict=True)]  # in its layout
+        torch._foreach_copy_([each for each in exact if each is not None], [grad for grad in grads if grad is not None])
+        return None, *exact
 
 
 class _Watch(TorchDispatchMode):
