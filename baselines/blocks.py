@@ -48,20 +48,25 @@ class Given:
     positions: dict[int, Tensor]  # width -> (T, width), a sinusoid of the frame index
 
 
-def given(unet: nn.Module, cond: Tensor, context: Tensor, num_frames: int) -> Given:
-    """Of a whole network; cond (B, D), context (B, 2, context_width)."""
-    blocks = [module for module in unet.modules() if isinstance(module, ResidualBlock)]
-    transformers = [module for module in unet.modules() if isinstance(module, SpatialTransformer)]
-    over_time = {module.width: module for module in unet.modules() if isinstance(module, FramePositions)}
-    shifts = projections([block.time_emb_proj for block in blocks], F.silu(cond))
-    attentions = [transformer.transformer_blocks[0].attn2 for transformer in transformers]
-    keys_values = iter(projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context))
-    return Given(
-        num_frames=num_frames,
-        shifts=dict(zip(blocks, shifts, strict=True)),
-        context={transformer: (keys, next(keys_values)) for transformer, keys in zip(transformers, keys_values)},
-        positions={width: module.table(num_frames, cond) for width, module in over_time.items()},
-    )
+class Sharing:
+    """Which layers of a network are given what; calling it computes that."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.blocks = [module for module in unet.modules() if isinstance(module, ResidualBlock)]
+        self.transformers = [module for module in unet.modules() if isinstance(module, SpatialTransformer)]
+        self.over_time = {module.width: module for module in unet.modules() if isinstance(module, FramePositions)}
+
+    def __call__(self, cond: Tensor, context: Tensor, num_frames: int) -> Given:
+        """Cond (B, D), context (B, 2, context_width)."""
+        attentions = [transformer.transformer_blocks[0].attn2 for transformer in self.transformers]
+        shifts = projections([block.time_emb_proj for block in self.blocks], F.silu(cond))
+        keys_values = projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context)
+        return Given(
+            num_frames=num_frames,
+            shifts=dict(zip(self.blocks, shifts, strict=True)),
+            context=dict(zip(self.transformers, zip(keys_values[::2], keys_values[1::2], strict=True), strict=True)),
+            positions={width: module.table(num_frames, cond) for width, module in self.over_time.items()},
+        )
 
 
 class ResidualBlock(ResnetBlock2D):
@@ -196,7 +201,7 @@ class FramePositions(nn.Module):
 
     def table(self, num_frames: int, like: Tensor) -> Tensor:
         """The sinusoids (T, D), of the type of another tensor."""
-        return self.encode(torch.arange(num_frames, device=like.device)).to(like.dtype)  # type: ignore[no-any-return]
+        return self.encode(torch.arange(num_frames, device=like.device)).to(like.dtype)
 
     def forward(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """(F, S, D), the table (T, D) -> (F, S, D)."""

@@ -82,7 +82,7 @@ class NormSiLU(torch.autograd.Function):
             shift = torch.addcmul(bias.unflatten(0, (num_groups, -1)), mean[..., None], scale, value=-1)  # the same
             normed = torch.addcmul(shift.flatten(1)[..., None, None], exact, scale.flatten(1)[..., None, None])
         else:  # fewer launches
-            normed, _, _ = torch.native_group_norm(exact, weight, bias, *ctx.sizes, ctx.eps)
+            normed = torch.native_group_norm(exact, weight, bias, *ctx.sizes, ctx.eps)[0]  # type: ignore[call-arg]
         grad = torch.ops.aten.silu_backward(laid_out(grads[0]), normed)  # in the precision of the weights
         grad, *of_weights = torch.ops.aten.native_group_norm_backward(grad, exact, mean, inverse, weight, *ctx.sizes, [True] * 3)
         return grad.to(maps.dtype), *of_weights, None, None
