@@ -58,7 +58,7 @@ class HalfWeights:
     def _seen(self, call: Callable[[], Any]) -> list[Tensor]:
         """The weights to be cast. The trials leave buffers and the state of random numbers as they were."""
         trained = [weight for weight in self._backbone.parameters() if weight.requires_grad and weight.dtype == torch.float32]
-        with _trial(self._backbone):
+        with undisturbed(self._backbone):
             with _Watch(trained, self._half) as plain:
                 call()
             weights = plain.cast_alone()
@@ -130,7 +130,7 @@ class _Watch(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def _trial(backbone: nn.Module) -> Iterator[None]:
+def undisturbed(backbone: nn.Module) -> Iterator[None]:
     """Inside, passes change neither buffers nor the state of random numbers. Gradients are on, or torch would choose other operators."""
     kept = [(buffer, buffer.clone()) for buffer in backbone.buffers()]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_available() else []):
