@@ -1,11 +1,14 @@
 """The parts of diffusers' video U-Net with the same parameters and the same mathematics, each with a forward of its own.
 
 Functions of `baselines.kernels` are the formulas of `operators.py`, made faster.
-A layer sees all frames of all clips, F = B T maps; the conditioning, (B, ...), is computed once a clip and not once a frame.
+A layer sees all frames of all clips, F = B T maps; the conditioning, (B, ...), is computed once a clip and not once a frame, and for
+all layers together.
 Dropout is left out: diffusers hard-codes 0.1 in the temporal convolutions, a handicap the DiT has not, and a draw from global randomness.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +31,49 @@ from baselines.kernels import (
     linear,
     linear_to_map,
     norm_silu,
+    projections,
+    query_key_value,
     shifted_convolution,
 )
 from baselines.operators import from_clips, to_clips, to_tokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What all layers are given beside maps."""
+
+    num_frames: int
+    shifts: dict[nn.Module, Tensor]  # of each residual block, (B, C'), from time and label
+    context: dict[nn.Module, tuple[Tensor, Tensor]]  # of each spatial transformer, keys and values (B, 2, C) of the context
+    positions: dict[int, Tensor]  # width -> (T, width), a sinusoid of the frame index
+
+
+class Sharing:
+    """Which layers of a network are given what; calling it computes that."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.blocks = [module for module in unet.modules() if isinstance(module, ResidualBlock)]
+        self.transformers = [module for module in unet.modules() if isinstance(module, SpatialTransformer)]
+        self.over_time = {module.width: module for module in unet.modules() if isinstance(module, FramePositions)}
+
+    def __call__(self, cond: Tensor, context: Tensor, num_frames: int) -> Given:
+        """Cond (B, D), context (B, 2, context_width)."""
+        attentions = [transformer.transformer_blocks[0].attn2 for transformer in self.transformers]
+        shifts = projections([block.time_emb_proj for block in self.blocks], F.silu(cond))
+        keys_values = projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context)
+        return Given(
+            num_frames=num_frames,
+            shifts=dict(zip(self.blocks, shifts, strict=True)),
+            context=dict(zip(self.transformers, zip(keys_values[::2], keys_values[1::2], strict=True), strict=True)),
+            positions={width: module.table(num_frames, cond) for width, module in self.over_time.items()},
+        )
+
+
 class ResidualBlock(ResnetBlock2D):
     """Two 3x3 convolutions within each frame."""
 
-    def forward(self, maps: Tensor, cond: Tensor) -> Tensor:
-        """(F, C, H, W), cond (B, D) -> (F, C', H, W)."""
-        shift = F.linear(F.silu(cond), self.time_emb_proj.weight, self.time_emb_proj.bias)  # (B, C')
+    def forward(self, maps: Tensor, shift: Tensor) -> Tensor:
+        """(F, C, H, W), shift (B, C') -> (F, C', H, W)."""
         hidden = shifted_convolution(self.conv1, norm_silu(self.norm1, maps), shift)  # (F, C', H, W)
         hidden = self.conv2(norm_silu(self.norm2, hidden))  # (F, C', H, W)
         return add(hidden, maps if self.conv_shortcut is None else self.conv_shortcut(maps))
@@ -59,24 +94,24 @@ class TemporalConvolution(TemporalConvLayer):
 class SpatialTransformer(Transformer2DModel):
     """Attention within each frame, then to the context."""
 
-    def forward(self, maps: Tensor, context: Tensor) -> Tensor:
-        """(F, C, H, W), context (B, 2, context_width) -> (F, C, H, W)."""
+    def forward(self, maps: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """(F, C, H, W), keys and values of the context (B, 2, C) -> (F, C, H, W)."""
         tokens = linear(self.proj_in, to_tokens(self.norm(maps)))  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_space(block.attn1, block.norm1(tokens), residual=tokens)
-        tokens = attend_context(block.attn2, block.norm2(tokens), context, residual=tokens)
+        tokens = attend_context(block.attn2, block.norm2(tokens), keys, values, residual=tokens)
         return linear_to_map(self.proj_out, feed_forward(block, tokens), maps)
 
 
 class TemporalTransformer(TransformerTemporalModel):
     """Attention along time at each voxel, twice."""
 
-    def forward(self, maps: Tensor, num_frames: int) -> Tensor:
-        """(F, C, H, W) -> same."""
-        num_clips = len(maps) // num_frames
+    def forward(self, maps: Tensor, frames: Tensor) -> Tensor:
+        """(F, C, H, W), positions of frames (T, C) -> (F, C, H, W)."""
+        num_clips = len(maps) // len(frames)
         normed = from_clips(self.norm(to_clips(maps, num_clips)), maps.shape[2])
         project, positions = self.proj_in
-        tokens = positions(linear(project, to_tokens(normed)), num_frames)  # (F, S, C)
+        tokens = positions(linear(project, to_tokens(normed)), frames)  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_time(block.attn1, block.norm1(tokens), num_clips, residual=tokens)
         tokens = attend_time(block.attn2, block.norm2(tokens), num_clips, residual=tokens)
@@ -99,13 +134,15 @@ class Level(nn.Module):
     attentions: nn.ModuleList
     temp_attentions: nn.ModuleList
 
-    def convolve(self, index: int, maps: Tensor, cond: Tensor, num_frames: int) -> Tensor:
-        """(F, C, H, W), cond (B, D) -> (F, C', H, W)."""
-        return self.temp_convs[index](self.resnets[index](maps, cond), num_frames)
+    def convolve(self, index: int, maps: Tensor, given: Given) -> Tensor:
+        """(F, C, H, W) -> (F, C', H, W)."""
+        block = self.resnets[index]
+        return self.temp_convs[index](block(maps, given.shifts[block]), given.num_frames)
 
-    def attend(self, index: int, maps: Tensor, context: Tensor, num_frames: int) -> Tensor:
-        """(F, C, H, W), context (B, 2, context_width) -> (F, C, H, W)."""
-        return self.temp_attentions[index](self.attentions[index](maps, context), num_frames)
+    def attend(self, index: int, maps: Tensor, given: Given) -> Tensor:
+        """(F, C, H, W) -> same."""
+        space, time = self.attentions[index], self.temp_attentions[index]
+        return time(space(maps, *given.context[space]), given.positions[maps.shape[1]])
 
 
 class DownLevel(Level):
@@ -113,13 +150,13 @@ class DownLevel(Level):
 
     downsamplers: nn.ModuleList | None
 
-    def forward(self, maps: Tensor, cond: Tensor, context: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, maps: Tensor, given: Given) -> tuple[Tensor, list[Tensor]]:
         """(F, C, H, W) -> (F, C', H/2, W/2), and the maps after each layer, to be skipped to on the way up."""
         skips = []
         for index in range(len(self.resnets)):
-            maps = self.convolve(index, maps, cond, num_frames)  # (F, C', H, W)
+            maps = self.convolve(index, maps, given)  # (F, C', H, W)
             if hasattr(self, "attentions"):
-                maps = self.attend(index, maps, context, num_frames)  # (F, C', H, W)
+                maps = self.attend(index, maps, given)  # (F, C', H, W)
             skips.append(maps)
         for downsampler in self.downsamplers or ():
             maps = downsampler(maps)  # (F, C', H/2, W/2)
@@ -130,11 +167,11 @@ class DownLevel(Level):
 class MiddleLevel(Level):
     """The innermost layers: attention between two convolutions."""
 
-    def forward(self, maps: Tensor, cond: Tensor, context: Tensor, num_frames: int) -> Tensor:
+    def forward(self, maps: Tensor, given: Given) -> Tensor:
         """(F, C, H, W) -> same."""
-        maps = self.convolve(0, maps, cond, num_frames)
+        maps = self.convolve(0, maps, given)
         for index in range(len(self.attentions)):
-            maps = self.convolve(index + 1, self.attend(index, maps, context, num_frames), cond, num_frames)
+            maps = self.convolve(index + 1, self.attend(index, maps, given), given)
         return maps
 
 
@@ -143,13 +180,13 @@ class UpLevel(Level):
 
     upsamplers: nn.ModuleList | None
 
-    def forward(self, maps: Tensor, skips: list[Tensor], cond: Tensor, context: Tensor, num_frames: int) -> Tensor:
+    def forward(self, maps: Tensor, skips: list[Tensor], given: Given) -> Tensor:
         """(F, C, H, W) -> (F, C', 2 H, 2 W); the last of `skips` are used up, one a layer."""
         for index in range(len(self.resnets)):
             maps = torch.cat([maps, skips.pop()], dim=1)  # (F, C + C of the skip, H, W)
-            maps = self.convolve(index, maps, cond, num_frames)  # (F, C', H, W)
+            maps = self.convolve(index, maps, given)  # (F, C', H, W)
             if hasattr(self, "attentions"):
-                maps = self.attend(index, maps, context, num_frames)  # (F, C', H, W)
+                maps = self.attend(index, maps, given)  # (F, C', H, W)
         for upsampler in self.upsamplers or ():
             maps = upsampler(maps)  # (F, C', 2 H, 2 W)
         return maps
@@ -160,31 +197,29 @@ class FramePositions(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.encode = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.width, self.encode = width, Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
 
-    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
-        """(F, S, D) -> same."""
-        frames = self.encode(torch.arange(num_frames, device=tokens.device)).to(tokens.dtype)  # (T, D)
-        return (tokens.unflatten(0, (-1, num_frames)) + frames[:, None]).flatten(0, 1)
+    def table(self, num_frames: int, like: Tensor) -> Tensor:
+        """The sinusoids (T, D), of the type of another tensor."""
+        return self.encode(torch.arange(num_frames, device=like.device)).to(like.dtype)
+
+    def forward(self, tokens: Tensor, frames: Tensor) -> Tensor:
+        """(F, S, D), the table (T, D) -> (F, S, D)."""
+        return (tokens.unflatten(0, (-1, len(frames))) + frames[:, None]).flatten(0, 1)
 
 
 def attend_space(attention: Attention, tokens: Tensor, *, residual: Tensor) -> Tensor:
     """Self-attention among the voxels of a frame: (F, S, C) -> same."""
-    query, key, value = (
-        linear(project, tokens).unflatten(2, (attention.heads, -1)).transpose(1, 2)  # (F, K, S, E)
-        for project in (attention.to_q, attention.to_k, attention.to_v)
-    )
+    qkv = query_key_value(attention, tokens).unflatten(2, (3, attention.heads, -1))  # (F, S, 3, K, E)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # (F, K, S, E) each
     mixed = F.scaled_dot_product_attention(query, key, value)
     return linear(attention.to_out[0], mixed.transpose(1, 2).flatten(2), residual)
 
 
 def attend_time(attention: Attention, tokens: Tensor, num_clips: int, *, residual: Tensor) -> Tensor:
     """Self-attention among the frames of a clip at each voxel: (F, S, C) -> same."""
-    query, key, value = (
-        linear(project, tokens).unflatten(2, (attention.heads, -1)).unflatten(0, (num_clips, -1))  # (B, T, S, K, E)
-        for project in (attention.to_q, attention.to_k, attention.to_v)
-    )
-    mixed = attention_over_time(query, key, value)
+    qkv = query_key_value(attention, tokens).unflatten(2, (3, attention.heads, -1))  # (F, S, 3, K, E)
+    mixed = attention_over_time(qkv.unflatten(0, (num_clips, -1)))  # (B, T, S, K, E)
     return linear(attention.to_out[0], mixed.reshape(tokens.shape), residual)
 
 

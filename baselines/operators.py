@@ -5,6 +5,9 @@ A map is (F, C, H, W), F = B T frames of B clips. Its tokens are (F, S, C), S = 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -73,19 +76,27 @@ def gated_gelu(projected: Tensor) -> Tensor:
     return values * F.gelu(gates)
 
 
-def attention_over_time(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention among the T frames of a clip, voxel by voxel and head by head: (B, T, S, K, E) each -> same shape."""
-    q, k, v = (each.permute(0, 2, 3, 1, 4).flatten(0, 1) for each in (query, key, value))  # (B S, K, T, E)
-    mixed = F.scaled_dot_product_attention(q, k, v)
-    return mixed.unflatten(0, (len(query), -1)).permute(0, 3, 1, 2, 4)
+def query_key_value(attention: Attention, tokens: Tensor) -> Tensor:
+    """Queries, keys and values of self-attention: (F, S, C) -> (F, S, 3 C)."""
+    return torch.cat([linear(project, tokens) for project in (attention.to_q, attention.to_k, attention.to_v)], dim=-1)
 
 
-def attend_context(attention: Attention, tokens: Tensor, context: Tensor, *, residual: Tensor) -> Tensor:
-    """Attention to n tokens of context, plus a residual: tokens (F, S, C), context (B, n, context_width) -> (F, S, C)."""
-    context = context.repeat_interleave(len(tokens) // len(context), dim=0)  # (F, n, context_width)
-    query, key, value = (
-        linear(project, rows).unflatten(2, (attention.heads, -1)).transpose(1, 2)  # (F, K, S or n, E)
-        for project, rows in ((attention.to_q, tokens), (attention.to_k, context), (attention.to_v, context))
-    )
+def attention_over_time(qkv: Tensor) -> Tensor:
+    """Softmax attention among the T frames of a clip, voxel by voxel and head by head: (B, T, S, 3, K, E) -> (B, T, S, K, E)."""
+    query, key, value = qkv.permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # (B S, K, T, E) each
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    return mixed.unflatten(0, (len(qkv), -1)).permute(0, 3, 1, 2, 4)
+
+
+def projections(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:
+    """What several layers make of the same rows: (..., in) -> (..., out) of each."""
+    return [F.linear(rows, layer.weight, layer.bias) for layer in layers]
+
+
+def attend_context(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, *, residual: Tensor) -> Tensor:
+    """Attention to n tokens of context, plus a residual: tokens (F, S, C), keys and values (B, n, C) -> (F, S, C)."""
+    num_frames = len(tokens) // len(keys)
+    rows = linear(attention.to_q, tokens), *(each.repeat_interleave(num_frames, dim=0) for each in (keys, values))
+    query, key, value = (each.unflatten(2, (attention.heads, -1)).transpose(1, 2) for each in rows)  # (F, K, S or n, E)
     mixed = F.scaled_dot_product_attention(query, key, value)
     return linear(attention.to_out[0], mixed.transpose(1, 2).flatten(2), residual)

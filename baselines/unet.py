@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
-from baselines.blocks import LAYERS, FramePositions, replace_layers
+from baselines.blocks import LAYERS, FramePositions, Sharing, replace_layers
 from baselines.kernels import laid_out, norm_silu
 from bench.backbone import check_inputs
 from bench.shapes import LatentSpec
@@ -77,20 +77,23 @@ class VideoUNet(nn.Module):
 class LatentUNet(UNet3DConditionModel):
     """diffusers' model, with the conditioning kept once a clip; its parts take it so."""
 
+    sharing: Sharing
+
     def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None) -> Tensor:
         """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
         num_frames = latents.shape[2]
-        cond = self.time_embedding(self.time_proj(timesteps).to(self.dtype), label)  # (B, 4 C)
+        cond = self.time_embedding(self.time_proj(timesteps).to(latents.dtype), label)  # (B, 4 C)
         maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C of the latents, H, W)
         maps = self.conv_in(laid_out(maps))  # (F, C, H, W)
-        maps = self.transformer_in(maps, num_frames)  # (F, C, H, W)
+        given = self.sharing(cond, context, num_frames)
+        maps = self.transformer_in(maps, given.positions[maps.shape[1]])  # (F, C, H, W)
         skips = [maps]
         for level in self.down_blocks:
-            maps, new_skips = level(maps, cond, context, num_frames)  # (F, C', H/2, W/2)
+            maps, new_skips = level(maps, given)  # (F, C', H/2, W/2)
             skips += new_skips
-        maps = self.mid_block(maps, cond, context, num_frames)  # (F, C', H', W')
+        maps = self.mid_block(maps, given)  # (F, C', H', W')
         for level in self.up_blocks:
-            maps = level(maps, skips, cond, context, num_frames)  # (F, C', 2 H', 2 W')
+            maps = level(maps, skips, given)  # (F, C', 2 H', 2 W')
         maps = self.conv_out(norm_silu(self.conv_norm_out, maps))  # (F, C of the latents, H, W)
         return maps.unflatten(0, (-1, num_frames)).transpose(1, 2)  # (B, C of the latents, T, H, W)
 
@@ -126,4 +129,5 @@ def build_unet(config: UNetConfig, spec: LatentSpec) -> LatentUNet:
             # Inside the branch, after its projection, so that a closed branch adds no positions to the image U-Net.
             module.proj_in = nn.Sequential(module.proj_in, FramePositions(module.proj_in.out_features))
     replace_layers(unet)
+    unet.sharing = Sharing(unet)
     return unet

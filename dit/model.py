@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.backbone import check_inputs
 from bench.shapes import LatentSpec, Shape
-from dit.kernels import attend, clip_order, conditioning_linear, gated_sum, gelu, linear, modulated_norm, position_tables, rotate_query_key
+from dit.kernels import attend, clip_order, gated_sum, gelu, linear, modulated_norm, modulations, position_tables, rotate_query_key
 from dit.modulation import no_autocast
 from dit.packing import PackClips, check_kept, clips_of, kept_voxels, pack, unpack
 
@@ -45,7 +45,7 @@ class DiT(nn.Module):
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_modulation = Modulation(config.hidden_size, 2)
+        self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_voxels)
         self._initialise()
 
@@ -64,7 +64,7 @@ class DiT(nn.Module):
         packed = pack(latents, self.config.patch_size, kept, clip_order)
         device = packed.values.device
         tokens = self.embed(packed.values)  # (N, D)
-        with no_autocast(device):  # a few rows, as in `Modulation`
+        with no_autocast(device):  # a few rows, as in `modulations`
             cond = self.time_embed(timesteps)  # (B, D)
             if self.label_embed is not None:
                 cond = cond + self.label_embed(labels)  # (B, D)
@@ -94,10 +94,11 @@ class DiT(nn.Module):
             rotary = cos, sin
         else:
             tokens = tokens + tables[0]
-        cond = F.silu(cond)  # (B, D)
-        for block in self.blocks:
-            tokens = block(tokens, cond, clips, rotary)  # (G, N/G, D)
-        shift, scale = self.final_modulation(cond, tokens.dtype)  # (B, D) each
+        layers: list[nn.Linear] = [*(block.modulation for block in self.blocks), self.final_modulation]  # type: ignore[list-item]
+        *of_blocks, last = modulations(layers, F.silu(cond), tokens.dtype)  # (B, 6 D) each, (B, 2 D)
+        for block, rows in zip(self.blocks, of_blocks, strict=True):
+            tokens = block(tokens, rows, clips, rotary)  # (G, N/G, D)
+        shift, scale = last.chunk(2, dim=-1)  # (B, D) each
         return self.final(modulated_norm(tokens, shift, scale, clips)).flatten(0, 1)  # (N, P)
 
     def repeated_blocks(self) -> list[nn.Module]:
@@ -137,7 +138,7 @@ class Block(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.modulation = Modulation(config.hidden_size, 6)
+        self.modulation = nn.Linear(config.hidden_size, 6 * config.hidden_size)
         self.attention = Attention(config.hidden_size, config.num_heads)
         self.mlp = nn.Sequential(
             Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
@@ -145,9 +146,9 @@ class Block(nn.Module):
             Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
-    def forward(self, tokens: Tensor, cond: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Tokens (G, N/G, D) -> same; conditioning (B, D) after SiLU, `rotary_tables` or None."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(cond, tokens.dtype)  # (B, D) each
+    def forward(self, tokens: Tensor, rows: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
         branch = modulated_norm(tokens, shift, scale, clips)  # norm(tokens) (1 + scale) + shift: (G, N/G, D)
         branch = self.attention(branch, clips, rotary)  # (G, N/G, D)
         tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
@@ -171,18 +172,6 @@ class Attention(nn.Module):
             qkv = rotate_query_key(qkv, *rotary)  # (G, N/G, 3, K, E)
         heads = attend(qkv.flatten(0, 1), clips)  # (N, K, E)
         return self.out(heads.reshape(tokens.shape))  # (G, N/G, D)
-
-
-class Modulation(nn.Linear):
-    """Conditioning (B, D) -> `num_parts` rows (B, D) a clip, such as shift and scale, in the dtype of the tokens."""
-
-    def __init__(self, hidden_size: int, num_parts: int) -> None:
-        super().__init__(hidden_size, num_parts * hidden_size)
-        self.num_parts = num_parts
-
-    def forward(self, cond: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """(B, D) -> `num_parts` of (B, D)."""
-        return conditioning_linear(cond, self.weight, self.bias).to(dtype).chunk(self.num_parts, dim=-1)
 
 
 class Linear(nn.Linear):

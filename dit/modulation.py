@@ -6,16 +6,22 @@ one row of tokens (1, N, D), and each takes a copy of its clip's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dit.packing import PackClips
 
 EPS = 1e-6
+
+
+def modulations(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
+    """Conditioning (B, D) -> what each layer makes of it, rows (B, parts x D) in the dtype of the tokens."""
+    return [F.linear(cond, layer.weight, layer.bias).to(dtype) for layer in layers]
 
 
 def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:

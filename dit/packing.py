@@ -86,7 +86,11 @@ def pack(
     clips, grids = [latents[clip] for clip in order], [grids[clip] for clip in order]
     kept = [kept[clip] for clip in order] if kept is not None else None
     packed = tuple(seqlens[clip] for clip in order)
-    cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(clips[0].device, non_blocking=True)  # (B + 1,)
+    device = clips[0].device
+    if len(set(packed)) == 1:  # nothing comes from the host, which a captured graph would not read again
+        cu_seqlens = torch.arange(0, sum(packed) + 1, packed[0], dtype=torch.int32, device=device)  # (B + 1,)
+    else:
+        cu_seqlens = torch.tensor((0, *accumulate(packed)), dtype=torch.int32).to(device, non_blocking=True)
     sources = None
     if kept is None and len(set(grids)) == 1:  # one permutation for the batch
         values = patchify(torch.stack(clips), patch_size).flatten(0, 1)  # (N, P)

@@ -143,13 +143,13 @@ def test_norm_silu(shape: tuple[int, ...], layout: torch.memory_format) -> None:
 
 
 def test_attention_over_time_in_as_many_launches_as_a_device_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key, value = (torch.randn(2, 5, 3, 2, 4) for _ in range(3))  # 6 problems of 2 heads, of more frames than a head is wide
+    qkv = torch.randn(2, 5, 3, 3, 2, 4)  # 6 problems of 2 heads, of more frames than a head is wide
     with OPERATIONS.plain("attention_over_time"):
-        whole = attention_over_time(query, key, value)
+        whole = attention_over_time(qkv)
     sizes: list[int] = []
     plain = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *parts: (sizes.append(len(parts[0])), plain(*parts))[1])
-    assert_close(attention_by_products(query, key, value, most_problems=4), whole)
+    assert_close(attention_by_products(qkv, most_problems=4), whole)
     assert sizes == [4, 2]
 
 

@@ -1,9 +1,12 @@
 """Canaries: they pass for sound backbones and catch broken ones."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from bench.backbone import load_backbone
 from bench.data.policy import order
 from bench.training.canary import batch_against_single, resumed_against_uninterrupted, run_canaries
 from bench.training.trainer import Trainer
@@ -36,6 +39,16 @@ def test_a_large_set_is_not_permuted_for_a_canary(monkeypatch: pytest.MonkeyPatc
     cell = tiny_cell(batching={"batch_size": 2, "shuffle_window": 4})
     assert resumed_against_uninterrupted(cell, Linear(), latent_set(), latent_set(4), CPU) == 0.0
     assert set(asked) == {4}
+
+
+@pytest.mark.parametrize("name", ["dit:DiT-XS/2", "baselines:UNet-XS"])
+def test_bfloat16_resumes_bit_for_bit(name: str) -> None:
+    """The weights to cast are looked for anew; what is computed is the same."""
+    cell = tiny_cell(backbone=name, precision="bf16")
+    torch.manual_seed(0)
+    data = latent_set(shape=(4, 3, 4, 4))
+    backbone: Any = load_backbone(name, SPEC)
+    assert resumed_against_uninterrupted(cell, backbone, data, data, CPU) == 0.0
 
 
 def test_a_leak_between_clips_is_caught() -> None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from dit.kernels import OPERATIONS, gated_sum, modulated_norm
+from dit.kernels import OPERATIONS, gated_sum, modulated_norm, modulations
 from dit.kernels.modulation import in_turn, over_clips
-from dit.model import Modulation
 from dit.modulation import EPS
 from dit.packing import PackClips
 
@@ -85,8 +84,17 @@ def test_rows_are_not_copied_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:
-    layer, cond = Modulation(8, 3), torch.randn(2, 8)
-    expected = F.linear(cond, layer.weight, layer.bias).bfloat16()
+    layers, cond = [nn.Linear(8, 24), nn.Linear(8, 16)], torch.randn(2, 8)
+    expected = [F.linear(cond, layer.weight, layer.bias).bfloat16() for layer in layers]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = layer(cond, torch.bfloat16)
-    assert len(parts) == 3 and torch.equal(torch.cat(parts, dim=-1), expected)
+        rows = modulations(layers, cond, torch.bfloat16)
+    assert all(torch.equal(a, b) for a, b in zip(rows, expected, strict=True))
+
+
+def test_modulations_and_their_derivatives() -> None:
+    layers, cond = [nn.Linear(4, 3).double(), nn.Linear(4, 2).double()], torch.randn(3, 4, dtype=torch.float64).requires_grad_()
+    inputs = (cond, *(weight for layer in layers for weight in layer.parameters()))
+    grads = [torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)]
+    rows, expected = modulations(layers, cond, torch.float64), [layer(cond) for layer in layers]
+    assert_close(list(rows), expected)
+    assert_close(torch.autograd.grad(rows, inputs, grads), torch.autograd.grad(expected, inputs, grads))

@@ -77,6 +77,28 @@ def test_it_trains_and_resumes(tmp_path: Path, backbone: str, precision: str) ->
     assert trainer(tmp_path, backbone, precision=precision, budget={"steps": 30}).state.step == 30
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_captured_graphs_train_as_the_pass_itself(tmp_path: Path, backbone: str, precision: str) -> None:
+    fields = {"precision": precision, "budget": {"steps": 12}}
+    losses = []
+    for way in ("none", "graphs"):
+        (tmp_path / way).mkdir()
+        run = trainer(tmp_path / way, backbone, acceleration={"compile": way}, **fields)
+        assert (run.train_step._captured is not None) == (way == "graphs")
+        losses.append(run.train().loss)
+    assert_close(losses[1], losses[0], rtol=1e-3 if precision == "fp32" else 2e-2, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_fastest_way_is_found_and_kept(tmp_path: Path, backbone: str) -> None:
+    found = trainer(tmp_path, backbone, acceleration={"compile": "auto"}, precision="bf16", budget={"steps": 3}).train().acceleration
+    assert found is not None
+    assert found.pass_time_s.keys() | found.left_out.keys() == {"none", "blocks", "graphs"}
+    assert found.chosen in found.pass_time_s
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_first_losses_are_those_of_the_cpu(tmp_path: Path, backbone: str) -> None:
     losses = []
@@ -120,12 +142,13 @@ def test_mixed_shapes_agree_with_the_loop_in_half_precision() -> None:
 
 def test_attention_over_time_takes_any_number_of_cells() -> None:
     """CUDA's fused kernels end at 65535 problems: a step of images has more."""
-    parts = [torch.randn(300, 2, 256, 1, 8, device="cuda", requires_grad=True) for _ in range(3)]
-    mixed = attention_over_time(*parts)
+    qkv = torch.randn(300, 2, 256, 3, 1, 8, device="cuda", requires_grad=True)
+    mixed = attention_over_time(qkv)
     mixed.sum().backward()
-    alone = attention_over_time(*(part[-1:].detach().cpu() for part in parts))
+    alone = attention_over_time(qkv[-1:].detach().cpu())
     assert_close(mixed[-1:].cpu(), alone, rtol=1e-4, atol=1e-5)
-    assert all(part.grad is not None and bool(part.grad.isfinite().all()) for part in parts)
+    assert qkv.grad is not None
+    assert bool(qkv.grad.isfinite().all())
 
 
 MIXED = [(4, 4, 6, 4), (4, 1, 4, 8), (4, 2, 4, 4), (4, 4, 2, 6)]

@@ -30,3 +30,19 @@ def test_by_hand() -> None:
     assert counter.num_operators == 2
     a + 1  # outside
     assert counter.num_operators == 2
+
+
+def test_views_and_allocations_launch_nothing() -> None:
+    a = torch.ones(2, 6)
+    with OperatorCounter() as counter:
+        b = a.view(3, 4).t()[1:].unsqueeze(0).expand(2, -1, -1).detach()
+        torch.empty_like(a)
+        a.new_empty(2).resize_(3)
+        a.size(), a.numel(), a.is_contiguous()
+    assert (counter.num_operators, counter.num_launches) == (9, 0)
+    with OperatorCounter() as counter:
+        b.contiguous()  # a copy
+        torch._foreach_add_([a, a], 1.0)
+        a.new_zeros(1)
+        torch.nn.functional.layer_norm(a, (6,))
+    assert (counter.num_operators, counter.num_launches) == (4, 4)

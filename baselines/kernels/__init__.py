@@ -6,7 +6,7 @@ can be measured, and is: `bench/perf/test_changes.py`. Choices by device are mad
 
 from __future__ import annotations
 
-from baselines.kernels.linear import attend_context, linear, linear_to_map
+from baselines.kernels.linear import attend_context, linear, linear_to_map, projections, query_key_value
 from baselines.kernels.maps import add, convolution_over_time, laid_out, norm_silu, shifted_convolution
 from baselines.kernels.tokens import attention_over_time, gated_gelu
 from bench.backbone import Operations
@@ -20,6 +20,8 @@ OPERATIONS = Operations(
     convolution_over_time=convolution_over_time,  # in two dimensions
     linear=linear,  # by oneDNN
     linear_to_map=linear_to_map,  # onto tokens
+    query_key_value=query_key_value,  # by one product
+    projections=projections,  # of all layers by one product
     gated_gelu=gated_gelu,  # keeps its input alone
     attention_over_time=attention_over_time,  # by products
     attend_context=attend_context,  # context weights multiplied in, once a clip

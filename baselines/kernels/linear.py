@@ -1,7 +1,10 @@
-"""Linear layers of a CPU as 1x1 convolutions, which run in oneDNN, and the products of attention to context once a clip."""
+"""Linear layers of a CPU as 1x1 convolutions, which run in oneDNN, several layers of the same rows by one product, and the products of
+attention to context once a clip.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,13 +25,41 @@ def one_thread() -> bool:
     return torch.get_num_threads() == 1
 
 
+def by_convolution(tokens: Tensor) -> bool:
+    """Whether products are convolutions."""
+    return tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
     """`operators.linear`. Matrix products run in MKL, measured at half the speed of oneDNN's convolutions on an AMD processor; in half
     precision they run in oneDNN as well."""
-    if tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if by_convolution(tokens):
         return ConvolvedLinear.apply(tokens, layer.weight, layer.bias, residual, one_thread())
     output = F.linear(tokens, layer.weight, layer.bias)
-    return output if residual is None else add(output, residual)
+    return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
+
+
+def qkv_in_one(attention: Attention, tokens: Tensor) -> Tensor:
+    """`operators.query_key_value` by one product."""
+    weight = joined([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])  # (3 C, C)
+    if by_convolution(tokens):
+        return ConvolvedLinear.apply(tokens, weight, None, None, one_thread())
+    return F.linear(tokens, weight)
+
+
+def projections_in_one(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:
+    """`operators.projections` by one product."""
+    weight = joined([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else joined([layer.bias for layer in layers])
+    return list(F.linear(rows, weight, bias).split([layer.out_features for layer in layers], dim=-1))
+
+
+def joined(weights: list[Tensor]) -> Tensor:
+    """Weights one after another, in the type that autocast multiplies in: cast before they are joined, so that all can be cast at once."""
+    device = weights[0].device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
+    return torch.cat(weights)
 
 
 class ConvolvedLinear(torch.autograd.Function):
@@ -71,23 +102,24 @@ def linear_onto_tokens(layer: nn.Linear, tokens: Tensor, residual: Tensor) -> Te
     return residual + to_map(linear(layer, tokens), residual.shape[2])
 
 
-def attend_context_by_clip(attention: Attention, tokens: Tensor, context: Tensor, *, residual: Tensor) -> Tensor:
+def attend_context_by_clip(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, *, residual: Tensor) -> Tensor:
     """`operators.attend_context`. A query meets only n keys, so query and output weights are multiplied into keys and values first."""
-    num_clips, num_tokens, _ = context.shape
+    num_clips, num_tokens, _ = keys.shape
     heads = (attention.heads, -1)
-    keys = attention.to_k(context).unflatten(2, heads)  # (B, n, K, E)
-    values = attention.to_v(context).unflatten(2, heads)  # (B, n, K, E)
-    query_weight = attention.to_q.weight.unflatten(0, heads) * attention.scale  # (K, E, C)
+    keys, values = (keys * attention.scale).unflatten(2, heads), values.unflatten(2, heads)  # (B, n, K, E) each
+    query_weight = attention.to_q.weight.unflatten(0, heads)  # (K, E, C)
     output_weight = attention.to_out[0].weight.unflatten(1, heads)  # (C, K, E)
     to_scores = torch.einsum("bnke,kec->bcnk", keys, query_weight).flatten(2)  # (B, C, n K)
     to_output = torch.einsum("bnke,cke->bnkc", values, output_weight).flatten(1, 2)  # (B, n K, C)
     by_clip = (num_clips, -1, tokens.shape[2])
     scores = tokens.reshape(by_clip) @ to_scores  # (B, T S, n K)
     weights = scores.unflatten(2, (num_tokens, -1)).softmax(dim=2).flatten(2)
-    output = (weights @ to_output).add_(attention.to_out[0].bias)
-    return add(output, residual.reshape(by_clip)).view(tokens.shape)
+    output = torch.baddbmm(residual.reshape(by_clip), weights, to_output)
+    return output.add_(attention.to_out[0].bias.to(output.dtype)).view(tokens.shape)
 
 
 linear = Operation(operators.linear, linear_by_onednn)
+query_key_value = Operation(operators.query_key_value, qkv_in_one)
+projections = Operation(operators.projections, projections_in_one)
 linear_to_map = Operation(operators.linear_to_map, linear_onto_tokens)
 attend_context = Operation(operators.attend_context, attend_context_by_clip)

@@ -34,8 +34,11 @@ def add_in_place(branch: Tensor, residual: Tensor) -> Tensor:
 
 
 def convolution_with_one_shift(convolution: nn.Conv2d, maps: Tensor, shift: Tensor) -> Tensor:
-    """`operators.shifted_convolution` with the bias in the shift, once a clip."""
+    """`operators.shifted_convolution` with the bias in the shift, once a clip; in half precision the shift for all frames of a clip."""
     assert convolution.bias is not None
+    if maps.dtype != torch.float32:
+        by_clip = F.conv2d(maps, convolution.weight, convolution.bias, padding=1).unflatten(0, (len(shift), -1))  # (B, T, C', H, W)
+        return (by_clip + shift[:, None, :, None, None]).flatten(0, 1)
     of_frames = (shift + convolution.bias).repeat_interleave(len(maps) // len(shift), dim=0)  # (F, C')
     return F.conv2d(maps, convolution.weight, padding=1).add_(of_frames[:, :, None, None])
 
@@ -43,10 +46,13 @@ def convolution_with_one_shift(convolution: nn.Conv2d, maps: Tensor, shift: Tens
 def convolution_over_time_and_space(convolution: nn.Conv3d, clips: Tensor, height: int) -> Tensor:
     """`operators.convolution_over_time` in two dimensions, time and space: a CPU takes three to six times as long over three.
 
-    The bias apart: oneDNN's gradient of it takes longer than a sum, and on several threads waits once more.
+    In float32 on a CPU the bias apart: oneDNN's gradient of it takes longer than a sum, and on several threads waits once more.
     """
     assert convolution.bias is not None
-    return F.conv2d(clips, convolution.weight[..., 0], padding=(1, 0)).add_(convolution.bias[:, None, None])
+    weight = convolution.weight.squeeze(-1)  # (C, C, 3, 1)
+    if clips.device.type != "cpu" or clips.dtype != torch.float32:
+        return F.conv2d(clips, weight, convolution.bias, padding=(1, 0))
+    return F.conv2d(clips, weight, padding=(1, 0)).add_(convolution.bias[:, None, None])
 
 
 def norm_silu_in_one(norm: nn.GroupNorm, maps: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ class NormSiLU(torch.autograd.Function):
         sizes = (maps.shape[0], maps.shape[1], maps[0, 0].numel(), num_groups)
         normed, mean, inverse = torch.native_group_norm(maps.to(weight.dtype), weight, bias, *sizes, eps)
         ctx.save_for_backward(maps, weight, bias, mean, inverse)
-        ctx.sizes = sizes
+        ctx.sizes, ctx.eps = sizes, eps
         return F.silu(normed, inplace=True).to(maps.dtype)
 
     @staticmethod
@@ -71,10 +77,13 @@ class NormSiLU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight, bias, mean, inverse = ctx.saved_tensors
         num_groups, exact = ctx.sizes[3], maps.to(weight.dtype)
-        scale = inverse[..., None] * weight.unflatten(0, (num_groups, -1))  # (N, groups, channels of a group)
-        shift = torch.addcmul(bias, mean[..., None].expand_as(scale).flatten(1), scale.flatten(1), value=-1)  # (N, C)
-        normed = torch.addcmul(shift[..., None, None], exact, scale.flatten(1)[..., None, None])
-        grad = torch.ops.aten.silu_backward(laid_out(grads[0].to(weight.dtype)), normed)
+        if exact is maps:
+            scale = inverse[..., None] * weight.unflatten(0, (num_groups, -1))  # (N, groups, channels of a group)
+            shift = torch.addcmul(bias.unflatten(0, (num_groups, -1)), mean[..., None], scale, value=-1)  # the same
+            normed = torch.addcmul(shift.flatten(1)[..., None, None], exact, scale.flatten(1)[..., None, None])
+        else:  # fewer launches
+            normed = torch.native_group_norm(exact, weight, bias, *ctx.sizes, ctx.eps)[0]  # type: ignore[call-arg]
+        grad = torch.ops.aten.silu_backward(laid_out(grads[0]), normed)  # in the precision of the weights
         grad, *of_weights = torch.ops.aten.native_group_norm_backward(grad, exact, mean, inverse, weight, *ctx.sizes, [True] * 3)
         return grad.to(maps.dtype), *of_weights, None, None
 

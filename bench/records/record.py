@@ -102,6 +102,15 @@ class ValidationPoint(Frozen):
 DISTURBED = 0.1  # of the processors, taken by others: beyond it their part shows in what was trained and timed
 
 
+class AccelerationTrial(Frozen):
+    """What `acceleration.compile: auto` found: ways to run the same step, on the cell's own batches."""
+
+    chosen: Literal["none", "blocks", "graphs"]
+    pass_time_s: dict[str, list[float]] = Field(default_factory=dict)  # way -> of each forward and backward; empty where one is on offer
+    left_out: dict[str, str] = Field(default_factory=dict)  # way -> why it could not be chosen
+    wall_time_s: float = 0.0  # of the whole trial, which no budget counts
+
+
 class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     """What a training run has seen. Lists have one entry a step."""
 
@@ -119,6 +128,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     energy_j: float | None = None  # of the whole device, over the loop
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
     other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained
+    acceleration: AccelerationTrial | None = None  # where the cell asked for the fastest way
 
 
 class Training(Course, frozen=True):

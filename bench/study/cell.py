@@ -82,7 +82,7 @@ class Evaluation(Frozen):
 class Acceleration(Frozen):
     """Faster or smaller, the same mathematics: an option for both backbones, measured like everything else."""
 
-    compile: Literal["none", "blocks"] = "none"  # torch.compile, block by block
+    compile: Literal["none", "blocks", "graphs", "auto"] = "none"  # torch.compile by block; CUDA graphs of a pass; by trial the fastest
     checkpointing: Literal["none", "blocks"] = "none"  # drop the activations inside a block and compute them again in backward
 
 

@@ -40,16 +40,21 @@ def autocast(device: torch.device, half: torch.dtype | None) -> Iterator[None]:
 
 
 def accelerate(backbone: nn.Module, acceleration: Acceleration) -> None:
-    """Apply a cell's choice to a backbone, in place. Refusal where the backbone offers no blocks."""
-    if acceleration == Acceleration():
-        return
+    """Apply a cell's choice to the blocks of a backbone, in place of an earlier one. Refusal where the backbone offers none.
+
+    What `auto` chooses, and graphs, which need batches, are the trainer's: here they leave blocks uncompiled.
+    """
     blocks = getattr(backbone, "repeated_blocks", None)
+    block: Any
+    for block in blocks() if blocks is not None else ():
+        vars(block).pop("forward", None)
+    if acceleration.compile != "blocks" and acceleration.checkpointing == "none":
+        return
     if blocks is None:
         raise Refusal(
             f"acceleration needs a backbone with repeated_blocks(), and {type(backbone).__name__} has none; use acceleration.compile=none "
             "and acceleration.checkpointing=none"
         )
-    block: Any
     for block in blocks():
         if acceleration.compile == "blocks":
             block.forward = torch.compile(block.forward)  # before it is wrapped: what checkpointing adds is not for a compiler

@@ -71,7 +71,8 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     batching = Batching(batch_size=2, shuffle_window=cell.batching.shuffle_window)  # nor is a large set permuted here
     if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
         batching = cell.batching.model_copy(update={"voxel_budget": max(map(num_voxels, train.shapes))})
-    small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer})
+    plain = cell.acceleration.model_copy(update={"compile": "none"})  # what is fastest is not asked for four steps
+    small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer, "acceleration": plain})
     few = LatentSet(latents=val.latents[:2], labels=None if val.labels is None else val.labels[:2], null_label=val.null_label)
 
     def trainer(folder: str, should_stop: Callable[[], bool]) -> Trainer:

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bench.meters.clock import StepTimer
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Optimizer
 from bench.training.acceleration import HALF, autocast
+from bench.training.captured import CapturedPass
+from bench.training.half_weights import HalfWeights
 from bench.training.objective import mean_square
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
@@ -51,7 +54,10 @@ def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.dev
 
 
 class TrainStep:
-    """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights."""
+    """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights.
+
+    After `backward` every weight has its gradient in float32, and the backbone its float32 weights.
+    """
 
     def __init__(self, backbone: nn.Module, options: Optimizer, device: torch.device, half: torch.dtype | None):
         """`backbone` is on `device`; autocast casts to `half`."""
@@ -63,6 +69,8 @@ class TrainStep:
         )
         # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
         self.ema: Any = EMAModel(self.params, decay=options.ema_decay, foreach=True)
+        self._half_weights = HalfWeights(backbone, half) if half is not None else None
+        self._captured: CapturedPass | None = None
 
     def __call__(self, loss_of: Callable[[Callable[..., list[Tensor]]], Tensor], step: int, used: float) -> tuple[Tensor, Tensor]:
         """Step `step`, from 0, with a part `used` of the budget behind it; `loss_of` is given `predict`. Loss and gradient norm."""
@@ -71,13 +79,44 @@ class TrainStep:
         return loss.detach(), self.update(step, used)
 
     def predict(self, *batch: Any, **more: Any) -> list[Tensor]:
-        """The backbone's predictions, in the run's precision."""
-        with autocast(self.device, self.half):
-            return self.backbone(*batch, **more)
+        """The backbone's predictions, in the run's precision, for `backward`."""
+        # What watches every operator sees none of a graph, so it is given the pass as it is.
+        if self._captured is not None and not is_in_torch_dispatch_mode():
+            return self._captured(*batch, **more)
+        return self._pass(*batch, **more)
+
+    def capture(self, batch: StepBatch) -> None:
+        """From now on passes are a CUDA graph, of batches of these shapes."""
+        self.release()
+        given = batch.latents, batch.timesteps, batch.labels
+        self.backward(mean_square(self._pass(*given), batch.targets))  # looks for the weights to cast, outside the graph
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            self._captured = CapturedPass(self.backbone, self._pass, *given)
+        finally:
+            self._restore()
+
+    def release(self) -> None:
+        """Passes as they are."""
+        self._captured = None
+
+    def _restore(self) -> None:
+        if self._half_weights is not None:
+            self._half_weights.restore()
+
+    def _pass(self, *batch: Any, **more: Any) -> list[Tensor]:
+        def call() -> list[Tensor]:
+            with autocast(self.device, self.half):
+                return self.backbone(*batch, **more)
+
+        return call() if self._half_weights is None else self._half_weights.forward(call)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every weight; a method, so that it can be timed apart."""
-        loss.backward()
+        try:
+            loss.backward()
+        finally:
+            self._restore()
 
     def update(self, step: int, used: float) -> Tensor:
         """What follows the backward pass; the norm of the gradient before it was clipped, still on the device."""

@@ -28,11 +28,13 @@ from bench.shapes import Refusal, Shape
 from bench.study.budget import CURVE_CLIPS, CURVE_FRACTIONS
 from bench.study.cell import Cell
 from bench.training import checkpoint
-from bench.training.acceleration import HALF
+from bench.training.acceleration import HALF, accelerate
 from bench.training.draws import Drawer, Drawn
 from bench.training.step import TrainStep
+from bench.training.trial import candidates, choose
 from bench.training.validation import mean_loss, validation_losses
 
+TRIAL_BATCHES = 4  # that ways of running a step are tried on
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
 
 
@@ -70,6 +72,7 @@ class Trainer:
         self.device = self.accelerator.device
         self.train_step = TrainStep(self.accelerator.prepare(backbone), cell.optimizer, self.device, HALF[cell.precision])
         self.drawer = Drawer(cell, train, backbone, self.device)
+        self._one_shape = len(set(train.shapes)) == 1 and cell.batching.batch_size is not None and cell.batching.token_dropping is None
         self.memory = PhaseMemory(self.device)
         self.memory.start()
         # A plug-in may draw from the global generator, as dropout does; ours do not.
@@ -78,10 +81,36 @@ class Trainer:
         self._timer = StepTimer(self.device)
         self._neighbours = Neighbours(self.device)
         self.state = checkpoint.load(self.checkpoint, self.train_step, inputs)
+        if cell.acceleration.compile in ("auto", "graphs"):
+            self._run_by(cell.acceleration.compile)
+            self.memory.start()  # of the run, and not of a trial
         machine = f"{self.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         for seen, new in ((self.state.commits, commit), (self.state.machines, machine)):
             if new not in seen:
                 seen.append(new)
+
+    def _run_by(self, way: str) -> None:
+        """Run steps this way. A resumed run keeps the one that its trial found: its times are then all of one kind."""
+        batches = [self.draw(number) for number in range(TRIAL_BATCHES)]
+        if way == "auto":
+            if self.state.acceleration is None:
+                has_blocks = hasattr(self.train_step.backbone, "repeated_blocks")
+                ways = candidates(self.device, has_blocks=has_blocks, one_shape=self._one_shape)
+                self.state.acceleration = choose(self.train_step, ways, self._apply, batches)
+            way = self.state.acceleration.chosen
+        self._apply(way, batches[0])
+
+    def _apply(self, way: Any, batch: Drawn) -> None:
+        """Make the step run this way from now on. Refusal where it cannot."""
+        self.train_step.release()
+        if way == "graphs":
+            if self.device.type != "cuda" or not self._one_shape:
+                where = f"a {self.device.type} device" if self.device.type != "cuda" else f"batches of {self.cell.batching.policy}"
+                raise Refusal(f"acceleration.compile 'graphs' captures CUDA kernels of batches of one shape, got {where}; use none or auto")
+            accelerate(self.train_step.backbone, self.cell.acceleration.model_copy(update={"compile": "none"}))
+            self.train_step.capture(batch)
+        else:
+            accelerate(self.train_step.backbone, self.cell.acceleration.model_copy(update={"compile": way}))
 
     def train(self) -> Training:
         """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from bench.backbone import Operations
 from dit.kernels.attention import attend, attention_products
 from dit.kernels.gelu import gelu
-from dit.kernels.linear import conditioning_linear, linear
-from dit.kernels.modulation import gated_sum, modulated_norm, over_clips, sum_of_clips
+from dit.kernels.linear import linear
+from dit.kernels.modulation import gated_sum, modulated_norm, modulations, over_clips, sum_of_clips
 from dit.kernels.positions import clip_order, position_tables, rotate_query_key
 
 # Each is (plain, fast). What the fast way does:
 OPERATIONS = Operations(
     linear=linear,  # float32 products by oneDNN
-    conditioning_linear=conditioning_linear,  # no cast of weights for a few rows
+    modulations=modulations,  # of all blocks in one, without a cast of weights for a few rows
     gelu=gelu,  # from the sigmoid, in the cache
     rotate_query_key=rotate_query_key,  # into one buffer
     modulated_norm=modulated_norm,  # norm and modulation in one

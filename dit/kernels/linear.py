@@ -1,4 +1,4 @@
-"""Linear layers by the faster of two float32 products of a CPU, and those of a few rows without a cast of their weights.
+"""Linear layers by the faster of two float32 products of a CPU.
 
 Torch gives float32 products to MKL, which leaves half of the vector unit of other makers' processors idle (AVX-512 on AMD:
 2.2 times slower), and bfloat16 ones to oneDNN, which does not. oneDNN's float32 product has no derivative in torch; this
@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from bench.backbone import Operation
 from dit.kernels import private
-from dit.modulation import no_autocast
 
 
 def onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -27,12 +26,6 @@ def onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if takes_onednn(rows) and weight.dtype == torch.float32:
         return OneDNNLinear.apply(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
     return F.linear(rows, weight, bias)
-
-
-def uncast_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same in the precision of the weights, also under autocast: of few rows, casting the weights would cost more than the product."""
-    with no_autocast(rows.device):
-        return F.linear(rows, weight, bias)
 
 
 def takes_onednn(rows: Tensor) -> bool:
@@ -74,4 +67,3 @@ class OneDNNLinear(torch.autograd.Function):
 
 
 linear = Operation(F.linear, onednn_linear)
-conditioning_linear = Operation(F.linear, uncast_linear)

@@ -7,11 +7,11 @@ Elsewhere a few large kernels are better than many small ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bench.backbone import Operation
@@ -20,6 +20,13 @@ from dit.modulation import EPS, no_autocast, to_tokens
 from dit.packing import PackClips, Runs
 
 NORM_BACKWARD = torch.ops.aten.native_layer_norm_backward.default
+
+
+def modulations_in_one(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
+    """`modulation.modulations` in the precision of the weights, also under autocast: of few rows, casting the weights would cost more
+    than the products."""
+    weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+    return Modulations.apply(cond, dtype, *weights, *biases).split([len(bias) for bias in biases], dim=1)
 
 
 def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
@@ -32,6 +39,34 @@ def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackCl
     return GatedSum.apply(tokens, gate, branch, clips.runs, clips.segments, clips.members)
 
 
+class Modulations(torch.autograd.Function):
+    """Rows of several layers side by side: one cast, and one derivative of all biases. Weights are not copied side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, cond: Tensor, dtype: torch.dtype, *weights_and_biases: Tensor) -> Tensor:
+        num = len(weights_and_biases) // 2
+        weights, biases = weights_and_biases[:num], weights_and_biases[num:]
+        ctx.save_for_backward(cond, *weights)
+        with no_autocast(cond.device):
+            rows = cond.new_empty(len(cond), sum(map(len, biases)))
+            for weight, bias, out in zip(weights, biases, rows.split(list(map(len, biases)), dim=1), strict=True):
+                torch.addmm(bias, cond, weight.t(), out=out)
+            return rows.to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cond, *weights = ctx.saved_tensors
+        sizes = [len(weight) for weight in weights]
+        grad = grads[0].to(cond.dtype)
+        parts = grad.split(sizes, dim=1)
+        with no_autocast(cond.device):
+            grad_cond = parts[0] @ weights[0]
+            for part, weight in zip(parts[1:], weights[1:], strict=True):
+                grad_cond.addmm_(part, weight)
+            return grad_cond, None, *(part.t() @ cond for part in parts), *grad.sum(0).split(sizes)
+
+
 class ModulatedNorm(torch.autograd.Function):
     """norm(tokens) (1 + scale) + shift; backward computes the norm again."""
 
@@ -41,17 +76,18 @@ class ModulatedNorm(torch.autograd.Function):
     ) -> Tensor:
         with no_autocast(tokens.device):
             normed, mean, deviation = normalise(tokens)
-            ctx.save_for_backward(tokens, scale, mean, deviation, segments, members)
+            factor = 1 + scale
+            ctx.save_for_backward(tokens, factor, mean, deviation, segments, members)
             ctx.runs = runs
-            return over_clips(torch.addcmul, runs, segments, normed, shift, normed, 1 + scale)
+            return over_clips(torch.addcmul, runs, segments, normed, shift, normed, factor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, scale, mean, deviation, segments, members = ctx.saved_tensors
+        tokens, factor, mean, deviation, segments, members = ctx.saved_tensors
         normed, _, _ = normalise(tokens)
         grad_scale = sum_of_clips(normed.mul_(grad), ctx.runs, members)
-        grad_normed = over_clips(torch.mul, ctx.runs, segments, normed, grad, 1 + scale)
+        grad_normed = over_clips(torch.mul, ctx.runs, segments, normed, grad, factor)
         grad_tokens, _, _ = NORM_BACKWARD(grad_normed, tokens, tokens.shape[-1:], mean, deviation, None, None, [True, False, False])
         return grad_tokens, sum_of_clips(grad, ctx.runs, members), grad_scale, None, None, None
 
@@ -126,5 +162,6 @@ def by_run(tensor: Tensor, runs: Runs) -> Iterator[Tensor]:
 
 over_clips = Operation(over_copies, over_runs)
 sum_of_clips = Operation(sum_by_matrix, sum_by_run)
+modulations = Operation(modulation.modulations, modulations_in_one)
 modulated_norm = Operation(modulation.modulated_norm, modulated_norm_in_one)
 gated_sum = Operation(modulation.gated_sum, gated_sum_in_one)

@@ -65,16 +65,17 @@ class RotateQueryKey(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """A rotation's derivative is the rotation back."""
         cos, sin = ctx.saved_tensors
-        return turned(grad, cos, -sin), None, None
+        return turned(grad, cos, sin, back=True), None, None
 
 
-def turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotation itself, without a derivative."""
+def turned(qkv: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
+    """The rotation itself, without a derivative, or the one back."""
     result = torch.empty_like(qkv)
-    first, second = qkv[:, :, :2].chunk(2, dim=-1)
-    result_first, result_second = result[:, :, :2].chunk(2, dim=-1)
-    torch.mul(first, cos, out=result_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=result_second).addcmul_(first, sin)
+    halves, result_halves = (each[:, :, :2].unflatten(-1, (2, -1)) for each in (qkv, result))  # (G, N/G, 2, K, 2, E/2)
+    torch.mul(halves, cos.unsqueeze(-2), out=result_halves)
+    (first, second), (result_first, result_second) = halves.unbind(-2), result_halves.unbind(-2)
+    result_first.addcmul_(second, sin, value=1 if back else -1)
+    result_second.addcmul_(first, sin, value=-1 if back else 1)
     result[:, :, 2] = qkv[:, :, 2]
     return result
 

@@ -1,0 +1,46 @@
+"""A backbone's pass as two CUDA graphs, forward and backward: its kernels are launched as one, whatever the host is busy with.
+
+For batches of one shape only: a graph repeats what it captured. Nothing in the pass may wait for the device or read the host's memory.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class CapturedPass:
+    """`run`, a pass through `backbone` in the precision of the run, captured by `torch.cuda.make_graphed_callables`."""
+
+    def __init__(
+        self, backbone: nn.Module, run: Callable[..., list[Tensor]], latents: list[Tensor], timesteps: Tensor, labels: Tensor | None
+    ):
+        """The batch is a sample: any other has its shapes."""
+        self.shapes = [clip.shape for clip in latents]
+        sample = _tensors(latents, timesteps, labels)
+        # Copies, since the graph's own inputs are written at every call.
+        self._pass: Any = torch.cuda.make_graphed_callables(
+            _Pass(backbone, run), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
+        )
+
+    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+        """As the backbone. The predictions are the graph's own memory, written at the next call."""
+        assert [clip.shape for clip in latents] == self.shapes
+        return list(self._pass(*_tensors(latents, timesteps, labels)).unbind())
+
+
+class _Pass(nn.Module):
+    """A pass with tensors in and out, and the backbone's weights for its own."""
+
+    def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]]) -> None:
+        super().__init__()
+        self.backbone, self._run = backbone, run
+
+    def forward(self, latents: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, T, H, W), (B,), (B,) -> (B, C, T, H, W)."""
+        return torch.stack(self._run(list(latents.unbind()), timesteps, labels))
+
+
+def _tensors(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> tuple[Any, ...]:
+    return torch.stack(latents), timesteps, *([] if labels is None else [labels])
