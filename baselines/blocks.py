@@ -58,15 +58,18 @@ class Sharing:
 
     def __call__(self, cond: Tensor, context: Tensor, num_frames: int) -> Given:
         """Cond (B, D), context (B, 2, context_width)."""
-        attentions = [transformer.transformer_blocks[0].attn2 for transformer in self.transformers]
         shifts = projections([block.time_emb_proj for block in self.blocks], F.silu(cond))
-        keys_values = projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context)
+        keys_values = projections([layer for attention in self.attentions() for layer in (attention.to_k, attention.to_v)], context)
         return Given(
             num_frames=num_frames,
             shifts=dict(zip(self.blocks, shifts, strict=True)),
             context=dict(zip(self.transformers, zip(keys_values[::2], keys_values[1::2], strict=True), strict=True)),
             positions={width: module.table(num_frames, cond) for width, module in self.over_time.items()},
         )
+
+    def attentions(self) -> list[Attention]:
+        """Those to the context, of each spatial transformer."""
+        return [transformer.transformer_blocks[0].attn2 for transformer in self.transformers]
 
 
 class ResidualBlock(ResnetBlock2D):

@@ -90,7 +90,7 @@ def attention_over_time(qkv: Tensor) -> Tensor:
 
 def projections(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:
     """What several layers make of the same rows: (..., in) -> (..., out) of each."""
-    return [F.linear(rows, layer.weight, layer.bias) for layer in layers]
+    return [layer(rows) for layer in layers]
 
 
 def attend_context(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, *, residual: Tensor) -> Tensor:

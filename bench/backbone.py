@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.shapes import LatentSpec, Refusal, Shape, check_shape, told_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ENTRY_POINT_GROUP = "unet_vs_dit.backbones"
 DISTRIBUTION = "unet-vs-dit"
@@ -84,6 +84,22 @@ class DropsTokens(Backbone, Protocol):
     def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
         """(T, H, W) bool: the latent voxels of a clip of latents (T, H, W) that are predicted when these tokens stay."""
         ...
+
+
+class Sharded(Backbone, Protocol):
+    """A backbone whose weights can lie in parts in several processes (`parallel.kind: fsdp`)."""
+
+    def shard_units(self) -> list[list[nn.Module]]:
+        """Groups of modules whose weights are gathered and let go together, inner ones before those that they are in.
+
+        The weights of a module are read in its own call alone, but for those of groups before it; what is in no group may be read anywhere.
+        """
+        ...
+
+
+def is_sharded(layer: nn.Module) -> bool:
+    """Whether this process has a part of a layer's weights now: they are then there in its call alone."""
+    return any(hasattr(weight, "to_local") for weight in layer._parameters.values())
 
 
 # Builds a backbone for a latent space. May also have `check(shape)` and `ragged`, so that both are known before torch is imported,

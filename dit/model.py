@@ -105,6 +105,10 @@ class DiT(nn.Module):
         """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
         return list(self.blocks)
 
+    def shard_units(self) -> list[list[nn.Module]]:
+        """Modulation apart: it is computed before the blocks, and of a block's weights a third."""
+        return [[part] for block in self.blocks for part in (block.modulation, block)]  # type: ignore[list-item]
+
     def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
         """Which latent voxels of a clip (T, H, W) are predicted where its tokens `kept` (n,) stay: (T, H, W) bool, on the host."""
         self.check(shape)

@@ -21,7 +21,7 @@ EPS = 1e-6
 
 def modulations(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
     """Conditioning (B, D) -> what each layer makes of it, rows (B, parts x D) in the dtype of the tokens."""
-    return [F.linear(cond, layer.weight, layer.bias).to(dtype) for layer in layers]
+    return [layer(cond).to(dtype) for layer in layers]
 
 
 def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:

@@ -74,7 +74,7 @@ def test_a_cell_weighs_the_same_in_a_mixed_batch_as_in_batches_of_one_shape(poli
 
 
 def test_pad_by_hand() -> None:
-    first, second = pad([torch.ones(1, 2, 1, 3), torch.ones(1, 1, 2, 1)])
+    first, second = pad([torch.ones(1, 2, 1, 3), torch.ones(1, 1, 2, 1)], (2, 2, 3))
     assert first.shape == second.shape == (1, 2, 2, 3)
     assert first[0, :, 1].eq(0).all() and first[0, :, 0].eq(1).all()
     assert second.sum() == 2 and second[0, 0, :, 0].eq(1).all()

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from baselines import operators
 from baselines.kernels.maps import add
 from baselines.operators import to_map, to_tokens
-from bench.backbone import Operation
+from bench.backbone import Operation, is_sharded
 
 
 @torch.compiler.assume_constant_result
@@ -49,6 +49,8 @@ def qkv_in_one(attention: Attention, tokens: Tensor) -> Tensor:
 
 def projections_in_one(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:
     """`operators.projections` by one product."""
+    if any(map(is_sharded, layers)):  # gathered together, in the first one's call
+        return operators.projections(layers, rows)
     weight = joined([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else joined([layer.bias for layer in layers])
     return list(F.linear(rows, weight, bias).split([layer.out_features for layer in layers], dim=-1))

@@ -76,8 +76,12 @@ def kept_or_made(folder: Path, what: str, make: Callable[[Path], None]) -> None:
             return
     with fresh_folder(folder) as temp:
         make(temp)
-        hashes = {name: _sha256(path) for name, path in _files(temp).items()}
-        (temp / SEAL).write_text(json.dumps(hashes, indent=1))
+        seal(temp)
+
+
+def seal(folder: Path) -> None:
+    """Vouch for what is in a folder now."""
+    (folder / SEAL).write_text(json.dumps({name: _sha256(path) for name, path in _files(folder).items()}, indent=1))
 
 
 def kept_or_made_in_parts(folder: Path, what: str, parts: Sequence[str], make: Callable[[int, Path], None]) -> None:

@@ -125,6 +125,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     grad_norm: list[float] = Field(default_factory=list)
     storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
     storage_by_module: dict[str, int] = Field(default_factory=dict)
+    imbalance: list[float] = Field(default_factory=list)  # of several processes: how much more than the mean the busiest had to do
     energy_j: float | None = None  # of the whole device, over the loop
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
     other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained

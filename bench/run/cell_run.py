@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import BrokenPlugin
-from bench.data.files import StoreError, now, write_text
+from bench.data.files import StoreError, now, remove_folder, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
-from bench.data.progress import Reporter
+from bench.data.progress import Progress, silent
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
@@ -29,9 +29,10 @@ from bench.meters.memory import PhaseMemory, is_out_of_memory
 from bench.meters.process import device_name, pick_device
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, point_file, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
-from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
-from bench.records.store import next_attempt, write_record
+from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
+from bench.records.store import latest, next_attempt, write_record
 from bench.run.checks import judge_of
+from bench.run.claim import claimed
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
@@ -41,10 +42,34 @@ from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
+from bench.training import sharded_checkpoint
 from bench.training.acceleration import HALF, accelerate
 from bench.training.canary import run_canaries
 from bench.training.checkpoint import Diverged
+from bench.training.ranks import ALONE, Ranks, join, leave
 from bench.training.trainer import Interrupted, Trainer
+
+FIRST_S = 5.0  # in which the leading one of several processes tells what is wrong with all of them
+
+
+def run_cell(job: CellJob, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    """A cell by this process, or by this and the others that its agent started; not where another worker has finished it since.
+
+    Status 1 where one of several fails: the others, which wait for it, are then ended.
+    """
+    ranks = join() if job.is_spread else ALONE
+    with contextlib.ExitStack() as held:
+        if ranks.leads:
+            held.enter_context(claimed(job.folder, job.label, should_stop))
+        ranks.wait()
+        record = latest(job.folder)
+        if ranks.any(ranks.leads and record is not None and record.attempt > job.after and record.status in FINAL):
+            return
+        cell = CellRun(job, progress if ranks.leads else silent, should_stop, ranks)
+        cell.run()
+        if cell.failed and ranks.num > 1:
+            sys.exit(1)
+    leave()
 
 
 class CellRun:
@@ -59,12 +84,13 @@ class CellRun:
     generated: Frames
     quality: Quality
 
-    def __init__(self, job: CellJob, progress: Reporter, should_stop: Callable[[], bool]):
-        self.job, self.progress, self.should_stop = job, progress, should_stop
+    def __init__(self, job: CellJob, progress: Progress, should_stop: Callable[[], bool], ranks: Ranks = ALONE):
+        self.job, self.progress, self.should_stop, self.ranks = job, progress, should_stop, ranks
         self.name, self.cell = job.cell.name, job.cell.cell
         self.folder = job.results / job.matrix / job.cell.folder
         self.device = pick_device(self.cell)
         self.started_at = now()
+        self.failed = False
         self.trainer: Trainer | None = None
         self.untrained: Frames | None = None  # clips of the initial weights, where they are asked for
         self.measurements: list[Measurement] = []
@@ -102,7 +128,7 @@ class CellRun:
                     phase()
                 finally:
                     self.time_split_s[name] = time.perf_counter() - start_s
-                if self.should_stop() and name != list(phases)[-1]:  # after the last phase there is nothing left to stop
+                if self.ranks.any(self.should_stop()) and name != list(phases)[-1]:  # after the last phase there is nothing left to stop
                     raise Interrupted(f"stopped after {name}; the next `run` goes on from there")
         except Interrupted:
             raise
@@ -123,7 +149,8 @@ class CellRun:
                 traceback.print_exc()
             self._write("failed", f"{type(error).__name__}: {_one_line(error)} (traceback.txt beside this record)")
         else:
-            self._write("ok", None)
+            if self.ranks.leads:
+                self._write("ok", None)
 
     # --- the phases
 
@@ -137,12 +164,15 @@ class CellRun:
         self.found["ledger"] = self.training_set.ledger
         self.found["autoencoder"] = AutoencoderFacts.model_validate({"key": autoencoder.key, **autoencoder.facts})
         inputs, known = inputs_of(self.cell, self.training_set), read_inputs(self.folder)
-        if known != inputs:
+        if known != inputs and self.ranks.leads:
             # A checkpoint says itself what it is of: it outlives a marker that is gone.
             for name in ("untrained.npz", WEIGHTS, *(["checkpoint.pt"] if known else [])):
                 (self.folder / name).unlink(missing_ok=True)
+            for path in sharded_checkpoint.folders(self.folder) if known else ():
+                remove_folder(path)
             self._forget_points()
             write_text(self.folder / INPUTS, inputs)
+        self.ranks.wait()
 
     def build_backbone(self) -> None:
         """The backbone with its initial weights."""
@@ -164,9 +194,9 @@ class CellRun:
     def check_canaries(self) -> None:
         """The self-checks that run with every contender."""
         given, known = self.training_set, self.job.canaries
-        if known is None:
+        if known is None and self.ranks.leads:
             known = tuple(run_canaries(self.cell, self.backbone, given.spec, self.shape, given.train, given.val, self.device))
-        self.found["canaries"] = list(known)
+        self.found["canaries"] = list(known or ())
 
     def sample_untrained(self) -> None:
         """Clips of the initial weights; a resumed cell has them already."""
@@ -184,6 +214,7 @@ class CellRun:
     def train(self) -> None:
         """The budget, from the checkpoint on where there is one; leaves the averaged weights."""
         gc.collect()
+        self.ranks.wait()
         given = self.training_set
         given.autoencoder.to("cpu")  # not in the way of what training is measured by
         accelerate(self.backbone, self.cell.acceleration)
@@ -199,14 +230,17 @@ class CellRun:
             commit=commit(),
             should_stop=self.should_stop,
             progress=self.progress,
+            ranks=self.ranks,
+            anew=lambda: build_backbone(self.cell, given),
         )
-        if trainer.state.step:
+        if trainer.state.step and self.ranks.leads:
             print(f"{self.name}: resumed at step {trainer.state.step}", file=sys.stderr)
         self.found["training"] = training = trainer.train()
         peaks, storage_bytes = trainer.state.peaks, trainer.state.peak_storage_bytes
         self.measurements += training_measurements(training, self.cell, given, self.facts, peaks, storage_bytes)
         self.backbone = trainer.averaged_backbone()
-        save_tensors(self.folder / WEIGHTS, self.backbone.state_dict())
+        if self.ranks.leads:
+            save_tensors(self.folder / WEIGHTS, self.backbone.state_dict())
         self.artefacts["weights"] = WEIGHTS
 
     def sample(self) -> None:
@@ -228,12 +262,16 @@ class CellRun:
 
     def measure_costs(self) -> None:
         """Of what all contenders share."""
+        if not self.ranks.leads:
+            return
         self.measurements += autoencoder_measurements(self.training_set.autoencoder, self.reference.held_out["test"], self.device)
 
     def measure_quality(self) -> None:
         """Distances and all else that is measured of the clips; features and clips for others to look at."""
-        self.quality = quality = Quality(self.cell, self.reference, self.device, self.progress, self.job.results)
+        self.quality = quality = Quality(self.cell, self.reference, self.device, self.progress, self.job.results, self.ranks)
         self.measurements += quality.measure(self.generated, self.untrained)
+        if not self.ranks.leads:
+            return
         # Features of every subject under every extractor, as `<extractor>/<subject>`: for the report, and for others to score again.
         named = {f"{name}/{subject}": values for name, sets in quality.features.items() for subject, values in sets.items()}
         save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(values)) for name, values in named.items()})
@@ -248,6 +286,8 @@ class CellRun:
 
     def measure_grid(self) -> None:
         """Samples at other shapes."""
+        if not self.ranks.leads:
+            return
         self.found["grid"] = measure_grid(
             self.cell, self.backbone, self.reference, self.judge, self.job.results, self.device, self.progress
         )
@@ -260,7 +300,7 @@ class CellRun:
         return judge_of(self.job.asked.primary) or self.cell.evaluation.extractors[0]
 
     def _sampled(self, backbone: nn.Module) -> tuple[list[Tensor], Sampling]:
-        return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress)
+        return sample_scored(self.cell, backbone, self.training_set, self.device, self.progress, self.ranks)
 
     def _of_scored_shapes(self, path: Path) -> Frames:
         """Clips of an earlier attempt. Refusal where they are damaged, or not of the shapes that are sampled."""
@@ -274,7 +314,8 @@ class CellRun:
         given = self.training_set
         frames = decode_clips(given.autoencoder, latents)
         path = self.folder / f"{kind}.npz"
-        save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
+        if self.ranks.leads:
+            save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
         self.artefacts[kind] = path.name
         return frames
 
@@ -293,7 +334,13 @@ class CellRun:
         self.artefacts["sheet"] = SHEET
 
     def _write(self, status: Status, reason: str | None) -> None:
-        """The record of all that is known."""
+        """The record of all that is known; of several processes that fail, the first one's."""
+        self.failed = status != "ok"
+        if not self.ranks.leads:
+            time.sleep(FIRST_S)
+            known = latest(self.folder)
+            if status == "diverged" or (known is not None and known.attempt > self.job.after):
+                return
         state = self.trainer.state if self.trainer is not None else None
         if "training" not in self.found and state is not None and state.loss:  # training ended early: its course up to there
             self.found["training"] = state.training()

@@ -30,6 +30,11 @@ class Task(Frozen):
         """What it may take; None: whatever it needs."""
         return None
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether several processes do it, or one as if it were one of several."""
+        return False
+
 
 class PrepareJob(Task):
     """Check cells and, where they are to run, make the stages they share."""
@@ -58,6 +63,11 @@ class CellJob(Task):
     def limit_s(self) -> float:
         """As its cell has it."""
         return self.cell.cell.timeout_s
+
+    @property
+    def is_spread(self) -> bool:
+        """As its cell says."""
+        return self.cell.cell.parallel.kind != "none"
 
 
 class SampleJob(Task):

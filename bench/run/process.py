@@ -55,7 +55,8 @@ class JobProcess:
         self._file = watched()
         # The lock goes along, so that a run whose parent was killed still keeps others out until it is gone.
         inherited = (self._file.fileno(), *(() if lock is None else (lock,)))
-        command = [sys.executable, "-m", "bench.run.worker", str(os.getpid()), str(self._file.fileno())]
+        module = "bench.run.agent" if job.is_spread else "bench.run.worker"
+        command = [sys.executable, "-m", module, str(os.getpid()), str(self._file.fileno())]
         own = {**waiting_as(own_environment(), spins=job.spins), WATCHED: "1", **(environment or {})}
         with only_on(cpus):
             # Its own session: Ctrl-C reaches this process alone, which passes it on once.

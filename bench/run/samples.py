@@ -28,6 +28,7 @@ from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
+from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, guided, sample
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
@@ -85,14 +86,26 @@ def latent_shape(shape: Shape, spec: LatentSpec, backbone: Any) -> Shape:
     raise Refusal(f"--shape {shape_text(shape)}: {why}")
 
 
-def sample_scored(cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress) -> tuple[list[Tensor], Sampling]:
-    """Latents of one clip for each test clip's class and shape, after a call that warms up."""
+def sample_scored(
+    cell: Cell, backbone: Any, given: TrainingSet, device: torch.device, progress: Progress, ranks: Ranks = ALONE
+) -> tuple[list[Tensor], Sampling]:
+    """Latents of one clip for each test clip's class and shape, after a call that warms up.
+
+    Of several processes each makes every n-th clip, and all have all of them; the times are those of the slowest.
+    """
     count = min(cell.sampler.batch_size, len(given.labels))
     one_step = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": 1})})
     warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count])
     _, before = sample(backbone, warm_up, device)
-    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels)
+    places = ranks.own(len(given.shapes))
+    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels, places=None if ranks.num == 1 else places)
+    ranks.wait()
     latents, course = sample(backbone, plan, device, progress)
+    if ranks.num > 1:
+        sizes = [(given.spec.latent_channels, *shape) for shape in given.shapes]
+        latents = ranks.gathered(dict(zip(places, latents, strict=True)), sizes)
+        slowest_s = max(ranks.lists(sum(course.batch_time_s)))
+        course = course.model_copy(update={"num_clips": len(latents), "batch_time_s": [slowest_s], "batch_clips": [len(latents)]})
     return latents, course.model_copy(update={"warmup_time_s": sum(before.batch_time_s)})
 
 

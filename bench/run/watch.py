@@ -11,6 +11,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from bench.data.frozen import Frozen
@@ -89,6 +90,6 @@ def the_end(code: int, file: IO[str]) -> Ended:
     return Ended(code=code, timed_out=where.startswith("Timeout"), where=where, **json.loads(line or "{}"))
 
 
-def opened(number: int) -> Watch:
-    """The side of the job on the file of that number."""
-    return Watch(os.fdopen(number, "w", encoding="utf-8"))
+def opened(file: str) -> Watch:
+    """The side of the job on the file of that number, or path."""
+    return Watch(os.fdopen(int(file), "w", encoding="utf-8") if file.isdecimal() else Path(file).open("w", encoding="utf-8"))

@@ -1,5 +1,7 @@
 """The process of a job, `python -m bench.run.worker PARENT FILE`: a job on standard input; signals and errors into exit statuses.
 
+Of several processes that do one together (bench/run/agent.py) each is told where the job is: PARENT FILE JOB.
+
 What is heavy is imported late: from the first moment on, this process must not outlive a parent that was killed.
 """
 
@@ -8,23 +10,23 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.data.sealed import show_in_one_line
-from bench.records.record import FINAL
-from bench.records.store import latest
 from bench.run.checks import check_all, check_cell, tell_broken
-from bench.run.claim import claimed
 from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PaceJob, PrepareJob, SampleJob, read_job
 from bench.run.watch import Watch, opened
 from bench.shapes import Refusal, lines_of
 
 
-def main(parent: int, number: int) -> int:
-    """Run a job for the process `parent`; the exit status and the word in the file of that number tell it how the job ended."""
+def main(parent: int, file: str, job_file: str | None = None) -> int:
+    """Run a job for the process `parent`; the exit status and the word in that file tell it how the job ended."""
     die_with_parent(parent)
     show_in_one_line()
-    watch, job = opened(number), read_job(sys.stdin.read())
+    job = read_job(sys.stdin.read() if job_file is None else Path(job_file).read_text())
+    # Of several the leading one has the word.
+    watch = opened(file) if os.environ.get("RANK", "0") == "0" else Watch()
     stop = StopFlag(at_once=job.kind != "cell")
     try:
         perform(job, stop, watch)
@@ -51,7 +53,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
 
     from bench.data.progress import Reporter
     from bench.meters.process import keep_freed_memory, use_exact_float32
-    from bench.run.cell_run import CellRun
+    from bench.run.cell_run import run_cell
     from bench.run.expected.measure import measure_paces
     from bench.run.match.search import match_backbone
     from bench.run.preflight import prepare
@@ -66,9 +68,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
                 case PrepareJob():
                     prepare(job, progress, watch, broken)
                 case CellJob():
-                    with claimed(job.folder, job.label, lambda: stop.requested):
-                        if not has_result(job):
-                            CellRun(job, progress, lambda: stop.requested).run()
+                    run_cell(job, progress, lambda: stop.requested)
                 case SampleJob():
                     sample_more(job, progress)
                 case MatchJob():
@@ -76,17 +76,12 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
                 case PaceJob():
                     measure_paces(job, progress)
         except Interrupted as stopped:
-            print(f"{job.label}: {stopped}", file=sys.stderr)
+            if os.environ.get("RANK", "0") == "0":
+                print(f"{job.label}: {stopped}", file=sys.stderr)
             watch.end("stopped")
             sys.exit(EXIT_STOPPED)
         except (Refusal, OSError, torch.OutOfMemoryError) as error:
             _refuse(job, watch, error)
-
-
-def has_result(job: CellJob) -> bool:
-    """Whether another worker has finished the cell since the job was handed out."""
-    record = latest(job.folder)
-    return record is not None and record.attempt > job.after and record.status in FINAL
 
 
 def _refuse(job: Job, watch: Watch, error: Exception) -> NoReturn:
@@ -109,6 +104,7 @@ class StopFlag:
         self._at_once = at_once
         signal.signal(signal.SIGINT, self._request)
         signal.signal(signal.SIGTERM, self._request)
+        signal.signal(signal.SIGUSR2, self._request)  # of SLURM, some time before it ends a job
 
     def _request(self, signum: int, frame: Any) -> None:
         if self._at_once:
@@ -126,4 +122,4 @@ def die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -6,7 +6,7 @@ measured was measured alike.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bench.backbone import canonical_name
 from bench.data.frozen import Frozen, Seed, content_hash, flatten
@@ -86,6 +86,19 @@ class Acceleration(Frozen):
     checkpointing: Literal["none", "blocks"] = "none"  # drop the activations inside a block and compute them again in backward
 
 
+class Parallel(Frozen):
+    """Several processes for one cell, each with a part of every batch: together they see what one alone would see."""
+
+    kind: Literal["none", "ddp", "fsdp"] = "none"  # one process; all weights in each; weights sharded by block (FSDP2)
+    processes: int = Field(1, ge=1, le=2**14)  # of the whole cell; on GPUs one each
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "none" and self.processes > 1:
+            raise Refusal(f"parallel.processes {self.processes} needs a way to spread the weights; give parallel.kind=ddp or fsdp")
+        return self
+
+
 class Cell(Frozen, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
@@ -100,6 +113,7 @@ class Cell(Frozen, allow_inf_nan=False):
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16"] = "fp32"  # of the backbone; bf16 by autocast, weights stay float32
     acceleration: Acceleration = Acceleration()
+    parallel: Parallel = Parallel()
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where it is there; a record says which it was
     timeout_s: float = Field(7 * 24 * 3600, gt=0, le=2 * 10**6)  # wall clock after which the cell is stopped, resumably
     checkpoint_interval_s: float = Field(30.0, ge=0)  # at least; writing them never takes over a twentieth of the time
@@ -114,12 +128,24 @@ class Cell(Frozen, allow_inf_nan=False):
             raise Refusal(
                 f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"
             )
+        if self.batching.batch_size is not None and self.parallel.processes > self.batching.batch_size:
+            raise Refusal(
+                f"parallel.processes {self.parallel.processes} is more than the {self.batching.batch_size} clips of a batch, and some "
+                "would have none; lower it or raise batching.batch_size"
+            )
+        if self.parallel.kind != "none" and self.acceleration.compile in ("auto", "graphs"):
+            raise Refusal(f"acceleration.compile {self.acceleration.compile!r} is for one process; with parallel.kind give none or blocks")
         if self.evaluation.num_samples > min(self.data.num_val, self.data.num_test):
             raise Refusal(
                 f"evaluation.num_samples {self.evaluation.num_samples} needs as many held-out clips in each of two splits, got "
                 f"data.num_val {self.data.num_val} and data.num_test {self.data.num_test}; lower num_samples or raise both"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what a cell of one process does not ask, as before it could: it keeps its fingerprint, and its folder."""
+        return {name: value for name, value in fields(self).items() if name != "parallel" or self.parallel != Parallel()}
 
     def fingerprint(self) -> str:
         """Hash of all of the cell that decides its numbers, and of the protocol version; 64 hex digits."""

@@ -19,7 +19,7 @@ from bench.meters.storage import optimizer_state
 from bench.records.record import Canary
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
 from bench.study.budget import Budget
-from bench.study.cell import Cell
+from bench.study.cell import Cell, Parallel
 from bench.training.objective import draw_noise
 from bench.training.trainer import Interrupted, Trainer
 
@@ -72,7 +72,9 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
         batching = cell.batching.model_copy(update={"voxel_budget": max(map(num_voxels, train.shapes))})
     plain = cell.acceleration.model_copy(update={"compile": "none"})  # what is fastest is not asked for four steps
-    small = cell.model_copy(update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer, "acceleration": plain})
+    small = cell.model_copy(
+        update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer, "acceleration": plain, "parallel": Parallel()}
+    )
     few = LatentSet(latents=val.latents[:2], labels=None if val.labels is None else val.labels[:2], null_label=val.null_label)
 
     def trainer(folder: str, should_stop: Callable[[], bool]) -> Trainer:

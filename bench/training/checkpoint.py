@@ -41,6 +41,7 @@ class State(Course):
     commits: list[str] = Field(default_factory=list)  # every one that worked on the run
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that did
     peaks: dict[str, int] = Field(default_factory=dict)  # highest memory of every process that did, in bytes
+    peaks_by_process: dict[str, list[int]] = Field(default_factory=dict)  # of each of several that trained together
     points: list[tuple[float, int, float, int]] = Field(default_factory=list)  # part, step, seconds and forward FLOPs of each kept average
 
     @property
@@ -87,7 +88,7 @@ def save(path: Path, train_step: TrainStep, state: State) -> None:
     """Write it. StoreError where the disk is full; the one before it is then still there."""
     content = {
         "state": state.model_dump(),
-        "backbone": train_step.backbone.state_dict(),
+        "backbone": train_step.module.state_dict(),
         "optimizer": train_step.optimizer.state_dict(),
         "ema": train_step.ema.state_dict(),
         "rng": torch.get_rng_state(),
@@ -112,7 +113,7 @@ def load(path: Path, train_step: TrainStep, inputs: str) -> State:
         state = State.model_validate(content["state"])
         if state.inputs != inputs:
             return fresh
-        train_step.backbone.load_state_dict(content["backbone"])
+        train_step.module.load_state_dict(content["backbone"])
         train_step.optimizer.load_state_dict(content["optimizer"])
         train_step.ema.load_state_dict(content["ema"])
         train_step.ema.to(train_step.device)

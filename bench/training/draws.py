@@ -25,12 +25,41 @@ from bench.training.step import StepBatch
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepShapes:
+    """What is known of a step without its tensors."""
+
+    shapes: list[Shape]  # latent (T, H, W) of each clip
+    padded: Shape | None  # what a policy pads all of them to
+    kept: list[int] | None  # tokens of each clip that are trained on; None = all
+
+    def work(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
+        """The step in the fields of `WORK` of records. A clip that drops tokens has the FLOPs of those that stay, in proportion."""
+        shapes = self.shapes
+        voxels, tokens = [num_voxels(shape) for shape in shapes], [num_tokens(shape) for shape in shapes]
+        flops = self.flops(flops_of, num_tokens)
+        if self.kept is not None:
+            kept = self.kept
+            voxels = [num * stay // whole for num, stay, whole in zip(voxels, kept, tokens, strict=True)]
+            tokens = kept
+        return len(shapes), sum(shape[0] for shape in shapes), sum(voxels), sum(tokens), sum(flops)
+
+    def flops(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> list[int]:
+        """Forward FLOPs of each clip."""
+        flops = [flops_of(self.padded or shape) for shape in self.shapes]
+        if self.kept is None:
+            return flops
+        return [num * stay // num_tokens(shape) for num, stay, shape in zip(flops, self.kept, self.shapes, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drawn(StepBatch):
     """What an optimiser step is given, on the device: noised latents, where the policy pads all of one shape, and targets never padded."""
 
     kept: list[Tensor] | None  # token indices (n_i,) of each clip that are trained on; None = all
     mask: Tensor | None  # bool: which of the values of all clips in a row belong to those tokens
-    num_values: int  # that are trained on
+    num_values: int  # that are trained on, in all processes
+    step: StepShapes  # of the step's clips, in all processes
+    factor: float | None = None  # of the loss in one of several processes, whose gradients are averaged; None: all clips are here
 
     @property
     def shapes(self) -> list[Shape]:
@@ -38,30 +67,24 @@ class Drawn(StepBatch):
         return [(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in self.targets]
 
     def work(self, flops_of: Callable[[Shape], int], num_tokens: Callable[[Shape], int]) -> tuple[int, int, int, int, int]:
-        """The step in the fields of `WORK` of records. A clip that drops tokens has the FLOPs of those that stay, in proportion."""
-        shapes = self.shapes
-        voxels, tokens = [num_voxels(shape) for shape in shapes], [num_tokens(shape) for shape in shapes]
-        flops = [flops_of((clip.shape[1], clip.shape[2], clip.shape[3])) for clip in self.latents]
-        if self.kept is not None:
-            kept = [len(each) for each in self.kept]
-            voxels = [num * stay // whole for num, stay, whole in zip(voxels, kept, tokens, strict=True)]
-            flops = [num * stay // whole for num, stay, whole in zip(flops, kept, tokens, strict=True)]
-            tokens = kept
-        return len(shapes), sum(shape[0] for shape in shapes), sum(voxels), sum(tokens), sum(flops)
+        """The step in the fields of `WORK` of records, in all processes."""
+        return self.step.work(flops_of, num_tokens)
 
     def loss(self, backbone: Any) -> Tensor:
         """Mean squared error over all latent voxels of the step.
 
         Not over clips: a full batch of images and one of videos have equally many voxels, and so a voxel weighs the same whether its
-        policy keeps images and videos apart or mixes them.
+        policy keeps images and videos apart or mixes them. In one of several processes the mean of their losses is that of the step.
         """
         if self.mask is not None:
             # By `where` and not by an index: how many voxels an index picks would have to be asked of the device.
             found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
-            return torch.where(self.mask, found, 0).square().sum() / self.num_values
+            return torch.where(self.mask, found, 0).square().sum() / self.num_values * (1.0 if self.factor is None else self.factor)
         predictions = backbone(self.latents, self.timesteps, self.labels)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
-        return mean_square(own, self.targets)
+        if self.factor is None:
+            return mean_square(own, self.targets)
+        return differences(own, self.targets).square().sum() / self.num_values * self.factor
 
 
 class Drawer:
@@ -76,29 +99,45 @@ class Drawer:
         kept_voxels = self.kept_tokens.num_voxels if self.kept_tokens is not None else None
         self.stream = BatchStream(data.shapes, cell.batching, cell.seed, kept_voxels)
 
-    def draw(self, batch: Batch) -> Drawn:
-        """The tensors of a batch; they reach the device without waiting for it."""
-        seed, draws = self.cell.seed, range(batch.first_draw, batch.first_draw + len(batch.items))
-        clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in batch.items]
+    def shapes_of(self, batch: Batch) -> StepShapes:
+        """What is known of a step before its tensors are there."""
+        shapes = [self.stream.shapes[item] for item in batch.items]
+        kept = None
+        if self.kept_tokens is not None:
+            kept = [self.kept_tokens.num_kept(item, batch.epoch) for item in batch.items]
+        return StepShapes(shapes=shapes, padded=bounding_shape(shapes) if self.pads else None, kept=kept)
+
+    def draw(self, batch: Batch, places: Sequence[int] | None = None, num_processes: int = 1) -> Drawn:
+        """The tensors of a batch, or of the clips at these places of it; they reach the device without waiting for it.
+
+        A process that has no clip of a batch takes the first, and counts it as nothing: all go through the network.
+        """
+        step, seed = self.shapes_of(batch), self.cell.seed
+        own = range(len(batch.items)) if places is None else places or [0]
+        draws, items = [batch.first_draw + place for place in own], [batch.items[place] for place in own]
+        factor = None if places is None else float(num_processes) if places else 0.0
+        clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in items]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
         timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
         labels = None
         if self.data.labels is not None:
             dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
             labels = torch.tensor(
-                [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, batch.items, strict=True)]
+                [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, items, strict=True)]
             )
             labels = to_device(labels, self.device)
         mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
         kept = mask = None
-        num_values = sum(clip.numel() for clip in clips)
+        num_values = clips[0].shape[0] * sum(map(num_voxels, step.shapes))
         if self.kept_tokens is not None:
-            kept = [self.kept_tokens.draw(item, batch.epoch, seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
-            voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(batch.items, kept, strict=True)]
-            on_host = torch.cat([own.expand(clip.shape).flatten() for own, clip in zip(voxels, clips, strict=True)])
+            kept = [self.kept_tokens.draw(item, batch.epoch, seed, draw) for item, draw in zip(items, draws, strict=True)]
+            voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(items, kept, strict=True)]
+            on_host = torch.cat([stays.expand(clip.shape).flatten() for stays, clip in zip(voxels, clips, strict=True)])
             mask, num_values = to_device(on_host, self.device), int(on_host.sum())
-        if self.pads:
-            mixed = pad(mixed)
+            if places is not None:
+                num_values = clips[0].shape[0] * self._kept_voxels(batch)
+        if step.padded is not None:
+            mixed = pad(mixed, step.padded)
         return Drawn(
             latents=mixed,
             targets=targets,
@@ -107,7 +146,16 @@ class Drawer:
             kept=kept,
             mask=mask,
             num_values=num_values,
+            step=step,
+            factor=factor,
         )
+
+    def _kept_voxels(self, batch: Batch) -> int:
+        """Latent voxels of a batch that are trained on, those of other processes too."""
+        assert self.kept_tokens is not None
+        draws = range(batch.first_draw, batch.first_draw + len(batch.items))
+        kept = [self.kept_tokens.draw(item, batch.epoch, self.cell.seed, draw) for item, draw in zip(batch.items, draws, strict=True)]
+        return sum(int(self.kept_tokens.mask(item, tokens).sum()) for item, tokens in zip(batch.items, kept, strict=True))
 
 
 class _Dropping:
@@ -145,9 +193,9 @@ RATES: dict[str, Callable[[TokenDropping, float, int], float]] = {
 }
 
 
-def pad(clips: list[Tensor]) -> list[Tensor]:
-    """Clips (C, T_i, H_i, W_i) filled up to (C, T, H, W), the largest of every axis, with zeros at the end."""
-    frames, height, width = bounding_shape([(clip.shape[1], clip.shape[2], clip.shape[3]) for clip in clips])
+def pad(clips: list[Tensor], shape: Shape) -> list[Tensor]:
+    """Clips (C, T_i, H_i, W_i) filled up to (C, T, H, W) of `shape`, with zeros at the end."""
+    frames, height, width = shape
     return [F.pad(clip, (0, width - clip.shape[3], 0, height - clip.shape[2], 0, frames - clip.shape[1])) for clip in clips]
 
 

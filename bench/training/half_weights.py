@@ -32,10 +32,10 @@ class HalfWeights:
         self._weights: list[Tensor] | None = None  # float32, those that are cast; None before it is known
         self._places: list[tuple[dict[str, Any], str, int]] = []  # where a module holds one: its parameters, the name, index of the weight
 
-    def forward(self, call: Callable[[], Any]) -> Any:
-        """What `call` gives, a pass through the backbone under autocast that is to be differentiated."""
+    def forward(self, call: Callable[[], Any], look: Callable[[], Any] | None = None) -> Any:
+        """What `call` gives, a pass through the backbone under autocast that is to be differentiated; `look`: the same, to be looked at."""
         if self._weights is None:
-            self._weights = self._seen(call)
+            self._weights = self._seen(look or call)
         self._put()
         try:
             return call()

@@ -54,6 +54,7 @@ class SamplePlan:
     shapes: Sequence[Shape]  # latent (T, H, W) of each clip
     labels: Sequence[int] | np.ndarray  # as many; of data without classes they are not looked at
     first_clip: int = 0  # index of the first one: the noise of a clip is that of its index
+    places: Sequence[int] | None = None  # of the clips that are made here; None: all
 
 
 @torch.inference_mode()
@@ -66,8 +67,10 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
     sampler, spec = plan.cell.sampler, plan.spec
     found: dict[int, Tensor] = {}
     batch_time_s, batch_clips = [], []
-    groups = [*plan.shapes[:1]] * len(plan.shapes) if backbone.ragged else plan.shapes  # of any shapes together, or of one
-    for batch in in_batches(groups, lambda shape: sampler.batch_size):
+    places = range(len(plan.shapes)) if plan.places is None else plan.places
+    groups = [plan.shapes[0 if backbone.ragged else place] for place in places]  # of any shapes together, or of one
+    for chosen in in_batches(groups, lambda shape: sampler.batch_size):
+        batch = [places[index] for index in chosen]
         sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
         draws = zip(batch, sizes, strict=True)
         noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
@@ -79,10 +82,10 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         batch_time_s.append(time.perf_counter() - start_s)
         batch_clips.append(len(batch))
         found |= {index: clip.float().cpu() for index, clip in zip(batch, latents, strict=True)}
-        progress(len(found), len(plan.shapes), "sampling")
+        progress(len(found), len(places), "sampling")
     num_evals = sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2)
     course = Sampling(num_clips=len(found), num_evals=num_evals, batch_time_s=batch_time_s, batch_clips=batch_clips)
-    return [found[index] for index in range(len(found))], course
+    return [found[index] for index in places], course
 
 
 def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:

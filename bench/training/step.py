@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bench.meters.clock import StepTimer
@@ -53,6 +55,11 @@ def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.dev
     )
 
 
+def here(weight: Tensor) -> Tensor:
+    """What this process has of a weight: all, or its part, in the same memory."""
+    return weight.to_local().detach().requires_grad_() if isinstance(weight, DTensor) else weight
+
+
 class TrainStep:
     """The one optimiser step: forward under autocast, loss, backward, gradient clip, AdamW on its schedule, average of the weights.
 
@@ -62,14 +69,18 @@ class TrainStep:
     def __init__(self, backbone: nn.Module, options: Optimizer, device: torch.device, half: torch.dtype | None):
         """`backbone` is on `device`; autocast casts to `half`."""
         self.backbone: Any = backbone
+        self.module: Any = backbone.module if isinstance(backbone, DistributedDataParallel) else backbone  # as one process has it
         self.options, self.device, self.half = options, device, half
         self.params = [weight for weight in backbone.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
             backbone.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
+        # Of weights that several processes share, what is here.
+        self.own = [here(weight) for weight in self.params]
         # diffusers' warm-up is ours: decay = min(ema_decay, (1 + n) / (10 + n)) at step n.
-        self.ema: Any = EMAModel(self.params, decay=options.ema_decay, foreach=True)
-        self._half_weights = HalfWeights(backbone, half) if half is not None else None
+        self.ema: Any = EMAModel(self.own, decay=options.ema_decay, foreach=True)
+        is_sharded = any(isinstance(weight, DTensor) for weight in self.params)  # then the sharding itself casts
+        self._half_weights = HalfWeights(self.module, half) if half is not None and not is_sharded else None
         self._captured: CapturedPass | None = None
 
     def __call__(self, loss_of: Callable[[Callable[..., list[Tensor]]], Tensor], step: int, used: float) -> tuple[Tensor, Tensor]:
@@ -105,11 +116,14 @@ class TrainStep:
             self._half_weights.restore()
 
     def _pass(self, *batch: Any, **more: Any) -> list[Tensor]:
-        def call() -> list[Tensor]:
+        def through(backbone: Any) -> list[Tensor]:
             with autocast(self.device, self.half):
-                return self.backbone(*batch, **more)
+                return backbone(*batch, **more)
 
-        return call() if self._half_weights is None else self._half_weights.forward(call)
+        if self._half_weights is None:
+            return through(self.backbone)
+        # What is only looked at has no backward pass, for which a spread backbone would wait.
+        return self._half_weights.forward(lambda: through(self.backbone), lambda: through(self.module))
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every weight; a method, so that it can be timed apart."""
@@ -127,20 +141,34 @@ class TrainStep:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.params, options.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.step(self.params)
-        return grad_norm
+        self.ema.step(self.own)
+        return grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """The averaged weights in the place of the trained ones, in evaluation mode."""
-        self.ema.store(self.params)
-        self.ema.copy_to(self.params)
+        self.ema.store(self.own)
+        self.ema.copy_to(self.own)
         self.backbone.eval()
         try:
             yield
         finally:
             self.backbone.train()
-            self.ema.restore(self.params)
+            self.ema.restore(self.own)
+
+    def prepare_optimizer(self) -> None:
+        """Put the optimiser's state in place, as of no step; the weights stay."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
+        for weight in self.params:
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The backbone's weights as one process has them: those that lie in parts are put together, where all ask for it."""
+        found = self.module.state_dict()
+        return {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in found.items()}
 
     def alive(self) -> dict[str, Any]:
         """What training keeps beside the weights, by the kinds of a storage meter."""

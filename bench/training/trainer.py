@@ -5,6 +5,7 @@ What the k-th drawn clip is, its noise, its timestep and whether its label is dr
 
 import contextlib
 import functools
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bench.data.latents.latents import LatentSet
@@ -27,9 +27,10 @@ from bench.records.record import Training, ValidationPoint
 from bench.shapes import Refusal, Shape
 from bench.study.budget import CURVE_CLIPS, CURVE_FRACTIONS
 from bench.study.cell import Cell
-from bench.training import checkpoint
+from bench.training import checkpoint, sharded_checkpoint
 from bench.training.acceleration import HALF, accelerate
 from bench.training.draws import Drawer, Drawn
+from bench.training.ranks import ALONE, Ranks, balanced, spread
 from bench.training.step import TrainStep
 from bench.training.trial import candidates, choose
 from bench.training.validation import mean_loss, validation_losses
@@ -59,18 +60,19 @@ class Trainer:
         commit: str = "unknown",
         should_stop: Callable[[], bool] = lambda: False,
         progress: Progress = silent,
+        ranks: Ranks = ALONE,
+        anew: Callable[[], nn.Module] | None = None,
     ):
-        self.cell, self.val = cell, val
+        """`ranks`: the processes that train together, each with a trainer of the same weights and data. `anew`: makes the backbone once
+        more, for weights that were trained in parts."""
+        self.cell, self.val, self.ranks, self.device = cell, val, ranks, device
+        self.anew: Any = anew
         network: Any = backbone
         self.flops_of, self.should_stop, self.progress = functools.cache(flops_of), should_stop, progress
         self.num_tokens: Callable[[Shape], int] = functools.cache(network.num_tokens)
         self.folder, self.checkpoint = folder, folder / "checkpoint.pt"
-        self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")  # the step has its own autocast
-        if self.accelerator.num_processes != 1:
-            num = self.accelerator.num_processes
-            raise Refusal(f"a cell trains in one process, got {num}; start it with `python -m bench run`")
-        self.device = self.accelerator.device
-        self.train_step = TrainStep(self.accelerator.prepare(backbone), cell.optimizer, self.device, HALF[cell.precision])
+        half = HALF[cell.precision]
+        self.train_step = TrainStep(spread(backbone.to(device), cell.parallel, device, half), cell.optimizer, device, half)
         self.drawer = Drawer(cell, train, backbone, self.device)
         self._one_shape = len(set(train.shapes)) == 1 and cell.batching.batch_size is not None and cell.batching.token_dropping is None
         self.memory = PhaseMemory(self.device)
@@ -80,7 +82,11 @@ class Trainer:
         self._unread: list[tuple[Tensor, Tensor]] = []  # (loss, gradient norm) of steps the host has not read
         self._timer = StepTimer(self.device)
         self._neighbours = Neighbours(self.device)
-        self.state = checkpoint.load(self.checkpoint, self.train_step, inputs)
+        self._is_sharded = cell.parallel.kind == "fsdp"
+        if self._is_sharded:
+            self.state = sharded_checkpoint.load(folder, self.train_step, inputs, ranks)
+        else:
+            self.state = checkpoint.load(self.checkpoint, self.train_step, inputs)
         if cell.acceleration.compile in ("auto", "graphs"):
             self._run_by(cell.acceleration.compile)
             self.memory.start()  # of the run, and not of a trial
@@ -94,7 +100,7 @@ class Trainer:
         batches = [self.draw(number) for number in range(TRIAL_BATCHES)]
         if way == "auto":
             if self.state.acceleration is None:
-                has_blocks = hasattr(self.train_step.backbone, "repeated_blocks")
+                has_blocks = hasattr(self.train_step.module, "repeated_blocks")
                 ways = candidates(self.device, has_blocks=has_blocks, one_shape=self._one_shape)
                 self.state.acceleration = choose(self.train_step, ways, self._apply, batches)
             way = self.state.acceleration.chosen
@@ -107,10 +113,10 @@ class Trainer:
             if self.device.type != "cuda" or not self._one_shape:
                 where = f"a {self.device.type} device" if self.device.type != "cuda" else f"batches of {self.cell.batching.policy}"
                 raise Refusal(f"acceleration.compile 'graphs' captures CUDA kernels of batches of one shape, got {where}; use none or auto")
-            accelerate(self.train_step.backbone, self.cell.acceleration.model_copy(update={"compile": "none"}))
+            accelerate(self.train_step.module, self.cell.acceleration.model_copy(update={"compile": "none"}))
             self.train_step.capture(batch)
         else:
-            accelerate(self.train_step.backbone, self.cell.acceleration.model_copy(update={"compile": way}))
+            accelerate(self.train_step.module, self.cell.acceleration.model_copy(update={"compile": way}))
 
     def train(self) -> Training:
         """Train until the budget is used. Raises Diverged, or Interrupted after writing a checkpoint."""
@@ -129,11 +135,12 @@ class Trainer:
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
                 self._read(watch)
                 self._show()
-            if self.should_stop():
+            stop, due = self._agreed(time.perf_counter() - saved_s > max(self.cell.checkpoint_interval_s, 20 * save_cost_s))
+            if stop:
                 with self._pause(watch):
                     self.save()
                 raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
-            if time.perf_counter() - saved_s > max(self.cell.checkpoint_interval_s, 20 * save_cost_s):
+            if due:
                 with self._pause(watch):
                     save_start_s = time.perf_counter()
                     self.save()
@@ -154,19 +161,26 @@ class Trainer:
             start_s = time.perf_counter()
             drawn = self.draw(state.step)
             state.data_time_s.append(time.perf_counter() - start_s)
-            if state.step == 1:  # the first step that finds the optimiser's state in place; a warm-up step of the timings
-                backbone = self.train_step.backbone
+            if state.step == 1 and not self._is_sharded:  # the first that finds the optimiser's state in place, a warm-up
+                backbone = self.train_step.module
                 with StorageMeter(vars(drawn), list(backbone.buffers()), model=backbone, **self.train_step.alive()) as meter:
                     self._unread.append(self.update(drawn))
                 state.peak_storage_bytes = meter.peak_bytes
                 state.storage_by_kind, state.storage_by_module = meter.split(), meter.by_module()
             else:
                 self._unread.append(self.update(drawn))
-        state.add(drawn.work(self.flops_of, self.num_tokens), watch.elapsed_s())
+        state.add(drawn.work(self.flops_of, self.num_tokens), self._elapsed_s(watch))
 
     def draw(self, step: int) -> Drawn:
-        """What optimiser step `step` trains on."""
-        return self.drawer.draw(self.drawer.stream.batch(step))
+        """What optimiser step `step` trains on, in this process."""
+        batch = self.drawer.stream.batch(step)
+        if self.ranks.num == 1:
+            return self.drawer.draw(batch)
+        costs = self.drawer.shapes_of(batch).flops(self.flops_of, self.num_tokens)
+        parts = balanced(costs, self.ranks.num)
+        loads = [sum(costs[place] for place in part) for part in parts]
+        self.state.imbalance.append(max(loads) * len(loads) / sum(loads) - 1)
+        return self.drawer.draw(batch, parts[self.ranks.rank], self.ranks.num)
 
     def update(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """One optimiser step. Returns loss and gradient norm, still on the device."""
@@ -175,7 +189,7 @@ class Trainer:
     def validate(self, num_clips: int) -> dict[float, float]:
         """Timestep -> loss of the averaged weights on the first validation clips, with noise that no seed changes."""
         with self.train_step.averaged():
-            return validation_losses(self.train_step.backbone, self.val, num_clips, self.cell, self.device)
+            return validation_losses(self.train_step.backbone, self.val, num_clips, self.cell, self.device, self.ranks)
 
     def _keep_point(self, watch: StopWatch, fraction: float) -> None:
         """Keep the averaged weights where the next point is reached that samples are asked at; they are sampled after training."""
@@ -184,7 +198,9 @@ class Trainer:
             return
         with self._pause(watch):
             with self.train_step.averaged():
-                save_tensors(self.folder / point_file(part), self.train_step.backbone.state_dict())
+                weights = self.train_step.weights()
+                if self.ranks.leads:
+                    save_tensors(self.folder / point_file(part), weights)
             state.points.append((part, state.step, state.wall_time_s, state.forward_flops))
 
     def averaged_backbone(self) -> nn.Module:
@@ -192,17 +208,45 @@ class Trainer:
 
         All that only training needs is let go of, so that sampling is measured without it.
         """
-        self.train_step.ema.copy_to(self.train_step.params)
-        backbone: nn.Module = self.accelerator.unwrap_model(self.train_step.backbone).eval()
+        self.train_step.ema.copy_to(self.train_step.own)
+        backbone: nn.Module = self.train_step.module
+        if self._is_sharded:  # sampling holds all weights, and nothing else
+            weights = self.train_step.weights()
+            backbone = self.anew().to(self.device)
+            backbone.load_state_dict(weights)
+        backbone.eval()
         del self.train_step
-        self.accelerator.free_memory()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return backbone
 
     def save(self) -> None:
         """Write the checkpoint of what has been read."""
         peaks = self.memory.peaks()
-        self.state.peaks = {name: max(peaks[name], self.state.peaks.get(name, 0)) for name in peaks}
-        checkpoint.save(self.checkpoint, self.train_step, self.state)
+        state = self.state
+        for name, peak in peaks.items():
+            every = [int(value) for value in self.ranks.lists(peak)]
+            state.peaks[name] = max(*every, state.peaks.get(name, 0))
+            if self.ranks.num > 1:
+                before = state.peaks_by_process.get(name, [0] * len(every))
+                state.peaks_by_process[name] = [max(pair) for pair in zip(every, before, strict=True)]
+        if self._is_sharded:
+            sharded_checkpoint.save(self.folder, self.train_step, state, self.ranks)
+        elif self.ranks.leads:
+            checkpoint.save(self.checkpoint, self.train_step, state)
+
+    def _agreed(self, due: bool) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether the leading one finds a checkpoint due."""
+        stop = self.should_stop()
+        if self.ranks.num == 1:
+            return stop, due
+        any_stop, leader_due = self.ranks.total(torch.tensor([float(stop), float(due and self.ranks.leads)])).tolist()
+        return any_stop > 0, leader_due > 0
+
+    def _elapsed_s(self, watch: StopWatch) -> float:
+        """Of the loop, by the leading process's clock."""
+        return self.ranks.of_leader([watch.elapsed_s()])[0]
 
     def _fraction(self) -> float:
         """Part of the budget that is used."""
@@ -215,7 +259,7 @@ class Trainer:
     def _pause(self, watch: StopWatch) -> Iterator[None]:
         """A pause of the loop, with all that the device was given before it done, counted and read."""
         with watch.pause():
-            self.state.wall_time_s = watch.elapsed_s()
+            self.state.wall_time_s = self._elapsed_s(watch)
             self._read(watch)
             yield
 
@@ -223,7 +267,10 @@ class Trainer:
         """Bring losses and times to the host, and look for divergence."""
         unread, self._unread = self._unread, []
         state = self.state
-        state.loss += [float(loss) for loss, _ in unread]
+        losses = [float(loss) for loss, _ in unread]
+        if self.ranks.num > 1 and losses:  # the mean of the processes' is that of the step
+            losses = (self.ranks.total(torch.tensor(losses)) / self.ranks.num).tolist()
+        state.loss += losses
         state.grad_norm += [float(norm) for _, norm in unread]
         marks = self._timer.read_marks()
         state.step_time_s += [seconds_between(start, end) for start, end in marks]

@@ -12,19 +12,27 @@ from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.draws import clips_to_device, to_device
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
+from bench.training.ranks import ALONE, Ranks
 
 PER_TRAINED = 4  # clips at once for each of a training step, which holds the activations of all layers and these of one
 
 
 @torch.no_grad()
-def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell, device: torch.device) -> dict[float, float]:
-    """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell."""
+def validation_losses(
+    backbone: Any, val: LatentSet, num_clips: int, cell: Cell, device: torch.device, ranks: Ranks = ALONE
+) -> dict[float, float]:
+    """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell.
+
+    Of several processes each has a part of the batches; all go through the network equally often, the last of them for nothing maybe.
+    """
     path = PATHS[cell.objective.name]
     batches = list(in_batches(val.shapes[:num_clips], lambda shape: PER_TRAINED * clips_per_batch(shape, cell.batching)))
     losses = {}
     for place, timestep in enumerate(VALIDATION_TIMESTEPS):
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for clips in batches:
+        for turn in range(-(-len(batches) // ranks.num)):
+            index = turn * ranks.num + ranks.rank
+            clips = batches[index % len(batches)]
             latents = [torch.from_numpy(np.array(val.latents[clip])) for clip in clips]
             noise = [draw_noise(0, f"validation_noise_{place}", clip, tuple(own.shape)) for clip, own in zip(clips, latents, strict=True)]
             timesteps = path.snap(torch.full((len(clips),), timestep))
@@ -32,8 +40,8 @@ def validation_losses(backbone: Any, val: LatentSet, num_clips: int, cell: Cell,
             mixed, targets = noised(path, clips_to_device(latents, device), clips_to_device(noise, device), timesteps)
             with autocast(device, HALF[cell.precision]):
                 predictions = backbone(mixed, to_device(timesteps, device), labels)
-            total += clip_losses(predictions, targets).double().sum()
-        losses[timestep] = float(total) / num_clips
+            total += clip_losses(predictions, targets).double().sum() * (index < len(batches))
+        losses[timestep] = float(ranks.total(total)) / num_clips
     return losses
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bench.backbone import Operation
+from bench.backbone import Operation, is_sharded
 from dit import modulation
 from dit.modulation import EPS, no_autocast, to_tokens
 from dit.packing import PackClips, Runs
@@ -25,6 +25,9 @@ NORM_BACKWARD = torch.ops.aten.native_layer_norm_backward.default
 def modulations_in_one(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
     """`modulation.modulations` in the precision of the weights, also under autocast: of few rows, casting the weights would cost more
     than the products."""
+    if any(map(is_sharded, layers)):  # gathered one by one, each in its call
+        with no_autocast(cond.device):
+            return modulation.modulations(layers, cond, dtype)
     weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
     return Modulations.apply(cond, dtype, *weights, *biases).split([len(bias) for bias in biases], dim=1)
 

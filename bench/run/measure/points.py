@@ -35,7 +35,7 @@ def measure_points(
         except Refusal as error:  # damaged since training: a hole, with its reason
             found.append(QualityPoint(**place, reason=str(error)))
             continue
-        latents, _ = sample_scored(cell, backbone, given, device, progress)
+        latents, _ = sample_scored(cell, backbone, given, device, progress, quality.ranks)
         measurements = quality.by_one(judge, decode_clips(given.autoencoder, latents))
         found.append(QualityPoint(**place, measurements=measurements))
     backbone.load_state_dict(final)

@@ -1,5 +1,6 @@
 """The clips of a cell, handed to the engine of quality numbers: features by extractor, single frames, pixels, and the crop control."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from bench.data.policy.covering import cropped
 from bench.data.policy.fitting import fit
 from bench.data.policy.ledger import wholly_inside
 from bench.data.progress import Progress
-from bench.data.ragged import Frames, clip_shapes
+from bench.data.ragged import Frames, clip_shapes, stacked
 from bench.metrics.copies import copy_measurements
+from bench.metrics.extractors.features import extract, usable
 from bench.metrics.extractors.manifest import FRAME, Manifest
 from bench.metrics.extractors.motion import load_motion
 from bench.metrics.extractors.table import Extractor
@@ -25,6 +27,7 @@ from bench.records.record import Measurement
 from bench.run.stages import ReferenceSet, features_of, subject_boxes
 from bench.shapes import Shape
 from bench.study.cell import Cell
+from bench.training.ranks import ALONE, Ranks
 
 SubjectFeatures = dict[str, np.ndarray]  # subject -> (n, D); "test" are the clips compared with
 
@@ -36,8 +39,10 @@ class Quality:
     those validation clips through the autoencoder, the best a backbone can do. `trained`, `untrained`: generated clips.
     """
 
-    def __init__(self, cell: Cell, reference: ReferenceSet, device: torch.device, progress: Progress, results: Path):
+    def __init__(self, cell: Cell, reference: ReferenceSet, device: torch.device, progress: Progress, results: Path, ranks: Ranks = ALONE):
+        """`ranks`: processes that share the extraction; the leading one measures."""
         self.cell, self.reference, self.device, self.progress, self.results = cell, reference, device, progress, results
+        self.ranks = ranks
         self.clips = reference.training.clips
         self.features: dict[str, SubjectFeatures] = {}  # by extractor
 
@@ -50,7 +55,10 @@ class Quality:
         found: list[Measurement] = []
         for extractor in reference.extractors:
             self.features[extractor.name] = features = self._extract(extractor, clips)
-            found += self._distances(extractor.manifest, features)
+            if self.ranks.leads:
+                found += self._distances(extractor.manifest, features)
+        if not self.ranks.leads:
+            return []
         encoder = load_motion(self.device)
         every = {"test": reference.held_out["test"], **clips}
         found += self._distances(FRAME, {subject: encoder.features_by_frame(frames) for subject, frames in every.items()})
@@ -75,7 +83,9 @@ class Quality:
         """Distances of n clips by one extractor alone."""
         extractor = next(extractor for extractor in self.reference.extractors if extractor.name == name)
         features = self.reference.features[name]
-        own = features_of("trained", generated, len(features["test"]), extractor, self.results, self.progress)
+        own = self._features("trained", generated, len(features["test"]), extractor)
+        if not self.ranks.leads:
+            return []
         found = self._distances(extractor.manifest, {"test": features["test"], "real": features["real"], "trained": own})
         return [measurement for measurement in found if measurement.subject == "trained"]
 
@@ -93,9 +103,20 @@ class Quality:
         """Features of every subject: those of the shared clips came with the reference set."""
         features = dict(self.reference.features[extractor.name])
         num = len(features["test"])
-        for subject in clips.keys() - features.keys():
-            features[subject] = features_of(subject, clips[subject], num, extractor, self.results, self.progress)
+        for subject in [subject for subject in clips if subject not in features]:  # in one order in all processes
+            features[subject] = self._features(subject, clips[subject], num, extractor)
         return {subject: features[subject] for subject in ("test", *clips)}
+
+    def _features(self, subject: str, frames: Frames, num: int, extractor: Extractor) -> np.ndarray:
+        """Features (n, D) of a subject's clips; of several processes each extracts every n-th, and all have all of them."""
+        if self.ranks.num == 1:
+            return features_of(subject, frames, num, extractor, self.results, self.progress)
+        clips = usable(extractor.manifest, frames, num)
+        places = self.ranks.own(len(clips))
+        here = [np.asarray(clips[place]) for place in places]
+        rows: Sequence[np.ndarray] | np.ndarray = extract(extractor, stacked(here, len(here))) if here else []
+        own = {place: torch.from_numpy(np.array(row)) for place, row in zip(places, rows, strict=True)}
+        return torch.stack(self.ranks.gathered(own, [(extractor.dim,)] * len(clips))).numpy()
 
 
 def distances(
