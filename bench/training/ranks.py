@@ -6,6 +6,7 @@ host; gradients and sharded weights go by the device's own library.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,6 +121,8 @@ def _sharded(backbone: Any, device: torch.device, half: torch.dtype | None) -> n
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     check_sharded(backbone)
+    # Nothing writes into what a unit returns.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None, cast_forward_inputs=False)
     for unit in backbone.shard_units():

@@ -229,8 +229,9 @@ class Trainer:
             every = [int(value) for value in self.ranks.lists(peak)]
             state.peaks[name] = max(*every, state.peaks.get(name, 0))
             if self.ranks.num > 1:
-                before = state.peaks_by_process.get(name, [0] * len(every))
-                state.peaks_by_process[name] = [max(pair) for pair in zip(every, before, strict=True)]
+                before = state.peaks_by_process.get(name, [])  # by as many processes, or of no use
+                both = (before, every) if len(before) == len(every) else (every,)
+                state.peaks_by_process[name] = [max(own) for own in zip(*both, strict=True)]
         if self._is_sharded:
             sharded_checkpoint.save(self.folder, self.train_step, state, self.ranks)
         elif self.ranks.leads:

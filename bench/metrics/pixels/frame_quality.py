@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bench.data.ragged import Frames
@@ -19,7 +21,10 @@ def measure(first: Frames, second: Frames) -> dict[str, float]:
     import torch
     from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-    alone = {"data_range": LARGEST, "sync_on_compute": False}  # whoever measures does so alone, whatever processes there are
+    alone: dict[str, Any] = {
+        "data_range": LARGEST,
+        "sync_on_compute": False,
+    }  # whoever measures does so alone, whatever processes there are
     metrics = {"psnr_db": PeakSignalNoiseRatio(**alone), "ssim": StructuralSimilarityIndexMeasure(**alone)}
     for clips in zip(first, second, strict=True):
         images = [torch.from_numpy(np.array(clip)).permute(0, 3, 1, 2).float() for clip in clips]  # each (T, 3, H, W)
