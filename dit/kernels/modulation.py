@@ -31,12 +31,12 @@ def modulations_in_one(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.d
 
 def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
     """`modulation.modulated_norm` that keeps the tokens alone."""
-    return ModulatedNorm.apply(tokens, shift, scale, clips.runs, clips.segments, clips.members)
+    return ModulatedNorm.apply(tokens, shift, scale, runs_of(clips), clips.segments, clips.members)
 
 
 def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:
     """`modulation.gated_sum` that keeps the branch alone."""
-    return GatedSum.apply(tokens, gate, branch, clips.runs, clips.segments, clips.members)
+    return GatedSum.apply(tokens, gate, branch, runs_of(clips), clips.segments, clips.members)
 
 
 class Modulations(torch.autograd.Function):
@@ -109,6 +109,11 @@ class GatedSum(torch.autograd.Function):
         gate, branch, segments, members = ctx.saved_tensors
         grad_gate = sum_of_clips(grad * branch, ctx.runs, members)
         return grad, grad_gate, over_clips(torch.mul, ctx.runs, segments, torch.empty_like(grad), grad, gate), None, None, None
+
+
+def runs_of(clips: PackClips) -> Runs:
+    """Runs, where they are taken in turn. A compiler does not see them, which would be constants of its graph."""
+    return [] if torch.compiler.is_compiling() else clips.runs
 
 
 def normalise(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
