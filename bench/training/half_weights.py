@@ -34,14 +34,18 @@ class HalfWeights:
 
     def forward(self, call: Callable[[], Any]) -> Any:
         """What `call` gives, a pass through the backbone under autocast that is to be differentiated."""
-        if self._weights is None:
-            self._weights = self._seen(call)
+        self.prepare(call)
         self._put()
         try:
             return call()
         except BaseException:
             self.restore()
             raise
+
+    def prepare(self, call: Callable[[], Any]) -> None:
+        """Look which weights are cast, where that is not known: what the first pass does, before it is measured."""
+        if self._weights is None:
+            self._weights = self._seen(call)
 
     def restore(self) -> None:
         """The float32 weights in their places again. A block that is computed again in backward needs the copies until then."""

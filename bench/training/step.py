@@ -88,13 +88,16 @@ class TrainStep:
     def capture(self, batch: StepBatch) -> None:
         """From now on passes are a CUDA graph, of batches of these shapes."""
         self.release()
-        given = batch.latents, batch.timesteps, batch.labels
-        self.backward(mean_square(self._pass(*given), batch.targets))  # looks for the weights to cast, outside the graph
-        self.optimizer.zero_grad(set_to_none=True)
+        self.prepare(batch)
         try:
-            self._captured = CapturedPass(self.backbone, self._pass, *given)
+            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels)
         finally:
             self._restore()
+
+    def prepare(self, batch: StepBatch) -> None:
+        """What the first step does beside stepping, done before."""
+        if self._half_weights is not None:
+            self._half_weights.prepare(lambda: self._plain_pass(batch.latents, batch.timesteps, batch.labels))
 
     def release(self) -> None:
         """Passes as they are."""
@@ -105,11 +108,13 @@ class TrainStep:
             self._half_weights.restore()
 
     def _pass(self, *batch: Any, **more: Any) -> list[Tensor]:
-        def call() -> list[Tensor]:
-            with autocast(self.device, self.half):
-                return self.backbone(*batch, **more)
+        if self._half_weights is None:
+            return self._plain_pass(*batch, **more)
+        return self._half_weights.forward(lambda: self._plain_pass(*batch, **more))
 
-        return call() if self._half_weights is None else self._half_weights.forward(call)
+    def _plain_pass(self, *batch: Any, **more: Any) -> list[Tensor]:
+        with autocast(self.device, self.half):
+            return self.backbone(*batch, **more)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every weight; a method, so that it can be timed apart."""
@@ -197,6 +202,7 @@ class Stepper:
         kinds: dict[str, Any] = {"buffers": [list(self.backbone.buffers()), list(_tables(self.backbone))]}
         if phase == "training":
             assert self.train_step is not None
+            self.train_step.prepare(batch)
             kinds |= self.train_step.alive()
         given = (batch.latents, batch.targets, batch.timesteps, batch.labels, more)
         return StorageMeter(*given, model=self.backbone, **kinds)
