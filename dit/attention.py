@@ -16,3 +16,14 @@ def attend(qkv: Tensor, clips: PackClips) -> Tensor:
         query, key, value = part.unflatten(0, (num_clips, length)).permute(2, 0, 3, 1, 4)  # (num_clips, K, length, E) each
         outputs.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def attend_masked(qkv: Tensor, clips: PackClips) -> Tensor:
+    """The same, in operators that do not depend on how long clips are: a mask keeps clips of a mixed pack apart."""
+    if clips.segments is None:
+        query, key, value = qkv.unflatten(0, (len(clips.cu_seqlens) - 1, -1)).permute(2, 0, 3, 1, 4)  # (B, K, N/B, E) each
+        mask = None
+    else:
+        query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1)  # (1, K, N, E) each
+        mask = clips.segments[:, None] == clips.segments  # (N, N)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(0, 1)

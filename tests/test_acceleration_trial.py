@@ -104,7 +104,7 @@ def test_random_numbers_of_a_plug_in_are_as_if_nothing_had_been_tried(tmp_path: 
 def test_a_captured_pass_is_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the graph itself: what would be captured is called."""
     given: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, args, **more: (given.append(args), module)[1])
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, args, **more: (given.append(args), module(*args), module)[2])
     torch.manual_seed(0)
     backbone: Any = load_backbone("dit:DiT-XS/2", SPEC)
     torch.nn.init.normal_(backbone.final.weight, std=0.1)
@@ -148,12 +148,15 @@ def test_a_way_that_fails_or_computes_something_else_is_left_out(
 
     def failing(self: Trainer, way: str, batch: Any) -> None:
         if way == "blocks":
+            self.train_step.params[0].grad = torch.ones_like(self.train_step.params[0])
             raise RuntimeError("no compiler\nhere")
         apply(self, way, batch)
 
     monkeypatch.setattr(Trainer, "_apply", failing)
     monkeypatch.setattr(trial, "_timed", lambda step, batch: (1.001, 0.5) if _two_ways[-1] == "wrong" else (1.0, 2.0))
-    found = trainer(tiny_cell(acceleration=AUTO), tmp_path).state.acceleration
+    run = trainer(tiny_cell(acceleration=AUTO), tmp_path)
+    assert all(weight.grad is None for weight in run.train_step.params)
+    found = run.state.acceleration
     assert found is not None
     assert found.chosen == "none"
     assert found.left_out == {"wrong": "its losses differ by 0.001", "blocks": "no compiler here"}

@@ -32,16 +32,20 @@ class HalfWeights:
         self._weights: list[Tensor] | None = None  # float32, those that are cast; None before it is known
         self._places: list[tuple[dict[str, Any], str, int]] = []  # where a module holds one: its parameters, the name, index of the weight
 
-    def forward(self, call: Callable[[], Any], look: Callable[[], Any] | None = None) -> Any:
+    def forward(self, call: Callable[[], Any], look: Callable[[], Any]) -> Any:
         """What `call` gives, a pass through the backbone under autocast that is to be differentiated; `look`: the same, to be looked at."""
-        if self._weights is None:
-            self._weights = self._seen(look or call)
+        self.prepare(look)
         self._put()
         try:
             return call()
         except BaseException:
             self.restore()
             raise
+
+    def prepare(self, call: Callable[[], Any]) -> None:
+        """Look which weights are cast, where that is not known: what the first pass does, before it is measured."""
+        if self._weights is None:
+            self._weights = self._seen(call)
 
     def restore(self) -> None:
         """The float32 weights in their places again. A block that is computed again in backward needs the copies until then."""

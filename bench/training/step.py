@@ -1,6 +1,7 @@
 """The one optimiser step of the suite, and a stepper that takes it on constant latents, on real tensors and on fake ones alike."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -99,13 +101,16 @@ class TrainStep:
     def capture(self, batch: StepBatch) -> None:
         """From now on passes are a CUDA graph, of batches of these shapes."""
         self.release()
-        given = batch.latents, batch.timesteps, batch.labels
-        self.backward(mean_square(self._pass(*given), batch.targets))  # looks for the weights to cast, outside the graph
-        self.optimizer.zero_grad(set_to_none=True)
+        self.prepare(batch)
         try:
-            self._captured = CapturedPass(self.backbone, self._pass, *given)
+            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels)
         finally:
             self._restore()
+
+    def prepare(self, batch: StepBatch) -> None:
+        """What the first step does beside stepping, done before."""
+        if self._half_weights is not None:
+            self._half_weights.prepare(functools.partial(self._through, self.module, batch.latents, batch.timesteps, batch.labels))
 
     def release(self) -> None:
         """Passes as they are."""
@@ -116,14 +121,15 @@ class TrainStep:
             self._half_weights.restore()
 
     def _pass(self, *batch: Any, **more: Any) -> list[Tensor]:
-        def through(backbone: Any) -> list[Tensor]:
-            with autocast(self.device, self.half):
-                return backbone(*batch, **more)
-
         if self._half_weights is None:
-            return through(self.backbone)
+            return self._through(self.backbone, *batch, **more)
         # What is only looked at has no backward pass, for which a spread backbone would wait.
-        return self._half_weights.forward(lambda: through(self.backbone), lambda: through(self.module))
+        look = functools.partial(self._through, self.module, *batch, **more)
+        return self._half_weights.forward(functools.partial(self._through, self.backbone, *batch, **more), look)
+
+    def _through(self, backbone: Any, *batch: Any, **more: Any) -> list[Tensor]:
+        with autocast(self.device, self.half):
+            return backbone(*batch, **more)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every weight; a method, so that it can be timed apart."""
@@ -149,12 +155,20 @@ class TrainStep:
         """The averaged weights in the place of the trained ones, in evaluation mode."""
         self.ema.store(self.own)
         self.ema.copy_to(self.own)
+        self._let_go()
         self.backbone.eval()
         try:
             yield
         finally:
             self.backbone.train()
             self.ema.restore(self.own)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of what was gathered of weights that lie in parts, before they changed."""
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def prepare_optimizer(self) -> None:
         """Put the optimiser's state in place, as of no step; the weights stay."""
@@ -225,6 +239,7 @@ class Stepper:
         kinds: dict[str, Any] = {"buffers": [list(self.backbone.buffers()), list(_tables(self.backbone))]}
         if phase == "training":
             assert self.train_step is not None
+            self.train_step.prepare(batch)
             kinds |= self.train_step.alive()
         given = (batch.latents, batch.targets, batch.timesteps, batch.labels, more)
         return StorageMeter(*given, model=self.backbone, **kinds)

@@ -31,8 +31,8 @@ MANY_HEADS, WHOLE_MATRICES = ManyHeads(), WholeMatrices()
 
 def attend_by_length(qkv: Tensor, clips: PackClips) -> Tensor:
     """`attention.attend` by the kernels that are fastest on the device."""
-    if torch.compiler.is_compiling():
-        return attention.attend(qkv, clips)
+    if torch.compiler.is_compiling():  # one graph for all packs: lengths of clips would be constants of it
+        return attention.attend_masked(qkv, clips)
     if qkv.device.type == "cpu":
         return attend_on_cpu(qkv, clips)
     if len(clips.runs) > 1 and qkv.is_cuda and qkv.dtype in (torch.float16, torch.bfloat16):

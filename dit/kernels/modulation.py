@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -28,40 +29,46 @@ def modulations_in_one(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.d
     if any(map(is_sharded, layers)):  # gathered one by one, each in its call
         with no_autocast(cond.device):
             return modulation.modulations(layers, cond, dtype)
-    weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-    return Modulations.apply(cond, dtype, *weights, *biases).split([len(bias) for bias in biases], dim=1)
+    parameters = (getattr(layer, name) for name in ("weight", "bias") for layer in layers)
+    return Modulations.apply(cond, dtype, *parameters)
 
 
 def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
     """`modulation.modulated_norm` that keeps the tokens alone."""
+    if torch.compiler.is_compiling():  # it fuses the formula, and lengths of clips would be constants of its graph
+        with no_autocast(tokens.device):
+            return modulation.modulated_norm(tokens, shift, scale, clips)
     return ModulatedNorm.apply(tokens, shift, scale, clips.runs, clips.segments, clips.members)
 
 
 def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:
     """`modulation.gated_sum` that keeps the branch alone."""
+    if torch.compiler.is_compiling():
+        return modulation.gated_sum(tokens, gate, branch, clips)
     return GatedSum.apply(tokens, gate, branch, clips.runs, clips.segments, clips.members)
 
 
 class Modulations(torch.autograd.Function):
-    """Rows of several layers side by side: one cast, and one derivative of all biases. Weights are not copied side by side."""
+    """Rows of several layers, cast together, and one derivative of all biases. Compiled blocks want each as a tensor of its own."""
 
     @staticmethod
-    def forward(ctx: Any, cond: Tensor, dtype: torch.dtype, *weights_and_biases: Tensor) -> Tensor:
-        num = len(weights_and_biases) // 2
-        weights, biases = weights_and_biases[:num], weights_and_biases[num:]
+    def forward(ctx: Any, cond: Tensor, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:
+        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
         ctx.save_for_backward(cond, *weights)
         with no_autocast(cond.device):
-            rows = cond.new_empty(len(cond), sum(map(len, biases)))
-            for weight, bias, out in zip(weights, biases, rows.split(list(map(len, biases)), dim=1), strict=True):
-                torch.addmm(bias, cond, weight.t(), out=out)
-            return rows.to(dtype)
+            exact = [F.linear(cond, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        if dtype == cond.dtype:
+            return tuple(exact)
+        rows = [torch.empty_like(each, dtype=dtype) for each in exact]
+        torch._foreach_copy_(rows, exact)
+        return tuple(rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cond, *weights = ctx.saved_tensors
         sizes = [len(weight) for weight in weights]
-        grad = grads[0].to(cond.dtype)
+        grad = torch.cat(grads, dim=1).to(cond.dtype)  # (B, of all layers)
         parts = grad.split(sizes, dim=1)
         with no_autocast(cond.device):
             grad_cond = parts[0] @ weights[0]
