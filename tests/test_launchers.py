@@ -84,6 +84,37 @@ def test_a_study_of_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -
         Local(LocalOptions(devices=("cpu", "cpu"))).check(study("cuda"))
 
 
+def test_a_cell_over_several_gpus_waits_for_as_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Job:
+        def __init__(self, job: Any, *, environment: dict[str, str], **options: Any):
+            seen.append(f"{job.label}: {environment['CUDA_VISIBLE_DEVICES']}")
+
+        def ended(self) -> Ended | None:
+            return DONE if "one" in seen[-1] else None
+
+    def job(label: str, processes: int) -> CellJob:
+        parallel = {"kind": "ddp", "processes": processes} if processes > 1 else {}
+        cell = NamedCell(name=label, axes={}, cell=tiny_cell(device="cuda", parallel=parallel, batching={"batch_size": 4}))
+        return CellJob(label=label, matrix="m", results=tmp_path, cell=cell)
+
+    monkeypatch.setattr(local, "list_gpus", lambda: ["GPU"] * 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(local, "JobProcess", Job)
+    own = Local(LocalOptions())
+    own.check(study("cuda"))
+    (one,) = own.start([job("one", 1), job("three", 3), job("two", 2)], None)  # the second has no room, and nobody overtakes it
+    assert own.start([job("three", 3)], None) == []
+    assert one.ended() == DONE and one.output() == ""
+    (three,) = own.start([job("three", 3)], None)
+    seen.append("one is done")
+    assert three.ended() == DONE and three.output() == "" and seen[:2] == ["one: 0", "three: 0,1,2"]
+    wide = study("cuda").model_copy(update={"cells": (job("four", 4).cell,)})
+    with pytest.raises(Refusal, match=r"parallel.processes 4 need a GPU each, and there are 3"):
+        own.check(wide)
+
+
 @pytest.mark.parametrize(
     ("cpus", "num", "shares"), [([0, 1, 2, 3], 2, [[0, 1], [2, 3]]), ([1, 5, 7], 2, [[1], [5, 7]]), ([0], 2, [[], []]), ([0, 1], 1, [[]])]
 )
@@ -92,7 +123,7 @@ def test_jobs_at_once_have_processors_of_their_own(
 ) -> None:
     monkeypatch.setattr(local, "own_cpus", lambda: cpus)
     own = Local(LocalOptions(devices=("cpu",) * num))
-    assert [own.share(place) for place in range(num)] == shares
+    assert [own.share([place]) for place in range(num)] == shares
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot")

@@ -118,6 +118,18 @@ def test_a_lost_node_costs_no_more_than_what_followed_the_last_checkpoint(cluste
     assert record_of(results, cell.name, "lost").attempt == 1
 
 
+def test_a_cell_over_two_nodes_comes_to_what_one_process_comes_to(cluster: SlurmCluster, tmp_path: Path) -> None:
+    path = matrix(tmp_path)
+    assert command("run", path, "--results", tmp_path / "one", *ONE).returncode == 0
+    done = command("run", path, "--results", tmp_path / "two", *ONE, "parallel={kind: ddp, processes: 2}", *ON, "--with", "nodes=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (one,), (two,) = (records(tmp_path / name).values() for name in ("one", "two"))
+    assert one.training and two.training and two.training.loss == pytest.approx(one.training.loss, rel=1e-5)
+    assert two.training.imbalance == [0.0] * 120
+    done = command("run", path, "--results", tmp_path / "r", *ONE, "parallel={kind: ddp, processes: 2}", *ON, "--with", "nodes=3")
+    assert done.returncode == 2 and "parallel.processes=2, which --with nodes=3 does not divide" in done.stderr
+
+
 def test_bad_input_is_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
     path = write_matrix(tmp_path)
     done = command("run", path, "--results", tmp_path / "r", "--on", "slurm", "--with", "partition=gpus")

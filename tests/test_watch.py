@@ -11,7 +11,7 @@ from bench.run.watch import Ended, Watch, the_end, watched
 JOB = """
 import os, sys, time
 from bench.run.watch import opened
-watch = opened(int(sys.argv[1]))
+watch = opened(sys.argv[1])
 with watch.over(["before"], "a check that is through", 60.0):
     pass
 with watch.over(["a", "b"], "a check", 0.2):

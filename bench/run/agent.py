@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from bench.records.environment import own_cpus
 from bench.run.job import CellJob, read_job
 from bench.run.worker import die_with_parent
 
@@ -23,7 +24,7 @@ LOOK_S = 0.1  # between two looks at the workers
 
 
 def main(parent: int, number: int) -> int:
-    """Start the workers; 0 where all end well, else what theirs was."""
+    """Start this machine's workers; 0 where all end well, else what theirs was."""
     die_with_parent(parent)
     text = sys.stdin.read()
     job = read_job(text)
@@ -34,6 +35,8 @@ def main(parent: int, number: int) -> int:
 
     for which in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(which, _pass_on)
+    here = job.cell.cell.parallel.processes // nodes
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(own_cpus()) // here)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each worker advises against what a cell may need
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "job.json"
@@ -41,7 +44,7 @@ def main(parent: int, number: int) -> int:
         config = LaunchConfig(
             min_nodes=nodes,
             max_nodes=nodes,
-            nproc_per_node=per_node(job.cell.cell.parallel.processes, nodes),
+            nproc_per_node=here,
             run_id=job.cell.folder,
             rdzv_backend="static" if nodes > 1 else "c10d",
             rdzv_endpoint=os.environ.get(MEET, "127.0.0.1:0"),
@@ -59,11 +62,6 @@ def main(parent: int, number: int) -> int:
             first = next(iter(error.failures.values()))
             return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     return 0
-
-
-def per_node(processes: int, nodes: int) -> int:
-    """Of a machine."""
-    return processes // nodes
 
 
 def _pass_on(signum: int, frame: Any) -> None:

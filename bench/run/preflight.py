@@ -26,6 +26,7 @@ from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels, visible
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 from bench.training.acceleration import HALF
+from bench.training.ranks import check_sharded
 
 CHECKPOINT_COPIES = 5  # weights, average, two moments of the optimiser; and the averaged weights apart
 
@@ -108,6 +109,8 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
     """Bytes of the latents that the cell trains and is judged on. Refusal for a shape or a policy that its backbone cannot do."""
     check_policy(cell, backbone)
+    if cell.parallel.kind == "fsdp":
+        check_sharded(backbone)
     if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):
         raise Refusal(f"batching.token_dropping needs a backbone that predicts a part of its tokens, {cell.backbone!r} cannot; remove it")
     rules = {"train": training_rules(cell.data, cell.batching, spec), "val": held_out_rules(cell.data, cell.batching)}

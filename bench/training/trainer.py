@@ -236,6 +236,7 @@ class Trainer:
             sharded_checkpoint.save(self.folder, self.train_step, state, self.ranks)
         elif self.ranks.leads:
             checkpoint.save(self.checkpoint, self.train_step, state)
+        self.ranks.wait()  # whoever ends first ends all
 
     def _agreed(self, due: bool) -> tuple[bool, bool]:
         """Whether any process was asked to stop, and whether the leading one finds a checkpoint due."""

@@ -69,52 +69,63 @@ class Local:
         apart = next((named for named in study.cells if self.device not in (None, named.cell.device)), None)
         if apart is not None:
             raise Refusal(f"--devices {','.join(self.devices)}: cell {apart.name} has device={apart.cell.device}; leave out one of the two")
+        processes = [named.cell.parallel.processes for named in study.cells if named.cell.device == "cuda"]
+        if processes and max(processes) > (most := len(self.devices or there)):
+            raise Refusal(f"parallel.processes {max(processes)} need a GPU each, and there are {most}; lower it, or add --devices")
         if not self.devices:  # cells of a CPU one at a time, whatever GPUs there are
             self.devices = (all(named.cell.device == "cuda" for named in study.cells) and there) or (CPU,)
         self._free = list(range(len(self.devices)))
 
     def start(self, jobs: Sequence[Job], lock: int | None) -> list[Placed]:
-        """One on each device that is free."""
+        """One on each device that is free; one over several GPUs waits for as many, and those behind it with it."""
         started: list[Placed] = []
-        for job in jobs[: len(self._free)]:
-            place = self._free.pop(0)
-            started.append(_OnDevice(self, place, job, lock))
+        for job in jobs:
+            num = num_devices(job)
+            if num > len(self._free):
+                break
+            places, self._free = self._free[:num], self._free[num:]
+            started.append(_OnDevices(self, places, job, lock))
         return started
 
     def attached(self, job: Job) -> Placed | None:
         """Nothing: a job on this machine ends with the run that started it."""
         return None
 
-    def freed(self, place: int) -> None:
-        """The job on that device has ended."""
-        self._free.append(place)
+    def freed(self, places: Sequence[int]) -> None:
+        """The job on those devices has ended."""
+        self._free = sorted([*self._free, *places])
 
-    def share(self, place: int) -> list[int]:
-        """Processors of the jobs on a device; none named where there is one device alone, or fewer processors than devices."""
+    def share(self, places: Sequence[int]) -> list[int]:
+        """Processors of the jobs on these devices; none named where there is one alone, or fewer processors than devices."""
         cpus, num = own_cpus(), len(self.devices)
         if num == 1 or len(cpus) < num:
             return []
-        return cpus[place * len(cpus) // num : (place + 1) * len(cpus) // num]
+        return [cpu for place in places for cpu in cpus[place * len(cpus) // num : (place + 1) * len(cpus) // num]]
 
 
-class _OnDevice:
-    """A job on one of several devices."""
+def num_devices(job: Job) -> int:
+    """That a job takes: on GPUs one for each of its processes."""
+    return job.cell.cell.parallel.processes if job.kind == "cell" and job.cell.cell.device == "cuda" else 1
 
-    def __init__(self, launcher: Local, place: int, job: Job, lock: int | None):
-        self._launcher, self._place, self._freed = launcher, place, False
-        device, several = launcher.devices[place], len(launcher.devices) > 1
-        self.where = f"device {device}" if several else ""
-        environment = {} if device == CPU else {"CUDA_VISIBLE_DEVICES": _as_visible(device)}
+
+class _OnDevices:
+    """A job on one or more of several devices."""
+
+    def __init__(self, launcher: Local, places: Sequence[int], job: Job, lock: int | None):
+        self._launcher, self._places, self._freed = launcher, places, False
+        devices, several = [launcher.devices[place] for place in places], len(launcher.devices) > 1
+        self.where = f"device {', '.join(devices)}" if several else ""
+        environment = {} if CPU in devices else {"CUDA_VISIBLE_DEVICES": ",".join(map(_as_visible, devices))}
         # Of several at once no bar can be drawn: they print lines, which are told one after the other.
         self._output = tempfile.TemporaryFile() if several else None  # noqa: SIM115  as long as the job
         self._read = 0
-        self._process = JobProcess(job, lock=lock, cpus=launcher.share(place), environment=environment, output=self._output)
+        self._process = JobProcess(job, lock=lock, cpus=launcher.share(places), environment=environment, output=self._output)
 
     def ended(self) -> Ended | None:
         ended = self._process.ended()
         if ended is not None and not self._freed:
             self._freed = True
-            self._launcher.freed(self._place)
+            self._launcher.freed(self._places)
         return ended
 
     def stop(self) -> None:
@@ -126,8 +137,13 @@ class _OnDevice:
     def output(self) -> str:
         if self._output is None:
             return ""
-        text = os.pread(self._output.fileno(), 1 << 20, self._read)
+        text = b""
+        while part := os.pread(self._output.fileno(), 1 << 20, self._read + len(text)):
+            text += part
         self._read += len(text)
+        if self._freed:  # there will be no more
+            self._output.close()
+            self._output = None
         return text.decode(errors="replace")
 
 

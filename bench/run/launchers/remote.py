@@ -108,20 +108,22 @@ class Worker:
         self.process: JobProcess | None = None
         self.told_to_stop = False
 
-    def run(self, environment: dict[str, str] | None = None) -> Ended:
-        """Do the job in a process of its own, and tell how it ended."""
+    def run(self, environment: dict[str, str] | None = None, node: int = 0) -> Ended:
+        """Do the job in a process of its own, and tell how it ended; of several nodes that do it together, the first one does."""
         try:
             job = self.files.job()
         except Refusal as refusal:  # then nobody can be told by a file
             return Ended(word="refused", what=str(refusal))
-        self.files.begin_again()
+        if node == 0:
+            self.files.begin_again()
         with contextlib.suppress(OSError):
             os.chdir(self.where)
-        with self.files.path("txt").open("ab") as output:
+        with self.files.path(f"txt{node or ''}").open("ab") as output:
             self.process = JobProcess(job, environment=environment, output=output)
             while (ended := self.process.ended()) is None:
                 time.sleep(LOOK_S)
-        self.files.end(ended)
+        if node == 0:
+            self.files.end(ended)
         return ended
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from bench.data.files import write_text
 from bench.data.frozen import Count, Frozen
+from bench.run.agent import MEET, NODE, NODES
 from bench.run.job import Job
 from bench.run.launchers.contract import Launcher, LauncherKind, Placed
 from bench.run.launchers.remote import JobFiles, Output, Worker, folder_of, handed_out, machine_of
@@ -31,6 +34,7 @@ ANSWER_S = 60.0  # that it may take
 GONE_S = 60.0  # that a job may be unknown to it, or over without a word, before it counts as lost
 SIGNAL_S = GRACE_S + 60  # before its time is up, a job is told to write its checkpoint
 MOST_REQUEUES = 10_000
+MEET_S = 300.0  # that the nodes of a cell wait for the first one
 ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED"}
 
 
@@ -68,14 +72,27 @@ class Slurm:
         self._queue = Queue()
 
     def check(self, study: Study) -> None:
-        """Refusal for a partition that is not there."""
+        """Refusal for a partition that is not there, and for processes that the nodes of a cell do not divide."""
+        nodes = self.options.nodes
+        for named in study.cells:
+            processes = named.cell.parallel.processes
+            if named.cell.parallel.kind != "none" and processes % nodes:
+                raise Refusal(
+                    f"cell {named.name} has parallel.processes={processes}, which --with nodes={nodes} does not divide; change one"
+                )
         asked = self.options.partition
         there = sorted(set(self._queue.ask("sinfo", "--noheader", "--format=%R").split()))
         if asked is not None and (missing := set(asked.split(",")) - set(there)):
             raise Refusal(f"partition {', '.join(sorted(missing))}: the cluster has none of that name; there are {', '.join(there)}")
 
     def start(self, jobs: Sequence[Job], lock: int | None) -> list[Placed]:
-        """All of them, as one array. Refusal, in the scheduler's words, where it takes none."""
+        """All of them, as one array; cells over several nodes as another. Refusal, in the scheduler's words, where it takes none."""
+        apart = [[job for job in jobs if job.is_spread == spread] for spread in (False, True)]
+        placed = {id(job): at for part in apart if part for job, at in zip(part, self._submitted(part), strict=True)}
+        return [placed[id(job)] for job in jobs]
+
+    def _submitted(self, jobs: Sequence[Job]) -> list[Placed]:
+        """Of one array."""
         import submitit
         from submitit.core.utils import FailedJobError
 
@@ -116,7 +133,7 @@ class Slurm:
             "gpus_per_node": options.gpus or None,
             "cpus_per_task": options.cpus,
             "mem": None if options.memory_gb is None else f"{round(options.memory_gb * 1024)}M",
-            "nodes": 1,
+            "nodes": options.nodes if jobs[0].is_spread else 1,
             "ntasks_per_node": 1,
             "array_parallelism": options.at_once,
             "setup": list(options.setup) or None,
@@ -139,10 +156,29 @@ class SlurmWork:
     def run(self) -> None:
         """The job, by the processors that the scheduler gave."""
         self._worker = Worker(JobFiles(Path(self.folder), self.token), Path(self.where))
-        cpus = os.environ.get("SLURM_CPUS_PER_TASK")
-        ended = self._worker.run({} if cpus is None or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cpus})
+        cpus, environment, node = os.environ.get("SLURM_CPUS_PER_TASK"), {}, int(os.environ.get("SLURM_PROCID", "0"))
+        if cpus is not None and "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = cpus
+        if (nodes := int(os.environ.get("SLURM_NTASKS", "1"))) > 1:
+            environment |= {NODES: str(nodes), NODE: str(node), MEET: self._meeting(node)}
+        ended = self._worker.run(environment, node)
         if ended.word == "refused":
             print(ended.reason, flush=True)
+
+    def _meeting(self, node: int) -> str:
+        """Where the nodes of a job meet: an address that the first one tells the others by a file, anew each time it is started."""
+        files = JobFiles(Path(self.folder), self.token)
+        path = files.path(f"meet{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+        if node == 0:
+            with socket.socket() as free:
+                free.bind(("", 0))
+                write_text(path, f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{free.getsockname()[1]}")
+        deadline_s = time.monotonic() + MEET_S
+        while not path.is_file():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"the first node has not told where to meet: {path}")
+            time.sleep(0.2)
+        return path.read_text()
 
     def checkpoint(self) -> None:
         """Let the job write its own."""
