@@ -58,12 +58,23 @@ def trainer(own: Cell, folder: Path, ranks: Ranks = ALONE, **options: Any) -> Tr
 
 
 def result(own: Trainer, file: Path) -> None:
-    """Train, and what came of it into a file."""
+    """Train, and what came of it into a file: weights, losses, and the gradients of the first step."""
+    step, grads = own.train_step, dict[str, torch.Tensor]()
+    update = step.update
+
+    def watched(number: int, used: float) -> torch.Tensor:
+        if number == 0:
+            for name, weight in step.module.named_parameters():
+                grad: Any = weight.grad
+                grads[f"grad.{name}"] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
+        return update(number, used)
+
+    step.update = watched  # type: ignore[method-assign]
     training = own.train()
     weights = own.averaged_backbone().state_dict()
     if own.ranks.leads:
         losses = [*training.loss, *training.grad_norm, *training.validation_by_timestep.values()]
-        save_tensors(file, {**weights, "losses": torch.tensor(losses, dtype=torch.float64)})
+        save_tensors(file, {**weights, **grads, "losses": torch.tensor(losses, dtype=torch.float64)})
         file.with_suffix(".json").write_text(json.dumps({"work": training.step_work, "imbalance": training.imbalance}))
 
 
@@ -109,11 +120,23 @@ def several(num: int, folder: Path, *scenarios: str) -> None:
     assert [rank.returncode for rank in ranks] == [0] * num, "\n".join(said)[-3000:]
 
 
-def difference(first: Path, second: Path) -> float:
-    """Largest difference of losses, gradient norms and averaged weights, over the largest of them."""
+def differences(first: Path, second: Path) -> dict[str, float]:
+    """Largest difference of losses and gradient norms, of the first step's gradients, and of averaged weights, over the largest of them.
+
+    Of weights whose gradient is but rounding, Adam makes steps as large as of others, to whichever side: they tell nothing.
+    """
     a, b = load_tensors(first), load_tensors(second)
-    assert a.keys() == b.keys()
-    return max(float((a[name].double() - b[name].double()).abs().max() / a[name].double().abs().max().clamp(min=1e-12)) for name in a)
+    resumed = a.keys() - b.keys()
+    assert {name for name in resumed if not name.startswith("grad.")} == set()
+    names = [name.removeprefix("grad.") for name in a if name.startswith("grad.")]
+    largest = max(float(a[f"grad.{name}"].abs().max()) for name in names)
+    told = {name: a[f"grad.{name}"].abs() > 1e-4 * largest for name in names}
+    apart = {"losses": float(((a["losses"] - b["losses"]) / a["losses"]).abs().max())}
+    if not resumed:
+        apart["gradients"] = max(float((a[f"grad.{name}"] - b[f"grad.{name}"]).abs().max()) for name in names) / largest
+    most = max(float(a[name].abs().max()) for name in names)
+    apart["weights"] = max(float(((a[name] - b[name]).abs() * told[name]).max()) for name in names) / most
+    return apart
 
 
 if __name__ == "__main__":
