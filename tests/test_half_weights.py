@@ -201,6 +201,19 @@ def test_the_float32_weights_stand_in_their_places_after_a_step_and_after_a_fail
     assert all(weights[name] is weight for name, weight in backbone.named_parameters())
 
 
+def test_copies_are_gone_before_gradients_are_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else weights, copies and both kinds of gradients would be alive at once."""
+    *_, step = course(Plugin(), by_autocast=False)
+    clip = [torch.ones(4, 1, 2, 2)]
+    loss = mean_square(step.predict(clip, torch.ones(1), None), clip)
+    types = []
+    copy = torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda *lists: (types.append(step.backbone.into.weight.dtype), copy(*lists))[1])
+    assert step.backbone.into.weight.dtype == torch.bfloat16
+    step.backward(loss)
+    assert types == [torch.float32]
+
+
 def test_float32_has_no_copies() -> None:
     assert TrainStep(Plugin(), Optimizer(), CPU, None)._half_weights is None
 

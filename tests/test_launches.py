@@ -15,7 +15,7 @@ from bench.training.objective import mean_square
 from bench.training.step import TrainStep
 from tests.tiny import SPEC
 
-# Where operators have a CPU's own way, the formula is what a GPU runs.
+# Where operators have a CPU's own way, the formula is what a GPU runs. Autocast on CUDA casts around more norms: not counted here.
 OF_A_CPU = {
     "baselines": ("laid_out", "attention_over_time"),
     "dit": ("attention_products", "over_clips", "sum_of_clips"),

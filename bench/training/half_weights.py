@@ -55,7 +55,7 @@ class HalfWeights:
     def _put(self) -> None:
         if not self._weights:
             return
-        copies = CastTogether.apply(self._half, *self._weights)
+        copies = CastTogether.apply(self._half, self.restore, *self._weights)
         for held, name, index in self._places:
             held[name] = copies[index]
 
@@ -87,9 +87,10 @@ class CastTogether(torch.autograd.Function):
     """Float32 weights -> copies in half precision, in one call; backward casts their gradients in another."""
 
     @staticmethod
-    def forward(ctx: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, half: torch.dtype, done: Callable[[], None], *weights: Tensor) -> tuple[Tensor, ...]:
+        """`done` is called when the gradients of all copies are there, and lets go of the copies."""
         ctx.set_materialize_grads(False)
-        ctx.weights = weights
+        ctx.weights, ctx.done = weights, done
         copies = [torch.empty_like(weight, dtype=half) for weight in weights]
         torch._foreach_copy_(copies, weights)
         return tuple(copies)
@@ -97,10 +98,11 @@ class CastTogether(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.done()
         used = [grad is not None for grad in grads]  # a weight that a pass left out has no gradient
         exact = [torch.empty_like(weight) if has else None for weight, has in zip(ctx.weights, used, strict=True)]  # in its layout
         torch._foreach_copy_([each for each in exact if each is not None], [grad for grad in grads if grad is not None])
-        return None, *exact
+        return None, None, *exact
 
 
 class _Watch(TorchDispatchMode):
