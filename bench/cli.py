@@ -46,6 +46,9 @@ def run(
     devices: Annotated[
         str | None, typer.Option(metavar="0,1|cpu,cpu", help="Of local: a cell at once on each. By default every GPU, or one CPU.")
     ] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Tell how it goes to tensorboard, wandb or jsonl (a file a cell); repeat it.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE|FILE", help="Of slurm and ray: an option, or a .yaml file of them.")
     ] = None,
@@ -55,6 +58,7 @@ def run(
 
     from bench.data.progress import say
     from bench.report.render.console import summary
+    from bench.run.extra import check_trackers
     from bench.run.launch import run_all
     from bench.run.launchers.table import launcher
     from bench.study.matrix import load_study
@@ -68,7 +72,9 @@ def run(
     if budget_minutes is not None and until_decided:
         _fail(f"--budget-minutes {budget_minutes:g} makes a study small, --until-decided makes it grow; give one of the two")
     console = Console(highlight=False, soft_wrap=True)
+    check_trackers(track or ())
     study, command = load_study(matrix, overrides), "python -m bench " + shlex.join(sys.argv[1:])
+    study = study.model_copy(update={"track": tuple(dict.fromkeys(track or ()))})
     where = launcher(on, settings or [], {"devices": devices} if devices is not None else {})
     if until_decided:
         from bench.commands.decide import run_until_decided  # and with it the report's rules

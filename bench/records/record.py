@@ -306,6 +306,7 @@ class RunSnapshot(Frozen):
     scaling: Scaling | None = None  # how `--budget-minutes` made it smaller than its matrix, where it did
     asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
     until_decided: Looks | None = None  # seeds were added until the headline was carried; None: they were fixed
+    track: tuple[str, ...] = ()  # trackers that were told how its cells went
     started_at: str = "unknown"
     ended_at: str = "unknown"
     command: str = ""

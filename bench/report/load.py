@@ -80,6 +80,16 @@ class Run(RunSnapshot):
         """All there are, in the matrix's order."""
         return [cell.record for cell in self.cells if cell.record]
 
+    @property
+    def watched(self) -> str:
+        """Where those who watched it can look; "" where nobody did."""
+        places = {
+            "jsonl": "track.jsonl in the folder of each cell",
+            "tensorboard": f"tensorboard --logdir results/{self.matrix}/tensorboard",
+            "wandb": f"the project unet-vs-dit-{self.matrix} of Weights & Biases",
+        }
+        return f"How it went: {'; '.join(places.get(name, name) for name in self.track)}." if self.track else ""
+
     @cached_property
     def unfinished(self) -> str | None:
         """How many cells have no record, and why the first has none; None where all have one. What failed has one: it is a result."""

@@ -47,6 +47,7 @@ from bench.training.acceleration import HALF, accelerate
 from bench.training.canary import run_canaries
 from bench.training.checkpoint import Diverged
 from bench.training.ranks import ALONE, Ranks, join, leave
+from bench.training.track import SHOWN
 from bench.training.trainer import Interrupted, Trainer
 
 FIRST_S = 5.0  # in which the leading one of several processes tells what is wrong with all of them
@@ -232,6 +233,7 @@ class CellRun:
             progress=self.progress,
             ranks=self.ranks,
             anew=lambda: build_backbone(self.cell, given),
+            track=self.job.track,
         )
         if trainer.state.step and self.ranks.leads:
             print(f"{self.name}: resumed at step {trainer.state.step}", file=sys.stderr)
@@ -255,6 +257,9 @@ class CellRun:
         self.measurements += sampling_measurements(sampling, self.facts, peaks, storage_bytes)
         self.training_set.autoencoder.to(self.device)
         self.generated = self._keep(latents, "samples")
+        assert self.trainer is not None
+        self.trainer.track.clips("samples", [np.asarray(clip) for clip in self.generated[:SHOWN]], self.trainer.state.step)
+        self.trainer.track.end()
 
     def make_reference_set(self) -> None:
         """What the samples are judged against."""

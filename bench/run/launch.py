@@ -192,7 +192,7 @@ def _jobs(study: Study, results: Path, *, spins: bool = False) -> dict[str, Cell
     """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
     folders = tuple(named.folder for named in study.cells)
     asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=folders, until_decided=study.until_decided)
-    own = {"matrix": study.name, "results": results, "asked": asked, "spins": spins}
+    own = {"matrix": study.name, "results": results, "asked": asked, "spins": spins, "track": study.track}
     return {named.name: CellJob.model_validate({"label": named.name, "cell": named, **own}) for named in study.cells}
 
 
@@ -226,6 +226,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         tunes=study.tunes,
         until_decided=study.until_decided,
         scaling=study.scaling,
+        track=study.track,
         asks_tuning=study.matrix.tune is not None or study.matrix.tuned is not None,
         started_at=started_at,
         ended_at=now(),

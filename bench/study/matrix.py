@@ -120,6 +120,7 @@ class Study(Frozen):
     tunes: Tune | None = None  # what its cells are the trials of; None: it tunes nothing
     until_decided: Looks | None = None  # seeds are added until the headline is carried; None: they are fixed
     scaling: Scaling | None = None  # how it was made smaller to fit a time, where it was
+    track: tuple[str, ...] = ()  # trackers that are told how its cells go
     words: tuple[str, ...] = Field((), exclude=True)  # as the command line has them: its matrix and the overrides
 
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from bench.training.acceleration import HALF, accelerate
 from bench.training.draws import Drawer, Drawn
 from bench.training.ranks import ALONE, Ranks, balanced, spread
 from bench.training.step import TrainStep
+from bench.training.track import Track
 from bench.training.trial import candidates, choose
 from bench.training.validation import mean_loss, validation_losses
 
@@ -62,9 +63,10 @@ class Trainer:
         progress: Progress = silent,
         ranks: Ranks = ALONE,
         anew: Callable[[], nn.Module] | None = None,
+        track: Sequence[str] = (),
     ):
         """`ranks`: the processes that train together, each with a trainer of the same weights and data. `anew`: makes the backbone once
-        more, for weights that were trained in parts."""
+        more, for weights that were trained in parts. `track`: names of trackers."""
         self.cell, self.val, self.ranks, self.device = cell, val, ranks, device
         self.anew: Any = anew
         network: Any = backbone
@@ -90,6 +92,7 @@ class Trainer:
         if cell.acceleration.compile in ("auto", "graphs"):
             self._run_by(cell.acceleration.compile)
             self.memory.start()  # of the run, and not of a trial
+        self.track = Track(track if ranks.leads else (), cell, folder.name, folder, self.state.step)
         machine = f"{self.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         for seen, new in ((self.state.commits, commit), (self.state.machines, machine)):
             if new not in seen:
@@ -130,6 +133,7 @@ class Trainer:
                 with self._pause(watch):
                     num_clips = min(CURVE_CLIPS, len(self.val))
                     state.validation.append(self._point(mean_loss(self.validate(num_clips)), num_clips))
+                    self.track.values({"val_loss": state.validation[-1].loss}, state.step)
             self._keep_point(watch, fraction)
             self.step(watch)
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
@@ -139,6 +143,8 @@ class Trainer:
             if stop:
                 with self._pause(watch):
                     self.save()
+                    self._tell(all_of_them=True)
+                self.track.end()
                 raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
             if due:
                 with self._pause(watch):
@@ -152,6 +158,8 @@ class Trainer:
             state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share())
             self.save()
             by_timestep = self.validate(len(self.val))
+            self._tell(all_of_them=True)
+            self.track.values({"val_loss": mean_loss(by_timestep)}, state.step)
         return state.training(self._point(mean_loss(by_timestep), len(self.val)), by_timestep)
 
     def step(self, watch: StopWatch) -> None:
@@ -280,6 +288,13 @@ class Trainer:
         self._neighbours.look()
         state.other_processes = max(state.other_processes, self._neighbours.most_others)
         state.check(len(unread), self.cell.optimizer.learning_rate)
+        self._tell()
+
+    def _tell(self, *, all_of_them: bool = False) -> None:
+        """What steps were, to those who watch."""
+        state = self.state
+        series = {"loss": state.loss, "grad_norm": state.grad_norm, "step_time_s": state.step_time_s}
+        self.track.steps(series, len(state.step_time_s), all_of_them=all_of_them)
 
     def _show(self) -> None:
         state, total = self.state, self.cell.budget.parts

@@ -203,6 +203,7 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(fenced(part.run.command))
+        parts += [markdown(part.run.watched)] if part.run.watched else []
     return "\n\n".join(parts) + "\n"
 
 

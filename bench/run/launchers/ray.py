@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.data.frozen import Count, Frozen
+from bench.run.extra import needs
 from bench.run.job import Job
 from bench.run.launchers.contract import Launcher, LauncherKind, Placed
-from bench.run.launchers.extra import needs
 from bench.run.launchers.remote import JobFiles, Output, Worker, machine_of
 from bench.run.watch import Ended
 from bench.shapes import Refusal
@@ -46,7 +46,7 @@ class Ray:
 
     def __init__(self, options: RayOptions):
         """Refusal where Ray is not installed."""
-        needs("ray", extra=NAME, on=NAME)
+        needs("ray", extra=NAME, asked="--on ray")
         self.options = options
         self.device: Literal["cpu", "cuda"] | None = "cuda" if options.gpus else "cpu"
         self.machine = machine_of(NAME, options)
