@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,13 @@ class Neighbours:
             # In a container this process may go by another number: without its own on the list, one of them is this one.
             self.most_others = max(self.most_others, len(processes) - 1)
 
-    def cpu_share(self) -> float:
-        """Part of the processors that this process may use that others took since the start, in [0, 1]."""
+    def cpu_share(self, of_all: Callable[[float], float] = lambda own_s: own_s) -> float:
+        """Part of the processors that this process may use that others took since the start, in [0, 1].
+
+        `of_all`: seconds that this process used -> those of all that work with it on these processors.
+        """
         busy_s, own_s = (end - start for start, end in zip(self._start_cpu_s, _cpu_times_s(), strict=True))
+        own_s = of_all(own_s)
         available_s = (time.perf_counter() - self._start_s) * len(own_cpus())
         return min(1.0, max(0.0, (busy_s - own_s) / available_s))
 

@@ -186,7 +186,7 @@ class CellRun:
             num_params=num_params(self.backbone),
             flops_per_clip=self.flops_of(shape),
             tokens_per_clip=self.backbone.num_tokens(shape),
-            peak_flop_per_s=peak.flop_per_s,
+            peak_flop_per_s=peak.flop_per_s * self.ranks.num,
             peak_key=peak.key,
             latent_shape=(given.spec.latent_channels, *shape),
             match=self.job.cell.match,

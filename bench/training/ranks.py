@@ -62,6 +62,11 @@ class Ranks:
         found[self.rank] = value
         return self.total(found).tolist()
 
+    def here_s(self, seconds: float) -> float:
+        """Seconds of all processes, where all are on this machine; else this one's."""
+        every = self.lists(seconds)
+        return sum(every) if os.environ.get("LOCAL_WORLD_SIZE", "1") == str(self.num) else seconds
+
     def gathered(self, own: dict[int, Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """Tensors (float32, on the host) of all places, each of its shape, in every process; `own`: place -> that of this one."""
         if self.num == 1:

@@ -153,9 +153,9 @@ class Trainer:
                     saved_s = time.perf_counter()
                     save_cost_s = saved_s - save_start_s
         with self._pause(watch):
-            if (joules := energy.joules()) is not None:
-                state.energy_j = before_j + joules
-            state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share())
+            if (joules := energy.joules()) is not None:  # of a CPU all processes see the same, of GPUs each its own
+                state.energy_j = before_j + (sum(self.ranks.lists(joules)) if self.device.type == "cuda" else joules)
+            state.other_cpu_share = max(state.other_cpu_share, self._neighbours.cpu_share(self.ranks.here_s))
             self.save()
             by_timestep = self.validate(len(self.val))
             self._tell(all_of_them=True)
