@@ -86,7 +86,7 @@ class DropsTokens(Backbone, Protocol):
         ...
 
 
-class Sharded(Backbone, Protocol):
+class Shardable(Backbone, Protocol):
     """A backbone whose weights can lie in parts in several processes (`parallel.kind: fsdp`)."""
 
     def shard_units(self) -> list[list[nn.Module]]:

@@ -12,7 +12,7 @@ import pytest
 from bench.run.job import CellJob
 from bench.run.launchers import local, remote, slurm
 from bench.run.launchers.local import Local, LocalOptions
-from bench.run.launchers.remote import JobFiles, Output, Worker, folder_of, handed_out
+from bench.run.launchers.remote import JobFiles, NodeWork, Output, folder_of, handed_out
 from bench.run.launchers.slurm import InQueue, Queue, Slurm, SlurmOptions, SlurmWork
 from bench.run.launchers.table import LAUNCHERS, launcher
 from bench.run.process import JobProcess
@@ -226,7 +226,7 @@ def test_a_job_and_its_end_go_by_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert files.job() == job and files.ended() is None
     assert [(each.token, number) for each, number in handed_out(job, "slurm")] == [(files.token, "17_0")]
     assert handed_out(job, "another") == []
-    ended = Worker(files, tmp_path).run()  # nothing was prepared: its record says so
+    ended = NodeWork(files, tmp_path).run()  # nothing was prepared: its record says so
     assert files.ended() == ended == DONE
     assert handed_out(job, "slurm") == []
     files.begin_again()
@@ -236,7 +236,7 @@ def test_a_job_and_its_end_go_by_files(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_machine_that_does_not_see_the_results_says_so(tmp_path: Path) -> None:
     files = JobFiles.written(cell_job(tmp_path))
     files.path("job.json").unlink()
-    ended = Worker(files, tmp_path).run()
+    ended = NodeWork(files, tmp_path).run()
     assert ended.word == "refused" and "does not see" in ended.reason and "--results" in ended.reason
 
 
@@ -386,7 +386,7 @@ def test_a_node_lets_a_job_write_its_checkpoint_before_it_is_requeued(tmp_path: 
     monkeypatch.setattr(sys, "executable", script(tmp_path / "python", text))
     files = JobFiles.written(cell_job(tmp_path))
     work = SlurmWork(str(files.folder), files.token, str(tmp_path))
-    worker = work._worker = Worker(files, tmp_path)
+    worker = work._worker = NodeWork(files, tmp_path)
     worker.process = JobProcess(files.job())
     while not (tmp_path / "python.began").exists():
         time.sleep(0.01)

@@ -62,7 +62,7 @@ def test_a_matrix_by_the_queue_is_as_one_by_one(cluster: SlurmCluster, tmp_path:
 
 
 def test_a_run_that_is_left_is_picked_up(cluster: SlurmCluster, tmp_path: Path) -> None:
-    path, results = one_cell(tmp_path, "long", 1500), tmp_path / "results"
+    path, results = one_cell(tmp_path, "long", 3000), tmp_path / "results"
     run = head(path, results, *ONE)
     wait_for(lambda: trained(results), "checkpoint", 300)
     run.terminate()

@@ -15,7 +15,7 @@ from bench.commands.profile.measure import Request, measure_memory
 from bench.commands.profile.result import PHASES
 from bench.shapes import LatentSpec, Shape
 from bench.training import predict
-from bench.training.draws import Drawn
+from bench.training.draws import Drawn, StepShapes
 from bench.training.predict import Predictor, code_path
 from bench.training.step import Stepper, StepPoint, make_batch
 from bench.training.trainer import Trainer
@@ -80,7 +80,8 @@ def test_the_step_is_the_trainers(tmp_path: Path) -> None:
     )
     stepper = Stepper(mine, CPU, "fp32", trains=True)
     batch = make_batch(SPEC, StepPoint(batch_size=2, shape=(3, 4, 2)), "training", CPU)
-    drawn = Drawn(**vars(batch), kept=None, mask=None, num_values=0)
+    shapes = StepShapes(shapes=[(3, 4, 2)] * 2, padded=None, kept=None)
+    drawn = Drawn(**vars(batch), kept=None, mask=None, num_values=0, step=shapes)
     before = mine.mix.weight.detach().clone()
     for state in stepper.train_step.optimizer.state.values():  # type: ignore[union-attr]
         state["step"].zero_()

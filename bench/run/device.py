@@ -16,14 +16,14 @@ from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import Study
 
-Device = Literal["cpu", "cuda"]
+DeviceKind = Literal["cpu", "cuda"]
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # NVIDIA's
 AMD = Path("/dev/kfd")  # there where AMD's driver is
 ASK = "import torch; print(torch.cuda.is_available())"
 TIMEOUT_S = 300.0  # torch is imported in seconds, from a cold disk in a minute
 
 
-def on_this_machine(study: Study, device: Device | None = None) -> Study:
+def on_this_machine(study: Study, device: DeviceKind | None = None) -> Study:
     """The study with `device`, or this machine's own, in the place of every `auto`. Refusal where two of its cells are then one."""
     cells = tuple(named.model_copy(update={"cell": settled(named.cell, device)}) for named in study.cells)
     seen: dict[str, str] = {}
@@ -34,13 +34,13 @@ def on_this_machine(study: Study, device: Device | None = None) -> Study:
     return study.model_copy(update={"cells": cells})
 
 
-def settled(cell: Cell, device: Device | None = None) -> Cell:
+def settled(cell: Cell, device: DeviceKind | None = None) -> Cell:
     """The cell with `device`, or this machine's own, in the place of `auto`."""
     return cell.model_copy(update={"device": device or device_here()}) if cell.device == "auto" else cell
 
 
 @functools.cache
-def device_here() -> Device:
+def device_here() -> DeviceKind:
     """What torch would choose. Refusal where it does not answer."""
     if not has_driver():
         return "cpu"

@@ -88,7 +88,8 @@ def run_study(study: Study, results: Path, say: Say, command: str, launcher: Lau
         say(f"{study.name}: {len(known)} cells, {len(finished)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
         jobs = _jobs(study, results, spins=bool(waiting) and _spins(launcher, finished))
-        known |= _prepare(study, results, jobs, waiting, say, lock, launcher)
+        unprepared = [name for name in waiting if launcher.attached(jobs[name]) is None]  # the others are under way
+        known |= _prepare(study, results, jobs, unprepared, say, lock, launcher)
         # Seed by seed, so that an hour in which the machine is slower is one of all contenders.
         left = sorted((job for name, job in jobs.items() if known[name] is None), key=lambda job: job.cell.cell.seed)
         known |= FanOut(launcher, say, lock, trials=study.tunes is not None, canaries=finished).run(left)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Protocol
 
 from bench.backbone import WATCHED
@@ -45,9 +46,13 @@ class JobProcess:
         lock: int | None = None,
         cpus: Sequence[int] = (),
         environment: dict[str, str] | None = None,
+        where: Path | None = None,
         output: IO[bytes] | None = None,
     ):
-        """`lock`: held while it lives. `cpus`: it has these alone. `environment`: added to its own. `output`: in place of this one's."""
+        """`lock`: held while it lives. `cpus`: it has these alone. `environment`: added to its own. `where`: it works there.
+
+        `output`: in the place of this one's.
+        """
         self.limit_s, self._start_s = job.limit_s, time.monotonic()
         self._kill_at_s: float | None = None  # once it was told to stop
         self._over = False  # its time
@@ -61,7 +66,7 @@ class JobProcess:
         with only_on(cpus):
             # Its own session: Ctrl-C reaches this process alone, which passes it on once.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=own, start_new_session=True, pass_fds=inherited
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=own, cwd=where, start_new_session=True, pass_fds=inherited
             )
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError), self._process.stdin as told:  # it has died already, and its end says of what

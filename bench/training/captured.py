@@ -21,7 +21,7 @@ class CapturedPass:
         sample = _tensors(latents, timesteps, labels)
         # Copies, since the graph's own inputs are written at every call.
         self._pass: Any = torch.cuda.make_graphed_callables(
-            _Pass(backbone, run), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
+            _Captured(backbone, run), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
         )
 
     def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
@@ -30,7 +30,7 @@ class CapturedPass:
         return list(self._pass(*_tensors(latents, timesteps, labels)).unbind())
 
 
-class _Pass(nn.Module):
+class _Captured(nn.Module):
     """A pass with tensors in and out, and the backbone's weights for its own."""
 
     def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]]) -> None:

@@ -123,7 +123,7 @@ def measure(way: str, items: int, draws: int, folder: Path) -> dict[str, Any]:
         begun_s, again = time.perf_counter(), drawer()
         first = batch(again, at)
         resume_s = time.perf_counter() - begun_s
-        resumes.append({"batch": at, "same": [first, batch(again, at + 1)] == found[at : at + 2], "seconds": resume_s})
+        resumes.append({"batch": at, "same": [first, batch(again, at + 1)] == found[at : at + 2], "resume_s": resume_s})
     return {
         "way": way,
         "start_s": start_s,
@@ -207,7 +207,7 @@ def _row(items: int, way: dict[str, Any]) -> list[str]:
         f"{(way['most_bytes'] - started) / MIB:.1f} MiB",
         f"{way['files_opened']:,}" if WAYS[way["way"]][0] else "-",
         f"{way['draws_per_s']:,.0f}",
-        f"{max(resume['seconds'] for resume in way['resumes']):.3f} s",
+        f"{max(resume['resume_s'] for resume in way['resumes']):.3f} s",
     ]
 
 

@@ -69,9 +69,9 @@ class Local:
         apart = next((named for named in study.cells if self.device not in (None, named.cell.device)), None)
         if apart is not None:
             raise Refusal(f"--devices {','.join(self.devices)}: cell {apart.name} has device={apart.cell.device}; leave out one of the two")
-        processes = [named.cell.parallel.processes for named in study.cells if named.cell.device == "cuda"]
-        if processes and max(processes) > (most := len(self.devices or there)):
-            raise Refusal(f"parallel.processes {max(processes)} need a GPU each, and there are {most}; lower it, or add --devices")
+        asked = max((named.cell.parallel.processes for named in study.cells if named.cell.device == "cuda"), default=1)
+        if asked > max(1, most := len(self.devices or there)):
+            raise Refusal(f"parallel.processes {asked} need a GPU each, and there are {most}; lower it, or add --devices")
         if not self.devices:  # cells of a CPU one at a time, whatever GPUs there are
             self.devices = (all(named.cell.device == "cuda" for named in study.cells) and there) or (CPU,)
         self._free = list(range(len(self.devices)))

@@ -18,7 +18,7 @@ from bench.data.frozen import Count, Frozen
 from bench.run.extra import needs
 from bench.run.job import Job
 from bench.run.launchers.contract import Launcher, LauncherKind, Placed
-from bench.run.launchers.remote import JobFiles, Output, Worker, machine_of
+from bench.run.launchers.remote import JobFiles, NodeWork, Output, machine_of
 from bench.run.watch import Ended
 from bench.shapes import Refusal
 from bench.study.matrix import Study
@@ -136,7 +136,7 @@ class _Task:
 
 def perform(folder: str, token: str, where: str, cpus: int) -> str:
     """What a machine of the cluster does: a job, by its files; how it ended, in JSON."""
-    worker = Worker(JobFiles(Path(folder), token), Path(where))
+    worker = NodeWork(JobFiles(Path(folder), token), Path(where))
     environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(cpus)}
     assert threading.current_thread() is threading.main_thread()  # where Ray raises what `cancel` asks for
     try:

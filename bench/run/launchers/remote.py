@@ -6,7 +6,6 @@
 
 import contextlib
 import json
-import os
 import secrets
 import socket
 import time
@@ -99,7 +98,7 @@ def unseen(folder: Path) -> str:
     return f"machine {socket.gethostname()} does not see {folder}; give a results folder that all machines share with --results"
 
 
-class Worker:
+class NodeWork:
     """The side of the machine that does a job."""
 
     def __init__(self, files: JobFiles, where: Path):
@@ -116,10 +115,8 @@ class Worker:
             return Ended(word="refused", what=str(refusal))
         if node == 0:
             self.files.begin_again()
-        with contextlib.suppress(OSError):
-            os.chdir(self.where)
         with self.files.path(f"txt{node or ''}").open("ab") as output:
-            self.process = JobProcess(job, environment=environment, output=output)
+            self.process = JobProcess(job, environment=environment, where=self.where if self.where.is_dir() else None, output=output)
             while (ended := self.process.ended()) is None:
                 time.sleep(LOOK_S)
         if node == 0:

@@ -22,7 +22,7 @@ from bench.data.frozen import Count, Frozen
 from bench.run.agent import MEET, NODE, NODES
 from bench.run.job import Job
 from bench.run.launchers.contract import Launcher, LauncherKind, Placed
-from bench.run.launchers.remote import JobFiles, Output, Worker, folder_of, handed_out, machine_of
+from bench.run.launchers.remote import JobFiles, NodeWork, Output, folder_of, handed_out, machine_of
 from bench.run.process import GRACE_S
 from bench.run.watch import Ended
 from bench.shapes import Refusal
@@ -148,14 +148,14 @@ class SlurmWork:
 
     def __init__(self, folder: str, token: str, where: str):
         self.folder, self.token, self.where = folder, token, where
-        self._worker: Worker | None = None
+        self._worker: NodeWork | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_worker": None}
 
     def run(self) -> None:
         """The job, by the processors that the scheduler gave."""
-        self._worker = Worker(JobFiles(Path(self.folder), self.token), Path(self.where))
+        self._worker = NodeWork(JobFiles(Path(self.folder), self.token), Path(self.where))
         cpus, environment, node = os.environ.get("SLURM_CPUS_PER_TASK"), {}, int(os.environ.get("SLURM_PROCID", "0"))
         if cpus is not None and "OMP_NUM_THREADS" not in os.environ:
             environment["OMP_NUM_THREADS"] = cpus
