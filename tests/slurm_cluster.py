@@ -36,6 +36,7 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 SwitchType=switch/none
 JobRequeue=1
+EnforcePartLimits=ALL
 ReturnToService=2
 SlurmdTimeout=20
 KillWait=30
