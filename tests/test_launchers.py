@@ -380,6 +380,18 @@ def test_a_scheduler_is_asked_once_for_all_jobs(commands: Path) -> None:
     assert queue.state("17_0") == "RUNNING" and queue.silent
 
 
+def test_why_a_job_does_not_start_is_told_once(commands: Path, tmp_path: Path) -> None:
+    queue = Queue()
+    job = InQueue(JobFiles.written(cell_job(tmp_path)), "17", queue)
+    said = []
+    for reason in ("Priority", "PartitionConfig", "PartitionConfig", "Resources"):
+        (commands / "squeue.says").write_text(f"17|17_N/A|PENDING|{reason}\n")
+        queue._asked_s = float("-inf")
+        assert job.ended() is None
+        said.append(job.output())
+    assert said == ["", "slurm job 17 waits in the queue: PartitionConfig\n", "", ""]
+
+
 def test_a_node_lets_a_job_write_its_checkpoint_before_it_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is requeued does the same once more, with no process of the first time in it."""
     text = "trap 'exit 130' TERM\ntouch $0.began\nwhile true; do sleep 0.05; done"

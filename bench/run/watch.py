@@ -69,6 +69,9 @@ class Watch:
     def end(self, word: Word) -> None:
         """The job's last word: its exit status is then its own and not that of a plug-in which exits."""
         self._write(word=word)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _write(self, **content: Any) -> None:
         if self._file is not None:

@@ -35,6 +35,7 @@ GONE_S = 60.0  # that a job may be unknown to it, or over without a word, before
 SIGNAL_S = GRACE_S + 60  # before its time is up, a job is told to write its checkpoint
 MOST_REQUEUES = 10_000
 MEET_S = 300.0  # that the nodes of a cell wait for the first one
+USUAL = {"", "None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit"}  # reasons of a job that waits for its turn
 ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED"}
 
 
@@ -210,6 +211,7 @@ class InQueue:
         self.files, self.number, self._queue = files, number, queue
         self.where = f"slurm job {number}"
         self._output = Output(files.path("txt"))
+        self._waits_for = ""
         self._silent_since_s: float | None = None  # that the scheduler knows of no job that runs or waits
 
     def ended(self) -> Ended | None:
@@ -240,7 +242,11 @@ class InQueue:
     kill = stop
 
     def output(self) -> str:
-        return self._output.more()
+        text, why = self._output.more(), self._queue.waits_for(self.number)
+        if why != self._waits_for:
+            self._waits_for = why
+            text += f"{self.where} waits in the queue: {why}\n" if why else ""
+        return text
 
 
 class Queue:
@@ -248,6 +254,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         self._asked: set[str] = set()
         self._asked_s = float("-inf")
         self.silent = False  # it did not answer when it was asked last: nothing follows for any job
@@ -265,6 +272,10 @@ class Queue:
                 self.silent = True
         return self._states.get(number)
 
+    def waits_for(self, number: str) -> str:
+        """Why a job is not running yet, in the scheduler's word, such as PartitionConfig; "" for the usual reasons, and where none is."""
+        return "" if (reason := self._reasons.get(number, "")) in USUAL else reason
+
     def cancel(self, number: str) -> None:
         """End a job."""
         with contextlib.suppress(Refusal):
@@ -272,12 +283,13 @@ class Queue:
 
     def _read(self) -> dict[str, str]:
         """Of all jobs of this user, those that ended a few minutes ago too."""
-        lines = self.ask("squeue", "--me", "--states=all", "--array", "--noheader", "--format=%i|%F_%K|%T").splitlines()
+        lines = self.ask("squeue", "--me", "--states=all", "--array", "--noheader", "--format=%i|%F_%K|%T|%r").splitlines()
         states: dict[str, str] = {}
         for line in lines:
-            own, _, rest = line.strip().partition("|")
-            of_array, _, state = rest.partition("|")
-            states |= {own: state, of_array: state} if state else {}
+            own, of_array, state, reason = [*line.strip().split("|"), "", "", ""][:4]
+            if state:
+                states |= {own: state, of_array: state}
+                self._reasons |= dict.fromkeys((own, of_array), reason if state == "PENDING" else "")
         return states
 
     def ask(self, *command: str) -> str:
