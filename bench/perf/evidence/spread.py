@@ -36,9 +36,9 @@ DEFAULTS: dict[str, Any] = {
 PAGE = """# Several processes for one cell
 
 {steps} steps on 8 clips of 8 frames of 32x32, latents of 8x8; seeds {seeds}, seed by seed; gloo, every process on one thread. Rates are of
-the whole cell, medians over seeds; "of one" is over the rate of one process at the same seed, with the least and the most of the seeds,
-"each" its part of an ideal in which every process gives as much as one alone. Differences are the largest of any step's loss, over the loss, from those of one process at the same seed. Memory is
-the largest resident set of any process.
+the whole cell, medians over seeds; "of one" is over the rate of one process at the same seed, with the least and the most of the seeds;
+"each" is its part of an ideal in which every process gives as much as one alone. "losses apart": the largest difference of any step's
+loss from that of one process at the same seed, over the loss. Memory is the largest resident set of any process.
 
 {table}
 
