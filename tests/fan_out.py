@@ -29,8 +29,8 @@ from bench.records.record import Record
 from bench.records.store import latest, read_record, read_run
 from bench.report.render.markdown import markdown_table
 from bench.run.claim import CLAIM
-from tests.commands import ROOT, write_matrix
-from tests.tiny import cell_fields
+from tests import torture
+from tests.commands import ROOT
 
 NUM_SEEDS = 6
 BACKBONES = ("tests.small:DiT-XXS/2", "tests.small:DiT-XXS/2{depth: 3}")
@@ -59,7 +59,7 @@ class Place:
     """A launcher as this test drives it."""
 
     arguments: tuple[str, ...]  # of `run`
-    kinds: dict[str, Callable[[Random, str], bool]]  # what is killed -> kills one of it, if there is any
+    kinds: dict[str, Callable[[Random], bool]]  # what is killed -> kills one of it, if there is any
 
 
 @dataclass
@@ -78,18 +78,12 @@ class Outcome:
 
 def matrix(folder: Path) -> Path:
     """Cells that write a checkpoint whenever there is time."""
-    fields = cell_fields(
-        budget={"steps": NUM_STEPS},
-        checkpoint_interval_s=0.0,
-        evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False},
-    )
-    del fields["backbone"]
-    return write_matrix(folder, NAME, axes={"backbone": list(BACKBONES)}, match=None, defaults=fields, seeds=list(range(NUM_SEEDS)))
+    return torture.matrix(folder, NAME, NUM_STEPS, axes={"backbone": list(BACKBONES)}, seeds=list(range(NUM_SEEDS)))
 
 
-def start(path: Path, results: Path, mark: str, arguments: tuple[str, ...], log: Path) -> "subprocess.Popen[bytes]":
+def start(path: Path, results: Path, arguments: tuple[str, ...], log: Path) -> "subprocess.Popen[bytes]":
     """The command in a group of its own."""
-    environment = {**os.environ, "UNET_VS_DIT_FAN_OUT": mark, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bench", "run", str(path), "--results", str(results), *arguments]
     with log.open("ab") as file:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
@@ -125,21 +119,21 @@ def one(rng: Random, alive: list[psutil.Process]) -> bool:
     return True
 
 
-def processes(pattern: str, mark: str = "") -> list[psutil.Process]:
-    """Those whose command line matches, of the results folder `mark` where one is given."""
+def processes(pattern: str) -> list[psutil.Process]:
+    """Those whose command line matches."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if re.search(pattern, " ".join(process.cmdline())) and (not mark or mark in str(process.open_files()) + str(process.cmdline())):
+            if re.search(pattern, " ".join(process.cmdline())):
                 found.append(process)
     return found
 
 
-def workers(rng: Random, mark: str) -> bool:
+def workers(rng: Random) -> bool:
     return one(rng, processes(r"-m bench\.run\.worker"))
 
 
-def cancel(rng: Random, mark: str) -> bool:
+def cancel(rng: Random) -> bool:
     """One job that runs or waits."""
     lines = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, check=False).stdout.split()
     if not lines:
@@ -157,13 +151,13 @@ def place(name: str, folder: Path) -> Iterator[Place]:
         from tests.slurm_cluster import slurm_cluster
 
         folder.mkdir()
-        node = {"node": lambda rng, mark: one(rng, processes(r"submitit\.core\._submit"))}
+        node = {"node": lambda rng: one(rng, processes(r"submitit\.core\._submit"))}
         with slurm_cluster(folder):
             yield Place(("--on", "slurm", "--with", "cpus=1"), {"worker": workers, "cancel": cancel, **node})
     else:
         from tests.ray_cluster import ray_cluster
 
-        node = {"node": lambda rng, mark: one(rng, processes(r"^ray::perform"))}
+        node = {"node": lambda rng: one(rng, processes(r"^ray::perform"))}
         with ray_cluster() as cluster:
             yield Place(cluster.arguments, {"worker": workers, **node})
 
@@ -171,7 +165,7 @@ def place(name: str, folder: Path) -> Iterator[Place]:
 def whole(path: Path, folder: Path, where: Place, expected: dict[str, Record], found: Outcome) -> None:
     """The run that nobody kills."""
     begun_s = time.monotonic()
-    run = start(path, folder / "whole", "", where.arguments, folder / "whole.log")
+    run = start(path, folder / "whole", where.arguments, folder / "whole.log")
     if run.wait(timeout=1800):
         raise RuntimeError((folder / "whole.log").read_text()[-2000:])
     found.seconds = time.monotonic() - begun_s
@@ -183,7 +177,7 @@ def under_fire(path: Path, folder: Path, where: Place, expected: dict[str, Recor
     for round_ in range(1000):
         results = folder / f"fire{round_}"
         while True:
-            run = start(path, results, "", where.arguments, folder / "fire.log")
+            run = start(path, results, where.arguments, folder / "fire.log")
             found.starts += 1
             while found.kills.total() < num_kills:
                 wait(run, results, rng)
@@ -194,7 +188,7 @@ def under_fire(path: Path, folder: Path, where: Place, expected: dict[str, Recor
                     run.kill()
                     found.kills[kind] += 1
                     break
-                found.kills[kind] += where.kinds[kind](rng, str(results))
+                found.kills[kind] += where.kinds[kind](rng)
             code = run.wait(timeout=1800)
             if code == 0:
                 break
@@ -266,7 +260,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
         path = matrix(folder)
-        single: Any = start(path, folder / "one-by-one", "", (), folder / "one.log")
+        single: Any = start(path, folder / "one-by-one", (), folder / "one.log")
         if single.wait(timeout=1800):
             raise RuntimeError((folder / "one.log").read_text()[-2000:])
         expected = records(folder / "one-by-one")

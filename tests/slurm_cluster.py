@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -144,9 +144,8 @@ def free_ports(num: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(what: object, name: str, seconds: float = START_S) -> None:
+def wait_for(what: Callable[[], object], name: str, seconds: float = START_S) -> None:
     """Until `what()` is true."""
-    assert callable(what)
     deadline_s = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline_s:

@@ -65,15 +65,15 @@ class Chain:
     wrong: list[str] = field(default_factory=list)  # differences from an unkilled run
 
 
-def matrix(folder: Path) -> Path:
+def matrix(folder: Path, name: str = "tiny", num_steps: int = NUM_STEPS, **changes: Any) -> Path:
     """A small cell that saves whenever a step ends, as far as that costs no more than a twentieth of the time."""
     fields = cell_fields(
-        budget={"steps": NUM_STEPS},
+        budget={"steps": num_steps},
         checkpoint_interval_s=0.0,
         evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False},
     )
     del fields["backbone"]
-    return write_matrix(folder, axes={"backbone": ["tests.small:DiT-XXS/2"]}, match=None, defaults=fields)
+    return write_matrix(folder, name, **{"axes": {"backbone": ["tests.small:DiT-XXS/2"]}, "match": None, "defaults": fields, **changes})
 
 
 def start(path: Path, results: Path, mark: str, log: Path) -> "subprocess.Popen[bytes]":
