@@ -11,6 +11,7 @@ from bench.records.store import latest, write_record
 from bench.run import fan_out
 from bench.run.fan_out import MOST_LOST, FanOut, run_on
 from bench.run.job import CellJob, Job, PrepareJob
+from bench.run.launch import run_all
 from bench.run.process import Refused, Stopped, end_all
 from bench.run.watch import Ended
 from bench.shapes import Refusal
@@ -214,3 +215,10 @@ def test_checks_of_a_finished_contender_are_not_made_again(tmp_path: Path) -> No
 
     fan(FakeLauncher(do)).run(jobs_of(tmp_path))
     assert seen == [True, False, False]
+
+
+def test_a_study_is_not_made_to_fit_minutes_of_machines_that_nobody_has_timed(tmp_path: Path) -> None:
+    launcher = FakeLauncher(finished, machine="elsewhere")
+    with pytest.raises(Refusal, match="--budget-minutes 9 goes by how fast this machine is, and --on fake trains on others"):
+        run_all(load_study("smoke"), tmp_path / "results", lambda told: None, "bench run", 9, launcher)
+    assert not launcher.started and not (tmp_path / "results").exists()

@@ -175,7 +175,6 @@ def test_a_job_whose_time_is_up_is_told_to_stop_and_then_killed(tmp_path: Path, 
         (("--on", "ray", "--with", "nowhere.yaml"), "nowhere.yaml: there is no such file"),
         (("--on", "ray", "--with", "{tmp}/list.yaml"), "expected a mapping of options"),
         (("--on", "ray", "--with", "{tmp}/bad.yaml"), "not readable"),
-        (("--on", "ray", "--budget-minutes", "9"), "--budget-minutes 9 goes by how fast this machine is, and --on ray trains on others"),
     ],
 )
 def test_what_a_launcher_does_not_know_is_refused_in_a_line(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
