@@ -20,7 +20,7 @@ from baselines.kernels.maps import NormSiLU
 from baselines.kernels.tokens import GatedGELU, attention_by_products
 from baselines.unet import VideoUNet
 from bench.meters.storage import StorageMeter
-from bench.perf.test_unet_step import plain_unet
+from bench.perf.twins import plain_unet
 from tests.test_baselines_unet import SHAPE, batch, small_unet
 
 

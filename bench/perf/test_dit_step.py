@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from bench.meters.flops import count_flops
 from bench.perf.turns import SPEC, RandomClips, alternate, dit, peak_bytes, randomised, report, seconds, step_s
+from bench.perf.twins import DiffusersDiT
 from bench.shapes import Shape
 from dit import SIZES  # depth, hidden, heads
 from dit.kernels.linear import product, takes_onednn
@@ -20,32 +20,6 @@ CASES: dict[str, tuple[Shape, int, int]] = {"XS": ((1, 16, 16), 16, 25), "S": ((
 pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("one_thread")]
 
 
-class DiffusersDiT(nn.Module):
-    """`DiTTransformer2DModel` behind our call. Equal to ours to rounding when the weights are: tests/test_dit_model.py shows it."""
-
-    def __init__(self, size: str) -> None:
-        from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
-
-        super().__init__()
-        depth, width, heads = SIZES[size]
-        self.network = DiTTransformer2DModel(
-            num_attention_heads=heads,
-            attention_head_dim=width // heads,
-            in_channels=SPEC.latent_channels,
-            num_layers=depth,
-            sample_size=CASES[size][0][1],
-            patch_size=2,
-            num_embeds_ada_norm=SPEC.num_labels,
-            norm_eps=1e-6,
-        ).eval()  # fmt: skip  its label dropout draws
-        for block in self.network.transformer_blocks[1:]:
-            block.norm1.emb = self.network.transformer_blocks[0].norm1.emb  # one embedder, as DiT has
-
-    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor) -> list[Tensor]:
-        images = torch.stack(latents).squeeze(2)
-        return list(self.network(images, 1000 * timesteps, class_labels=labels).sample.unsqueeze(2))
-
-
 def batch_of(size: str, half: torch.dtype | None = None) -> RandomClips:
     shape, batch_size, _ = CASES[size]
     return RandomClips([shape] * batch_size, half=half)
@@ -53,7 +27,7 @@ def batch_of(size: str, half: torch.dtype | None = None) -> RandomClips:
 
 @pytest.mark.parametrize("size", ["XS", "S"])
 def test_step_against_diffusers(benchmark: Any, size: str) -> None:
-    ours, theirs, batch = dit(f"{size}/2-sincos"), randomised(DiffusersDiT(size)), batch_of(size)
+    ours, theirs, batch = dit(f"{size}/2-sincos"), randomised(DiffusersDiT(SIZES[size], CASES[size][0][1], SPEC)), batch_of(size)
     peer = "diffusers' DiTTransformer2DModel"
     ratios = alternate(benchmark, CASES[size][-1], {"ours": partial(step_s, ours, batch), peer: partial(step_s, theirs, batch)})
     peaks = {"peak_bytes": peak_bytes(ours, batch), "diffusers_peak_bytes": peak_bytes(theirs, batch)}
