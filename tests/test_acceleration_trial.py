@@ -45,7 +45,7 @@ def _two_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_is_tried_depends_on_the_device_the_backbone_and_the_batches() -> None:
     cuda = torch.device("cuda")
     assert candidates(CPU, has_blocks=True, one_shape=True) == ["none"]
-    assert candidates(cuda, has_blocks=True, one_shape=True) == ["none", "blocks", "graphs"]
+    assert candidates(cuda, has_blocks=True, one_shape=True) == ["none", "graphs", "blocks"]
     assert candidates(cuda, has_blocks=True, one_shape=False) == ["none", "blocks"]
     assert candidates(cuda, has_blocks=False, one_shape=True) == ["none", "graphs"]
 

@@ -361,12 +361,13 @@ def test_cells_are_one_array_with_what_was_asked(commands: Path, tmp_path: Path)
     assert Slurm(options).attached(jobs[0]) is None  # the scheduler has forgotten it
 
 
-def test_what_the_scheduler_refuses_is_told_in_its_words(commands: Path, tmp_path: Path) -> None:
+def test_what_the_scheduler_refuses_is_told_in_its_words_once(commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (commands / "sbatch.fails").write_text(
         "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
     )
     with pytest.raises(Refusal, match=r"slurm takes no job: .*Invalid account"):
         Slurm(SlurmOptions()).start([cell_job(tmp_path)], None)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_scheduler_is_asked_once_for_all_jobs(commands: Path) -> None:

@@ -30,7 +30,7 @@ def candidates(device: torch.device, *, has_blocks: bool, one_shape: bool) -> li
     """
     if device.type != "cuda":
         return ["none"]
-    return ["none", *(["blocks"] if has_blocks else []), *(["graphs"] if one_shape else [])]
+    return ["none", *(["graphs"] if one_shape else []), *(["blocks"] if has_blocks else [])]  # what takes longest last
 
 
 def choose(step: TrainStep, ways: list[str], apply: Callable[[str, Any], None], batches: list[Any]) -> AccelerationTrial:

@@ -6,6 +6,7 @@ A machine that is lost costs what was trained since the last checkpoint: the sam
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Sequence
@@ -61,7 +62,9 @@ class Ray:
         if not ray.is_initialized():
             try:
                 self._knock()
+                before = signal.getsignal(signal.SIGTERM)
                 ray.init(address=self.options.address, log_to_driver=False, logging_level=logging.ERROR)
+                signal.signal(signal.SIGTERM, before)  # Ray's own ends the process, whose cells are still to write checkpoints
             except (ConnectionError, ValueError, RuntimeError) as error:
                 why = " ".join(str(error).split())[:200]
                 raise Refusal(

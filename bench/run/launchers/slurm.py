@@ -5,6 +5,7 @@ expected after a while. Knows no torch.
 """
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -105,8 +106,9 @@ class Slurm:
         executor.update_parameters(**self._parameters(jobs))
         work = [SlurmWork(str(each.folder), each.token, str(Path.cwd())) for each in files]
         try:
-            # Of the two, only an array has a number a job; one job alone is none.
-            submitted = executor.map_array(_perform, work) if len(work) > 1 else [executor.submit(_perform, work[0])]
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and then raises it
+                # Of the two, only an array has a number a job; one job alone is none.
+                submitted = executor.map_array(_perform, work) if len(work) > 1 else [executor.submit(_perform, work[0])]
         except FailedJobError as error:
             raise Refusal(f"slurm takes no job: {_said(error)}") from error
         placed: list[Placed] = []
