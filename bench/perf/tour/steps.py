@@ -152,7 +152,7 @@ def twin(name: str, case: Case) -> nn.Module:
 
     torch.manual_seed(0)
     if name.startswith("dit:"):
-        return DiffusersDiT(SIZES[short_name(split_name(name)[0]).removeprefix("DiT-").partition("/")[0]], case.shape[1], SPEC).train()
+        return DiffusersDiT(SIZES[short_name(split_name(name)[0]).removeprefix("DiT-").partition("/")[0]], case.shape[1], SPEC)
     return DiffusersUNet(load_backbone(name, SPEC), dropout=False).train()
 
 
