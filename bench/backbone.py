@@ -10,14 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import functools
-import importlib
-import importlib.metadata
-import os
-import signal
-import subprocess
-import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,32 +20,15 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.shapes import LatentSpec, Refusal, Shape, check_shape, told_of
+from bench.plugin import ENTRY_POINT_GROUP, import_foreign, refusing, registered
+from bench.shapes import LatentSpec, Refusal, Shape, check_shape, did_you_mean, told_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ENTRY_POINT_GROUP = "unet_vs_dit.backbones"
-DISTRIBUTION = "unet-vs-dit"
 MOST_LETTERS = 1000  # of a name with its changes
 MOST_COUNT = 2**14  # of channels or anything else that a change counts: all are built before their memory is known
 MOST_LAYERS = 2**10  # where a field counts these: each takes time to build, whatever its width
-WATCHED = "UNET_VS_DIT_WATCHED"  # in the environment of a process whose parent notices when it exits or hangs
-IMPORT_S = 60.0  # that an import may take
-SURVIVED = 70  # exit status of the process that tries one
-TRIAL = f"""
-import importlib, os, sys
-sys.path[:] = sys.argv[2:]
-try:
-    importlib.import_module(sys.argv[1])
-except BaseException:
-    pass  # whoever asks will see for himself
-os._exit({SURVIVED})
-"""
-
-
-class BrokenPlugin(Refusal):
-    """A plug-in that raises what its contract does not name, exits or hangs. Nothing is wrong with the cells of others."""
 
 
 class Backbone(Protocol):
@@ -205,29 +180,6 @@ def known_backbones() -> list[str]:
     return found
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What a plug-in refuses inside, by any ValueError as its contract has it, is a Refusal."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except ValueError as error:
-        raise Refusal(str(error)) from error
-
-
-@contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """As `refusing`; what else a plug-in raises inside, or exits with, is BrokenPlugin, but for files and memory that are not there."""
-    try:
-        with refusing():
-            yield
-    except (Refusal, OSError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise BrokenPlugin(f"{what} raised {type(error).__name__}: {' '.join(str(error).split())}; mend it") from error
-
-
 def check_latents(backbone: Backbone | Factory, shape: Shape) -> None:
     """Refusal where latents (T, H, W) cannot be taken by a backbone, or by its factory as far as that says."""
     check = getattr(backbone, "check", None)  # optional in a factory: a plug-in without it is checked once it is built
@@ -344,58 +296,6 @@ def import_plugin(name: str) -> ModuleType:
     return import_foreign(registered(ENTRY_POINT_GROUP).get(name, name))
 
 
-def import_foreign(name: str) -> ModuleType:
-    """A module that another person may have written. BrokenPlugin where its import raises, exits or hangs; ModuleNotFoundError.
-
-    An import that would end this process or hold it up is found out in another.
-    """
-    unknown = name not in sys.modules and name.partition(".")[0] not in _own_packages()
-    if unknown and WATCHED not in os.environ and (fault := _trial(name, *sys.path)):
-        raise BrokenPlugin(f"importing module {name!r} {fault}; mend it")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise
-    except (Exception, SystemExit) as error:  # another person's code
-        raise BrokenPlugin(f"importing module {name!r} raised {type(error).__name__}: {' '.join(str(error).split())}; mend it") from error
-
-
-@functools.cache
-def _trial(name: str, *path: str) -> str:
-    """What importing a module does to a process; empty where it lives on."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, "-c", TRIAL, name, *path], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        code = process.wait(timeout=IMPORT_S)
-    except subprocess.TimeoutExpired:
-        return f"takes over {IMPORT_S:g} s"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return "" if code == SURVIVED else f"ends the process with status {code}"
-
-
-@functools.cache
-def _own_packages() -> set[str]:
-    """Top-level packages of this project."""
-    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    own = {point.value.partition(".")[0] for point in points if point.dist is not None and point.dist.name == DISTRIBUTION}
-    return own | {__name__.partition(".")[0]}
-
-
 def known_modules() -> list[str]:
     """Modules registered under the entry-point group, those of this project among them. Any other module on the path works too."""
     return sorted(registered(ENTRY_POINT_GROUP))
-
-
-@functools.cache
-def registered(group: str) -> dict[str, str]:
-    """Name -> module, or "module:OBJECT", of an entry-point group. Read once: it looks through every installed distribution."""
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=group)}
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """' (did you mean X?)' where a known name is near, else an empty string."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -6,6 +6,7 @@ Dimension key, used in every file of the suite:
     P  values in one patch       W  width
 """
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,12 @@ def _cut(line: str) -> str:
     if len(line) <= LONGEST_LINE:
         return line
     return f"{line[: LONGEST_LINE // 2]} ... ({len(line):,} letters) ... {line[-LONGEST_LINE // 4 :]}"
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """' (did you mean X?)' where a known name is near, else an empty string."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 # Controls but tab and line end, what turns the direction of writing, ends a line elsewhere, cannot be seen, or is half a character.

@@ -11,7 +11,6 @@ import torch
 from typer.testing import CliRunner
 
 from bench import cli
-from bench.backbone import registered
 from bench.commands.score.page import to_markdown
 from bench.commands.score.score import score
 from bench.commands.score.windows import SeededCut
@@ -20,6 +19,7 @@ from bench.metrics.distances import table as distances_table
 from bench.metrics.extractors.manifest import RANDOM3D
 from bench.metrics.pixels import table as pixels_table
 from bench.metrics.protocol import read_name
+from bench.plugin import registered
 from bench.records.record import Measurement
 from bench.report.render import catalogue
 from bench.run.measure.quality import Quality

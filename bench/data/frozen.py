@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.backbone import did_you_mean
+from bench.shapes import did_you_mean
 
 MOST_SHOWN = 200  # characters of a value that is wrong
 Count = Annotated[int, Field(ge=1, le=2**31)]  # of anything: what is larger is a slip of the pen

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from bench.backbone import did_you_mean, import_foreign, registered
-from bench.shapes import Refusal
+from bench.plugin import import_foreign, registered
+from bench.shapes import Refusal, did_you_mean
 
 
 class Named(Protocol):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import Backbone, BrokenPlugin, load_backbone
+from bench.backbone import Backbone, load_backbone
+from bench.plugin import BrokenPlugin
 from bench.shapes import LatentSpec, Shape
 
 

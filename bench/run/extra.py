@@ -3,8 +3,7 @@
 import importlib.util
 from collections.abc import Sequence
 
-from bench.backbone import did_you_mean
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 
 TRACKERS = ("jsonl", "tensorboard", "wandb")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from bench.backbone import WATCHED
 from bench.data.files import StoreError
+from bench.plugin import WATCHED
 from bench.run.job import Job
 from bench.run.threads import waiting_as
 from bench.run.watch import Ended, the_end, watched

@@ -14,9 +14,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.backbone import canonical_name, did_you_mean, short_name, split_name
+from bench.backbone import canonical_name, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
-from bench.shapes import Refusal, told_of
+from bench.shapes import Refusal, did_you_mean, told_of
 from bench.study.cell import Cell
 from bench.study.looks import Looks
 from bench.study.scale import Scaling

@@ -6,9 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bench.backbone import did_you_mean
 from bench.data.frozen import Frozen, dotted
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 from bench.study.budget import Budget
 from bench.study.cell import Cell
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.backbone import canonical_name, check_latents, did_you_mean, find_factory
+from bench.backbone import canonical_name, check_latents, find_factory
 from bench.data.frozen import flatten
 from bench.data.latents.config import Autoencoder
 from bench.data.policy.config import Batching
 from bench.data.policy.table import POLICIES
 from bench.data.source import Progress, SourceConfig, Survey, load_config, source_labels, survey_clips
 from bench.run.checks import latent_spec
-from bench.shapes import LatentSpec, Refusal, Shape, nearest_multiples, num_voxels, parse_shape
+from bench.shapes import LatentSpec, Refusal, Shape, did_you_mean, nearest_multiples, num_voxels, parse_shape
 from bench.study.cell import Cell
 from bench.study.matrix import Study, shipped
 

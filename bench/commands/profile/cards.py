@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bench.backbone import did_you_mean
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 
 GIB = 2**30
 

@@ -40,12 +40,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from bench.backbone import did_you_mean
 from bench.commands.score.collection import CollectionItem
 from bench.commands.score.windows import Rule, SeededCut, fraction
 from bench.metrics.distances.frechet import Features, check_features
 from bench.metrics.extractors.manifest import I3D_EPS, I3D_HALF_PIXEL
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 
 MAX_CLIPS = 2048  # of StyleGAN-V's two sets and cd-fvd's generated one
 CD_FVD_RESOLUTION = 256  # default of load_videos in cdfvd/fvd.py; its README says 128

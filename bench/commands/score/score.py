@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from bench.backbone import did_you_mean
 from bench.commands.score import published
 from bench.commands.score.collection import Collection, find_collection, natural
 from bench.commands.score.pair import ClipSets, SetReader, block, find_device, rates_of, read_pair
@@ -36,7 +35,7 @@ from bench.metrics.weights import table as weights
 from bench.metrics.weights.cache import cache_folder
 from bench.records.environment import commit, read_environment
 from bench.records.record import REAL, Measurement
-from bench.shapes import Refusal, shape_text
+from bench.shapes import Refusal, did_you_mean, shape_text
 
 DEFAULT_EXTRACTORS = ("i3d", "motion")
 DEFAULT_CUT = SeededCut(num_frames=16)

@@ -26,7 +26,6 @@ import psutil
 from PIL import Image
 from pydantic import Field
 
-from bench.backbone import did_you_mean
 from bench.commands.score.collection import READER_VERSION, Collection, CollectionItem, Opened
 from bench.data.clips import Skipped
 from bench.data.files import StoreError, remove_leftovers
@@ -34,7 +33,7 @@ from bench.data.frozen import Frozen
 from bench.data.progress import Progress
 from bench.data.sealed import read_sealed, write_sealed
 from bench.data.source import digest_of
-from bench.shapes import Refusal, Shape, cover_box, visible
+from bench.shapes import Refusal, Shape, cover_box, did_you_mean, visible
 
 ANOTHER_CACHE = "free space or choose another folder with --cache"
 STARTS = ("random", "first", "disjoint")

@@ -13,7 +13,6 @@ from typing import Literal
 import av
 import numpy as np
 
-from bench.backbone import did_you_mean
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.files import at_home
 from bench.data.frozen import Count
@@ -21,7 +20,7 @@ from bench.data.media.inventory import unusable
 from bench.data.media.video import middle_clip
 from bench.data.progress import Progress
 from bench.data.source import SourceConfig, digest_of
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 
 READER_VERSION = 1  # bump when the same files give other clips
 FILE_NAME = re.compile(r"(?P<label>[^/]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.avi")

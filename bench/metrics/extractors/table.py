@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.backbone import did_you_mean
 from bench.metrics.extractors import controls, custom, golden, i3d, motion, videomae, vjepa
 from bench.metrics.extractors.manifest import MANIFESTS, Manifest
 from bench.metrics.extractors.resize import Resize, resize_half_pixel, resize_tf1
 from bench.metrics.weights import table as weights
-from bench.shapes import Refusal
+from bench.shapes import Refusal, did_you_mean
 
 ToFeatures = Callable[[Tensor], Tensor]  # frames (B, T, H, W, 3) uint8 -> (B, dim) float32
 
