@@ -74,6 +74,13 @@ def test_a_cpu_s_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert trainer.state.peak_storage_bytes and values(trainer) == {}
 
 
+def test_of_several_processes_there_is_none(tmp_path: Path) -> None:
+    """Each holds buckets of gradients beside its own, or parts of the weights."""
+    trainer = trained(tmp_path)
+    trainer.cell = tiny_cell(parallel={"kind": "ddp", "processes": 2})
+    assert values(trainer, known=99.0) == {}
+
+
 @pytest.mark.parametrize("error", [Refusal("x cannot be predicted"), NotImplementedError("no fake\nimplementation")])
 def test_what_cannot_be_predicted_costs_no_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception

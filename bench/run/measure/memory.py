@@ -27,9 +27,10 @@ def memory_measurements(found: Mapping[str, int], prefix: str = "") -> list[Meas
 def predicted_storage(trainer: Trainer, spec: LatentSpec, known: float | None = None) -> list[Measurement]:
     """The peak storage that was to be expected of the training step that was metered; `known`: as it was predicted before.
 
-    Nothing of a step that cannot be predicted. Nor on a CPU: there it is as measured, to the byte, and takes longer than small cells do.
+    Nothing of a step that cannot be predicted, as of several processes, which hold buckets of gradients or parts of weights. Nor on a
+    CPU: there it is as measured, to the byte, and takes longer than small cells do.
     """
-    if trainer.device.type == "cpu" or not trainer.state.peak_storage_bytes:
+    if trainer.device.type == "cpu" or trainer.cell.parallel.kind != "none" or not trainer.state.peak_storage_bytes:
         return []
     predicted_bytes = _predicted(trainer, spec) if known is None else known
     return [] if predicted_bytes is None else [Measurement(name=PREDICTED, value=predicted_bytes, unit="B", better="none")]
