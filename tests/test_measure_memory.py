@@ -55,14 +55,14 @@ def test_a_gpu_s_cell_has_its_prediction(tmp_path: Path, monkeypatch: pytest.Mon
             asked.append(of)
 
         def peak_drawn(self, drawn: Any) -> Any:
-            asked.append(drawn.shapes)
+            asked.append(drawn.timesteps.tolist())  # each draw has its own
             return type("Memory", (), {"num_bytes": 4321})
 
     monkeypatch.setattr(memory, "Predictor", Predictor)
     trainer = trained(tmp_path)
     assert values(trainer) == {PREDICTED: 4321}
     cell = trainer.cell
-    assert asked == [(cell.backbone, SPEC, "fp32", "cuda", cell.acceleration), trainer.draw(1).shapes]
+    assert asked == [(cell.backbone, SPEC, "fp32", "cuda", cell.acceleration), trainer.draw(1).timesteps.tolist()]
     assert values(trainer, known=99.0) == {PREDICTED: 99.0} and len(asked) == 2  # of an earlier cell of the same step
     trainer.state.peak_storage_bytes = 0  # nothing was metered, which it could stand beside
     assert values(trainer) == {} and values(trainer, known=99.0) == {}
