@@ -75,7 +75,9 @@ def result(own: Trainer, file: Path) -> None:
     if own.ranks.leads:
         losses = [*training.loss, *training.grad_norm, *training.validation_by_timestep.values()]
         save_tensors(file, {**weights, **grads, "losses": torch.tensor(losses, dtype=torch.float64)})
-        file.with_suffix(".json").write_text(json.dumps({"work": training.step_work, "imbalance": training.imbalance}))
+        file.with_suffix(".json").write_text(
+            json.dumps({"work": training.step_work, "imbalance": training.imbalance, "peaks": training.peaks_by_process})
+        )
 
 
 def stopped(own: Cell, folder: Path, ranks: Ranks) -> bool:
@@ -93,6 +95,8 @@ def main(folder: Path, scenarios: Sequence[str]) -> None:
     """SCENARIO:KIND or SCENARIO:KIND:stop (a checkpoint after two steps) or SCENARIO:KIND:resume."""
     ranks = join()
     torch.set_num_threads(1)
+    own = {"big": 2**40 + ranks.rank} | ({"leader's": 1} if ranks.leads else {})
+    assert ranks.counts(own, ("big", "leader's", "nobody's")) == {"big": [2**40 + rank for rank in range(ranks.num)]}
     for each in scenarios:
         scenario, kind, *what = each.split(":")
         own = cell(scenario, kind, ranks.num)

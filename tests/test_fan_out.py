@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.data.files import StoreError, now
-from bench.records.record import Record
+from bench.records.record import PREDICTED, Measurement, Record
 from bench.records.store import latest, write_record
 from bench.run import fan_out
 from bench.run.fan_out import MOST_LOST, FanOut, run_on
@@ -46,8 +46,35 @@ def finished(job: Job, status: str = "ok") -> Ended:
     return DONE
 
 
+def predicted(job: CellJob, num_bytes: float) -> Ended:
+    """The same, with a prediction of its memory."""
+    ended = finished(job)
+    record = latest(job.folder)
+    assert record is not None
+    found = [Measurement(name=PREDICTED, value=num_bytes, unit="B", better="none")]
+    write_record(job.folder, record.model_copy(update={"measurements": found, "attempt": job.after + 2}))
+    return ended
+
+
 def fan(launcher: FakeLauncher, said: list[str] | None = None) -> FanOut:
     return FanOut(launcher, (said if said is not None else []).append, 0)
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_the_memory_of_a_step_is_predicted_once(tmp_path: Path, uniform: bool) -> None:
+    """Of clips of several shapes it is another step at another seed."""
+    batching = {"batch_size": 2} if uniform else {"policy": "bucket", "voxel_budget": 99}
+    jobs = [job.model_copy(update={"cell": job.cell.model_copy(update={"cell": tiny_cell(seed=seed, batching=batching)})})
+            for seed, job in enumerate(jobs_of(tmp_path))]  # fmt: skip
+    other = tiny_cell(seed=9, batching=batching, backbone="dit:DiT-S/2")
+    jobs.append(jobs[0].model_copy(update={"label": "c9", "cell": NamedCell(name="c9", axes={}, cell=other)}))
+    launcher = FakeLauncher(lambda job: predicted(job, 100.0 + len(launcher.started)))  # type: ignore[arg-type]
+    fan(launcher).run(jobs)
+    given = [job.predicted_bytes for job, _ in launcher.started]  # type: ignore[union-attr]
+    assert given == ([None, 100.0, 100.0, None] if uniform else [None] * 4)
+    again = FakeLauncher(finished)
+    FanOut(again, lambda line: None, 0, known=[record for job in jobs[:1] if (record := latest(job.folder))]).run(jobs[1:2])
+    assert [job.predicted_bytes for job, _ in again.started] == [100.0 if uniform else None]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("room", [1, 2, 5])

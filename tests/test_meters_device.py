@@ -4,16 +4,16 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bench.meters import device
-from bench.meters.device import EnergyMeter, Neighbours
+from bench.meters import device as device_module
+from bench.meters.device import EnergyMeter, Neighbours, own_bytes
 from bench.records.environment import own_cpus
+from tests.fake_card import CUDA, running
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 
 
 def zone(folder: Path, name: str, joules: float, limit: float = 1000) -> None:
@@ -23,7 +23,7 @@ def zone(folder: Path, name: str, joules: float, limit: float = 1000) -> None:
 
 
 def test_energy_of_processor_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "PACKAGES", tmp_path)
+    monkeypatch.setattr(device_module, "PACKAGES", tmp_path)
     assert EnergyMeter(CPU).joules() is None  # nothing reports it
     zone(tmp_path, "intel-rapl:0", 100)
     zone(tmp_path, "intel-rapl:1", 990)
@@ -35,24 +35,44 @@ def test_energy_of_processor_packages(tmp_path: Path, monkeypatch: pytest.Monkey
     assert meter.joules() is None
 
 
-def on_gpu(monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]) -> None:
-    monkeypatch.setattr(device, "_handle", lambda device: None)
-    running = [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes.items()]
-    monkeypatch.setattr(device.pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: running)
-
-
 @pytest.mark.parametrize(
     ("processes", "others"),
     [({}, 0), ({os.getpid(): 5}, 0), ({os.getpid(): 5, 1: 7}, 1), ({71: 5}, 0), ({71: 5, 72: 6}, 1)],
 )
 def test_another_process_on_the_gpu_is_noticed(monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None], others: int) -> None:
     """Without its own number on the list, as in a container, one of the processes is this one."""
-    on_gpu(monkeypatch, processes)
+    running(monkeypatch, processes)
     neighbours = Neighbours(CUDA)
     assert neighbours.most_others == others
-    on_gpu(monkeypatch, {os.getpid(): 5})  # it left again, but it was there
+    running(monkeypatch, {os.getpid(): 5})  # it left again, but it was there
     neighbours.look()
     assert neighbours.most_others == others
+
+
+@pytest.mark.parametrize(
+    ("processes", "own"),
+    [
+        ({os.getpid(): 5, 1: 7}, 5),
+        ({71: 5}, 5),  # it is alone, by another number
+        ({71: 5, 72: 6}, None),  # which of them it is, nobody tells
+        ({os.getpid(): None}, None),
+        ({os.getpid(): None, 1: 7}, None),
+        ({}, None),
+    ],
+)
+def test_a_process_s_own_bytes_are_told_or_left_out(
+    monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None], own: int | None
+) -> None:
+    running(monkeypatch, processes)
+    assert own_bytes(CUDA) == own
+
+
+def test_without_a_driver_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(device: torch.device) -> None:
+        raise device_module.pynvml.NVMLError(device_module.pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(device_module, "_handle", absent)
+    assert own_bytes(CUDA) is None
 
 
 def burn(seconds: float) -> None:

@@ -1,15 +1,17 @@
 """The command: what is counted, measured, predicted or bounded is right and says so; what cannot be done is said in one line."""
 
 import sys
+import weakref
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -21,9 +23,12 @@ from bench.commands.profile.measure import Request
 from bench.commands.profile.result import AXES, PHASES, ProfileResult, Timing
 from bench.commands.profile.tables import all_tables, costs
 from bench.meters.flops import count_flops
+from bench.meters.memory import PhaseMemory
+from bench.report.render.catalogue import bytes_text
 from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels, parse_shape
 from bench.training.predict import Predictor
 from bench.training.step import StepPoint
+from tests.fake_card import CUDA, FakeCard
 
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
 
@@ -170,6 +175,118 @@ def test_what_fits_fits_and_the_next_does_not() -> None:
         assert num_bytes <= usable
         if num_frames < 64 and num_bytes < (1 - CLOSE) * usable:
             assert predictor.peak_bytes("training", StepPoint(batch_size=1, shape=(num_frames + 2, size, size))) > usable
+
+
+class SmallCard(FakeCard):
+    """A GPU of so many voxels a step, whose tensors are on the CPU; every step is kept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most_voxels: int):
+        super().__init__(monkeypatch)
+        self.steps: list[tuple[str, int, Shape]] = []
+        step = measure.Stepper.step
+
+        def taken(stepper: Any, phase: str, batch: Any) -> None:
+            if isinstance(batch.latents[0], FakeTensor):  # a prediction
+                return step(stepper, phase, batch)
+            shape = batch.latents[0].shape[1:]
+            self.steps.append((phase, len(batch.latents), tuple(shape)))
+            if len(batch.latents) * num_voxels(shape) > most_voxels:
+                self.ooms += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.reserved = max(self.reserved, 100 * len(batch.latents))
+            self.retries += len(batch.latents) == 21
+            return step(stepper, phase, batch)
+
+        monkeypatch.setattr(measure.Stepper, "step", taken)
+        monkeypatch.setattr(measure, "PhaseMemory", lambda device: PhaseMemory(CUDA))
+        monkeypatch.setattr(measure, "let_go", lambda device: self.done.append("emptied"))
+        monkeypatch.setattr(study, "has_card", lambda target, here: True)
+
+
+def test_on_its_own_card_what_fits_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """21 clips of 4x8x8, 84 frames of 8x8 were there positions for them, 4 frames of 36x36."""
+    card = SmallCard(monkeypatch, most_voxels=21 * 4 * 8 * 8)
+    result = profile(card="1.1GiB", fits=True)
+    found = {(each.phase, each.axis): each for each in result.contenders[0].fits}
+    predictor = Predictor(CELLS, SPEC, "fp32", "cpu")
+    for phase in PHASES:
+        tried = {axis: found[phase, axis].tried for axis in AXES}
+        assert {axis: each and (each.value, each.limited_by) for axis, each in tried.items()} == {
+            "batch": (21, "memory"),
+            "frames": (64, "backbone"),
+            "size": (36, "memory"),
+        }
+        assert tried["batch"] is not None and tried["size"] is not None
+        assert (tried["batch"].reserved_bytes, tried["batch"].num_alloc_retries, tried["size"].num_alloc_retries) == (2100, 2, 0)
+        assert tried["batch"].predicted_bytes == predictor.peak_bytes(phase, StepPoint(batch_size=21, shape=(4, 8, 8)))
+        first = next(step for step in card.steps if step[0] == phase)
+        assert first[1] == found[phase, "batch"].value == 64  # from what is predicted on
+    (table,) = (table for table in all_tables(result) if table.title.startswith("What fits"))
+    rows = [row for row in table.rows if row[2] == "tried"]
+    assert rows[0] == ("... on the card", "21 (0.328 x predicted, 2.05 KiB reserved, retries: 2)", "tried")
+    assert rows[1][1].startswith("64, its limit (1 x predicted") and len(rows) == 6
+    assert result.target.memory_bytes is not None
+    left = [row[1] for row in table.rows if row[0] == "... memory left there"]
+    assert left[0] == bytes_text(result.target.memory_bytes - found["training", "batch"].tried.predicted_bytes)  # type: ignore[union-attr]
+    assert left[1] == "\N{EN DASH}"  # there the card was not full
+    assert "the reserve that would have been right; 1.01 GiB is taken" in table.notes[1]
+    assert ProfileResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_between_tries_the_allocator_is_emptied_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SmallCard(monkeypatch, most_voxels=32)
+    kept: list[Any] = []
+    prepare = measure._prepare
+
+    def watched(*arguments: Any) -> Any:
+        stepper, batch = prepare(*arguments)
+        kept.append(weakref.ref(batch.latents[0]))
+        return stepper, batch
+
+    monkeypatch.setattr(measure, "_prepare", watched)
+    monkeypatch.setattr(measure, "let_go", lambda device: card.done.append("held" if kept and kept[-1]() is not None else "empty"))
+    for point, fits in ((StepPoint(batch_size=1, shape=(2, 4, 4)), True), (StepPoint(batch_size=2, shape=(2, 4, 4)), False)):
+        card.done.clear()
+        request = Request(names=(CELLS,), spec=SPEC, point=point, precision="fp32")
+        found = measure.try_step(request, CELLS, "training", torch.device("cpu"))
+        assert (found is not None) == fits and card.done == ["empty", "emptied", "reset", "empty"]
+
+
+def test_a_bug_in_a_try_is_no_full_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    SmallCard(monkeypatch, most_voxels=10**9)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(measure.Stepper, "step", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        measure.try_step(small(CELLS), CELLS, "training", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("changed", "why"), [("others", "2 other processes were on the card"), ("slow", "a step would take about ")])
+def test_what_is_not_tried_says_why(monkeypatch: pytest.MonkeyPatch, changed: str, why: str) -> None:
+    card = SmallCard(monkeypatch, most_voxels=10**9)
+    if changed == "others":
+        monkeypatch.setattr(study, "Neighbours", lambda device: SimpleNamespace(most_others=2))
+    else:
+        monkeypatch.setattr(study, "LONGEST_STEP_S", 0.0)
+    result = profile(card="1.1GiB", fits=True)
+    assert card.steps == []
+    for each in result.contenders[0].fits:
+        assert each.tried is None and each.not_tried is not None and each.not_tried.startswith(why)
+    (table,) = (table for table in all_tables(result) if table.title.startswith("What fits"))
+    assert next(row[1] for row in table.rows if row[2] == "tried").startswith(f"not tried: {why}") and len(table.notes) == 1
+
+
+def test_away_from_the_card_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "try_step", lambda *_: pytest.fail("it was tried"))
+    for options in ({"card": "1.1GiB"}, {"device": "cpu", "card": None}):
+        if options["card"] is None:
+            monkeypatch.setattr(command.psutil, "virtual_memory", lambda: SimpleNamespace(total=int(1.1 * 2**30)))
+        result = profile(fits=True, **options)
+        assert {(each.tried, each.not_tried) for each in result.contenders[0].fits} == {(None, None)}
+        (table,) = (table for table in all_tables(result) if table.title.startswith("What fits"))
+        assert {row[2] for row in table.rows} == {"predicted"} and len(table.notes) == 1
 
 
 def test_what_takes_many_predictions_is_left_out_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

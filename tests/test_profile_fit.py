@@ -57,6 +57,22 @@ def test_limits_of_a_search() -> None:
     assert fit.largest(lambda n: 5 * n, 5, most=1) == 1
 
 
+@pytest.mark.parametrize("limit", [0, 1, 2, 7, 39, 40, 43, 80, 200, 511, 512, 600])
+@pytest.mark.parametrize("guess", [0, 1, 40, 300, 512])
+def test_what_is_tried_is_the_largest_with_few_tries(guess: int, limit: int) -> None:
+    asked: list[int] = []
+
+    def fits(n: int) -> bool:
+        asked.append(n)
+        return n <= limit
+
+    found, true = fit.largest_tried(fits, guess, 512), min(limit, 512)
+    assert found <= true and true - found <= fit.NEAR * max(found, 1)
+    assert found == 0 or found in asked  # nothing is said to fit that did not
+    assert len(asked) == len(set(asked)) and all(1 <= n <= 512 for n in asked) and asked[0] == max(guess, 1)
+    assert len(asked) <= (8 if guess and abs(true / guess - 1) < 0.1 else 20)
+
+
 def test_units_and_limits_are_those_of_the_backbones_own_check() -> None:
     def check(size: int) -> None:
         check_divisible("X", (1, size, size), (1, 4, 4))

@@ -15,11 +15,12 @@ from bench.commands.profile.measure import Request, measure_memory
 from bench.commands.profile.result import PHASES
 from bench.shapes import LatentSpec, Shape
 from bench.training import predict
+from bench.training.acceleration import accelerate
 from bench.training.draws import Drawn, StepShapes
 from bench.training.predict import Predictor, code_path
 from bench.training.step import Stepper, StepPoint, make_batch
-from bench.training.trainer import Trainer
-from tests.tiny import SPEC, Linear, latent_set, tiny_cell
+from bench.training.trainer import METERED, Trainer
+from tests.tiny import SPEC, Linear, latent_set, mixed_set, tiny_cell
 
 CPU = torch.device("cpu")
 POINTS = (StepPoint(batch_size=2, shape=(4, 8, 8)), StepPoint(batch_size=1, shape=(3, 4, 8)))
@@ -60,6 +61,33 @@ def test_predicted_is_what_a_cell_records(name: str, precision: str, tmp_path: P
     predicted = Predictor(name, SPEC, precision, "cpu").peak("training", StepPoint(batch_size=2, shape=shape))
     recorded = trainer.state.peak_storage_bytes
     assert predicted.num_bytes == pytest.approx(recorded, abs=256, rel=0 if precision == "fp32" else 0.005)
+
+
+MIXED = [(4, 4, 8, 8), (4, 1, 8, 16), (4, 2, 8, 8), (4, 2, 4, 8)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (DIT, {"batching": {"policy": "pack", "voxel_budget": 512}}),
+        (DIT, {"batching": {"policy": "bucket", "voxel_budget": 512}}),
+        (UNET, {"batching": {"policy": "pad", "voxel_budget": 512}}),
+        (UNET, {"batching": {"policy": "bucket", "voxel_budget": 512}, "acceleration": {"checkpointing": "blocks"}}),
+    ],
+)
+def test_of_any_batch_predicted_is_what_a_cell_records(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """To the byte: what the trainer was given at the step that it metered, without what it holds."""
+    cell = tiny_cell(backbone=name, budget={"steps": 2}, **changes)
+    data, backbone = mixed_set(MIXED), load_backbone(name, SPEC)
+    accelerate(backbone, cell.acceleration)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"inputs": "x", "folder": tmp_path, "flops_of": lambda shape: 1, "device": CPU}
+    trainer = Trainer(cell, backbone, train=data, val=data, **options)  # type: ignore[arg-type]
+    trainer.train()
+    predictor = Predictor(name, SPEC, cell.precision, "cpu", cell.acceleration)
+    for _ in range(2):  # it leaves nothing behind that the next would count
+        predicted = predictor.peak_drawn(trainer.draw(METERED))
+        assert predicted.num_bytes == trainer.state.peak_storage_bytes
+        assert predicted.split == trainer.state.storage_by_kind
 
 
 def test_the_step_is_the_trainers(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_the_imbalance_of_packs_is_told(by: Path) -> None:
     assert even == [0.0] * 4 and len(packs) == 4 and min(packs) >= 0 and max(packs) < 0.7
 
 
+@pytest.mark.parametrize("scenario", ["dit-crop-ddp-2", "dit-crop-fsdp-2", "unet-crop-fsdp-4", "unet-crop-ddp-4-resumed"])
+def test_the_memory_of_every_process_is_told(by: Path, scenario: str) -> None:
+    """Where other processes began, of those that ended it."""
+    peaks = json.loads((by / f"{scenario}.json").read_text())["peaks"]
+    assert list(peaks) == ["peak_rss_bytes"] and len(peaks["peak_rss_bytes"]) == int(scenario.split("-")[3])
+    assert min(peaks["peak_rss_bytes"]) > 2**25 and len(set(peaks["peak_rss_bytes"])) > 1
+    assert json.loads((by / "dit-crop-none-1.json").read_text())["peaks"] == {}
+
+
 @pytest.mark.parametrize("num", [1, 2, 3, 5])
 def test_each_clip_of_a_batch_is_one_processs(num: int) -> None:
     """With the noise and the timestep of its place among all draws."""
@@ -112,6 +121,7 @@ def test_every_weight_is_in_one_unit_at_most_and_most_are_in_one(name: str) -> N
 def test_alone_nothing_is_communicated() -> None:
     """There is no group of processes here: anything that asks for one raises."""
     assert ALONE.total(torch.ones(2)).tolist() == [1, 1] and ALONE.lists(3) == [3] and ALONE.of_leader([2.5]) == [2.5]
+    assert ALONE.counts({"a": 2**40}, ("a", "b")) == {"a": [2**40]}
     assert ALONE.any(True) and not ALONE.any(False) and ALONE.own(3) == [0, 1, 2] and ALONE.leads
     ALONE.wait()
 

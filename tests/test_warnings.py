@@ -173,3 +173,16 @@ def test_warnings_stand_before_the_answer(tmp_path: Path) -> None:
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
     assert page.index("Learning rates were not tuned") < page.index('<div class="answer')
     assert text.splitlines()[2].startswith("**Warning.** Learning rates were not tuned")
+
+
+def test_a_full_card_is_told(tmp_path: Path) -> None:
+    def retries(*values: float) -> Alerts:
+        found = [Measurement(name="num_alloc_retries", value=value, unit="1", better="lower") for value in values]
+        return alerts(
+            tmp_path / str(values), *({"measurements": [*clips_of(record(DIT, 0), **GOOD)["measurements"], one]} for one in found)
+        )
+
+    assert told(retries(0.0)) == []
+    said = "The card was full while DiT-XS/2 trained: its allocator emptied its cache {}, which costs speed."
+    assert told(retries(1.0)) == [("card full", said.format("once"))]
+    assert told(retries(0.0, 5.0)) == [("card full", said.format("up to 5 times"))]

@@ -1,6 +1,7 @@
 """What the device says of itself: energy, this process's memory, and whether another process was there. CUDA through NVML."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,15 @@ class Neighbours:
         own_s = of_all(own_s)
         available_s = (time.perf_counter() - self._start_s) * len(own_cpus())
         return min(1.0, max(0.0, (busy_s - own_s) / available_s))
+
+
+def own_bytes(device: torch.device) -> int | None:
+    """What the driver counts as this process's on a CUDA device: context, kernels and libraries too. None where it does not tell."""
+    with contextlib.suppress(pynvml.NVMLError):
+        used = {process.pid: process.usedGpuMemory for process in pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(device))}
+        # By another number, as in a container, it is told apart where it is alone.
+        return used.get(os.getpid(), next(iter(used.values())) if len(used) == 1 else None)
+    return None
 
 
 def _energy(device: torch.device) -> list[tuple[float, float]] | None:

@@ -84,6 +84,9 @@ class Measurement(Frozen):
         return {key: value for key, value in fields.items() if key != "protocol_fingerprint"} if isinstance(fields, dict) else fields
 
 
+PREDICTED = "predicted_storage_bytes"  # a measurement: the peak that is told of a step without taking it
+
+
 # Counts of a step or of a batch of samples: latent voxels are those trained on, neither padding nor dropped tokens; FLOPs are forward
 # ones and count padding.
 WORK = ("clips", "frames", "latent_voxels", "tokens", "flops")
@@ -126,6 +129,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     storage_by_kind: dict[str, int] = Field(default_factory=dict)  # bytes at the peak of a step: weights, gradients, activations, ...
     storage_by_module: dict[str, int] = Field(default_factory=dict)
     imbalance: list[float] = Field(default_factory=list)  # of several processes: how much more than the mean the busiest had to do
+    peaks_by_process: dict[str, list[int]] = Field(default_factory=dict)  # memory of each of several that trained together, as measured
     energy_j: float | None = None  # of the whole device, over the loop
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
     other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained

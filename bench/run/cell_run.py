@@ -24,7 +24,7 @@ from bench.data.progress import Progress, silent
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
-from bench.meters.memory import PhaseMemory, is_out_of_memory
+from bench.meters.memory import FOUND, PhaseMemory, is_out_of_memory
 from bench.meters.process import device_name, pick_device
 from bench.plugin import BrokenPlugin
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, point_file, save_arrays, save_frames, save_tensors
@@ -36,6 +36,7 @@ from bench.run.claim import claimed
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.grid import measure_grid
+from bench.run.measure.memory import memory_measurements, predicted_storage
 from bench.run.measure.peak import study_peak
 from bench.run.measure.points import measure_points
 from bench.run.measure.quality import Quality
@@ -140,8 +141,7 @@ class CellRun:
                 self._write("failed", _one_line(error))
                 return
             if is_out_of_memory(error):  # the peak up to there is a result
-                peaks = PhaseMemory(self.device).peaks()
-                self.measurements += [Measurement(name=name, value=peak, unit="B", better="lower") for name, peak in peaks.items()]
+                self.measurements += memory_measurements(PhaseMemory(self.device).peaks())
                 self._write("oom", _one_line(error))
                 return
             with contextlib.suppress(StoreError):  # a full disk has no room for it either
@@ -250,7 +250,7 @@ class CellRun:
         memory = PhaseMemory(self.device)
         memory.start()
         latents, course = self._sampled(self.backbone)
-        peaks = memory.peaks()
+        peaks = {name: max(every) for name, every in self.ranks.counts(memory.peaks(), FOUND).items()}
         sampling = course.model_copy(update={"work": sampling_work(latents, self.backbone, self.flops_of)})
         self.found["sampling"] = sampling
         storage_bytes = sampling_storage(self.cell, self.backbone, self.training_set, self.device)
@@ -266,9 +266,11 @@ class CellRun:
         self.reference = reference_set(self.cell, self.training_set, self.job.results, self.device, self.progress)
 
     def measure_costs(self) -> None:
-        """Of what all contenders share."""
+        """Of what all contenders share; and the memory that was to be expected of a training step."""
         if not self.ranks.leads:
             return
+        assert self.trainer is not None
+        self.measurements += predicted_storage(self.trainer, self.training_set.spec, self.job.predicted_bytes)
         self.measurements += autoencoder_measurements(self.training_set.autoencoder, self.reference.held_out["test"], self.device)
 
     def measure_quality(self) -> None:

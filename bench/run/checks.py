@@ -44,6 +44,13 @@ def checked_by(cell: Cell) -> str:
     return content_hash(cell.model_dump(mode="json", include=parts))
 
 
+def same_step(cell: Cell) -> str:
+    """What cells share whose training steps need the same memory; where shapes differ, which clips are in a step depends on the seed."""
+    parts = {"backbone", "data", "batching", "autoencoder", "precision", "acceleration", "device"}
+    parts |= {"seed"} if cell.batching.batch_size is None else set()
+    return content_hash(cell.model_dump(mode="json", include=parts))
+
+
 def check_all(
     cells: Iterable[NamedCell],
     check: Callable[[Cell], Found],

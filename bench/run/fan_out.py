@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from bench.data.files import StoreError, now, write_text
 from bench.data.progress import Say
 from bench.records.environment import commit, read_environment
-from bench.records.record import Canary, Record
+from bench.records.record import PREDICTED, Canary, Record
 from bench.records.store import latest, next_attempt, set_aside, write_record
-from bench.run.checks import checked_by
+from bench.run.checks import checked_by, same_step
 from bench.run.claim import CLAIM, release
 from bench.run.job import CellJob, Job
 from bench.run.launchers.contract import Launcher, Placed
@@ -38,8 +38,8 @@ class _Given:
 class FanOut:
     """Cells by one launcher, each until it has its record."""
 
-    def __init__(self, launcher: Launcher, say: Say, lock: int, *, trials: bool = False, canaries: Sequence[Record] = ()):
-        """`trials`: of a tuning; one that others disturbed trains once more. `canaries`: records of this run whose checks count."""
+    def __init__(self, launcher: Launcher, say: Say, lock: int, *, trials: bool = False, known: Sequence[Record] = ()):
+        """`trials`: of a tuning; one that others disturbed trains once more. `known`: records of this run whose checks count."""
         self.launcher, self.say, self.lock, self.trials = launcher, say, lock, trials
         self.records: dict[str, Record] = {}
         self._waiting: list[CellJob] = []
@@ -48,8 +48,9 @@ class FanOut:
         self._lost: dict[str, tuple[int, float]] = {}  # how often, and of when the checkpoint was
         self._cancelled: list[str] = []
         self._canaries: dict[str, tuple[Canary, ...]] = {}  # once a contender: what they check changes with no seed
-        for record in canaries:
-            self._keep_canaries(record)
+        self._predicted: dict[str, float] = {}  # peak storage, once for cells of the same step
+        for record in known:
+            self._keep(record)
 
     def run(self, jobs: Sequence[CellJob]) -> dict[str, Record]:
         """Name -> record. Stopped after Ctrl-C, and where a scheduler was told to cancel a cell."""
@@ -85,7 +86,9 @@ class FanOut:
 
     def _as_now(self, job: CellJob) -> CellJob:
         """The job with what is known by now."""
-        return job.model_copy(update={"canaries": self._canaries.get(checked_by(job.cell.cell)), "after": next_attempt(job.folder) - 1})
+        cell = job.cell.cell
+        known = {"canaries": self._canaries.get(checked_by(cell)), "predicted_bytes": self._predicted.get(same_step(cell))}
+        return job.model_copy(update={**known, "after": next_attempt(job.folder) - 1})
 
     def _look(self) -> bool:
         """Take the records of those that have ended; whether any has."""
@@ -120,7 +123,7 @@ class FanOut:
             self._waiting.insert(0, job)
             return
         self.records[job.label] = record
-        self._keep_canaries(record)
+        self._keep(record)
 
     def _found(self, job: CellJob, ended: Ended) -> Record | None:
         """The record that came of a job; where other machines write, it may take a while to be seen."""
@@ -151,9 +154,12 @@ class FanOut:
         self.say(f"{record.name}: others took {taken:.0f} % of the processors, so that its seconds taught less; it trains once more")
         return True
 
-    def _keep_canaries(self, record: Record) -> None:
+    def _keep(self, record: Record) -> None:
+        """What it says of others too."""
         if record.status == "ok":
             self._canaries.setdefault(checked_by(record.cell), tuple(record.canaries))
+            if (predicted := record.measurement(PREDICTED)) is not None:
+                self._predicted.setdefault(same_step(record.cell), predicted.value)
 
 
 def run_on(launcher: Launcher, job: Job, lock: int | None = None) -> Ended:

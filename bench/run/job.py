@@ -52,6 +52,7 @@ class CellJob(Task):
     cell: NamedCell
     asked: Asked = Asked()  # by the run; the extractor of its primary measure judges the shape grid
     canaries: tuple[Canary, ...] | None = None  # of an earlier cell of this run which says as much of this one; None: they run
+    predicted_bytes: float | None = None  # peak storage of a step, as predicted for such a cell; None: it is predicted, where it is
     track: tuple[str, ...] = ()  # trackers that are told how it goes
     after: int = 0  # attempts that there were when it was handed out: a result that came since is another worker's, and is taken
 

@@ -92,7 +92,7 @@ def run_study(study: Study, results: Path, say: Say, command: str, launcher: Lau
         known |= _prepare(study, results, jobs, unprepared, say, lock, launcher)
         # Seed by seed, so that an hour in which the machine is slower is one of all contenders.
         left = sorted((job for name, job in jobs.items() if known[name] is None), key=lambda job: job.cell.cell.seed)
-        known |= FanOut(launcher, say, lock, trials=study.tunes is not None, canaries=finished).run(left)
+        known |= FanOut(launcher, say, lock, trials=study.tunes is not None, known=finished).run(left)
         records = [record for record in known.values() if record]
         write_run(results, _snapshot(study, started_at, command))
         return records

@@ -40,8 +40,7 @@ class State(Course):
     peak_storage_bytes: int = 0  # of which `storage_by_kind` is the split
     commits: list[str] = Field(default_factory=list)  # every one that worked on the run
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that did
-    peaks: dict[str, int] = Field(default_factory=dict)  # highest memory of every process that did, in bytes
-    peaks_by_process: dict[str, list[int]] = Field(default_factory=dict)  # of each of several that trained together
+    peaks: dict[str, int] = Field(default_factory=dict)  # what PhaseMemory found, the highest of every process that did
     points: list[tuple[float, int, float, int]] = Field(default_factory=list)  # part, step, seconds and forward FLOPs of each kept average
 
     @property

@@ -3,17 +3,24 @@
 import contextlib
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from bench.backbone import check_latents, load_backbone
 from bench.meters.storage import StorageMeter
 from bench.records.record import Memory
 from bench.shapes import LatentSpec, Refusal
-from bench.training.step import Stepper, StepPoint, make_batch
+from bench.study.cell import Acceleration
+from bench.training.acceleration import accelerate
+from bench.training.draws import Drawn
+from bench.training.step import OPTIONS, Stepper, StepPoint, make_batch
+
+PLAIN = Acceleration()
 
 
 def code_path(device_type: str) -> str:
@@ -24,7 +31,8 @@ def code_path(device_type: str) -> str:
 class Predictor:
     """Predicts the peaks of one backbone at any batch and shape. Its tensors are its own: nothing of them is left behind."""
 
-    def __init__(self, name: str, spec: LatentSpec, precision: str, device_type: str):
+    def __init__(self, name: str, spec: LatentSpec, precision: str, device_type: str, acceleration: Acceleration = PLAIN):
+        """`acceleration`: whether blocks are computed again; all else that it asks changes no tensor that lives for long."""
         self.name, self.spec = name, spec
         self.device = torch.device(code_path(device_type))
         # On a CPU that stands in for a GPU float16: as large as bfloat16, and no CPU's own way of doing bfloat16.
@@ -32,6 +40,7 @@ class Predictor:
         self._mode = FakeTensorMode()
         with torch.device("meta"):
             backbone: Any = load_backbone(name, spec)
+        accelerate(backbone, acceleration.model_copy(update={"compile": "none"}))
         with self._mode:
             _make_fake(backbone, self.device)
             self._stepper = Stepper(backbone, self.device, precision, trains=True, half=half)
@@ -49,6 +58,21 @@ class Predictor:
             with self._stepper.meter(phase, batch) as meter:
                 self._stepper.step(phase, batch)
         return to_memory(meter)
+
+    def peak_drawn(self, drawn: Drawn) -> Memory:
+        """Of the trainer's step on a batch of such tensors, wherever they are, and what is alive at its peak."""
+        train_step = self._stepper.train_step
+        assert train_step is not None
+        self._stepper.backbone.train()
+        with self._running():
+            batch = replace(drawn, **{name: tree_map_only(Tensor, self._like, value) for name, value in vars(drawn).items()})
+            with self._stepper.meter("training", batch, batch.kept, batch.mask) as meter:
+                train_step(batch.loss, OPTIONS.warmup_steps, 0.0)
+        return to_memory(meter)
+
+    def _like(self, tensor: Tensor) -> Tensor:
+        device = tensor.device if tensor.device.type == "cpu" else self.device  # which tokens are kept is known on the host
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
     def _peak_bytes(self, phase: str, point: StepPoint) -> int:
         """The number of bytes alone, for searches: what follows the backward pass is run once only, as it costs the same at every shape.

@@ -5,9 +5,10 @@ host; gradients and sharded weights go by the device's own library.
 """
 
 import contextlib
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -61,6 +62,13 @@ class Ranks:
         found = torch.zeros(self.num, dtype=torch.float64)
         found[self.rank] = value
         return self.total(found).tolist()
+
+    def counts(self, own: Mapping[str, int], names: Sequence[str]) -> dict[str, list[int]]:
+        """Of each name the number of every process, in their order; without names of which a process has none. All give the same names."""
+        table = torch.zeros(self.num, len(names), dtype=torch.float64)
+        table[self.rank] = torch.tensor([own.get(name, math.nan) for name in names], dtype=torch.float64)
+        found = dict(zip(names, self.total(table).T.tolist(), strict=True))
+        return {name: [int(value) for value in every] for name, every in found.items() if not any(map(math.isnan, every))}
 
     def here_s(self, seconds: float) -> float:
         """Seconds of all processes, where all are on this machine; else this one's."""

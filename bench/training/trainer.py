@@ -5,7 +5,6 @@ What the k-th drawn clip is, its noise, its timestep and whether its label is dr
 
 import contextlib
 import functools
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from bench.data.progress import Progress, silent
 from bench.data.seeds import stream_seed
 from bench.meters.clock import StepTimer, StopWatch, seconds_between
 from bench.meters.device import EnergyMeter, Neighbours
-from bench.meters.memory import PhaseMemory
+from bench.meters.memory import FOUND, PhaseMemory, let_go
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import point_file, save_tensors
 from bench.records.record import Training, ValidationPoint
@@ -37,6 +36,7 @@ from bench.training.trial import candidates, choose
 from bench.training.validation import mean_loss, validation_losses
 
 TRIAL_BATCHES = 4  # that ways of running a step are tried on
+METERED = 1  # the step whose storage is metered: the first that finds the optimiser's state in place, a warm-up
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
 
 
@@ -169,7 +169,7 @@ class Trainer:
             start_s = time.perf_counter()
             drawn = self.draw(state.step)
             state.data_time_s.append(time.perf_counter() - start_s)
-            if state.step == 1 and not self._is_sharded:  # the first that finds the optimiser's state in place, a warm-up
+            if state.step == METERED and not self._is_sharded:
                 backbone = self.train_step.module
                 with StorageMeter(vars(drawn), list(backbone.buffers()), model=backbone, **self.train_step.alive()) as meter:
                     self._unread.append(self.update(drawn))
@@ -224,17 +224,13 @@ class Trainer:
             backbone.load_state_dict(weights)
         backbone.eval()
         del self.train_step
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        let_go(self.device)
         return backbone
 
     def save(self) -> None:
         """Write the checkpoint of what has been read."""
-        peaks = self.memory.peaks()
         state = self.state
-        for name, peak in peaks.items():
-            every = [int(value) for value in self.ranks.lists(peak)]
+        for name, every in self.ranks.counts(self.memory.peaks(), FOUND).items():
             state.peaks[name] = max(*every, state.peaks.get(name, 0))
             if self.ranks.num > 1:
                 before = state.peaks_by_process.get(name, [])  # by as many processes, or of no use

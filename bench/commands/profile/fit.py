@@ -1,4 +1,4 @@
-"""What fits: the largest batch, number of frames or square size whose predicted peak stays below a limit. Knows no torch."""
+"""What fits: the largest batch, number of frames or square size, by a predicted peak below a limit or by trying. Knows no torch."""
 
 import bisect
 import math
@@ -10,6 +10,8 @@ MOST_UNIT = 128  # a backbone whose sides are multiples of more takes none
 MOST_UNITS = 2**20  # a search ends there
 GROWTH = 8  # a guess is at most this many times what is known to fit: what is far too large may take long to predict
 CLOSE = 0.001  # of the limit
+STRIDE = 0.05  # of the guess, the first step away from it: a reserve is about as large
+NEAR = 0.02  # what is tried is exact up to 50
 MOST_GUESSES = 8  # evaluations after which the interval is halved
 
 
@@ -34,6 +36,31 @@ def largest(cost: Callable[[int], int], limit: float, *, most: int = MOST_UNITS,
         fits, fails = (looked, fails) if known[looked] <= limit else (fits, looked)
         looked = 0
     return fits
+
+
+def largest_tried(fits: Callable[[int], bool], guess: int, most: int) -> int:
+    """The largest n in 1..most that `fits`, to within `NEAR` of it; 0 where there is none. What fits, all below it do.
+
+    For what is dear to ask: it looks at the guess, then away from it in doubling strides until the answer is between two, then halves.
+
+    >>> asked = []
+    >>> largest_tried(lambda n: asked.append(n) or n <= 43, guess=40, most=512), asked
+    (43, [40, 42, 46, 44, 43])
+    """
+    low, high = 0, most + 1  # fits; does not, as far as is known
+    looked, stride = min(max(1, guess), most), max(1, round(guess * STRIDE))
+    while high - low > max(1, NEAR * low):
+        if fits(looked):
+            low = looked
+        else:
+            high = looked
+        if high > most:
+            looked, stride = min(low + stride, most), 2 * stride
+        elif not low:
+            looked, stride = max(high - stride, 1), 2 * stride
+        else:
+            looked = (low + high) // 2
+    return low
 
 
 def _next(known: dict[int, int], fits: int, fails: int, limit: float) -> int:

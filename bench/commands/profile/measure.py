@@ -12,7 +12,7 @@ import torch
 from bench.backbone import load_backbone
 from bench.commands.profile.result import Timing
 from bench.meters.clock import synchronize
-from bench.meters.memory import PhaseMemory, is_out_of_memory
+from bench.meters.memory import PhaseMemory, is_out_of_memory, let_go
 from bench.meters.warmup import num_warmup_steps
 from bench.records.record import Memory
 from bench.shapes import LatentSpec
@@ -61,6 +61,32 @@ def measure_memory(request: Request, name: str, phase: str, device: torch.device
                 stepper.step(phase, batch)
             peaks = memory.peaks()
     return to_memory(meter), peaks
+
+
+def try_step(request: Request, name: str, phase: str, device: torch.device) -> dict[str, int] | None:
+    """What allocator and driver find in real steps of a backbone that has the device to itself; None where memory ended.
+
+    The allocator's cache is empty before and after.
+    """
+    let_go(device)
+    found = _tried(request, name, phase, device)
+    let_go(device)  # here nothing holds what an error held: the frames that it passed through
+    return found
+
+
+def _tried(request: Request, name: str, phase: str, device: torch.device) -> dict[str, int] | None:
+    try:
+        stepper, batch = _prepare(request, name, phase, device)
+        memory = PhaseMemory(device)
+        memory.start()
+        for _ in range(MEMORY_STEPS):
+            stepper.step(phase, batch)
+        synchronize(device)
+        return memory.peaks()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def measure_times(

@@ -10,6 +10,8 @@ from bench.shapes import Shape
 PHASES = ("training", "sampling")
 AXES = ("batch", "frames", "size")
 
+LimitedBy = Literal["memory", "backbone", "search"]  # backbone: it has no positions for more; search: nothing larger was looked at
+
 
 class Timing(Frozen):
     """Raw times of steps; rates leave the first `num_warmup_steps` out."""
@@ -44,21 +46,37 @@ class Phase(Frozen):
     step_flops: int  # counted; of a training step 3 times forward
     predicted: Memory
     measured: Memory | None = None
-    allocated_bytes: int | None = None  # measured; CUDA's allocator
+    allocated_bytes: int | None = None  # measured, as all of these; of CUDA's allocator the peaks
     reserved_bytes: int | None = None
+    inactive_split_bytes: int | None = None
+    process_bytes: int | None = None  # of the device, as its driver has it
+    num_alloc_retries: int | None = None
+    num_ooms: int | None = None
     timing: Timing | None = None  # measured
     least_step_time_s: float | None = None  # a bound: the step's FLOPs at the card's published peak
     not_measured: str | None = None  # why
 
 
+class TriedFit(Frozen):
+    """The largest of which real steps fitted the device that is here."""
+
+    value: int  # 0: not even the smallest
+    limited_by: LimitedBy
+    predicted_bytes: int  # of the step at `value`, or at the smallest where nothing fitted
+    reserved_bytes: int | None = None  # peak of CUDA's allocator in it
+    num_alloc_retries: int | None = None  # over 0: it fitted only once the allocator's cache was emptied
+
+
 class LargestFit(Frozen):
-    """The largest batch, number of frames or square size of which a step fits. All predicted."""
+    """The largest batch, number of frames or square size of which a step fits: predicted, and on the card itself tried."""
 
     phase: str
     axis: str
     value: int  # 0: not even the smallest fits
     num_bytes: int  # of the step at `value`, or at the smallest where nothing fits
-    limited_by: Literal["memory", "backbone", "search"]  # backbone: it has no positions for more; search: nothing larger was tried
+    limited_by: LimitedBy
+    tried: TriedFit | None = None
+    not_tried: str | None = None  # why, on a card that is here
 
 
 class Contender(Frozen):

@@ -5,15 +5,38 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from bench.backbone import find_factory
 from bench.commands.profile import fit
 from bench.commands.profile.cross import crossings, grid
-from bench.commands.profile.measure import NotMeasured, Request, build, measure_memory, measure_pairs, measure_times, out_of_memory
-from bench.commands.profile.result import AXES, PHASES, Contender, Cross, CrossPoint, LargestFit, Phase, ProfileResult, Target
+from bench.commands.profile.measure import (
+    NotMeasured,
+    Request,
+    build,
+    measure_memory,
+    measure_pairs,
+    measure_times,
+    out_of_memory,
+    try_step,
+)
+from bench.commands.profile.result import (
+    AXES,
+    PHASES,
+    Contender,
+    Cross,
+    CrossPoint,
+    LargestFit,
+    LimitedBy,
+    Phase,
+    ProfileResult,
+    Target,
+    TriedFit,
+)
 from bench.data.progress import Progress
+from bench.meters.device import Neighbours
 from bench.meters.flops import count_flops
 from bench.meters.peak import matmul_peak
 from bench.meters.process import device_name
@@ -37,6 +60,7 @@ class ProfileStudy:
     def __init__(self, request: Request, target: Target, here: torch.device, here_usable_bytes: int, progress: Progress):
         self.request, self.target, self.here, self.here_usable_bytes = request, target, here, here_usable_bytes
         self._progress, self._done = progress, 0
+        self._tries = has_card(target, here)
         num_names = len(request.names)
         self._total = 2 * num_names + (num_names + 1) * len(PHASES) * target.is_here
         self.predictors: dict[str, Predictor] = {}
@@ -51,7 +75,7 @@ class ProfileStudy:
         """What a step costs. Each of these takes many predictions: `fits`: the largest that fits, with `draws` at other sizes too,
         `crosses`: where the first two cross."""
         request = self.request
-        self._total += fits * len(request.names) * (len(PHASES) * len(AXES) + draws)
+        self._total += fits * len(request.names) * (len(PHASES) * len(AXES) * (2 if self._tries else 1) + draws)
         flops = {name: count_flops(name, request.spec, request.point.shape) for name in request.names}
         phases: dict[str, dict[str, Phase]] = {name: {} for name in request.names}
         for name in request.names:
@@ -141,26 +165,63 @@ class ProfileStudy:
         found = []
         for phase, axis in itertools.product(PHASES, AXES):
             with self._stage(f"what fits: {axis}, {phase} of {name}"):
-                found.append(self._fit(name, phase, axis))
+                step, most = (1, MOST_CLIPS) if axis == "batch" else _units(self.predictors[name], axis, self.request.point.shape)
+                each = self._fit(name, phase, axis, step, most)
+            if self._tries:
+                with self._stage(f"trying what fits: {axis}, {phase} of {name}"):
+                    each = each.model_copy(update=self._try(name, each, step, most))
+            found.append(each)
         return found
 
-    def _fit(self, name: str, phase: str, axis: str) -> LargestFit:
+    def _fit(self, name: str, phase: str, axis: str, step: int, most: int) -> LargestFit:
+        """By prediction, in `step`s of the axis, at most `most` of them."""
         assert self.target.usable_bytes is not None
-        predictor, point = self.predictors[name], self.request.point
-        step, most = (1, MOST_CLIPS) if axis == "batch" else _units(predictor, axis, point.shape)
-        at = {
-            "batch": lambda value: StepPoint(batch_size=value, shape=point.shape),
-            "frames": lambda value: StepPoint(batch_size=1, shape=(value, *point.shape[1:])),
-            "size": lambda value: StepPoint(batch_size=1, shape=(point.shape[0], value, value)),
-        }[axis]
-        units = fit.largest(lambda n: predictor.peak_bytes(phase, at(n * step)), self.target.usable_bytes, most=most)
+        predictor = self.predictors[name]
+        units = fit.largest(lambda n: predictor.peak_bytes(phase, self._at(axis, n * step)), self.target.usable_bytes, most=most)
         return LargestFit(
             phase=phase,
             axis=axis,
             value=units * step,
-            num_bytes=predictor.peak_bytes(phase, at(max(1, units) * step)),
-            limited_by="memory" if units < most else "search" if axis == "batch" else "backbone",
+            num_bytes=predictor.peak_bytes(phase, self._at(axis, max(1, units) * step)),
+            limited_by=_limited_by(axis, units, most),
         )
+
+    def _try(self, name: str, predicted: LargestFit, step: int, most: int) -> dict[str, object]:
+        """By real steps, beginning with what was predicted: fields of a `LargestFit`."""
+        phase, axis, fitted = predicted.phase, predicted.axis, dict[int, dict[str, int]]()
+        if others := Neighbours(self.here).most_others:
+            return {"not_tried": f"{others} other processes were on the card"}
+        point = self._at(axis, max(predicted.value, step))
+        step_flops = count_flops(name, self.request.spec, point.shape) * point.batch_size * (3 if phase == "training" else 1)
+        if (expected_s := self._expected_s(step_flops)) > LONGEST_STEP_S:
+            return {"not_tried": f"a step would take about {expected_s:.0f} s"}
+
+        def fits(units: int) -> bool:
+            self._show(f"trying what fits: {axis} {units * step}, {phase} of {name}")
+            found = try_step(replace(self.request, point=self._at(axis, units * step)), name, phase, self.here)
+            if found is not None:
+                fitted[units] = found
+            return found is not None
+
+        units = fit.largest_tried(fits, guess=predicted.value // step, most=most)
+        tried = TriedFit(
+            value=units * step,
+            limited_by=_limited_by(axis, units, most),
+            predicted_bytes=self.predictors[name].peak_bytes(phase, self._at(axis, max(1, units) * step)),
+            reserved_bytes=fitted[units].get("peak_reserved_bytes") if units else None,
+            num_alloc_retries=fitted[units].get("num_alloc_retries") if units else None,
+        )
+        return {"tried": tried}
+
+    def _at(self, axis: str, value: int) -> StepPoint:
+        """The step that was asked for, with another value of an axis; of frames and sizes at batch 1."""
+        point = self.request.point
+        frames, height, width = point.shape
+        return {
+            "batch": StepPoint(batch_size=value, shape=point.shape),
+            "frames": StepPoint(batch_size=1, shape=(value, height, width)),
+            "size": StepPoint(batch_size=1, shape=(frames, value, value)),
+        }[axis]
 
     def _frontier(self, name: str) -> list[tuple[int, int]]:
         """Most frames of a training step at batch 1, for sizes up to the largest that fits with the fewest frames."""
@@ -236,6 +297,15 @@ class ProfileStudy:
         yield
         self._done += 1
         self._show(f"{what}, {time.perf_counter() - start_s:.0f} s")
+
+
+def has_card(target: Target, here: torch.device) -> bool:
+    """Whether what fits can be tried: on a CPU the system gives more than there is, and then slows down or kills."""
+    return target.is_here and here.type == "cuda"
+
+
+def _limited_by(axis: str, units: int, most: int) -> LimitedBy:
+    return "memory" if units < most else "search" if axis == "batch" else "backbone"
 
 
 def _units(predictor: Predictor, axis: str, shape: Shape) -> tuple[int, int]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from bench.commands.profile.cards import RESERVED_BYTES, RESERVED_SHARE
 from bench.commands.profile.cross import QUANTITIES, quantity_text, ratio
-from bench.commands.profile.fit import CLOSE
-from bench.commands.profile.result import Contender, Cross, Crossing, Phase, ProfileResult
-from bench.report.render.catalogue import DASH, commit_text, flops_text, number, seconds_text
+from bench.commands.profile.fit import CLOSE, NEAR
+from bench.commands.profile.result import Contender, Cross, Crossing, LargestFit, Phase, ProfileResult
+from bench.report.render.catalogue import DASH, bytes_text, commit_text, flops_text, number, seconds_text
 from bench.report.render.markdown import markdown_table
 from bench.shapes import shape_text
 
@@ -110,13 +110,17 @@ def _of_phase(result: ProfileResult, name: str) -> Iterator[tuple[str, str, Call
     if peak := result.target.matmul_flops:
         how = f"measured, of {number(peak / 1e12)} TFLOP/s"
         yield "MFU", how, lambda _, p: f"{p.step_flops / p.timing.mean_s / peak:.1%}" if p.timing else None
-    yield "peak storage", "measured", lambda _, p: _bytes(p.measured.num_bytes) if p.measured else None
-    yield "peak storage", "predicted", lambda _, p: _bytes(p.predicted.num_bytes)
+    yield "peak storage", "measured", lambda _, p: bytes_text(p.measured.num_bytes) if p.measured else None
+    yield "peak storage", "predicted", lambda _, p: bytes_text(p.predicted.num_bytes)
     how = "measured" if any(c.phases[name].measured for c in result.contenders) else "predicted"
     for kind in KINDS:
-        yield f"... {kind}", how, lambda _, p, kind=kind: _if((p.measured or p.predicted).split.get(kind), _bytes)  # type: ignore[misc]
-    yield "peak allocated", "measured", lambda _, p: _if(p.allocated_bytes, _bytes)
-    yield "peak reserved", "measured", lambda _, p: _if(p.reserved_bytes, _bytes)
+        yield f"... {kind}", how, lambda _, p, kind=kind: _if((p.measured or p.predicted).split.get(kind), bytes_text)  # type: ignore[misc]
+    yield "peak allocated", "measured", lambda _, p: _if(p.allocated_bytes, bytes_text)
+    yield "peak reserved", "measured", lambda _, p: _if(p.reserved_bytes, bytes_text)
+    yield "... beyond the allocated peak", "measured", lambda _, p: _beyond(p)
+    yield "... peak in gaps of split blocks", "measured", lambda _, p: _if(p.inactive_split_bytes, bytes_text)
+    yield "device memory of the process", "measured", lambda _, p: _if(p.process_bytes, bytes_text)
+    yield "allocations tried again", "counted", lambda _, p: None if p.num_alloc_retries is None else str(p.num_alloc_retries)
     yield "not measured", "why", lambda _, p: p.not_measured
 
 
@@ -127,7 +131,7 @@ def modules(result: ProfileResult) -> ProfileTable:
         phase = contender.phases["training"]
         memory = phase.measured or phase.predicted
         top = list(memory.by_module.items())[:TOP_MODULES]
-        columns.append([f"{name} {_bytes(num_bytes)}" for name, num_bytes in top] + [""] * (TOP_MODULES - len(top)))
+        columns.append([f"{name} {bytes_text(num_bytes)}" for name, num_bytes in top] + [""] * (TOP_MODULES - len(top)))
     rows = [(str(place + 1), *cells) for place, cells in enumerate(zip(*columns, strict=True))]
     how = "measured" if result.contenders[0].phases["training"].measured else "predicted"
     note = "A part's weights, their gradients, and what was born in its forward; (no module) is the rest: optimiser, average, backward."
@@ -140,15 +144,49 @@ def fits(result: ProfileResult) -> ProfileTable:
     for place, first in enumerate(result.contenders[0].fits):
         values = []
         for fit in (contender.fits[place] for contender in result.contenders):
-            text = f"{fit.value:,}{LIMITS[fit.limited_by]} ({_bytes(fit.num_bytes)})"
-            values.append(text if fit.value else f"nothing: the least needs {_bytes(fit.num_bytes)}")
+            text = f"{fit.value:,}{LIMITS[fit.limited_by]} ({bytes_text(fit.num_bytes)})"
+            values.append(text if fit.value else f"nothing: the least needs {bytes_text(fit.num_bytes)}")
         rows.append((f"{first.phase}: {AXIS_TITLES[first.axis]}", *values, "predicted"))
-    note = (
+        rows += _tried(result, place)
+    notes = [
         f"By predicted peak against the memory less a reserve of {RESERVED_BYTES / GIB:g} GiB (context, kernels, workspaces) and "
         f"{RESERVED_SHARE:.0%} of the rest (rounding and gaps of the allocator). The largest to within {CLOSE:.1%} of that memory. "
         "Sizes in latent voxels."
-    )
-    return ProfileTable(title=f"What fits {result.target.name}", header=("", *_names(result), ""), rows=rows, notes=(note,))
+    ]
+    target = result.target
+    if target.memory_bytes and target.usable_bytes and any(fit.tried for contender in result.contenders for fit in contender.fits):
+        notes.append(
+            f"Tried: real steps of the backbone alone, from what is predicted on, to within {NEAR:.0%}. What the prediction leaves of the "
+            "memory at the largest that fitted is the reserve that would have been right; "
+            f"{bytes_text(target.memory_bytes - target.usable_bytes)} is taken. Retries: the allocator emptied its cache and tried again, "
+            "which makes steps slow."
+        )
+    return ProfileTable(title=f"What fits {target.name}", header=("", *_names(result), ""), rows=rows, notes=tuple(notes))
+
+
+def _tried(result: ProfileResult, place: int) -> Iterator[tuple[str, ...]]:
+    """Beside what was predicted what was tried, over it, and what was left then."""
+    fits = [contender.fits[place] for contender in result.contenders]
+    if not any(fit.tried or fit.not_tried for fit in fits):
+        return
+    yield "... on the card", *map(_tried_text, fits), "tried"
+    if result.target.memory_bytes is not None:
+        full = [fit.tried.predicted_bytes if fit.tried and fit.tried.value and fit.tried.limited_by == "memory" else None for fit in fits]
+        left = [DASH if num is None else bytes_text(max(0, result.target.memory_bytes - num)) for num in full]
+        yield "... memory left there", *left, "by prediction"
+
+
+def _tried_text(fit: LargestFit) -> str:
+    """'43 (1.02 x predicted, 78.1 GiB reserved, retries: 2)'."""
+    tried = fit.tried
+    if tried is None:
+        return f"not tried: {fit.not_tried}"
+    if not tried.value:
+        return "nothing"
+    parts = [f"{tried.value / fit.value:.3g} x predicted"] if fit.value else []
+    parts += [f"{bytes_text(tried.reserved_bytes)} reserved"] if tried.reserved_bytes else []
+    parts += [f"retries: {tried.num_alloc_retries}"] if tried.num_alloc_retries else []
+    return f"{tried.value:,}{LIMITS[tried.limited_by]}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def frontier(result: ProfileResult) -> ProfileTable:
@@ -202,14 +240,16 @@ def _part(phase: Phase, part: str) -> str | None:
     return seconds_text(phase.timing.part_s(part))
 
 
+def _beyond(phase: Phase) -> str | None:
+    """The part of what was reserved at most that was not allocated even then."""
+    if not phase.reserved_bytes or phase.allocated_bytes is None:
+        return None
+    return f"{1 - phase.allocated_bytes / phase.reserved_bytes:.1%}"
+
+
 def _if(value: Any, text: Callable[[Any], str]) -> str | None:
     return text(value) if value else None
 
 
 def _rate(phase: Phase, per_step: int) -> str | None:
     return None if phase.timing is None else number(per_step * phase.timing.num_steps / phase.timing.steady_s)
-
-
-def _bytes(num_bytes: int) -> str:
-    unit, name = next(((unit, name) for unit, name in ((GIB, "GiB"), (2**20, "MiB")) if num_bytes >= unit), (2**10, "KiB"))
-    return f"{number(num_bytes / unit)} {name}"

@@ -236,6 +236,7 @@ TITLES = {
     "comparison": "Comparison",
     "paired": "Do these samples differ?",
     "time": "Where the time went",
+    "memory": "Memory of training",
     "differences": "What differs",
     "mismatch": "How well the contenders are matched",
     "data": "The data",

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import material, pipeline, provenance, tuning
+from bench.report.page import material, memory, pipeline, provenance, tuning
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
@@ -42,6 +42,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         comparison_table(run, rows),
         paired_table(run, rows),
         time_table(run),
+        memory.memory_table(run),
         provenance.difference_table(run),
         mismatch_table(run, rows),
         *material.tables(run),

@@ -16,6 +16,7 @@ from bench.metrics.extractors.manifest import FRAME, MOTION
 from bench.metrics.pixels.contract import SHARE, PixelValue
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
+from bench.records.record import PREDICTED
 from bench.report.render import words
 
 # Written by name, because each looks like another character.
@@ -82,6 +83,21 @@ _COPIES = (
 )
 
 
+def _memory(prefix: str, when: str) -> tuple[Metric, ...]:
+    """What the allocator and the driver of a GPU tell of a phase, and what the system does of any process."""
+    titles = {
+        "peak_reserved_bytes": f"Peak reserved{when}, CUDA",
+        "unallocated_share": f"Reserved beyond the allocated peak{when}, CUDA",
+        "peak_inactive_split_bytes": f"Peak in gaps of split blocks{when}, CUDA",
+        "peak_process_bytes": f"Device memory of the process{when}, as its driver has it",
+        "num_alloc_retries": f"Allocations tried again on a full card{when}, CUDA",
+        "num_ooms": f"Out-of-memory errors{when}, CUDA",
+        "peak_rss_bytes": f"Peak resident memory of the process{when}",
+    }
+    scales = {name: "bytes" if name.endswith("_bytes") else "fraction" if name.endswith("_share") else "count" for name in titles}
+    return tuple(Metric(prefix + name, title, "memory", scales[name], machine=True) for name, title in titles.items())
+
+
 def _rates(phase: str, word: str) -> tuple[Metric, ...]:
     """What a phase does a second, in each unit of work."""
     plain = PlainWords(f"{word} speed", "{} as fast", f"{phase}s")
@@ -118,6 +134,7 @@ _COSTS = (
         machine=True,
         plain=_TRAINING_IN,
     ),
+    Metric(PREDICTED, "Peak tensor storage, training step: as predicted", "memory", "bytes", exact=True, machine=True),
     Metric(r"peak_storage_(\w+)_bytes", "Peak tensor storage, training step: {0}", "memory", "bytes", exact=True, machine=True),
     Metric(
         r"sample_peak_storage_bytes",
@@ -130,11 +147,9 @@ _COSTS = (
         plain=_SAMPLING_IN,
     ),
     Metric(r"peak_allocated_bytes", "Peak allocated, CUDA", "memory", "bytes", axis=True, machine=True, plain=_TRAINING_IN),
-    Metric(r"peak_reserved_bytes", "Peak reserved, CUDA", "memory", "bytes", machine=True),
-    Metric(r"peak_rss_bytes", "Peak resident memory of the process", "memory", "bytes", machine=True),
+    *_memory("", ""),
     Metric(r"sample_peak_allocated_bytes", "Peak allocated in sampling, CUDA", "memory", "bytes", machine=True),
-    Metric(r"sample_peak_reserved_bytes", "Peak reserved in sampling, CUDA", "memory", "bytes", machine=True),
-    Metric(r"sample_peak_rss_bytes", "Peak resident memory of the process in sampling", "memory", "bytes", machine=True),
+    *_memory("sample_", " in sampling"),
     Metric(r"num_params", "Parameters", "cost", "count", axis=True, exact=True),
     Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True, plain=_FLOPS),
     Metric(r"train_energy_per_clip_j", "Energy of a training clip, whole device", "cost", axis=True, machine=True),
@@ -233,6 +248,16 @@ def number(value: float, digits: int = 3) -> str:
 def seconds_text(seconds: float) -> str:
     """In seconds, or below one in milliseconds."""
     return f"{number(seconds)} s" if seconds >= 1 else f"{number(1000 * seconds)} ms"
+
+
+def bytes_text(num_bytes: float) -> str:
+    """In GiB, MiB or KiB.
+
+    >>> bytes_text(3 * 2**29), bytes_text(1000)
+    ('1.50 GiB', '0.977 KiB')
+    """
+    unit, name = next((step for step in SCALES["bytes"][:2] if num_bytes >= step[0]), SCALES["bytes"][2])
+    return f"{number(num_bytes / unit)} {name}"
 
 
 def flops_text(flops: float) -> str:

@@ -175,6 +175,15 @@ def _disturbed(run: Run, findings: Findings) -> Iterator[str]:
             yield f"Up to {others} other {were} on the GPU while {contender} trained: its timings are worth nothing."
 
 
+def _card_full(run: Run, findings: Findings) -> Iterator[str]:
+    """The allocator waited for the device, gave its cache back and asked anew, for want of memory."""
+    for contender in run.contenders:
+        retries = max((int(found.value) for found in _named(_records(run, contender), "num_alloc_retries", "trained")), default=0)
+        if retries:
+            times = f"up to {retries} times" if retries > 1 else "once"
+            yield f"The card was full while {contender} trained: its allocator emptied its cache {times}, which costs speed."
+
+
 def _left_out(run: Run, findings: Findings) -> Iterator[str]:
     """Files of the data that are in no clip."""
     names = sorted({entry.name for record in run.records if record.data for entry in record.data.skipped})
@@ -191,5 +200,6 @@ WARNINGS: tuple[tuple[str, bool, Callable[[Run, Findings], Iterable[str]]], ...]
     ("rates not tuned", True, _not_tuned),
     ("copies", False, _copies),
     ("disturbed", False, _disturbed),
+    ("card full", False, _card_full),
     ("files left out", False, _left_out),
 )

@@ -11,6 +11,7 @@ from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encod
 from bench.data.ragged import Frames, Ragged
 from bench.meters.clock import synchronize
 from bench.records.record import WORK, BackboneFacts, Measurement, Sampling, Training
+from bench.run.measure.memory import memory_measurements
 from bench.run.stages import TrainingSet
 from bench.study.cell import Cell
 from bench.training.objective import VALIDATION_TIMESTEPS
@@ -49,7 +50,7 @@ def training_measurements(
             Measurement(name=f"peak_storage_{kind}_bytes", value=num_bytes, unit="B", better="none")
             for kind, num_bytes in training.storage_by_kind.items()
         ),
-        *(Measurement(name=name, value=value, unit="B", better="lower") for name, value in peaks.items()),
+        *memory_measurements(peaks),
         Measurement(name="num_params", value=backbone.num_params, unit="1", better="none"),
         Measurement(name="flops_per_clip", value=backbone.flops_per_clip, unit="FLOP", better="lower"),
         Measurement(name="train_flops", value=3 * whole["flops"], unit="FLOP", better="none"),
@@ -74,7 +75,7 @@ def sampling_measurements(sampling: Sampling, backbone: BackboneFacts, peaks: di
     return [
         *_rates("sample", work, sum(sampling.batch_time_s), sampling.num_evals * work["flops"], backbone),
         Measurement(name="sample_peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
-        *(Measurement(name=f"sample_{name}", value=value, unit="B", better="lower") for name, value in peaks.items()),
+        *memory_measurements(peaks, "sample_"),
     ]
 
 
