@@ -14,7 +14,7 @@ from bench.commands.profile.cards import find_card
 from bench.perf.evidence.scale import plan
 from bench.perf.evidence.scale.inputs import CASES, read_counts, read_inputs
 from bench.perf.evidence.scale.inputs import network as counted
-from bench.perf.evidence.scale.page import PAGE, Planner, to_markdown
+from bench.perf.evidence.scale.page import PAGE, TIMESTEPS, Planner, to_markdown
 from bench.perf.evidence.scale.ranged import Ranged
 from bench.perf.evidence.scale.simulator import (
     Cluster,
@@ -33,7 +33,7 @@ from bench.perf.evidence.scale.simulator import (
 )
 from bench.study.cell import Optimizer
 from bench.study.matrix import load_study
-from bench.training.objective import mean_square
+from bench.training.objective import VALIDATION_TIMESTEPS, mean_square
 from bench.training.step import TrainStep
 from tests.tiny import SPEC
 
@@ -180,6 +180,7 @@ def test_counts_are_of_the_cells_of_paper_and_of_every_rung() -> None:
     inputs, counts = read_inputs(), read_counts()
     assert set(counts["networks"]) == set(inputs.networks)
     assert {named.cell.backbone for named in load_study("paper").cells} <= set(inputs.networks)
+    assert len(VALIDATION_TIMESTEPS) == TIMESTEPS
     sizes = [own["num_params"] for own in counts["networks"].values()]
     assert sum(0.95e9 < size < 1.05e9 for size in sizes) == 2
 

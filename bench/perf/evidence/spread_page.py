@@ -19,7 +19,7 @@ PAGE = """# Several processes for one cell, measured and predicted
 
 {rounds} rounds, in which every way takes {steps} steps in its turn, on {batch} clips with latents of 8x8x8; gloo, every process on one
 thread. Numbers are medians over rounds; in brackets, of "ms a step" the least and the most, of others a 95 % interval of the
-median. "clips/s of one": the rate over that of one process in the same round; "each": its part of an ideal in which every process
+median (of fewer than six rounds, of all). "clips/s of one": the rate over that of one process in the same round; "each": its part of an ideal in which every process
 gives as much as one alone. "miss": measured over predicted, less 1, of every round by its own step of one process. "losses
 apart": the largest difference of any step's loss from that of one process, over the loss. "kept": weights, Adam's means and
 the average of one process, as they lie in memory, and by arithmetic.
@@ -33,13 +33,14 @@ both backbones); and these links. Communication is counted as hidden by nothing,
 {links}
 
 Latency is of one message of a ring, as bare collectives of {sizes} KiB fit it; "fit" is how far off the worst of them is. A number
-that is told to all took {told} us by {nums} processes. FSDP alone, in one process, cost {unit} us more a unit (U-Net and DiT).
+that is told to all took {told} us by {nums} processes. FSDP in one process cost {unit} us more a unit (U-Net and DiT).
 
 **Read it with care: {cpus} processors were there, and {last} processes share them**, so that more than {cpus} cannot be faster. The
 check is of the simulator's form, that times add up so; nothing here is of a GPU or of a network. {losses}
 
-One machine, `{cpu}`, commit {commit}. What else it did falls on all ways alike, as they take turns, and widens the ranges.
-Made by `python -m bench.perf.evidence.spread`.
+One machine, `{cpu}`, commit {commit}.
+What else it did falls on all ways, as they take turns, and widens the ranges: the step of one process moved by {swing:.1f} times between
+rounds, where a machine with nothing else to do has near 1. Made by `python -m bench.perf.evidence.spread`.
 """
 
 
@@ -66,6 +67,7 @@ def to_markdown(found: dict[str, Any], steps: int) -> str:
         cpus=environment["num_cpus"],
         last=max(NUMS),
         losses=same,
+        swing=max(max(times_s) / min(times_s) for times_s in ([each[name][ONE.key] for each in found["rounds"]] for name in BACKBONES)),
         cpu=environment["cpu_id"] or environment["cpu"],
         commit=found["commit"][:12],
     )
