@@ -29,7 +29,7 @@ TORCH_FREE = (
     "bench/run/match/resolve.py", "bench/run/expected/[!m]*.py", "bench/run/expected/model.py",
     "bench/commands/archive.py", "bench/commands/compare.py", "bench/commands/listing.py", "bench/commands/reference.py",
     "bench/commands/score/record.py", "bench/commands/score/page.py", "bench/commands/audit/[!c]*.py",
-    "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py",
+    "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py", "bench/perf/evidence/scale/[!cm]*.py",
 )  # fmt: skip
 
 

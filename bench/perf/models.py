@@ -21,6 +21,7 @@ from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, accelerate
 from bench.training.objective import mean_square
+from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, sample
 from bench.training.step import PARTS, TrainStep
 from bench.training.trainer import Trainer
@@ -52,12 +53,15 @@ def train_step(definition: dict[str, Any], folder: Path) -> Workload:
     )
 
 
-def trainer_of(cell: Cell, backbone: Any, spec: LatentSpec, shape: Shape, folder: Path, device: torch.device) -> Trainer:
+def trainer_of(
+    cell: Cell, backbone: Any, spec: LatentSpec, shape: Shape, folder: Path, device: torch.device, ranks: Ranks = ALONE
+) -> Trainer:
     """A trainer of the cell on random latents (T, H, W)."""
     generator = np.random.default_rng(0)
     latents = generator.standard_normal((NUM_CLIPS, spec.latent_channels, *shape)).astype(np.float32)
     data = LatentSet(latents=latents, labels=generator.integers(NUM_LABELS, size=NUM_CLIPS), null_label=NUM_LABELS)
-    return Trainer(cell, backbone, train=data, val=data, inputs="perf", folder=folder, flops_of=lambda shape: 1, device=device)
+    given: dict[str, Any] = {"train": data, "val": data, "inputs": "perf", "folder": folder, "flops_of": lambda shape: 1}
+    return Trainer(cell, backbone, device=device, ranks=ranks, **given)
 
 
 def sampling_step(definition: dict[str, Any], folder: Path) -> Workload:
