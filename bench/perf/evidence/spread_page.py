@@ -19,10 +19,10 @@ PAGE = """# Several processes for one cell, measured and predicted
 
 {rounds} rounds, in which every way takes {steps} steps in its turn, on {batch} clips with latents of 8x8x8; gloo, every process on one
 thread. Numbers are medians over rounds; in brackets, of "ms a step" the least and the most, of others a 95 % interval of the
-median (of fewer than six rounds, of all). "clips/s of one": the rate over that of one process in the same round; "each": its part of an ideal in which every process
-gives as much as one alone. "miss": measured over predicted, less 1, of every round by its own step of one process. "losses
-apart": the largest difference of any step's loss from that of one process, over the loss. "kept": weights, Adam's means and
-the average of one process, as they lie in memory, and by arithmetic.
+median (of fewer than six rounds, of all). "clips/s of one": the rate over that of one process in the same round; "each": its part
+of an ideal in which every process gives as much as one alone. "miss": measured over predicted, less 1, of every round by its own
+step of one process. "losses apart": the largest difference of any step's loss from that of one process, over the loss. "kept":
+weights, Adam's means and the average of one process, as they lie in memory, and by arithmetic.
 
 {table}
 

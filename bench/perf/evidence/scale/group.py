@@ -51,10 +51,8 @@ class Group:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for member in self._members:
-            if error is None:
-                assert member.stdin is not None
-                member.stdin.close()
-            else:
+            if error is not None:
                 member.kill()
         for member in self._members:
-            member.wait()
+            with member:  # which closes its pipes, and so ends it, and waits
+                pass
