@@ -23,8 +23,8 @@ OF_A_CPU = {
 LIMITS = {  # launches of forward and backward, on a CPU and as on a GPU
     ("baselines:UNet-S", torch.bfloat16): (2500, 2850),
     ("baselines:UNet-S", None): (3060, 2880),
-    ("dit:DiT-S/2", torch.bfloat16): (1005, 860),
-    ("dit:DiT-S/2", None): (1165, 1165),
+    ("dit:DiT-S/2", torch.bfloat16): (895, 790),
+    ("dit:DiT-S/2", None): (925, 890),
 }
 UPDATE = 12  # clipping, AdamW and average, of all weights together
 
