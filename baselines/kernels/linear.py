@@ -17,7 +17,9 @@ from torch.autograd.function import once_differentiable
 from baselines import operators
 from baselines.kernels import private
 from baselines.operators import Attend, to_map, to_tokens
-from bench.backbone import Operation, is_sharded
+from bench.backbone import PRODUCTS, Operation, is_sharded
+
+TYPES = (torch.float32, torch.bfloat16)  # that oneDNN's products take
 
 
 def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -34,7 +36,7 @@ def multiplied(tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Te
     """tokens weight^T + bias + residual: (F, S, in) -> (F, S, out)."""
     if by_onednn(tokens):
         rows = in_autocast(tokens)
-        if rows.dtype in private.TYPES and (residual is None or residual.dtype == rows.dtype):
+        if rows.dtype in TYPES and (residual is None or residual.dtype == rows.dtype):
             return Linear.apply(rows, in_autocast(weight), None if bias is None else in_autocast(bias), residual)
     output = F.linear(tokens.contiguous(), weight, bias)  # of what does not lie in rows, torch would add the bias apart
     return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
@@ -53,16 +55,18 @@ def takes_onednn(tokens: Tensor) -> bool:
 
 
 class Linear(torch.autograd.Function):
-    """Products of rows: float32 ones by oneDNN in backward too; in half precision torch's own are oneDNN's."""
+    """Products of rows; in backward by the library that is faster in float32. In half precision torch's own are oneDNN's."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
         rows = tokens.reshape(-1, tokens.shape[2])
         ctx.save_for_backward(rows, weight)
         shape = (*tokens.shape[:2], len(weight))
-        if residual is None:
-            return private.LINEAR(rows, weight, bias, "none", [], "").view(shape)
-        return private.LINEAR_SUM(rows, residual.reshape(-1, len(weight)), weight, bias, "add").view(shape)
+        if residual is not None:  # which torch's own product would add apart
+            return private.LINEAR_SUM(rows, residual.reshape(-1, len(weight)), weight, bias, "add").view(shape)
+        if rows.dtype == torch.float32 and PRODUCTS["forward"] == "torch":
+            return F.linear(rows, weight, bias).view(shape)
+        return private.LINEAR(rows, weight, bias, "none", [], "").view(shape)
 
     @staticmethod
     @once_differentiable
@@ -70,9 +74,18 @@ class Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         needs_tokens, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad
         grad = grads[0].reshape(-1, len(weight))
-        grad_tokens = (grad @ weight).view(*grads[0].shape[:2], -1) if needs_tokens else None
-        grad_weight = grad.t() @ rows if needs_weight else None
+        grad_tokens = multiply("of_rows", grad, weight.t()).view(*grads[0].shape[:2], -1) if needs_tokens else None
+        grad_weight = multiply("of_weights", grad.t(), rows.t()) if needs_weight else None
         return grad_tokens, grad_weight, grad.sum(0) if needs_bias else None, grads[0] if needs_residual else None
+
+
+def multiply(kind: str, a: Tensor, b: Tensor) -> Tensor:
+    """a b^T by the library that this kind of product is left to."""
+    if a.dtype != torch.float32 or PRODUCTS[kind] == "torch":
+        return a @ b.t()
+    if a.stride(1) == 1 or len(a) < len(b):  # a first factor that does not lie in rows is copied, so let it be the smaller one
+        return private.LINEAR(a, b, None, "none", [], "")
+    return private.LINEAR(b, a, None, "none", [], "").t()
 
 
 def projections_in_one(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:

@@ -17,4 +17,3 @@ def find(name: str) -> Any:
 
 LINEAR = find("mkldnn._linear_pointwise.default")
 LINEAR_SUM = find("mkldnn._linear_pointwise.binary")
-TYPES = (torch.float32, torch.bfloat16)  # that they take
