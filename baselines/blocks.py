@@ -8,13 +8,13 @@ Dropout is left out: diffusers hard-codes 0.1 in the temporal convolutions, a ha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import Timesteps
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
@@ -24,18 +24,19 @@ from torch import Tensor, nn
 
 from baselines.kernels import (
     add,
-    attend_context,
     attention_over_time,
+    contexts,
     convolution_over_time,
     gated_gelu,
     linear,
     linear_to_map,
+    linear_to_tokens,
     norm_silu,
     projections,
     query_key_value,
     shifted_convolution,
 )
-from baselines.operators import from_clips, to_clips, to_tokens
+from baselines.operators import Attend, from_clips, to_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Given:
 
     num_frames: int
     shifts: dict[nn.Module, Tensor]  # of each residual block, (B, C'), from time and label
-    context: dict[nn.Module, tuple[Tensor, Tensor]]  # of each spatial transformer, keys and values (B, 2, C) of the context
+    context: dict[nn.Module, tuple[Attend, Tensor, Tensor]]  # of each spatial transformer, how it attends to the context, and to what
     positions: dict[int, Tensor]  # width -> (T, width), a sinusoid of the frame index
 
 
@@ -59,13 +60,22 @@ class Sharing:
     def __call__(self, cond: Tensor, context: Tensor, num_frames: int) -> Given:
         """Cond (B, D), context (B, 2, context_width)."""
         shifts = projections([block.time_emb_proj for block in self.blocks], F.silu(cond))
-        keys_values = projections([layer for attention in self.attentions() for layer in (attention.to_k, attention.to_v)], context)
+        attentions = self.attentions()
+        keys_values = projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context)
+        pairs = list(zip(keys_values[::2], keys_values[1::2], strict=True))  # (B, 2, C) each
         return Given(
             num_frames=num_frames,
             shifts=dict(zip(self.blocks, shifts, strict=True)),
-            context=dict(zip(self.transformers, zip(keys_values[::2], keys_values[1::2], strict=True), strict=True)),
-            positions={width: module.table(num_frames, cond) for width, module in self.over_time.items()},
+            context=dict(zip(self.transformers, contexts(attentions, pairs), strict=True)),
+            positions=dict(zip(self.over_time, self.tables(num_frames, cond), strict=True)),
         )
+
+    def tables(self, num_frames: int, like: Tensor) -> list[Tensor]:
+        """Of each width the sinusoids of the frames (T, D), cosines first, of the type of another tensor; all computed together."""
+        frequencies = [module.frequencies.float() for module in self.over_time.values()]  # (D/2,) each
+        angles = torch.arange(num_frames, device=like.device)[:, None] * torch.cat(frequencies)  # (T, of all widths)
+        halves = (part.to(like.dtype).split([len(each) for each in frequencies], dim=1) for part in (angles.cos(), angles.sin()))
+        return [torch.cat(parts, dim=1) for parts in zip(*halves, strict=True)]
 
     def attentions(self) -> list[Attention]:
         """Those to the context, of each spatial transformer."""
@@ -97,12 +107,12 @@ class TemporalConvolution(TemporalConvLayer):
 class SpatialTransformer(Transformer2DModel):
     """Attention within each frame, then to the context."""
 
-    def forward(self, maps: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """(F, C, H, W), keys and values of the context (B, 2, C) -> (F, C, H, W)."""
-        tokens = linear(self.proj_in, to_tokens(self.norm(maps)))  # (F, S, C)
+    def forward(self, maps: Tensor, attend: Attend, keys: Tensor, values: Tensor) -> Tensor:
+        """(F, C, H, W), how to attend to the context and its keys and values, as `contexts` has them -> (F, C, H, W)."""
+        tokens = linear_to_tokens(self.proj_in, self.norm(maps))  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_space(block.attn1, block.norm1(tokens), residual=tokens)
-        tokens = attend_context(block.attn2, block.norm2(tokens), keys, values, residual=tokens)
+        tokens = attend(block.attn2, block.norm2(tokens), keys, values, residual=tokens)
         return linear_to_map(self.proj_out, feed_forward(block, tokens), maps)
 
 
@@ -112,9 +122,9 @@ class TemporalTransformer(TransformerTemporalModel):
     def forward(self, maps: Tensor, frames: Tensor) -> Tensor:
         """(F, C, H, W), positions of frames (T, C) -> (F, C, H, W)."""
         num_clips = len(maps) // len(frames)
-        normed = from_clips(self.norm(to_clips(maps, num_clips)), maps.shape[2])
         project, positions = self.proj_in
-        tokens = positions(linear(project, to_tokens(normed)), frames)  # (F, S, C)
+        tokens = linear_to_tokens(project, self.norm(to_clips(maps, num_clips)))  # (B, T S, C)
+        tokens = positions(tokens.unflatten(1, (len(frames), -1)), frames).flatten(0, 1)  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_time(block.attn1, block.norm1(tokens), num_clips, residual=tokens)
         tokens = attend_time(block.attn2, block.norm2(tokens), num_clips, residual=tokens)
@@ -198,17 +208,18 @@ class UpLevel(Level):
 class FramePositions(nn.Module):
     """Adds a sinusoid of the frame index, without which the temporal layers could not tell first from last."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width, self.encode = width, Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
-
-    def table(self, num_frames: int, like: Tensor) -> Tensor:
-        """The sinusoids (T, D), of the type of another tensor."""
-        return self.encode(torch.arange(num_frames, device=like.device)).to(like.dtype)
+        self.width = width
+        half = width // 2
+        frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)  # as diffusers' `Timesteps` has them
+        self.register_buffer("frequencies", frequencies, persistent=False)  # (D/2,)
 
     def forward(self, tokens: Tensor, frames: Tensor) -> Tensor:
-        """(F, S, D), the table (T, D) -> (F, S, D)."""
-        return (tokens.unflatten(0, (-1, len(frames))) + frames[:, None]).flatten(0, 1)
+        """(B, T, S, D), the table (T, D) -> (B, T, S, D)."""
+        return tokens + frames[:, None]
 
 
 def attend_space(attention: Attention, tokens: Tensor, *, residual: Tensor) -> Tensor:

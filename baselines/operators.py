@@ -5,12 +5,14 @@ A map is (F, C, H, W), F = B T frames of B clips. Its tokens are (F, S, C), S = 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+
+Attend = Callable[..., Tensor]  # (attention, tokens, keys, values, *, residual) -> tokens, as `attend_context`
 
 
 def to_tokens(maps: Tensor) -> Tensor:
@@ -65,6 +67,11 @@ def linear(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> 
     return output if residual is None else residual + output
 
 
+def linear_to_tokens(layer: nn.Linear, maps: Tensor) -> Tensor:
+    """`linear` of the tokens of maps: (F, in, H, W) -> (F, S, out), or clips (B, in, T, S) -> (B, T S, out)."""
+    return linear(layer, to_tokens(maps))
+
+
 def linear_to_map(layer: nn.Linear, tokens: Tensor, residual: Tensor) -> Tensor:
     """The same as a map, plus a residual in that layout: tokens (F, S, in) -> (F, out, H, W)."""
     return residual + to_map(linear(layer, tokens), residual.shape[2])
@@ -100,3 +107,8 @@ def attend_context(attention: Attention, tokens: Tensor, keys: Tensor, values: T
     query, key, value = (each.unflatten(2, (attention.heads, -1)).transpose(1, 2) for each in rows)  # (F, K, S or n, E)
     mixed = F.scaled_dot_product_attention(query, key, value)
     return linear(attention.to_out[0], mixed.transpose(1, 2).flatten(2), residual)
+
+
+def contexts(attentions: Sequence[Attention], pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Attend, Tensor, Tensor]]:
+    """How each layer attends to the context, and what it is given for that, from its keys and values (B, n, C)."""
+    return [(attend_context, *pair) for pair in pairs]

@@ -106,6 +106,10 @@ def check_inputs(
     return shapes
 
 
+# The library of float32 products on a CPU, "onednn" or "torch" (its own: MKL or another), by what is multiplied: rows with weights, and in
+# backward for the gradients of both. Which is faster depends on the processor; `run` tries them, and rivals share the choice.
+PRODUCTS = {"forward": "onednn", "of_rows": "onednn", "of_weights": "onednn"}
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

@@ -21,6 +21,7 @@ from bench.shapes import LatentSpec, Shape
 from dit.kernels import attend, clip_order, gated_sum, gelu, linear, modulated_norm, modulations, position_tables, rotate_query_key
 from dit.modulation import no_autocast
 from dit.packing import PackClips, check_kept, clips_of, kept_voxels, pack, unpack
+from dit.positions import of_query_key_value
 
 if TYPE_CHECKING:
     from dit import DiTConfig
@@ -90,16 +91,15 @@ class DiT(nn.Module):
         tables = tuple(table.to(tokens.dtype).unflatten(1, (-1, tokens.shape[1])).squeeze(0) for table in tables)  # (1 or G, N/G, ...)
         rotary = None
         if self.config.positions == "rotary":
-            cos, sin = (table.unsqueeze(2) for table in tables)  # (1 or G, N/G, 1, 1, E/2) each
-            rotary = cos, sin
+            rotary = of_query_key_value(*tables)
         else:
             tokens = tokens + tables[0]
         layers: list[nn.Linear] = [*(block.modulation for block in self.blocks), self.final_modulation]  # type: ignore[list-item]
         *of_blocks, last = modulations(layers, F.silu(cond), tokens.dtype)  # (B, 6 D) each, (B, 2 D)
         for block, rows in zip(self.blocks, of_blocks, strict=True):
             tokens = block(tokens, rows, clips, rotary)  # (G, N/G, D)
-        shift, scale = last.chunk(2, dim=-1)  # (B, D) each
-        return self.final(modulated_norm(tokens, shift, scale, clips)).flatten(0, 1)  # (N, P)
+        shift, factor = last.chunk(2, dim=-1)  # (B, D) each
+        return self.final(modulated_norm(tokens, shift, factor, clips)).flatten(0, 1)  # (N, P)
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The modules that hold nearly all work and memory, alike in code: to be compiled one by one, or recomputed in backward."""
@@ -152,11 +152,11 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, rows: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
-        branch = modulated_norm(tokens, shift, scale, clips)  # norm(tokens) (1 + scale) + shift: (G, N/G, D)
+        shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
+        branch = modulated_norm(tokens, shift, factor, clips)  # norm(tokens) factor + shift: (G, N/G, D)
         branch = self.attention(branch, clips, rotary)  # (G, N/G, D)
         tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
-        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_scale, clips))  # (G, N/G, D)
+        branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_factor, clips))  # (G, N/G, D)
         return gated_sum(tokens, mlp_gate, branch, clips)  # (G, N/G, D)
 
 

@@ -20,14 +20,23 @@ EPS = 1e-6
 
 
 def modulations(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
-    """Conditioning (B, D) -> what each layer makes of it, rows (B, parts x D) in the dtype of the tokens."""
-    return [layer(cond).to(dtype) for layer in layers]
+    """Conditioning (B, D) -> what each layer makes of it, rows (B, parts x D) in the dtype of the tokens: of a branch shift, factor and
+    gate, where the layer gives the factor's difference from one."""
+    rows = [layer(cond).to(dtype) for layer in layers]
+    for each in rows:
+        factors(each, cond.shape[1]).add_(1)
+    return rows
 
 
-def modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
-    """norm(tokens) (1 + scale) + shift: tokens (G, N/G, D), shift and scale (B, D) -> (G, N/G, D)."""
+def factors(rows: Tensor, width: int) -> Tensor:
+    """Of modulation (B, parts x D) the part of each branch that scales, (B, branches, D), a view."""
+    return rows.unflatten(1, (-1, width))[:, 1::3]
+
+
+def modulated_norm(tokens: Tensor, shift: Tensor, factor: Tensor, clips: PackClips) -> Tensor:
+    """norm(tokens) factor + shift: tokens (G, N/G, D), shift and factor (B, D) -> (G, N/G, D)."""
     normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
-    return normed * to_tokens(1 + scale, clips.segments) + to_tokens(shift, clips.segments)
+    return normed * to_tokens(factor, clips.segments) + to_tokens(shift, clips.segments)
 
 
 def gated_sum(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:

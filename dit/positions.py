@@ -50,12 +50,16 @@ def rotary_tables(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     """
     pairs_space = head_dim // 6
     pairs = (head_dim // 2 - 2 * pairs_space, pairs_space, pairs_space)
-    angles = [
-        position[:, None] * frequencies(num, ROTARY_BASE, position.device)
-        for position, num in zip(positions.float().unbind(-1), pairs, strict=True)
-    ]
-    angle = torch.cat(angles, dim=-1)[:, None]  # (N, 1, E/2)
+    axes = torch.tensor([axis for axis, num in enumerate(pairs) for _ in range(num)], device="cpu")  # (E/2,): of each pair
+    turns = frequencies(pairs, ROTARY_BASE, positions.device)
+    angle = (positions.float().index_select(1, axes.to(positions.device, non_blocking=True)) * turns)[:, None]  # (N, 1, E/2)
     return angle.cos(), angle.sin()
+
+
+def of_query_key_value(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Tables (..., 1, E/2) -> cosines of queries, keys and of values, which do not turn, (..., 3, 1, E/2), and sines (..., 1, 1, E/2)."""
+    cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
+    return torch.cat([cos, cos, torch.ones_like(cos)], dim=-3), sin
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -65,8 +69,8 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate_query_key(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries and keys turned, values as they are: (G, N/G, 3, K, E) -> same; tables broadcast with (G, N/G, 2, K, E/2)."""
-    return torch.cat([rotate(qkv[:, :, :2], cos, sin), qkv[:, :, 2:]], dim=2)
+    """Queries and keys turned, values as they are: (G, N/G, 3, K, E) -> same; tables of `of_query_key_value`."""
+    return torch.cat([rotate(qkv[:, :, :2], cos[:, :, :2], sin), qkv[:, :, 2:]], dim=2)
 
 
 def sincos_tables(positions: Tensor, hidden_size: int) -> tuple[Tensor]:
@@ -82,13 +86,14 @@ def sincos_tables(positions: Tensor, hidden_size: int) -> tuple[Tensor]:
 
 def sine_cosine(position: Tensor, width: int) -> Tensor:
     """(N,) -> (N, width): sines, then cosines, of the position at falling frequencies (Vaswani et al., 1706.03762, section 3.5)."""
-    angle = position[:, None] * frequencies(width // 2, SINCOS_BASE, position.device)  # (N, width/2)
+    angle = position[:, None] * frequencies((width // 2,), SINCOS_BASE, position.device)  # (N, width/2)
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-def frequencies(num: int, base: float, device: torch.device) -> Tensor:
-    """base^(-i/num) for i below num: from 1 down, radians per position."""
-    return base ** (-torch.arange(num, device=device, dtype=torch.float32) / num)
+def frequencies(nums: Sequence[int], base: float, device: torch.device) -> Tensor:
+    """base^(-i/num) for i below each num, one after another: from 1 down, radians per position."""
+    exponents = torch.tensor([-i / num for num in nums for i in range(num)], dtype=torch.float32, device="cpu")
+    return base ** exponents.to(device, non_blocking=True)
 
 
 MAKERS = {"rotary": rotary_tables, "sincos": sincos_tables}

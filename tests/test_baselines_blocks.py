@@ -14,10 +14,11 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.kernels import OPERATIONS, add, attention_over_time, gated_gelu, norm_silu
-from baselines.kernels.linear import ConvolvedLinear
+from baselines.kernels import OPERATIONS, add, attention_over_time, contexts, gated_gelu, linear, norm_silu
+from baselines.kernels.linear import Linear, attend_alone, joined, lie_side_by_side
 from baselines.kernels.maps import NormSiLU
 from baselines.kernels.tokens import GatedGELU, attention_by_products
+from baselines.operators import attend_context
 from baselines.unet import VideoUNet
 from bench.meters.storage import StorageMeter
 from bench.perf.twins import plain_unet
@@ -29,7 +30,7 @@ def device_choices(request: pytest.FixtureRequest) -> Iterator[None]:
     """The choices made on a CPU, on one thread and on two, and, where they are formulas, those made on any other device."""
     before, elsewhere = torch.get_num_threads(), request.param == "elsewhere"
     torch.set_num_threads(1 if elsewhere else request.param)
-    with OPERATIONS.plain(*(("laid_out", "linear", "attention_over_time") if elsewhere else ())):
+    with OPERATIONS.plain(*(("laid_out", "norm_input", "by_onednn", "attention_over_time") if elsewhere else ())):
         yield
     torch.set_num_threads(before)
 
@@ -176,12 +177,56 @@ def test_a_second_derivative_is_refused() -> None:
     outputs = {
         "GatedGELU": (tokens, GatedGELU.apply(tokens)),
         "NormSiLU": (maps, NormSiLU.apply(maps, norm.weight, norm.bias, norm.num_groups, norm.eps)),
-        "ConvolvedLinear": (tokens, ConvolvedLinear.apply(tokens, layer.weight, layer.bias, None, True)),
+        "Linear": (tokens, Linear.apply(tokens, layer.weight, layer.bias, None)),
     }
     for given, output in outputs.values():
         (grad,) = torch.autograd.grad(output.square().sum(), given, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             grad.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_linear_layers_with_the_residual_in_the_product(dtype: torch.dtype, with_residual: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(6, 5).to(dtype)
+    tokens = torch.randn(6, 3, 2, generator=generator).to(dtype).permute(2, 1, 0).requires_grad_()  # (2, 3, 6), not in rows
+    residual = torch.randn(2, 3, 5, generator=generator).to(dtype).requires_grad_() if with_residual else None
+    actual, expected = linear(layer, tokens, residual), OPERATIONS["linear"].plain(layer, tokens, residual)
+    tolerance = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {}
+    assert_close(actual, expected, **tolerance)
+    inputs = [each for each in (tokens, *layer.parameters(), residual) if each is not None]
+    grad = torch.randn(actual.shape, generator=generator).to(dtype)
+    assert_close(torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad), **tolerance)
+
+
+def test_neighbours_in_memory_are_joined_where_they_lie() -> None:
+    whole = torch.randn(7, 4)
+    parts = [part.detach().requires_grad_() for part in whole.split([3, 2, 2])]
+    together = joined(parts)
+    assert lie_side_by_side(parts) and together.data_ptr() == whole.data_ptr() and torch.equal(together, whole)
+    assert_close(torch.autograd.grad(together, parts, whole), whole.split([3, 2, 2]))
+    apart = [parts[0], parts[2], parts[1]]
+    assert not lie_side_by_side(apart) and torch.equal(joined(apart), torch.cat(apart))
+    assert not lie_side_by_side([parts[0], parts[1].clone()])
+    assert not lie_side_by_side([whole[:2], torch.as_strided(whole, (4, 2), (2, 1), 8)])  # as wide they are not
+
+
+def test_layers_of_several_widths_attend_to_the_context_as_alone() -> None:
+    model, heads = small_unet(), torch.Generator().manual_seed(0)
+    attentions = model.unet.sharing.attentions()
+    assert len({attention.to_q.in_features for attention in attentions}) > 1
+    widths = [attention.to_q.in_features for attention in attentions]
+    pairs = [tuple(torch.randn(2, 3, width, generator=heads, requires_grad=True) for _ in range(2)) for width in widths]
+    for attention, pair, (attend, *given) in zip(attentions, pairs, contexts(attentions, pairs), strict=True):
+        tokens = torch.randn(8, 5, attention.to_q.in_features, generator=heads)
+        actual = attend(attention, tokens, *given, residual=tokens)
+        expected = attend_context(attention, tokens, *pair, residual=tokens)
+        assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+        assert_close(attend_alone(attention, tokens, *pair, residual=tokens), actual)
+        weights = actual.detach().clone()
+        for ours, theirs in zip(*(torch.autograd.grad(each, pair, weights, retain_graph=True) for each in (actual, expected)), strict=True):
+            assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_a_sum_reuses_only_memory_of_its_own_type_and_layout() -> None:

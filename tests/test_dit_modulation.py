@@ -45,7 +45,7 @@ def on_tokens(row: Tensor, clips: PackClips) -> Tensor:
 @pytest.mark.usefixtures("_ways")
 def test_formulas_and_derivatives(clips: PackClips) -> None:
     tokens, branch, one, two = inputs(clips)
-    plain = F.layer_norm(tokens, (8,), eps=EPS) * (1 + on_tokens(two, clips)) + on_tokens(one, clips)
+    plain = F.layer_norm(tokens, (8,), eps=EPS) * on_tokens(two, clips) + on_tokens(one, clips)
     assert_close(modulated_norm(tokens, one, two, clips), plain)
     assert_close(gated_sum(tokens, one, branch, clips), tokens + on_tokens(one, clips) * branch)
     assert torch.autograd.gradcheck(lambda *parts: modulated_norm(*parts, clips), (tokens, one, two))
@@ -86,15 +86,20 @@ def test_rows_are_not_copied_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_modulation_is_computed_in_the_precision_of_its_weights() -> None:
     layers, cond = [nn.Linear(8, 24), nn.Linear(8, 16)], torch.randn(2, 8)
     expected = [F.linear(cond, layer.weight, layer.bias).bfloat16() for layer in layers]
+    for rows in expected:
+        rows[:, 8:16] += 1
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rows = modulations(layers, cond, torch.bfloat16)
     assert all(torch.equal(a, b) for a, b in zip(rows, expected, strict=True))
 
 
 def test_modulations_and_their_derivatives() -> None:
-    layers, cond = [nn.Linear(4, 3).double(), nn.Linear(4, 2).double()], torch.randn(3, 4, dtype=torch.float64).requires_grad_()
+    layers, cond = [nn.Linear(4, 24).double(), nn.Linear(4, 8).double()], torch.randn(3, 4, dtype=torch.float64).requires_grad_()
     inputs = (cond, *(weight for layer in layers for weight in layer.parameters()))
-    grads = [torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)]
-    rows, expected = modulations(layers, cond, torch.float64), [layer(cond) for layer in layers]
+    grads = [torch.randn(3, 24, dtype=torch.float64), torch.randn(3, 8, dtype=torch.float64)]
+    rows = modulations(layers, cond, torch.float64)
+    one, none = torch.ones(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    shifted = torch.cat([none, one, none, none, one, none]), torch.cat([none, one])  # shift, factor and gate of each branch
+    expected = [layer(cond) + ones for layer, ones in zip(layers, shifted, strict=True)]
     assert_close(list(rows), expected)
     assert_close(torch.autograd.grad(rows, inputs, grads), torch.autograd.grad(expected, inputs, grads))

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from bench.meters.storage import StorageMeter
 from dit.kernels import position_tables, rotate_query_key
-from dit.positions import pack_positions, rotary_tables, rotate, sincos_tables
+from dit.positions import of_query_key_value, pack_positions, rotary_tables, rotate, sincos_tables
 
 
 @pytest.mark.parametrize("head_dim", [6, 8, 32, 64, 72])
@@ -76,10 +76,11 @@ def test_positions_of_a_pack() -> None:
 def test_queries_and_keys_turn_and_values_stay() -> None:
     qkv = torch.randn(2, 5, 3, 2, 8, dtype=torch.float64, requires_grad=True)  # (G, N/G, 3, K, E)
     cos, sin = (table.double()[:, None] for table in rotary_tables(torch.randint(0, 9, (5, 3)), 8))  # (N/G, 1, 1, E/2) each
-    turned = rotate_query_key(qkv, cos, sin)
+    tables = of_query_key_value(*(table.squeeze(1) for table in (cos, sin)))
+    turned = rotate_query_key(qkv, *tables)
     assert_close(turned[:, :, :2], rotate(qkv[:, :, :2], cos, sin))
     assert torch.equal(turned[:, :, 2], qkv[:, :, 2])
-    assert torch.autograd.gradcheck(lambda heads: rotate_query_key(heads, cos, sin), (qkv,))
+    assert torch.autograd.gradcheck(lambda heads: rotate_query_key(heads, *tables), (qkv,))
 
 
 @pytest.mark.parametrize("kind", ["rotary", "sincos"])

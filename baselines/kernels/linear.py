@@ -1,9 +1,10 @@
-"""Linear layers of a CPU as 1x1 convolutions, which run in oneDNN, several layers of the same rows by one product, and the products of
-attention to context once a clip.
+"""Linear layers of a CPU by oneDNN, with the residual in the product, several layers of the same rows by one product, and the products
+of attention to context once a clip.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,37 +15,77 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from baselines import operators
-from baselines.kernels.maps import add
-from baselines.operators import to_map, to_tokens
-from bench.backbone import Operation, is_sharded
+from baselines.kernels import private
+from baselines.operators import Attend, to_map, to_tokens
+from bench.backbone import PRODUCTS, Operation, is_sharded
 
-
-@torch.compiler.assume_constant_result
-def one_thread() -> bool:
-    """Whether torch computes on one thread."""
-    return torch.get_num_threads() == 1
-
-
-def by_convolution(tokens: Tensor) -> bool:
-    """Whether products are convolutions."""
-    return tokens.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+TYPES = (torch.float32, torch.bfloat16)  # that oneDNN's products take
 
 
 def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
-    """`operators.linear`. Matrix products run in MKL, measured at half the speed of oneDNN's convolutions on an AMD processor; in half
-    precision they run in oneDNN as well."""
-    if by_convolution(tokens):
-        return ConvolvedLinear.apply(tokens, layer.weight, layer.bias, residual, one_thread())
-    output = F.linear(tokens, layer.weight, layer.bias)
-    return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
+    """`operators.linear`. With the residual in the product a map is written once where it would be three times."""
+    return multiplied(tokens, layer.weight, layer.bias, residual)
 
 
 def qkv_in_one(attention: Attention, tokens: Tensor) -> Tensor:
     """`operators.query_key_value` by one product."""
-    weight = joined([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])  # (3 C, C)
-    if by_convolution(tokens):
-        return ConvolvedLinear.apply(tokens, weight, None, None, one_thread())
-    return F.linear(tokens, weight)
+    return multiplied(tokens, joined([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]), None, None)  # weights (3 C, C)
+
+
+def multiplied(tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    """tokens weight^T + bias + residual: (F, S, in) -> (F, S, out)."""
+    if by_onednn(tokens):
+        rows = in_autocast(tokens)
+        if rows.dtype in TYPES and (residual is None or residual.dtype == rows.dtype):
+            return Linear.apply(rows, in_autocast(weight), None if bias is None else in_autocast(bias), residual)
+    output = F.linear(tokens.contiguous(), weight, bias)  # of what does not lie in rows, torch would add the bias apart
+    return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
+
+
+def takes_onednn(tokens: Tensor) -> bool:
+    """Whether products are oneDNN's. A compiler makes its own choice."""
+    return (
+        not torch.compiler.is_compiling()
+        and tokens.device.type == "cpu"
+        and private.LINEAR is not None
+        and private.LINEAR_SUM is not None
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+class Linear(torch.autograd.Function):
+    """Products of rows; in backward by the library that is faster in float32. In half precision torch's own are oneDNN's."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+        rows = tokens.reshape(-1, tokens.shape[2])
+        ctx.save_for_backward(rows, weight)
+        shape = (*tokens.shape[:2], len(weight))
+        if residual is not None:  # which torch's own product would add apart
+            return private.LINEAR_SUM(rows, residual.reshape(-1, len(weight)), weight, bias, "add").view(shape)
+        if rows.dtype == torch.float32 and PRODUCTS["forward"] == "torch":
+            return F.linear(rows, weight, bias).view(shape)
+        return private.LINEAR(rows, weight, bias, "none", [], "").view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        needs_tokens, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad
+        grad = grads[0].reshape(-1, len(weight))
+        grad_tokens = multiply("of_rows", grad, weight.t()).view(*grads[0].shape[:2], -1) if needs_tokens else None
+        grad_weight = multiply("of_weights", grad.t(), rows.t()) if needs_weight else None
+        return grad_tokens, grad_weight, grad.sum(0) if needs_bias else None, grads[0] if needs_residual else None
+
+
+def multiply(kind: str, a: Tensor, b: Tensor) -> Tensor:
+    """a b^T by the library that this kind of product is left to."""
+    if a.dtype != torch.float32 or PRODUCTS[kind] == "torch":
+        return a @ b.t()
+    if a.stride(1) == 1 or len(a) < len(b):  # a first factor that does not lie in rows is copied, so let it be the smaller one
+        return private.LINEAR(a, b, None, "none", [], "")
+    return private.LINEAR(b, a, None, "none", [], "").t()
 
 
 def projections_in_one(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor]:
@@ -58,70 +99,114 @@ def projections_in_one(layers: Sequence[nn.Linear], rows: Tensor) -> list[Tensor
 
 def joined(weights: list[Tensor]) -> Tensor:
     """Weights one after another, in the type that autocast multiplies in: cast before they are joined, so that all can be cast at once."""
-    device = weights[0].device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        weights = [weight.to(torch.get_autocast_dtype(device)) for weight in weights]
-    return torch.cat(weights)
+    weights = [in_autocast(weight) for weight in weights]
+    return SideBySide.apply(*weights) if lie_side_by_side(weights) else torch.cat(weights)
 
 
-class ConvolvedLinear(torch.autograd.Function):
-    """Products with the weights as convolutions of maps (F, in, 1, S), the gradient of the weights only on one thread.
+def lie_side_by_side(weights: Sequence[Tensor]) -> bool:
+    """Whether weights of one width are neighbours in one piece of memory, as copies of them may be."""
+    if torch.compiler.is_compiling():
+        return False
+    first = weights[0]
+    ends = itertools.accumulate((weight.numel() for weight in weights), initial=first.storage_offset())
+    return all(
+        weight.is_contiguous()
+        and weight.untyped_storage()._cdata == first.untyped_storage()._cdata
+        and (weight.storage_offset(), weight.shape[1:]) == (end, first.shape[1:])
+        for weight, end in zip(weights, ends, strict=False)
+    )
 
-    On more, oneDNN's threads wait for each other there by spinning: beside other work on the cores each call loses a time slice of 4 ms.
-    """
+
+class SideBySide(torch.autograd.Function):
+    """`torch.cat` of weights that lie side by side: the memory that they are in."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, one_thread: bool) -> Tensor:
-        ctx.save_for_backward(tokens, weight)
-        ctx.one_thread = one_thread
-        output = F.conv2d(as_map(tokens), weight[:, :, None, None], bias).permute(0, 2, 3, 1).squeeze(1)  # (F, S, out)
-        return output if residual is None else add(output, residual)
+    def forward(ctx: Any, *weights: Tensor) -> Tensor:
+        ctx.sizes = [len(weight) for weight in weights]
+        first = weights[0]
+        shape, memory = (sum(ctx.sizes), *first.shape[1:]), first.untyped_storage()
+        whole = torch.empty(0, dtype=first.dtype, device=first.device)
+        return whole.set_(memory, first.storage_offset(), shape, first.stride())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (tokens, weight), grad = ctx.saved_tensors, grads[0].contiguous()
-        needs_tokens, needs_weight, needs_bias, needs_residual, _ = ctx.needs_input_grad
-        by_convolution = [needs_tokens, needs_weight and ctx.one_thread, False]
-        grad_map, grad_weight, _ = torch.ops.aten.convolution_backward(
-            as_map(grad), as_map(tokens), weight[:, :, None, None], None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, by_convolution
-        )
-        grad_tokens = grad_map.permute(0, 2, 3, 1).squeeze(1) if needs_tokens else None
-        if needs_weight:
-            grad_weight = grad_weight[:, :, 0, 0] if by_convolution[1] else grad.flatten(0, 1).t() @ tokens.flatten(0, 1)
-        return grad_tokens, grad_weight, grad.sum((0, 1)) if needs_bias else None, grad if needs_residual else None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return grads[0].split(ctx.sizes)
 
 
-def as_map(tokens: Tensor) -> Tensor:
-    """(F, S, C) -> (F, C, 1, S)."""
-    return tokens.unsqueeze(1).permute(0, 3, 1, 2)
+def in_autocast(tensor: Tensor) -> Tensor:
+    """The tensor in the type that autocast would multiply it in."""
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return tensor.to(torch.get_autocast_dtype(device))
+    return tensor
 
 
-def linear_onto_tokens(layer: nn.Linear, tokens: Tensor, residual: Tensor) -> Tensor:
-    """`operators.linear_to_map`, where tokens are a view of a map, with the residual added to them."""
+def tokens_by_convolution(layer: nn.Linear, maps: Tensor) -> Tensor:
+    """`operators.linear_to_tokens`. Of maps whose tokens are no view of them, a convolution, whose derivative is one call."""
+    if maps.is_contiguous() and not maps.is_contiguous(memory_format=torch.channels_last):
+        return to_tokens(as_convolution(layer, maps)).contiguous()
+    return linear(layer, to_tokens(maps))
+
+
+def map_by_sum(layer: nn.Linear, tokens: Tensor, residual: Tensor) -> Tensor:
+    """`operators.linear_to_map`, where tokens are a view of a map, with the residual added to them; elsewhere a convolution."""
     if residual.is_contiguous(memory_format=torch.channels_last):
         return to_map(linear(layer, tokens, to_tokens(residual)), residual.shape[2])
-    return residual + to_map(linear(layer, tokens), residual.shape[2])
+    return residual + as_convolution(layer, to_map(tokens, residual.shape[2]))
 
 
-def attend_context_by_clip(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, *, residual: Tensor) -> Tensor:
-    """`operators.attend_context`. A query meets only n keys, so query and output weights are multiplied into keys and values first."""
-    num_clips, num_tokens, _ = keys.shape
-    heads = (attention.heads, -1)
-    keys, values = (keys * attention.scale).unflatten(2, heads), values.unflatten(2, heads)  # (B, n, K, E) each
-    query_weight = attention.to_q.weight.unflatten(0, heads)  # (K, E, C)
-    output_weight = attention.to_out[0].weight.unflatten(1, heads)  # (C, K, E)
-    to_scores = torch.einsum("bnke,kec->bcnk", keys, query_weight).flatten(2)  # (B, C, n K)
-    to_output = torch.einsum("bnke,cke->bnkc", values, output_weight).flatten(1, 2)  # (B, n K, C)
-    by_clip = (num_clips, -1, tokens.shape[2])
-    scores = tokens.reshape(by_clip) @ to_scores  # (B, T S, n K)
-    weights = scores.unflatten(2, (num_tokens, -1)).softmax(dim=2).flatten(2)
+def as_convolution(layer: nn.Linear, maps: Tensor) -> Tensor:
+    """The layer at each voxel, (F, in, H, W) -> (F, out, H, W)."""
+    return F.conv2d(maps, layer.weight[:, :, None, None], layer.bias)
+
+
+def contexts_by_clip(attentions: Sequence[Attention], pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Attend, Tensor, Tensor]]:
+    """`operators.contexts`. A query meets only n keys, so query and output weights are multiplied into keys and values first, those of
+    equally wide layers together."""
+    if any(is_sharded(attention.to_q) for attention in attentions):  # gathered in the call of the layer that they are in
+        return [(attend_alone, *pair) for pair in pairs]
+    found: dict[int, tuple[Attend, Tensor, Tensor]] = {}
+    widths = [keys.shape[2] for keys, _ in pairs]
+    for width in dict.fromkeys(widths):
+        layers = [layer for layer, of_layer in enumerate(widths) if of_layer == width]
+        rows = with_weights([attentions[layer] for layer in layers], [pairs[layer] for layer in layers])
+        found |= {layer: (attend_rows, *pair) for layer, pair in zip(layers, rows, strict=True)}
+    return [found[layer] for layer in range(len(pairs))]
+
+
+def with_weights(attentions: Sequence[Attention], pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Of each layer, keys with the query weights and values with the output weights multiplied in: (B, n K, C) each."""
+    num_clips, num_tokens, width = pairs[0][0].shape
+    heads = attentions[0].heads
+    keys, values = (torch.stack([pair[which].reshape(-1, heads, width // heads).transpose(0, 1) for pair in pairs]) for which in (0, 1))
+    rows = torch.cat([keys * attentions[0].scale, values])  # (2 layers, K, B n, E)
+    of_query = [in_autocast(attention.to_q.weight).unflatten(0, (heads, -1)) for attention in attentions]  # (K, E, C) each
+    of_output = [in_autocast(attention.to_out[0].weight).t().unflatten(0, (heads, -1)) for attention in attentions]  # (K, E, C) each
+    products = rows.flatten(0, 1) @ torch.stack(of_query + of_output).flatten(0, 1)  # (2 layers K, B n, C)
+    by_clip = products.view(-1, heads, num_clips, num_tokens, width).permute(0, 2, 3, 1, 4).flatten(2, 3).unbind()  # (B, n K, C) each
+    return list(zip(by_clip[: len(pairs)], by_clip[len(pairs) :], strict=True))
+
+
+def attend_rows(attention: Attention, tokens: Tensor, to_scores: Tensor, to_output: Tensor, *, residual: Tensor) -> Tensor:
+    """`operators.attend_context` given what `with_weights` makes of keys and values, (B, n K, C) each."""
+    by_clip = (len(to_scores), -1, tokens.shape[2])
+    scores = tokens.reshape(by_clip) @ to_scores.transpose(1, 2)  # (B, T S, n K)
+    weights = scores.unflatten(2, (-1, attention.heads)).softmax(dim=2).flatten(2)
     output = torch.baddbmm(residual.reshape(by_clip), weights, to_output)
     return output.add_(attention.to_out[0].bias.to(output.dtype)).view(tokens.shape)
 
 
+def attend_alone(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, *, residual: Tensor) -> Tensor:
+    """`operators.attend_context`, one layer's weights multiplied in."""
+    ((to_scores, to_output),) = with_weights([attention], [(keys, values)])
+    return attend_rows(attention, tokens, to_scores, to_output, residual=residual)
+
+
+by_onednn = Operation(lambda tokens: False, takes_onednn)
 linear = Operation(operators.linear, linear_by_onednn)
 query_key_value = Operation(operators.query_key_value, qkv_in_one)
 projections = Operation(operators.projections, projections_in_one)
-linear_to_map = Operation(operators.linear_to_map, linear_onto_tokens)
-attend_context = Operation(operators.attend_context, attend_context_by_clip)
+linear_to_tokens = Operation(operators.linear_to_tokens, tokens_by_convolution)
+linear_to_map = Operation(operators.linear_to_map, map_by_sum)
+contexts = Operation(operators.contexts, contexts_by_clip)

@@ -9,6 +9,7 @@ from bench.data.clips import Skipped
 from bench.data.frozen import Frozen, content_hash
 from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
+from bench.records.products import ProductTrial
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
 from bench.study.looks import Looks
@@ -216,6 +217,7 @@ class BackboneFacts(Frozen):
     tokens_per_clip: int
     peak_flop_per_s: float  # of a large matrix product on the device, in the cell's precision, which MFU divides by
     peak_key: str = ""  # which measurement: one for all of a study's cells on a device, in a precision, with as many threads
+    products: ProductTrial | None = None  # the libraries that multiplied on a CPU, and their times; None: none was tried
     latent_shape: tuple[int, int, int, int]  # (C, T, H, W)
     match: MatchProof | None = None  # where it was sized to match another
 

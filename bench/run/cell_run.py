@@ -39,6 +39,7 @@ from bench.run.measure.grid import measure_grid
 from bench.run.measure.memory import memory_measurements, predicted_storage
 from bench.run.measure.peak import study_peak
 from bench.run.measure.points import measure_points
+from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
 from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
 from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
@@ -180,6 +181,7 @@ class CellRun:
         given, data = self.training_set, self.cell.data
         self.shape = shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
+        products = use_products(self.job.matrix, self.job.results, self.device)
         peak = study_peak(self.job.matrix, HALF[self.cell.precision] or torch.float32, self.device, self.job.results)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
         self.facts = self.found["backbone"] = BackboneFacts(
@@ -188,6 +190,7 @@ class CellRun:
             tokens_per_clip=self.backbone.num_tokens(shape),
             peak_flop_per_s=peak.flop_per_s * self.ranks.num,
             peak_key=peak.key,
+            products=products,
             latent_shape=(given.spec.latent_channels, *shape),
             match=self.job.cell.match,
         )

@@ -20,6 +20,7 @@ from bench.meters.process import pick_device
 from bench.run.checks import check_all, check_policy, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
+from bench.run.measure.products import use_products
 from bench.run.stages import cache_folder, reference_set, training_set
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, lines_of, num_voxels, visible
@@ -72,6 +73,7 @@ def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str,
                 with watch.over([named.name], "what cells share (clips, autoencoder, latents, features)", most_s):
                     device = pick_device(named.cell)
                     if named.name in job.waiting:
+                        use_products(job.matrix, job.results, device)
                         study_peak(job.matrix, HALF[named.cell.precision] or torch.float32, device, job.results)
                     training = training_set(named.cell, job.results, device, progress)
                     if named.cell.evaluation.num_samples:

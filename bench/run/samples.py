@@ -24,6 +24,7 @@ from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
 from bench.records.record import Sampling, Work
 from bench.records.store import latest
 from bench.run.job import SampleJob
+from bench.run.measure.products import use_products
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
@@ -44,6 +45,7 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
     if trained_on(folder) != inputs_of(cell, training):
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, training)
+    use_products(job.matrix, job.results, device)
     _wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
     places = np.arange(job.num_clips) % len(training.labels)
     labels, shapes = training.labels[places], [training.shapes[place] for place in places]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.backbone import Operation
+from bench.backbone import PRODUCTS, Operation
 from dit import attention
 from dit.kernels import private, products
 from dit.kernels.linear import takes_onednn
@@ -105,7 +105,8 @@ def fastest_products(qkv: Tensor, length: int) -> Products | None:
         return None
     if qkv.dtype == torch.bfloat16:
         return None if several_threads and head_dim < WIDE else MANY_HEADS
-    return WHOLE_MATRICES if length**2 * head_dim >= LONG[several_threads] and takes_onednn(qkv) else None
+    pays = length**2 * head_dim >= LONG[several_threads] and PRODUCTS["forward"] == "onednn"
+    return WHOLE_MATRICES if pays and takes_onednn(qkv) else None
 
 
 attention_products = Operation(lambda qkv, length: None, fastest_products)

@@ -33,12 +33,12 @@ def modulations_in_one(layers: Sequence[nn.Linear], cond: Tensor, dtype: torch.d
     return Modulations.apply(cond, dtype, *parameters)
 
 
-def modulated_norm_in_one(tokens: Tensor, shift: Tensor, scale: Tensor, clips: PackClips) -> Tensor:
+def modulated_norm_in_one(tokens: Tensor, shift: Tensor, factor: Tensor, clips: PackClips) -> Tensor:
     """`modulation.modulated_norm` that keeps the tokens alone."""
     if torch.compiler.is_compiling():  # it fuses the formula, and lengths of clips would be constants of its graph
         with no_autocast(tokens.device):
-            return modulation.modulated_norm(tokens, shift, scale, clips)
-    return ModulatedNorm.apply(tokens, shift, scale, clips.runs, clips.segments, clips.members)
+            return modulation.modulated_norm(tokens, shift, factor, clips)
+    return ModulatedNorm.apply(tokens, shift, factor, clips.runs, clips.segments, clips.members)
 
 
 def gated_sum_in_one(tokens: Tensor, gate: Tensor, branch: Tensor, clips: PackClips) -> Tensor:
@@ -57,10 +57,11 @@ class Modulations(torch.autograd.Function):
         ctx.save_for_backward(cond, *weights)
         with no_autocast(cond.device):
             exact = [F.linear(cond, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-        if dtype == cond.dtype:
-            return tuple(exact)
-        rows = [torch.empty_like(each, dtype=dtype) for each in exact]
-        torch._foreach_copy_(rows, exact)
+        rows = exact
+        if dtype != cond.dtype:
+            rows = [torch.empty_like(each, dtype=dtype) for each in exact]
+            torch._foreach_copy_(rows, exact)
+        torch._foreach_add_([modulation.factors(each, cond.shape[1]) for each in rows], 1)
         return tuple(rows)
 
     @staticmethod
@@ -74,19 +75,18 @@ class Modulations(torch.autograd.Function):
             grad_cond = parts[0] @ weights[0]
             for part, weight in zip(parts[1:], weights[1:], strict=True):
                 grad_cond.addmm_(part, weight)
-            return grad_cond, None, *(part.t() @ cond for part in parts), *grad.sum(0).split(sizes)
+            return grad_cond, None, *(grad.t() @ cond).split(sizes), *grad.sum(0).split(sizes)
 
 
 class ModulatedNorm(torch.autograd.Function):
-    """norm(tokens) (1 + scale) + shift; backward computes the norm again."""
+    """norm(tokens) factor + shift; backward computes the norm again."""
 
     @staticmethod
     def forward(
-        ctx: Any, tokens: Tensor, shift: Tensor, scale: Tensor, runs: Runs, segments: Tensor | None, members: Tensor | None
+        ctx: Any, tokens: Tensor, shift: Tensor, factor: Tensor, runs: Runs, segments: Tensor | None, members: Tensor | None
     ) -> Tensor:
         with no_autocast(tokens.device):
             normed, mean, deviation = normalise(tokens)
-            factor = 1 + scale
             ctx.save_for_backward(tokens, factor, mean, deviation, segments, members)
             ctx.runs = runs
             return over_clips(torch.addcmul, runs, segments, normed, shift, normed, factor)
@@ -96,10 +96,10 @@ class ModulatedNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tokens, factor, mean, deviation, segments, members = ctx.saved_tensors
         normed, _, _ = normalise(tokens)
-        grad_scale = sum_of_clips(normed.mul_(grad), ctx.runs, members)
+        grad_factor = sum_of_clips(normed.mul_(grad), ctx.runs, members)
         grad_normed = over_clips(torch.mul, ctx.runs, segments, normed, grad, factor)
         grad_tokens, _, _ = NORM_BACKWARD(grad_normed, tokens, tokens.shape[-1:], mean, deviation, None, None, [True, False, False])
-        return grad_tokens, sum_of_clips(grad, ctx.runs, members), grad_scale, None, None, None
+        return grad_tokens, sum_of_clips(grad, ctx.runs, members), grad_factor, None, None, None
 
 
 class GatedSum(torch.autograd.Function):

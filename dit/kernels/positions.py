@@ -71,12 +71,11 @@ class RotateQueryKey(torch.autograd.Function):
 def turned(qkv: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
     """The rotation itself, without a derivative, or the one back."""
     result = torch.empty_like(qkv)
-    halves, result_halves = (each[:, :, :2].unflatten(-1, (2, -1)) for each in (qkv, result))  # (G, N/G, 2, K, 2, E/2)
+    halves, result_halves = (each.unflatten(-1, (2, -1)) for each in (qkv, result))  # (G, N/G, 3, K, 2, E/2)
     torch.mul(halves, cos.unsqueeze(-2), out=result_halves)
-    (first, second), (result_first, result_second) = halves.unbind(-2), result_halves.unbind(-2)
+    (first, second), (result_first, result_second) = (each[:, :, :2].unbind(-2) for each in (halves, result_halves))
     result_first.addcmul_(second, sin, value=1 if back else -1)
     result_second.addcmul_(first, sin, value=-1 if back else 1)
-    result[:, :, 2] = qkv[:, :, 2]
     return result
 
 

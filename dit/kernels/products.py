@@ -23,10 +23,16 @@ class ManyHeads:
 
     scores_per_query: int = 4  # size of the scores at a time, in sizes of all queries
 
-    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
-        """a (heads, M, X), b (heads, N, X) -> a b^T (heads, M, N), into `out` or, with `add`, onto it."""
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False, scale: float = 1.0) -> Tensor:
+        """a (heads, M, X), b (heads, N, X) -> scale a b^T (heads, M, N), into `out` or, with `add`, onto it."""
         assert not add  # all queries of a head are one piece
-        return torch.bmm(a, b.transpose(1, 2), out=out)
+        if scale == 1:
+            return torch.bmm(a, b.transpose(1, 2), out=out)
+        return torch.baddbmm(a.new_empty(1, 1, 1), a, b.transpose(1, 2), beta=0, alpha=scale, out=out)
+
+    def scaled(self, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        """Queries times `scale`, in part or as what is left for `multiply` to do."""
+        return query, scale
 
     def laid_out(self, key_value: Tensor) -> Tensor:
         """Keys and values (2, heads, length, E) as `multiply` likes them."""
@@ -45,12 +51,16 @@ class WholeMatrices:
 
     most_scores: int = 2**19  # at a time: they stay in the cache
 
-    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+    def multiply(self, a: Tensor, b: Tensor, out: Tensor | None = None, *, add: bool = False, scale: float = 1.0) -> Tensor:
         # A first factor that does not lie in rows is copied; the second is copied anyway, so a transposed one comes second.
         result = (product(a[0], b[0]) if a.stride(2) == 1 else product(b[0], a[0]).t()).unsqueeze(0)
         if out is None:
+            assert scale == 1  # a pass over scores
             return result
-        return out.add_(result) if add else out.copy_(result)
+        return out.add_(result, alpha=scale) if add else torch.mul(result, scale, out=out)
+
+    def scaled(self, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        return query * scale, 1.0
 
     def laid_out(self, key_value: Tensor) -> Tensor:
         return key_value.contiguous()
@@ -66,12 +76,12 @@ Products = ManyHeads | WholeMatrices  # how heads are multiplied
 
 def attend(products: Products, qkv: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(E)) value, all three in (3, heads, length, E) -> (heads, length, E)."""
-    query, (key, value) = qkv[0] * (1 / math.sqrt(qkv.shape[-1])), products.laid_out(qkv[1:])
+    (query, left), (key, value) = products.scaled(qkv[0], 1 / math.sqrt(qkv.shape[-1])), products.laid_out(qkv[1:])
     output = qkv.new_empty(qkv.shape[1:])
     for heads, blocks in products.pieces(*query.shape):
         queries, keys, values, outputs = query[heads], key[heads], value[heads].transpose(1, 2), output[heads]
         for block in blocks:
-            weights = attention_weights(products, queries[:, block], keys)
+            weights = attention_weights(products, queries[:, block], keys, left)
             products.multiply(weights, values, outputs[:, block])
             del weights  # before the next ones are made
     return output
@@ -79,7 +89,8 @@ def attend(products: Products, qkv: Tensor) -> Tensor:
 
 def attend_backward(products: Products, qkv: Tensor, grad_output: Tensor) -> Tensor:
     """Derivatives by query, key and value, in one as they are, given that by the output (heads, length, E)."""
-    query, (key, value) = qkv[0] * (1 / math.sqrt(qkv.shape[-1])), products.laid_out(qkv[1:])
+    scale = 1 / math.sqrt(qkv.shape[-1])
+    (query, left), (key, value) = products.scaled(qkv[0], scale), products.laid_out(qkv[1:])
     grad_output = grad_output.contiguous()
     grads = qkv.new_empty(qkv.shape)
     for heads, blocks in products.pieces(*query.shape):
@@ -88,18 +99,17 @@ def attend_backward(products: Products, qkv: Tensor, grad_output: Tensor) -> Ten
         grad_query, grad_key, grad_value = grads[:, heads]
         for number, block in enumerate(blocks):
             queries, grad_outputs = piece[:, block], grad_piece[:, block]
-            weights = attention_weights(products, queries, keys)
+            weights = attention_weights(products, queries, keys, left)
             products.multiply(weights.transpose(1, 2), grad_outputs.transpose(1, 2), grad_value, add=number > 0)
             grad_scores = products.multiply(grad_outputs, values)  # by the weights, and now by the scores
             private.SOFTMAX_BACKWARD(grad_scores, weights, -1, weights.dtype, grad_input=grad_scores)
-            products.multiply(grad_scores, keys_turned, grad_query[:, block])
-            products.multiply(grad_scores.transpose(1, 2), queries.transpose(1, 2), grad_key, add=number > 0)
+            products.multiply(grad_scores, keys_turned, grad_query[:, block], scale=scale)
+            products.multiply(grad_scores.transpose(1, 2), queries.transpose(1, 2), grad_key, add=number > 0, scale=left)
             del weights, grad_scores  # before the next ones are made
-    grads[0].mul_(1 / math.sqrt(qkv.shape[-1]))
     return grads
 
 
-def attention_weights(products: Products, query: Tensor, key: Tensor) -> Tensor:
-    """softmax(query key^T): (heads, M, E), (heads, N, E) -> (heads, M, N)."""
-    scores = products.multiply(query, key)
+def attention_weights(products: Products, query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """softmax(scale query key^T): (heads, M, E), (heads, N, E) -> (heads, M, N)."""
+    scores = products.multiply(query, key, scale=scale)
     return torch.softmax(scores, -1, out=scores)

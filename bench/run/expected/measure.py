@@ -27,6 +27,7 @@ from bench.metrics.extractors.features import extract
 from bench.metrics.extractors.table import load_extractor
 from bench.run.expected.pace import Pace, by_axis
 from bench.run.job import PaceJob
+from bench.run.measure.products import use_products
 from bench.shapes import num_voxels
 from bench.study.budget import Spent
 from bench.study.cell import Cell
@@ -48,6 +49,7 @@ def measure_paces(job: PaceJob, progress: Reporter) -> None:
     for done, (cell, out) in enumerate(job.cells):
         progress(done, len(job.cells), f"how fast {cell.backbone} is")
         try:
+            use_products(job.matrix, job.results, pick_device(cell))
             write_sealed(out, out.stem, measured(cell))
         except Exception:  # noqa: BLE001  another person's code; whatever it raises, the cell's own process says
             continue

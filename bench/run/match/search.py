@@ -20,6 +20,7 @@ from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
 from bench.plugin import refusing
 from bench.run.job import MatchJob
+from bench.run.measure.products import use_products
 from bench.run.preflight import latent_space
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Cell
@@ -38,6 +39,7 @@ WARMUP_ROUNDS = 2
 
 def match_backbone(job: MatchJob, progress: Reporter) -> None:
     """Find the size of the job's cell and write its proof to `job.out`. Refusal where none is within the tolerance."""
+    use_products(job.matrix, job.results, pick_device(job.cell))
     spec = latent_space(job.cell, job.results, progress)
     proof = Search(job.cell, job.target, job.match, spec, progress).run()
     write_sealed(job.out, job.out.stem, proof)
