@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from bench.backbone import PRODUCTS
 from bench.data.sealed import DamagedCache
+from bench.metrics.weights.cache import cache_folder
 from bench.records.products import ProductTrial
 from bench.records.record import BackboneFacts
 from bench.run.measure import products
@@ -23,8 +24,9 @@ needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reas
 
 
 @pytest.fixture(autouse=True)
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def tried(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The libraries of each trial: every other one finds torch's own product the faster. The choice of this process comes back."""
+    monkeypatch.setenv("UNET_VS_DIT_CACHE", str(tmp_path_factory.mktemp("users")))
     for kind, library in PRODUCTS.items():
         monkeypatch.setitem(PRODUCTS, kind, library)
     trials: list[list[str]] = []
@@ -47,13 +49,49 @@ def test_a_study_tries_once_and_goes_on_with_its_choice(tmp_path: Path, tried: l
 
 
 @needs_onednn
-def test_another_study_machine_or_number_of_threads_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [use_products(study, tmp_path, CPU) for study in ("quick", "shapes")]
+def test_another_machine_or_number_of_threads_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: list[list[str]]) -> None:
+    keys = [use_products("quick", tmp_path, CPU)]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     keys.append(use_products("quick", tmp_path, CPU))
     monkeypatch.setattr(products, "cpu_id", lambda: "another processor")
     keys.append(use_products("quick", tmp_path, CPU))
-    assert len({trial.key for trial in keys if trial is not None}) == 4
+    assert len({trial.key for trial in keys if trial is not None}) == 3 and len(tried) == 9
+
+
+@needs_onednn
+def test_another_study_of_the_machine_begins_with_the_same_choice_and_keeps_it(tmp_path: Path, tried: list[list[str]]) -> None:
+    """Where the libraries are nearly alike, two runs in two folders would else differ by noise."""
+    first = use_products("quick", tmp_path / "one", CPU)
+    others = [use_products("quick", tmp_path / "two", CPU), use_products("shapes", tmp_path / "one", CPU)]
+    assert first is not None and len(tried) == 3
+    for other in others:
+        assert other is not None and (other.chosen, other.times_s) == (first.chosen, first.times_s)
+    for path in cache_folder().rglob("*.json"):
+        path.unlink()
+    assert use_products("quick", tmp_path / "one", CPU) == first and len(tried) == 3  # a study goes on with its own
+
+
+@needs_onednn
+def test_without_a_cache_of_the_users_every_study_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: list[list[str]]) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UNET_VS_DIT_CACHE", str(tmp_path / "file"))
+    use_products("quick", tmp_path, CPU)
+    use_products("shapes", tmp_path, CPU)
+    assert len(tried) == 6
+
+
+@needs_onednn
+def test_of_two_that_try_at_once_the_first_to_end_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = products.timed
+
+    def meanwhile(libraries: dict[str, Any]) -> dict[str, list[float]]:
+        monkeypatch.setattr(products, "timed", ours)
+        use_products("another", tmp_path, CPU)  # another process, which is through first
+        return {"onednn": [3.0] * ROUNDS, "torch": [3.0] * ROUNDS}
+
+    monkeypatch.setattr(products, "timed", meanwhile)
+    trial = use_products("quick", tmp_path, CPU)
+    assert trial is not None and trial.times_s["forward"]["onednn"] == [1.0] * ROUNDS
 
 
 def test_no_other_device_asks(tmp_path: Path, tried: list[list[str]]) -> None:

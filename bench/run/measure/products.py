@@ -1,9 +1,11 @@
 """The libraries of float32 products on a CPU, tried in turns when a study begins, and the faster one taken by every backbone.
 
-Which is faster depends on the processor: MKL takes twice as long as oneDNN on some, and less on others. The choice is kept in the cache, as
-the study's peak is: rivals share it, and a resumed study goes on with it, bit for bit.
+Which is faster depends on the processor: MKL takes twice as long as oneDNN on some, and less on others. The choice is kept in the study's
+cache, as its peak is: rivals share it, and a resumed study goes on with it, bit for bit. It is kept in the user's too, so that another
+study on this machine begins with the same.
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -14,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbone import PRODUCTS
-from bench.data.files import now
+from bench.data.files import StoreError, now
 from bench.data.frozen import content_hash
 from bench.data.sealed import read_sealed, write_sealed
+from bench.metrics.weights.cache import cache_folder as user_cache
 from bench.records.environment import cpu_id, own_cpus
 from bench.records.products import ProductTrial
 from bench.run.stages import cache_folder
@@ -60,9 +63,8 @@ def use_products(study: str, results: Path, device: torch.device) -> ProductTria
 
 
 def study_products(study: str, results: Path) -> ProductTrial:
-    """The trial of a study on this machine, from the cache or made now. One that was edited is named and made anew."""
-    identity = {
-        "study": study,
+    """What a study goes by on this machine, from its cache, the user's, or tried now. One that was edited is named and made anew."""
+    machine = {
         "cpu": cpu_id(),
         "cpus": len(own_cpus()),
         "threads": torch.get_num_threads(),
@@ -71,13 +73,30 @@ def study_products(study: str, results: Path) -> ProductTrial:
         "rounds": ROUNDS,
         "least_gain": LEAST_GAIN,
     }
-    key = content_hash(identity)[:16]
+    key = content_hash({"study": study, **machine})[:16]
     path = cache_folder(results) / "products" / f"{key}.json"
     if (found := read_sealed(path, key, ProductTrial, "trial of products")) is not None:
         return found
+    trial = _machines(content_hash(machine)[:16]).model_copy(update={"key": key})
+    write_sealed(path, key, trial)
+    return trial
+
+
+def _machines(key: str) -> ProductTrial:
+    """Of this machine, from the user's cache or made now: where libraries are nearly alike, two studies shall not differ by it."""
+    path = user_cache() / "products" / f"{key}.json"
+
+    def kept() -> ProductTrial | None:
+        return read_sealed(path, key, ProductTrial, "trial of products")
+
+    if (found := kept()) is not None:
+        return found
     times_s = {kind: timed(libraries) for kind, libraries in ways().items()}
     made = ProductTrial(key=key, chosen={kind: faster(each) for kind, each in times_s.items()}, times_s=times_s, measured_at=now())
-    write_sealed(path, key, made)
+    if (found := kept()) is not None:  # another process was faster
+        return found
+    with contextlib.suppress(StoreError):  # whoever has no cache tries once a study
+        write_sealed(path, key, made)
     return made
 
 
