@@ -15,8 +15,8 @@ class Ranged:
     def __str__(self) -> str:
         """As a table has it.
 
-        >>> str(Ranged(3, 2, 1)), str(Ranged(5, 5, 5))
-        ('2 [1, 3]', '5')
+        >>> str(Ranged(3, 2, 1)), str(Ranged(1, 2, 3)), str(Ranged(5, 5, 5))
+        ('2 [1, 3]', '2 [1, 3]', '5')
         """
         low, high = sorted((self.best, self.worst))
         return number(self.middle) + f" [{number(low)}, {number(high)}]" * (low != high)

@@ -220,8 +220,8 @@ def most_clips(network: Network, plan: Plan, cluster: Cluster) -> int:
 def uneven(batch_size: int, devices: int) -> float:
     """The dearest device's clips over the mean, less 1, of equal clips.
 
-    >>> uneven(32, 8), uneven(12, 8)
-    (0.0, 0.3333333333333333)
+    >>> uneven(32, 8), uneven(8, 3)
+    (0.0, 0.125)
     """
     return math.ceil(batch_size / devices) * devices / batch_size - 1
 
