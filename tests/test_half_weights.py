@@ -11,6 +11,7 @@ from bench.backbone import load_backbone
 from bench.meters.operators import OperatorCounter
 from bench.study.cell import Acceleration, Optimizer
 from bench.training.acceleration import accelerate
+from bench.training.half_weights import ALIGNMENT, side_by_side
 from bench.training.objective import mean_square
 from bench.training.step import TrainStep
 from tests.tiny import SPEC
@@ -212,6 +213,15 @@ def test_copies_are_gone_before_gradients_are_cast(monkeypatch: pytest.MonkeyPat
     assert step.backbone.into.weight.dtype == torch.bfloat16
     step.backward(loss)
     assert types == [torch.float32]
+
+
+def test_copies_lie_side_by_side_in_the_layouts_of_the_weights() -> None:
+    """So that weights of one product are joined where they lie; each starts where a kernel that reads many values at a time may."""
+    weights = [torch.randn(4, 64), torch.randn(3), torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last)]
+    copies = side_by_side(weights, torch.bfloat16)
+    assert [(copy.shape, copy.stride()) for copy in copies] == [(weight.shape, weight.stride()) for weight in weights]
+    assert [copy.storage_offset() for copy in copies] == [0, 256, 256 + ALIGNMENT]
+    assert len({copy.untyped_storage().data_ptr() for copy in copies}) == 1 and not any(copy._is_view() for copy in copies)
 
 
 def test_float32_has_no_copies() -> None:

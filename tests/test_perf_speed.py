@@ -12,9 +12,10 @@ from bench.perf.speed import write
 from bench.report.render.catalogue import DASH
 
 
-def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU") -> Path:
+def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU", kind: str | None = None) -> Path:
     """A file as pytest-benchmark writes it, as far as tables read it."""
-    benchmarks = [{"extra_info": {"torch": "2.0", "rows": [row]}} for row in rows]
+    told = {"torch": "2.0"} | ({"cpu_id": kind} if kind else {})
+    benchmarks = [{"extra_info": {**told, "rows": [row]}} for row in rows]
     machine = {"cpu": {"brand_raw": processor}}
     path.write_text(json.dumps({"benchmarks": benchmarks, "machine_info": machine, "commit_info": {"id": commit * 9}}))
     return path
@@ -45,6 +46,15 @@ def test_files_of_two_machines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"b\.json is of Another CPU, torch 2\.0 and .*a\.json of A CPU, torch 2\.0"):
         write([first, other], tmp_path / "speed")
     assert not (tmp_path / "speed").exists()
+
+
+def test_processors_of_one_name_are_told_apart_by_family_and_model(tmp_path: Path) -> None:
+    rows, kinds = [row("rivals", "DiT", 1.5)], ("family 26, model 2", "family 25, model 17")
+    first, other = (saved(tmp_path / f"{kind}.json", rows, commit="a", kind=kind) for kind in kinds)
+    write([first], tmp_path / "speed")
+    assert "on A CPU (family 26, model 2), torch 2.0." in (tmp_path / "speed" / "speed.md").read_text()
+    with pytest.raises(ValueError, match=r"is of A CPU \(family 25, model 17\)"):
+        write([first, other], tmp_path / "speed")
 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:

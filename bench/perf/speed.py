@@ -54,6 +54,8 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         tables |= {name: [row for row in rows if row["table"] == name] for name in names}
         commits |= dict.fromkeys(names, content["commit_info"]["id"][:9])
         processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
+        if kind := _first(content, "cpu_id"):  # many processors have one name
+            processor += f" ({kind})"
         machines.append(f"{_first(content, 'gpu') or processor}, torch {_first(content, 'torch') or 'unknown'}")
         if machines[-1] != machines[0]:
             raise Refusal(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")

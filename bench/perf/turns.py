@@ -14,6 +14,7 @@ from bench.meters.clock import synchronize
 from bench.meters.storage import StorageMeter
 from bench.perf.mix import num_tokens
 from bench.perf.speed import of_pairs
+from bench.records.environment import cpu_id
 from bench.shapes import LatentSpec, Shape
 from bench.training.acceleration import autocast
 from bench.training.objective import mean_square
@@ -99,7 +100,7 @@ def alternate(benchmark: Any, rounds: int, calls: Calls | Callable[[int], Calls]
     one_round()
     times_s.clear()  # the warm-up
     benchmark.pedantic(one_round, rounds=rounds)
-    benchmark.extra_info.update(times_s=times_s, torch=torch.__version__)
+    benchmark.extra_info.update(times_s=times_s, torch=torch.__version__, cpu_id=cpu_id())
     ours, *rivals = times_s
     return {name: [other / own for other, own in zip(times_s[name], times_s[ours], strict=True)] for name in rivals}
 
