@@ -260,7 +260,7 @@ def test_between_tries_the_allocator_is_emptied_and_holds_nothing(monkeypatch: p
 
 
 def test_a_bug_in_a_try_is_no_full_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    SmallCard(monkeypatch, most_voxels=10**9)
+    SmallCard(monkeypatch, most_voxels=0)
 
     def broken(*_: Any) -> None:
         raise RuntimeError("shapes cannot be multiplied")
@@ -273,7 +273,7 @@ def test_a_bug_in_a_try_is_no_full_card(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("predicted_at_once")
 @pytest.mark.parametrize(("changed", "why"), [("others", "2 other processes were on the card"), ("slow", "a step would take about ")])
 def test_what_is_not_tried_says_why(monkeypatch: pytest.MonkeyPatch, changed: str, why: str) -> None:
-    card = SmallCard(monkeypatch, most_voxels=10**9)
+    card = SmallCard(monkeypatch, most_voxels=0)
     if changed == "others":
         monkeypatch.setattr(study, "Neighbours", lambda device: SimpleNamespace(most_others=2))
     else:
