@@ -121,7 +121,7 @@ def test_every_weight_is_in_one_unit_at_most_and_most_are_in_one(name: str) -> N
 def test_alone_nothing_is_communicated() -> None:
     """There is no group of processes here: anything that asks for one raises."""
     assert ALONE.total(torch.ones(2)).tolist() == [1, 1] and ALONE.lists(3) == [3] and ALONE.of_leader([2.5]) == [2.5]
-    assert ALONE.counts({"a": 2**40}, ("a", "b")) == {"a": [2**40]}
+    assert ALONE.counts({"a": 2**40 + 1}, ("a", "b")) == {"a": [2**40 + 1]}
     assert ALONE.any(True) and not ALONE.any(False) and ALONE.own(3) == [0, 1, 2] and ALONE.leads
     ALONE.wait()
 
