@@ -21,10 +21,10 @@ OF_A_CPU = {
     "dit": ("attention_products", "over_clips", "sum_of_clips"),
 }
 LIMITS = {  # launches of forward and backward, on a CPU and as on a GPU
-    ("baselines:UNet-S", torch.bfloat16): (2500, 2850),
-    ("baselines:UNet-S", None): (3060, 2880),
-    ("dit:DiT-S/2", torch.bfloat16): (895, 790),
-    ("dit:DiT-S/2", None): (925, 890),
+    ("baselines:UNet-S", torch.bfloat16): (2498, 2848),
+    ("baselines:UNet-S", None): (3265, 2880),  # gradients of weights by oneDNN copy a factor that does not lie in rows
+    ("dit:DiT-S/2", torch.bfloat16): (893, 785),
+    ("dit:DiT-S/2", None): (920, 920),
 }
 UPDATE = 12  # clipping, AdamW and average, of all weights together
 

@@ -124,9 +124,7 @@ class SideBySide(torch.autograd.Function):
     def forward(ctx: Any, *weights: Tensor) -> Tensor:
         ctx.sizes = [len(weight) for weight in weights]
         first = weights[0]
-        shape, memory = (sum(ctx.sizes), *first.shape[1:]), first.untyped_storage()
-        whole = torch.empty(0, dtype=first.dtype, device=first.device)
-        return whole.set_(memory, first.storage_offset(), shape, first.stride())
+        return first.as_strided((sum(ctx.sizes), *first.shape[1:]), first.stride()).data  # no view, which would be of the first alone
 
     @staticmethod
     @once_differentiable

@@ -113,12 +113,9 @@ def side_by_side(weights: Sequence[Tensor], half: torch.dtype) -> list[Tensor]:
     sizes = [-(-weight.numel() // ALIGNMENT) * ALIGNMENT for weight in weights]
     memory = torch.empty(sum(sizes), dtype=half, device=weights[0].device)
     starts = [0, *itertools.accumulate(sizes)]
-    # Not views, which autograd would follow to the whole.
+    # Not views (`data`), which autograd would follow to the whole; nor `set_`, of which a fake mode's cache keeps the memory.
     layouts = ((weight.shape, torch.empty_like(weight, device="meta").stride()) for weight in weights)
-    return [
-        torch.empty(0, dtype=half, device=memory.device).set_(memory.untyped_storage(), start, *layout)
-        for start, layout in zip(starts[:-1], layouts, strict=True)
-    ]
+    return [memory.as_strided(*layout, start).data for start, layout in zip(starts[:-1], layouts, strict=True)]
 
 
 class _Watch(TorchDispatchMode):

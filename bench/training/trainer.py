@@ -171,7 +171,7 @@ class Trainer:
             state.data_time_s.append(time.perf_counter() - start_s)
             if state.step == METERED and not self._is_sharded:
                 backbone = self.train_step.module
-                with StorageMeter(vars(drawn), list(backbone.buffers()), model=backbone, **self.train_step.alive()) as meter:
+                with StorageMeter(vars(drawn), model=backbone, buffers=list(backbone.buffers()), **self.train_step.alive()) as meter:
                     self._unread.append(self.update(drawn))
                 state.peak_storage_bytes = meter.peak_bytes
                 state.storage_by_kind, state.storage_by_module = meter.split(), meter.by_module()
