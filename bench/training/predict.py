@@ -66,7 +66,7 @@ class Predictor:
         self._stepper.backbone.train()
         with self._running():
             batch = replace(drawn, **{name: tree_map_only(Tensor, self._like, value) for name, value in vars(drawn).items()})
-            with self._stepper.meter("training", batch, batch.kept, batch.mask) as meter:
+            with self._stepper.meter("training", batch) as meter:
                 train_step(batch.loss, OPTIONS.warmup_steps, 0.0)
         return to_memory(meter)
 
