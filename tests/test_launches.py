@@ -15,11 +15,7 @@ from bench.training.objective import mean_square
 from bench.training.step import TrainStep
 from tests.tiny import SPEC
 
-# Where operators have a CPU's own way, the formula is what a GPU runs. Autocast on CUDA casts around more norms: not counted here.
-OF_A_CPU = {
-    "baselines": ("laid_out", "norm_input", "by_onednn", "attention_over_time"),
-    "dit": ("attention_products", "over_clips", "sum_of_clips"),
-}
+# Autocast on CUDA casts around more norms: not counted here.
 LIMITS = {  # launches of forward and backward, on a CPU and as on a GPU
     ("baselines:UNet-S", torch.bfloat16): (2498, 2848),
     ("baselines:UNet-S", None): (3265, 2880),  # gradients of weights by oneDNN copy a factor that does not lie in rows
@@ -40,8 +36,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize(("name", "half"), LIMITS)
 def test_a_step_launches_no_more_than(name: str, half: torch.dtype | None) -> None:
-    package = name.partition(":")[0]
-    elsewhere = importlib.import_module(f"{package}.kernels").OPERATIONS.plain(*OF_A_CPU[package])
+    kernels = importlib.import_module(f"{name.partition(':')[0]}.kernels")
+    elsewhere = kernels.OPERATIONS.plain(*kernels.OF_A_CPU)
     backbone: Any = load_backbone(name, SPEC)
     step = TrainStep(backbone.train(), Optimizer(), torch.device("cpu"), half)
     latents = [torch.zeros(4, 2, 8, 8) for _ in range(2)]

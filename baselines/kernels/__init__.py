@@ -29,3 +29,4 @@ OPERATIONS = Operations(
     attention_over_time=attention_over_time,  # by products
     contexts=contexts,  # query and output weights multiplied into keys and values, once a clip
 )
+OF_A_CPU = ("laid_out", "norm_input", "by_onednn", "attention_over_time")  # elsewhere their formula runs

@@ -28,3 +28,4 @@ OPERATIONS = Operations(
     attend=attend,  # one derivative for a pack
     attention_products=attention_products,  # of long clips and in bfloat16, in place of the fused kernel
 )
+OF_A_CPU = ("attention_products", "over_clips", "sum_of_clips")  # elsewhere their formula runs

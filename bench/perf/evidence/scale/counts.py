@@ -30,8 +30,6 @@ SHAPE: Shape = (16, 32, 32)  # its latents
 RATED: Shape = (8, 16, 16)  # of the clips whose rate on a GPU is in reports/speed-gpu/peers.csv
 FEW, MANY = (1, 2), (16, 32)  # clips of a step, from whose peaks that of any number is told; where blocks are checkpointed
 MOST_PARAMS = 200_000_000  # of a backbone that is made to be counted
-# Where operators have a CPU's own way, the formula is what a GPU runs.
-OF_A_CPU = {"baselines": ("laid_out", "attention_over_time"), "dit": ("attention_products", "over_clips", "sum_of_clips")}
 
 
 def network_counts(name: str) -> dict[str, Any]:
@@ -60,8 +58,8 @@ def network_counts(name: str) -> dict[str, Any]:
 
 def num_launches(name: str) -> int:
     """Operators of a training step in bfloat16, counted on a CPU with the formulas that a GPU takes, on small latents."""
-    package = name.partition(":")[0]
-    elsewhere = importlib.import_module(f"{package}.kernels").OPERATIONS.plain(*OF_A_CPU[package])
+    kernels = importlib.import_module(f"{name.partition(':')[0]}.kernels")
+    elsewhere = kernels.OPERATIONS.plain(*kernels.OF_A_CPU)
     device, point = torch.device("cpu"), StepPoint(batch_size=2, shape=(2, 8, 8))
     backbone: Any = load_backbone(name, SPEC)
     stepper = Stepper(backbone.train(), device, "bf16", trains=True)
