@@ -328,7 +328,9 @@ def test_bad_input_is_one_line_and_non_zero(tmp_path: Path, overrides: list[str]
     assert not list((tmp_path / "results").rglob("attempt-*.json"))
 
 
-def test_an_unwritable_results_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("busy", [False, True])
+def test_an_unwritable_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    monkeypatch.setattr("bench.run.expected.estimate.is_busy", lambda: busy)  # then what was timed is not kept
     (tmp_path / "results").write_text("a file")
     done = here("run", write_matrix(tmp_path), "--results", tmp_path / "results")
     assert done.returncode == 2
