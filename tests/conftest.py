@@ -1,6 +1,12 @@
-"""The order of the tests: files that take long come first, so that two workers end together (`--no-loadscope-reorder`)."""
+"""The order of the tests: files that take long come first, so that two workers end together (`--no-loadscope-reorder`). No test leaves a
+library of products to the next."""
+
+from collections.abc import Iterator
+from unittest import mock
 
 import pytest
+
+from bench.backbone import PRODUCTS
 
 collect_ignore = ["exits.py"]  # a plug-in whose import ends the process, also the one that looks for doctests
 
@@ -21,3 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort by that list; a file that is not on it stays where it was."""
     place = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.fixture(autouse=True)
+def products_of_a_new_process() -> Iterator[None]:
+    """What a job in this process chose is of that test alone."""
+    with mock.patch.dict(PRODUCTS):
+        yield

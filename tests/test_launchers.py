@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.run.job import CellJob
+from bench.run.job import CellJob, Job
 from bench.run.launchers import local, remote, slurm
 from bench.run.launchers.local import Local, LocalOptions
+from bench.run.launchers.ray import perform
 from bench.run.launchers.remote import JobFiles, NodeWork, Output, folder_of, handed_out
 from bench.run.launchers.slurm import InQueue, Queue, Slurm, SlurmOptions, SlurmWork
 from bench.run.launchers.table import LAUNCHERS, launcher
@@ -230,6 +231,48 @@ def test_a_job_and_its_end_go_by_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert handed_out(job, "slurm") == []
     files.begin_again()
     assert files.ended() is None
+
+
+class JobUntilTold:
+    """A `JobProcess` that runs until it is told to stop."""
+
+    def __init__(self, job: Job, **options: Any):
+        self.told = 0
+
+    def ended(self) -> Ended | None:
+        return Ended(word="stopped") if self.told else None
+
+    def stop(self) -> None:
+        self.told += 1
+
+
+def test_a_machine_stops_its_job_once_a_file_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine's word may be lost on its way; where both come, the process is told once."""
+    monkeypatch.setattr(remote, "JobProcess", JobUntilTold)
+    monkeypatch.setattr(remote, "ASKED_S", 0.0)
+    files = JobFiles.written(cell_job(tmp_path))
+    files.ask_to_stop()
+    work = NodeWork(files, tmp_path)
+    assert work.run() == Ended(word="stopped") == files.ended()
+    work.stop()
+    assert isinstance(work.process, JobUntilTold) and work.process.told == 1
+
+
+def test_an_interrupted_task_of_ray_waits_for_its_job_however_often_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def interrupted(work: NodeWork, *given: object) -> Ended:
+        calls.append("run" if given else "stop")
+        if len(calls) < 3:
+            raise KeyboardInterrupt
+        return Ended(word="done")
+
+    monkeypatch.setattr(NodeWork, "run", interrupted)
+    monkeypatch.setattr(NodeWork, "stop", interrupted)
+    assert Ended.model_validate_json(perform(str(tmp_path), "token", str(tmp_path), 1)) == Ended(word="stopped")
+    assert calls == ["run", "stop", "stop"]
 
 
 def test_a_machine_that_does_not_see_the_results_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from bench.data.files import StoreError
 from bench.data.frozen import Count, Frozen
 from bench.run.extra import needs
 from bench.run.job import Job
@@ -125,7 +126,9 @@ class _Task:
             return Ended(word="lost", what=f"{self.where} was lost ({type(error).__name__})")
 
     def stop(self) -> None:
-        """Its machine tells the job, and waits for it."""
+        """Its machine tells the job, and waits for it; a task that has not begun never does."""
+        with contextlib.suppress(StoreError):
+            self.files.ask_to_stop()
         with contextlib.suppress(Exception):
             self._ray.cancel(self._reference)
 
@@ -145,8 +148,12 @@ def perform(folder: str, token: str, where: str, cpus: int) -> str:
     try:
         return worker.run(environment).model_dump_json()
     except KeyboardInterrupt:
-        worker.stop()
-        return Ended(word="stopped").model_dump_json()
+        while True:
+            try:
+                worker.stop()
+            except KeyboardInterrupt:  # once more: the process has been told, and is waited for
+                continue
+            return Ended(word="stopped").model_dump_json()
 
 
 def make(options: RayOptions) -> Launcher:

@@ -1,7 +1,7 @@
 """A job that another machine does: its files in the run's folder, which all machines see. Knows no torch and no engine.
 
-`<run>/.jobs/<what it does>/<token>.*`: `job.json` is what there is to do, `placed.json` where it was put, `txt` what it prints,
-`end.json` how it ended. A machine reads the first and writes the last; whoever waits looks for the last.
+`<run>/.jobs/<what it does>/<token>.*`: `job.json` is what there is to do, `placed.json` where it was put, `txt` what it prints, `stop` that
+it is asked to end, `end.json` how it ended. A machine reads the first and writes the last; whoever waits looks for the last.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from bench.shapes import Refusal
 
 FOLDER = ".jobs"  # in a run's folder
 LOOK_S = 0.1  # between two looks of a machine at the process it has started
+ASKED_S = 1.0  # between two looks whether it is asked to stop: a file that other machines may have written
 
 
 class Note(Frozen):
@@ -75,6 +76,13 @@ class JobFiles:
         """The engine has started the job once more: how it ended before is no longer true."""
         self.path("end.json").unlink(missing_ok=True)
 
+    def ask_to_stop(self) -> None:
+        """Ask whoever does the job; an engine's own word may be lost on its way."""
+        write_text(self.path("stop"), "")
+
+    def is_asked_to_stop(self) -> bool:
+        return self.path("stop").exists()
+
 
 def folder_of(job: Job) -> Path:
     """Of all times that the same was handed out: of a cell, its folder's name, in which its fingerprint is; else a hash of the job."""
@@ -117,8 +125,13 @@ class NodeWork:
             self.files.begin_again()
         with self.files.path(f"txt{node or ''}").open("ab") as output:
             self.process = JobProcess(job, environment=environment, where=self.where if self.where.is_dir() else None, output=output)
+            looked_s = time.monotonic()
             while (ended := self.process.ended()) is None:
                 time.sleep(LOOK_S)
+                if time.monotonic() > looked_s + ASKED_S:
+                    looked_s = time.monotonic()
+                    if self.files.is_asked_to_stop():
+                        self._tell()
         if node == 0:
             self.files.end(ended)
         return ended
@@ -127,10 +140,16 @@ class NodeWork:
         """Let the job write its checkpoint and end, and wait for that."""
         if self.process is None:
             return
-        self.process.stop()
+        self._tell()
         deadline_s = time.monotonic() + 2 * GRACE_S
         while self.process.ended() is None and time.monotonic() < deadline_s:
             time.sleep(LOOK_S)
+
+    def _tell(self) -> None:
+        """Tell the process once, whoever asks."""
+        if not self.told_to_stop and self.process is not None:
+            self.told_to_stop = True
+            self.process.stop()
 
 
 class Output:
