@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.kernels import OPERATIONS, add, attention_over_time, contexts, gated_gelu, linear, norm_silu
-from baselines.kernels.linear import Linear, attend_alone, joined, lie_side_by_side
+from baselines.kernels.linear import RowsProduct, attend_alone, joined, lie_side_by_side
 from baselines.kernels.maps import NormSiLU
 from baselines.kernels.tokens import GatedGELU, attention_by_products
 from baselines.operators import attend_context
@@ -177,7 +177,7 @@ def test_a_second_derivative_is_refused() -> None:
     outputs = {
         "GatedGELU": (tokens, GatedGELU.apply(tokens)),
         "NormSiLU": (maps, NormSiLU.apply(maps, norm.weight, norm.bias, norm.num_groups, norm.eps)),
-        "Linear": (tokens, Linear.apply(tokens, layer.weight, layer.bias, None)),
+        "Linear": (tokens, RowsProduct.apply(tokens, layer.weight, layer.bias, None)),
     }
     for given, output in outputs.values():
         (grad,) = torch.autograd.grad(output.square().sum(), given, create_graph=True)

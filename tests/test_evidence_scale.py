@@ -21,7 +21,7 @@ from bench.perf.evidence.scale.simulator import (
     Fabric,
     Link,
     Network,
-    Plan,
+    StepPlan,
     collective_s,
     kept_bytes,
     most_clips,
@@ -64,21 +64,21 @@ def test_between_nodes_each_device_has_its_share() -> None:
 
 
 def test_alone_a_step_is_three_passes_or_what_the_host_takes() -> None:
-    alone = step(NET, Plan(kind="none", devices=1, clips=2), CLUSTER)
+    alone = step(NET, StepPlan(kind="none", devices=1, clips=2), CLUSTER)
     assert alone.arithmetic_s == pytest.approx(3 * 30 * 2 / 10) and alone.network_s == alone.telling_s == 0
     assert alone.seconds == alone.arithmetic_s and alone.bottleneck == "arithmetic"
-    again = step(NET, Plan(kind="none", devices=1, clips=2, checkpointing=True), CLUSTER)
+    again = step(NET, StepPlan(kind="none", devices=1, clips=2, checkpointing=True), CLUSTER)
     assert again.arithmetic_s == pytest.approx(4 / 3 * alone.arithmetic_s) and again.launching_s == pytest.approx(4 / 3 * 0.6)
-    slow = step(NET, Plan(kind="none", devices=1, clips=2), replace(CLUSTER, launch_s=10.0))
+    slow = step(NET, StepPlan(kind="none", devices=1, clips=2), replace(CLUSTER, launch_s=10.0))
     assert slow.seconds == pytest.approx(60 + 0.02) and slow.bottleneck == "launches"
-    assert step(NET, Plan(kind="none", devices=1, clips=2), replace(CLUSTER, clip_s=50.0)).bottleneck == "drawing"
+    assert step(NET, StepPlan(kind="none", devices=1, clips=2), replace(CLUSTER, clip_s=50.0)).bottleneck == "drawing"
 
 
 def test_ddp_hides_a_part_of_the_backward_pass_alone() -> None:
-    found = step(NET, Plan(kind="ddp", devices=4, clips=2), CLUSTER)
+    found = step(NET, StepPlan(kind="ddp", devices=4, clips=2), CLUSTER)
     assert found.network_s == pytest.approx(2 * 3 * (400 / 4 / 100 + 0.25))
     assert found.exposed_s == pytest.approx(max(0, found.network_s - 0.5 * 12))
-    many = step(NET, Plan(kind="ddp", devices=12, clips=2), CLUSTER)
+    many = step(NET, StepPlan(kind="ddp", devices=12, clips=2), CLUSTER)
     assert many.exposed_s == pytest.approx(many.network_s - 0.5 * 12) and many.bottleneck == "network"
     assert many.seconds == pytest.approx(18 + many.exposed_s) and many.telling_s == pytest.approx(0.4)
 
@@ -92,29 +92,29 @@ def test_fsdp_gathers_units_twice_and_the_root_once() -> None:
     def reduced(num: int) -> float:
         return 3 * (4 * num / 4 / 100 + 0.25)
 
-    found = step(NET, Plan(kind="fsdp", devices=4, clips=2), CLUSTER)
+    found = step(NET, StepPlan(kind="fsdp", devices=4, clips=2), CLUSTER)
     every = [10, 20, 40, 30]
     assert found.network_s == pytest.approx(gathered(10) + 2 * sum(map(gathered, every[1:])) + sum(map(reduced, every)))
-    nothing = step(NET, Plan(kind="fsdp", devices=4, clips=2), replace(CLUSTER, fsdp_hidden=0.0))
+    nothing = step(NET, StepPlan(kind="fsdp", devices=4, clips=2), replace(CLUSTER, fsdp_hidden=0.0))
     assert nothing.exposed_s == pytest.approx(found.network_s)
-    everything = step(NET, Plan(kind="fsdp", devices=4, clips=200), replace(CLUSTER, fsdp_hidden=1.0))
+    everything = step(NET, StepPlan(kind="fsdp", devices=4, clips=200), replace(CLUSTER, fsdp_hidden=1.0))
     assert everything.exposed_s == pytest.approx(gathered(10) + gathered(20) + gathered(30))
     assert found.launching_s == pytest.approx(0.6 + 4 * 0.5)
 
 
 def test_the_dearest_device_is_waited_for() -> None:
-    plan = Plan(kind="ddp", devices=4, clips=2)
+    plan = StepPlan(kind="ddp", devices=4, clips=2)
     late = step(NET, replace(plan, imbalance=0.25), CLUSTER)
     assert late.arithmetic_s == pytest.approx(1.25 * 18) and late.exposed_s == step(NET, plan, CLUSTER).exposed_s
     assert uneven(32, 8) == 0 and uneven(32, 24) == pytest.approx(2 * 24 / 32 - 1)
 
 
 def test_memory_by_hand() -> None:
-    few, many = (Plan(kind="none", devices=1, clips=clips) for clips in (0, 3))
+    few, many = (StepPlan(kind="none", devices=1, clips=clips) for clips in (0, 3))
     assert peak_bytes(NET, few) == 16 * 100 + 6 * 100 and peak_bytes(NET, many) == 16 * 100 + 2 * 100 + 3000
     assert peak_bytes(NET, replace(many, kind="ddp", devices=4)) == peak_bytes(NET, many) + 4 * 100
     assert peak_bytes(NET, replace(many, checkpointing=True)) == 16 * 100 + 6 * 100
-    sharded = Plan(kind="fsdp", devices=4, clips=3)
+    sharded = StepPlan(kind="fsdp", devices=4, clips=3)
     assert kept_bytes(NET, sharded) == 400 and peak_bytes(NET, sharded) == 400 + 100 + 8 * (2 * 40 + 10) + 3000
     assert most_clips(NET, replace(many, clips=9), CLUSTER) == 3 and most_clips(NET, replace(sharded, clips=9), CLUSTER) == 3
     assert most_clips(NET, many, replace(CLUSTER, usable_bytes=2000)) == 0
@@ -172,7 +172,7 @@ def test_memory_is_that_of_the_predictor() -> None:
     for name, own in counts["networks"].items():
         for checkpointing, peaks in ((False, own["peaks"]), (True, own["checkpointed_peaks"])):
             for clips, peak in peaks.items():
-                one = Plan(kind="none", devices=1, clips=int(clips), checkpointing=checkpointing)
+                one = StepPlan(kind="none", devices=1, clips=int(clips), checkpointing=checkpointing)
                 assert peak_bytes(counted(name, counts), one) == pytest.approx(peak, rel=0.05), (name, clips, checkpointing)
 
 

@@ -9,7 +9,20 @@ import pytest
 
 from bench.perf.evidence.scale.group import Group
 from bench.perf.evidence.scale.prediction import TOLD, Prediction
-from bench.perf.evidence.scale.ways import ALONE, ASKED, BACKBONES, COLLECTIVES, NUMS, ONE, SIZES, SPREAD, TOGETHER, TOLD_BYTES, WAYS, Way
+from bench.perf.evidence.scale.ways import (
+    ALONE,
+    ASKED,
+    BACKBONES,
+    COLLECTIVES,
+    NUMS,
+    ONE,
+    SIZES,
+    SPREAD,
+    TOGETHER,
+    TOLD_BYTES,
+    WAYS,
+    Spreading,
+)
 from bench.perf.evidence.spread import STEPS, lean_counts
 from bench.perf.evidence.spread_page import to_markdown
 
@@ -87,7 +100,11 @@ def test_losses_are_compared_with_those_of_one_process() -> None:
 
 
 def test_a_part_is_what_each_process_has() -> None:
-    assert Way("ddp", 4, 8).part == Way("none", 1, 2) and Way("fsdp", 2, 8).part == Way("fsdp", 1, 4) and ONE.part == ONE
+    assert (
+        Spreading("ddp", 4, 8).part == Spreading("none", 1, 2)
+        and Spreading("fsdp", 2, 8).part == Spreading("fsdp", 1, 4)
+        and ONE.part == ONE
+    )
     assert {way.part for way in SPREAD} <= set(WAYS)
 
 

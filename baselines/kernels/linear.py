@@ -37,7 +37,7 @@ def multiplied(tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Te
     if by_onednn(tokens):
         rows = in_autocast(tokens)
         if rows.dtype in TYPES and (residual is None or residual.dtype == rows.dtype):
-            return Linear.apply(rows, in_autocast(weight), None if bias is None else in_autocast(bias), residual)
+            return RowsProduct.apply(rows, in_autocast(weight), None if bias is None else in_autocast(bias), residual)
     output = F.linear(tokens.contiguous(), weight, bias)  # of what does not lie in rows, torch would add the bias apart
     return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
 
@@ -54,7 +54,7 @@ def takes_onednn(tokens: Tensor) -> bool:
     )
 
 
-class Linear(torch.autograd.Function):
+class RowsProduct(torch.autograd.Function):
     """Products of rows; in backward by the library that is faster in float32. In half precision torch's own are oneDNN's."""
 
     @staticmethod

@@ -17,7 +17,7 @@ import typer
 from bench.data.files import write_text
 from bench.data.progress import Reporter
 from bench.perf.evidence.scale.group import Group
-from bench.perf.evidence.scale.ways import ASKED, BACKBONES, COLLECTIVES, NUMS, ONE, SIZES, TOLD_BYTES, WAYS, Way
+from bench.perf.evidence.scale.ways import ASKED, BACKBONES, COLLECTIVES, NUMS, ONE, SIZES, TOLD_BYTES, WAYS, Spreading
 from bench.perf.evidence.spread_page import to_markdown
 from bench.records.environment import commit, read_environment
 
@@ -48,7 +48,7 @@ def measure(minutes: float, progress: Reporter) -> dict[str, Any]:
     return {"commit": commit(), "environment": environment, "rounds": rounds, "counts": lean}
 
 
-def _opened(groups: dict[int, Group], progress: Reporter) -> Iterator[tuple[str, Way, int]]:
+def _opened(groups: dict[int, Group], progress: Reporter) -> Iterator[tuple[str, Spreading, int]]:
     """Every way of every backbone and its number in its group."""
     pairs = [(backbone, way) for backbone in BACKBONES for way in WAYS]
     for done, (backbone, way) in enumerate(pairs):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.perf.evidence.scale.prediction import Prediction
-from bench.perf.evidence.scale.simulator import Plan, kept_bytes
-from bench.perf.evidence.scale.ways import ASKED, BACKBONES, BATCH, COLLECTIVES, NUMS, ONE, SIZES, SPREAD, Way
+from bench.perf.evidence.scale.simulator import StepPlan, kept_bytes
+from bench.perf.evidence.scale.ways import ASKED, BACKBONES, BATCH, COLLECTIVES, NUMS, ONE, SIZES, SPREAD, Spreading
 from bench.perf.speed import of_pairs
 from bench.report.render.catalogue import DASH
 from bench.report.render.markdown import markdown_table
@@ -78,7 +78,7 @@ def _rows(prediction: Prediction, backbone: str) -> Iterator[list[str]]:
     for way in ASKED:
         times_ms = [1e3 * each[way.key] for each in rounds]
         rates = [each[ONE.key] / each[way.key] for each in rounds]
-        kept = counts["kept_bytes"][way.key], kept_bytes(prediction.network(backbone), Plan(kind=way.kind, devices=way.num, clips=0))
+        kept = counts["kept_bytes"][way.key], kept_bytes(prediction.network(backbone), StepPlan(kind=way.kind, devices=way.num, clips=0))
         yield [
             backbone.partition(":")[2] if way == ONE else "",
             "one process" if way == ONE else f"{way.kind}, {way.num}",
@@ -91,7 +91,7 @@ def _rows(prediction: Prediction, backbone: str) -> Iterator[list[str]]:
         ]
 
 
-def _predicted(prediction: Prediction, backbone: str, way: Way) -> list[str]:
+def _predicted(prediction: Prediction, backbone: str, way: Spreading) -> list[str]:
     one_s = statistics.median(each[backbone][way.part.key] for each in prediction.found["rounds"])
     both = [f"{1e3 * prediction.seconds(backbone, way, one_s, hidden):.0f}" for hidden in (0.0, 1.0)]
     return [*both, _interval([100 * (ratio - 1) for ratio in prediction.ratios(backbone, way)], "{:+.0f}") + " %"]
@@ -113,5 +113,5 @@ def _interval(values: list[float], form: str) -> str:
 
 def _unit_s(found: dict[str, Any], backbone: str) -> float:
     """What a step by FSDP in one process takes more than without, over its units and the root."""
-    more_s = statistics.median(each[backbone][Way("fsdp", 1, BATCH).key] - each[backbone][ONE.key] for each in found["rounds"])
+    more_s = statistics.median(each[backbone][Spreading("fsdp", 1, BATCH).key] - each[backbone][ONE.key] for each in found["rounds"])
     return more_s / (len(found["counts"][backbone]["unit_params"]) + 1)

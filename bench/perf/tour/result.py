@@ -15,14 +15,14 @@ FILE = "tour.json"
 ROOT = Path(__file__).resolve().parents[3]
 CODE = ("bench", "baselines", "dit")  # whose change makes what was measured another thing's
 
-Way = Literal["diffusers", "eager", "auto"]
+StepWay = Literal["diffusers", "eager", "auto"]
 
 
 class StepRow(Frozen):
     """A training step of one backbone, run one way: draws, forward, backward, clipping, optimiser and average."""
 
     backbone: str
-    way: Way
+    way: StepWay
     chosen: str | None = None  # by `auto`
     trial_s: float | None = None  # that `auto` took, compiling and capturing included
     left_out: dict[str, str] = Field(default_factory=dict)  # ways that are not on offer here -> why

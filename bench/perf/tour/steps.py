@@ -26,7 +26,7 @@ from bench.meters.operators import OperatorCounter
 from bench.meters.peak import matmul_peak
 from bench.meters.process import keep_freed_memory, use_exact_float32
 from bench.perf.models import NUM_LABELS, trainer_of
-from bench.perf.tour.result import StepRow, Way
+from bench.perf.tour.result import StepRow, StepWay
 from bench.perf.turns import seconds
 from bench.perf.twins import DiffusersDiT, DiffusersUNet
 from bench.shapes import LatentSpec, Shape
@@ -187,7 +187,7 @@ def measure(name: str, case: Case, device: torch.device, tell: Callable[[StepRow
     flops = 3 * case.batch_size * count_flops(name, SPEC, case.shape)
     peak = matmul_peak(device, HALF[PRECISION] or torch.float32)
 
-    def row(way: Way, contender: Stepping, times_s: list[float], rival_s: list[float], **more: Any) -> None:
+    def row(way: StepWay, contender: Stepping, times_s: list[float], rival_s: list[float], **more: Any) -> None:
         with OperatorCounter() as counter:
             contender.step()
         share, num_kernels = busy(contender.step, statistics.median(times_s), device)

@@ -33,7 +33,7 @@ class Ladder(Frozen):
     batch_size: int
 
 
-class Inputs(Frozen):
+class ScaleInputs(Frozen):
     """inputs.yaml."""
 
     values: dict[str, Value]
@@ -50,9 +50,9 @@ class Inputs(Frozen):
         return {name: getattr(value, case) for name, value in self.values.items()}
 
 
-def read_inputs() -> Inputs:
+def read_inputs() -> ScaleInputs:
     """The committed ones."""
-    return Inputs.model_validate(yaml.safe_load((FOLDER / "inputs.yaml").read_text()))
+    return ScaleInputs.model_validate(yaml.safe_load((FOLDER / "inputs.yaml").read_text()))
 
 
 def read_counts() -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.data.files import write_text
-from bench.perf.evidence.scale.inputs import CASES, FOLDER, Inputs, Value, network, read_counts, read_inputs
-from bench.perf.evidence.scale.plan import Training, again, card_of, cluster, fastest, fitting
+from bench.perf.evidence.scale.inputs import CASES, FOLDER, ScaleInputs, Value, network, read_counts, read_inputs
+from bench.perf.evidence.scale.plan import PlannedTraining, again, card_of, cluster, fastest, fitting
 from bench.perf.evidence.scale.ranged import Ranged, longest, number
 from bench.perf.evidence.scale.simulator import KEPT_BYTES, saving_share
 from bench.report.render.markdown import markdown_table
@@ -34,7 +34,7 @@ LEAST_MOVE, LEAST_NETWORK = 1.01, 0.05  # that are told of: a ratio, a share of 
 class Planner:
     """The page in the making."""
 
-    def __init__(self, inputs: Inputs, counts: dict[str, Any], price: float | None = None):
+    def __init__(self, inputs: ScaleInputs, counts: dict[str, Any], price: float | None = None):
         """`price`: of a GPU hour, in place of the one in the inputs."""
         if price is not None:
             changed = inputs.values["price"].model_copy(update=dict.fromkeys(CASES, price))
@@ -49,11 +49,11 @@ class Planner:
         """As a backbone finds it in one case."""
         return cluster(self.inputs, values, name, self.clip_values)
 
-    def training(self, name: str, devices: int, batch_size: int, num_clips: float) -> Training:
+    def training(self, name: str, devices: int, batch_size: int, num_clips: float) -> PlannedTraining:
         """The way that is the fastest in the middle case."""
         return fastest(self.networks[name], self.cluster(name, self.inputs.of("middle")), devices, batch_size, num_clips)
 
-    def ranged(self, training: Training, of: Callable[[Training, dict[str, float]], float]) -> Ranged:
+    def ranged(self, training: PlannedTraining, of: Callable[[PlannedTraining, dict[str, float]], float]) -> Ranged:
         """A number of a training in all three cases, by the same plan."""
         name = training.network.name
         cases = [self.inputs.of(case) for case in CASES]
@@ -169,7 +169,7 @@ class Planner:
         """One cell of `paper` for each backbone; its seeds cost the same."""
         return list({named.cell.backbone: named.cell for named in load_study("paper").cells}.values())
 
-    def cell_training(self, cell: Cell, devices: int) -> Training:
+    def cell_training(self, cell: Cell, devices: int) -> PlannedTraining:
         """A cell of `paper`; how many clips it sees is not asked here, as it ends by the clock."""
         assert cell.batching.batch_size is not None
         return self.training(cell.backbone, devices, cell.batching.batch_size, 1.0)
@@ -178,19 +178,19 @@ class Planner:
         """Of a cell of `paper`: its budget, and what is beside it."""
         return self.after(cell, self.cell_training(cell, devices)) + cell.budget.amount / HOUR
 
-    def saved_hours(self, training: Training, values: dict[str, float]) -> float:
+    def saved_hours(self, training: PlannedTraining, values: dict[str, float]) -> float:
         """Of a training with its checkpoints."""
         interval_s = Cell.model_fields["checkpoint_interval_s"].default
         save_s = KEPT_BYTES * training.network.num_params / values["write_rate"]
         return training.seconds * (1 + saving_share(save_s, interval_s, SAVING_MOST)) / HOUR
 
-    def after(self, cell: Cell, training: Training) -> Ranged:
+    def after(self, cell: Cell, training: PlannedTraining) -> Ranged:
         """Hours beside the budget: checkpoints, validation, sampling twice where the untrained weights are scored, decoding, features."""
         num, devices, net = cell.evaluation.num_samples, training.plan.devices, training.network
         sets = 1 + bool(cell.evaluation.untrained)
         passes = TIMESTEPS * (cell.data.num_val + CURVE_CLIPS * len(CURVE_FRACTIONS)) + sets * num * cell.sampler.num_steps * EVALS
 
-        def hours(each: Training, values: dict[str, float]) -> float:
+        def hours(each: PlannedTraining, values: dict[str, float]) -> float:
             save_s = KEPT_BYTES * net.num_params / values["write_rate"]
             saving_s = cell.budget.amount * saving_share(save_s, cell.checkpoint_interval_s, SAVING_MOST)
             decode_s = sets * num * cell.data.num_frames * self.frame_s("decode", values)
@@ -221,7 +221,7 @@ class Planner:
         return gpu_hours * self.inputs.values["price"].middle
 
 
-def waits(training: Training) -> str:
+def waits(training: PlannedTraining) -> str:
     """What a step waits for, in the middle case, and how much of it for the network."""
     step = training.step
     share = step.exposed_s / step.seconds

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.commands.profile.cards import GPUCard, find_card
-from bench.perf.evidence.scale.inputs import Inputs
+from bench.perf.evidence.scale.inputs import ScaleInputs
 from bench.perf.evidence.scale.simulator import (
     WEIGHT_BYTES,
     Cluster,
     Fabric,
     Link,
     Network,
-    Plan,
     Step,
+    StepPlan,
     most_clips,
     peak_bytes,
     step,
@@ -27,11 +27,11 @@ KINDS: tuple[Literal["ddp", "fsdp"], ...] = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class PlannedTraining:
     """A number of clips, trained on by batches of which as much is taken at once as fits."""
 
     network: Network
-    plan: Plan
+    plan: StepPlan
     cluster: Cluster
     num_clips: float  # in all
     step: Step
@@ -53,7 +53,7 @@ class Training:
         return kind + ", blocks again" * self.plan.checkpointing
 
 
-def cluster(inputs: Inputs, values: dict[str, float], backbone: str, clip_values: int) -> Cluster:
+def cluster(inputs: ScaleInputs, values: dict[str, float], backbone: str, clip_values: int) -> Cluster:
     """The cluster as one backbone finds it; `clip_values`: of the latents of a clip."""
     card, share = card_of(inputs), values["link_share"]
     peak = card.peaks["bf16"]
@@ -79,27 +79,27 @@ def cluster(inputs: Inputs, values: dict[str, float], backbone: str, clip_values
     )
 
 
-def card_of(inputs: Inputs) -> GPUCard:
+def card_of(inputs: ScaleInputs) -> GPUCard:
     """The GPU that is planned for."""
     return find_card(inputs.card)
 
 
-def fitting(network: Network, on: Cluster, devices: int, batch_size: int, num_clips: float) -> Iterator[Training]:
+def fitting(network: Network, on: Cluster, devices: int, batch_size: int, num_clips: float) -> Iterator[PlannedTraining]:
     """Every way of spreading it that fits, with as many clips of the batch at once as fit."""
     asked = -(-batch_size // devices)
     for kind in KINDS if devices > 1 else ("none",):
         for checkpointing in (False, True):
-            plan = Plan(kind=kind, devices=devices, clips=asked, checkpointing=checkpointing)  # type: ignore[arg-type]
+            plan = StepPlan(kind=kind, devices=devices, clips=asked, checkpointing=checkpointing)  # type: ignore[arg-type]
             if clips := most_clips(network, plan, on):
                 plan = replace(plan, clips=clips, imbalance=uneven(batch_size, devices) if clips == asked else 0.0)
-                yield Training(network=network, plan=plan, cluster=on, num_clips=num_clips, step=step(network, plan, on))
+                yield PlannedTraining(network=network, plan=plan, cluster=on, num_clips=num_clips, step=step(network, plan, on))
 
 
-def fastest(network: Network, on: Cluster, devices: int, batch_size: int, num_clips: float) -> Training:
+def fastest(network: Network, on: Cluster, devices: int, batch_size: int, num_clips: float) -> PlannedTraining:
     """The one of the least hours."""
     return min(fitting(network, on, devices, batch_size, num_clips), key=lambda training: training.seconds)
 
 
-def again(training: Training, on: Cluster) -> Training:
+def again(training: PlannedTraining, on: Cluster) -> PlannedTraining:
     """The same plan on a cluster of other values."""
     return replace(training, cluster=on, step=step(training.network, training.plan, on))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.perf.evidence.scale.simulator import Cluster, Fabric, Link, Network, Plan, step
-from bench.perf.evidence.scale.ways import ALONE, BACKBONES, BATCH, COLLECTIVES, SIZES, TOGETHER, TOLD_BYTES, Way
+from bench.perf.evidence.scale.simulator import Cluster, Fabric, Link, Network, StepPlan, step
+from bench.perf.evidence.scale.ways import ALONE, BACKBONES, BATCH, COLLECTIVES, SIZES, TOGETHER, TOLD_BYTES, Spreading
 
 TOLD = 4  # numbers of a step: the leader's clock, whether to stop, the loss; which weights DDP did not use, or FSDP's gradient norm
 
@@ -23,12 +23,12 @@ class Prediction:
         self.links = {(kind, num): self._link(kind, num) for kind in COLLECTIVES for num in TOGETHER}
         self.slowness = {num: self._slowness(num) for num in TOGETHER}
 
-    def seconds(self, backbone: str, way: Way, one_s: float, hidden: float = 0.0) -> float:
+    def seconds(self, backbone: str, way: Spreading, one_s: float, hidden: float = 0.0) -> float:
         """A step of several processes where `one_s` is that of one on its part; `hidden`: share of it that hides communication.
 
         A process that tells or gathers does not compute: here the host is the device.
         """
-        plan = Plan(kind=way.kind, devices=way.num, clips=BATCH // way.num)
+        plan = StepPlan(kind=way.kind, devices=way.num, clips=BATCH // way.num)
         parts = step(self.network(backbone), plan, self._cluster(way.num, hidden), one_s * self.slowness[way.num])
         return parts.arithmetic_s + parts.host_s + parts.exposed_s
 
@@ -38,7 +38,7 @@ class Prediction:
         sizes = {"num_params": own["num_params"], "unit_params": tuple(own["unit_params"])}
         return Network(name=backbone, forward_flops=0, launches=0, clip_bytes=0, checkpointed_bytes=0, **sizes)
 
-    def ratios(self, backbone: str, way: Way) -> list[float]:
+    def ratios(self, backbone: str, way: Spreading) -> list[float]:
         """Measured over predicted, of every round by its own step of one process."""
         rounds = [each[backbone] for each in self.found["rounds"]]
         return [each[way.key] / self.seconds(backbone, way, each[way.part.key]) for each in rounds]

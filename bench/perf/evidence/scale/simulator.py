@@ -75,7 +75,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StepPlan:
     """How a step is spread."""
 
     kind: Literal["none", "ddp", "fsdp"]
@@ -137,7 +137,7 @@ def collective_s(kind: Literal["all_reduce", "all_gather", "reduce_scatter"], nu
     return ring_s(here, num_bytes, inside, passes) + ring_s(nodes, num_bytes / here, between, passes)
 
 
-def compute_s(network: Network, plan: Plan, cluster: Cluster) -> float:
+def compute_s(network: Network, plan: StepPlan, cluster: Cluster) -> float:
     """Seconds of the arithmetic of a device's clips: forward, backward, and forward again where blocks are checkpointed.
 
     Chen et al., 1604.06174, section 4: one more forward pass.
@@ -146,7 +146,7 @@ def compute_s(network: Network, plan: Plan, cluster: Cluster) -> float:
     return passes * network.forward_flops * plan.clips / cluster.flops
 
 
-def step(network: Network, plan: Plan, cluster: Cluster, arithmetic_s: float | None = None) -> Step:
+def step(network: Network, plan: StepPlan, cluster: Cluster, arithmetic_s: float | None = None) -> Step:
     """A training step; `arithmetic_s`: of a device without its neighbours' imbalance, where it was measured."""
     arithmetic_s = compute_s(network, plan, cluster) if arithmetic_s is None else arithmetic_s
     passes, num_units = 1 + BACKWARD + plan.checkpointing, (len(network.unit_params) + 1) * (plan.kind == "fsdp")
@@ -163,17 +163,17 @@ def step(network: Network, plan: Plan, cluster: Cluster, arithmetic_s: float | N
     )
 
 
-def _alone(network: Network, plan: Plan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
+def _alone(network: Network, plan: StepPlan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def _ddp(network: Network, plan: Plan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
+def _ddp(network: Network, plan: StepPlan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
     """Gradients in buckets that travel while the backward pass goes on, as far as they are there (Li et al., 2006.15704)."""
     network_s = collective_s("all_reduce", WEIGHT_BYTES * network.num_params, plan.devices, cluster)
     return network_s, max(0.0, network_s - cluster.ddp_hidden * backward_s)
 
 
-def _fsdp(network: Network, plan: Plan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
+def _fsdp(network: Network, plan: StepPlan, cluster: Cluster, forward_s: float, backward_s: float) -> tuple[float, float]:
     """Each unit gathered before forward and again before backward, its gradient reduced after: 3 passes of the weights.
 
     Rajbhandari et al., 1910.02054, section 7.3; the order of prefetching, Zhao et al., 2304.11277, section 3.3. The first unit of either
@@ -192,12 +192,12 @@ def _fsdp(network: Network, plan: Plan, cluster: Cluster, forward_s: float, back
 SPREADS = {"none": _alone, "ddp": _ddp, "fsdp": _fsdp}
 
 
-def kept_bytes(network: Network, plan: Plan) -> float:
+def kept_bytes(network: Network, plan: StepPlan) -> float:
     """Of a device between steps: all of it, or its part (Rajbhandari et al., 1910.02054, section 3.1, for this optimiser)."""
     return KEPT_BYTES * network.num_params / (plan.devices if plan.kind == "fsdp" else 1)
 
 
-def peak_bytes(network: Network, plan: Plan) -> float:
+def peak_bytes(network: Network, plan: StepPlan) -> float:
     """Of a device in a step: what is kept, and the most of two moments, activations in full or gradients in full.
 
     DDP has its buckets beside the gradients (Li et al., 2006.15704, section 4.2); FSDP two units and the root at a time, with gradients.
@@ -211,7 +211,7 @@ def peak_bytes(network: Network, plan: Plan) -> float:
     return kept + buckets + max(COPY_BYTES * num + activations, GRADIENT_BYTES * num)
 
 
-def most_clips(network: Network, plan: Plan, cluster: Cluster) -> int:
+def most_clips(network: Network, plan: StepPlan, cluster: Cluster) -> int:
     """Clips of a device, up to those of the plan, of which a step fits; 0 where none does."""
     fitting = [clips for clips in range(1, plan.clips + 1) if peak_bytes(network, replace(plan, clips=clips)) <= cluster.usable_bytes]
     return max(fitting, default=0)

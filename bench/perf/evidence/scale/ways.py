@@ -11,7 +11,7 @@ TOLD_BYTES = 8  # of a number that is told to all
 
 
 @dataclass(frozen=True)
-class Way:
+class Spreading:
     """How a step is taken."""
 
     kind: Literal["none", "ddp", "fsdp"]  # none by several: each alone on its part of the clips, and nothing is told
@@ -24,14 +24,14 @@ class Way:
         return f"{self.kind} {self.num} {self.batch_size}"
 
     @property
-    def part(self) -> "Way":
+    def part(self) -> "Spreading":
         """One process on what each of these has, by the same code but for what is communicated."""
-        return Way("fsdp" if self.kind == "fsdp" else "none", 1, self.batch_size // self.num)
+        return Spreading("fsdp" if self.kind == "fsdp" else "none", 1, self.batch_size // self.num)
 
 
-ONE = Way("none", 1, BATCH)
-ASKED = [ONE, Way("fsdp", 1, BATCH), *(Way(kind, num, BATCH) for kind in ("ddp", "fsdp") for num in NUMS)]
+ONE = Spreading("none", 1, BATCH)
+ASKED = [ONE, Spreading("fsdp", 1, BATCH), *(Spreading(kind, num, BATCH) for kind in ("ddp", "fsdp") for num in NUMS)]
 SPREAD = [way for way in ASKED if way.num > 1]
-TOGETHER = {num: Way("none", num, BATCH // num) for num in NUMS}
-ALONE = {num: Way("none", 1, BATCH // num) for num in NUMS}
+TOGETHER = {num: Spreading("none", num, BATCH // num) for num in NUMS}
+ALONE = {num: Spreading("none", 1, BATCH // num) for num in NUMS}
 WAYS = list(dict.fromkeys([*ASKED, *(way.part for way in SPREAD), *TOGETHER.values(), *ALONE.values()]))
