@@ -110,6 +110,21 @@ def check_inputs(
 # backward for the gradients of both. Which is faster depends on the processor; `run` tries them, and rivals share the choice.
 PRODUCTS = {"forward": "onednn", "of_rows": "onednn", "of_weights": "onednn"}
 
+
+def torch_operator(name: str) -> Any:
+    """Torch's own "namespace.operator.overload", which it may keep to itself; None where this torch has none of that name.
+
+    >>> torch_operator("aten.add.Tensor"), torch_operator("aten.no_such_operator.default")
+    (<OpOverload(op='aten.add', overload='Tensor')>, None)
+    """
+    import torch
+
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

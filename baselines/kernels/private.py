@@ -6,17 +6,10 @@ from typing import Any
 
 import torch
 
+from bench.backbone import torch_operator
 
-def find(name: str) -> Any:
-    """Torch's operator "namespace.operator.overload", or None where this torch has none of that name."""
-    found: Any = torch.ops
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-LINEAR = find("mkldnn._linear_pointwise.default")
-LINEAR_SUM = find("mkldnn._linear_pointwise.binary")
+LINEAR = torch_operator("mkldnn._linear_pointwise.default")
+LINEAR_SUM = torch_operator("mkldnn._linear_pointwise.binary")
 
 
 def _shape_of_sum(rows: Any, other: Any, weight: Any, bias: Any, kind: str) -> Any:
