@@ -8,6 +8,7 @@ import pytest
 
 from bench.backbone import PRODUCTS
 
+BUILT_IN = dict(PRODUCTS)  # before any job of this process has chosen
 collect_ignore = ["exits.py"]  # a plug-in whose import ends the process, also the one that looks for doctests
 
 LONGEST = (
@@ -31,6 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def products_of_a_new_process() -> Iterator[None]:
-    """What a job in this process chose is of that test alone."""
-    with mock.patch.dict(PRODUCTS):
+    """What a job in this process chose is of that test alone, also where a fixture of its whole file ran the job before this one."""
+    with mock.patch.dict(PRODUCTS, BUILT_IN):
         yield
