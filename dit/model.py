@@ -3,7 +3,7 @@
 Conditioning is adaLN-Zero: time and label make one vector a clip, which shifts, scales and gates every branch.
 Attention is joint over (T H W). With one frame and sine-cosine positions this is DiT as published.
 
-Functions of `dit.kernels` are the formulas of `attention.py`, `modulation.py` and `positions.py`, `F.linear` and `F.gelu`, made faster.
+Functions of `dit.kernels` are the formulas of `attention.py`, `modulation.py` and `positions.py`, and `F.linear`, made faster.
 Shapes on the right: G = B clips of one length with N/B tokens each, else G = 1 row with the N tokens of all.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.backbone import check_inputs
 from bench.shapes import LatentSpec, Shape
-from dit.kernels import attend, clip_order, gated_sum, gelu, linear, modulated_norm, modulations, position_tables, rotate_query_key
+from dit.kernels import attend, clip_order, gated_sum, linear, modulated_norm, modulations, position_tables, rotate_query_key
 from dit.modulation import no_autocast
 from dit.packing import PackClips, check_kept, clips_of, kept_voxels, pack, unpack
 from dit.positions import of_query_key_value
@@ -146,7 +146,7 @@ class Block(nn.Module):
         self.attention = Attention(config.hidden_size, config.num_heads)
         self.mlp = nn.Sequential(
             Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
-            GELU(),
+            nn.GELU(approximate="tanh"),
             Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
@@ -184,14 +184,6 @@ class Linear(nn.Linear):
     def forward(self, rows: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         return linear(rows, self.weight, self.bias)
-
-
-class GELU(nn.Module):
-    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape -> same."""
-        return gelu(x)
 
 
 class TimeEmbedding(nn.Module):

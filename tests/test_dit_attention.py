@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from bench.backbone import PRODUCTS
 from bench.meters.storage import StorageMeter
 from dit import attention
 from dit.kernels import OPERATIONS, attend, private
@@ -79,6 +80,8 @@ def test_kernel_follows_length_threads_and_precision(monkeypatch: pytest.MonkeyP
     assert kernel(512, dtype=torch.float64) is None
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
         assert kernel(512) is None
+    monkeypatch.setitem(PRODUCTS, "of_weights", "torch")  # backward has such products too
+    assert kernel(512) is None and kernel(16, dtype=torch.bfloat16) is MANY_HEADS
 
 
 def test_clip_by_clip_equals_one_batched_call() -> None:

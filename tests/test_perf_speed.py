@@ -12,9 +12,9 @@ from bench.perf.speed import write
 from bench.report.render.catalogue import DASH
 
 
-def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU", kind: str | None = None) -> Path:
+def saved(path: Path, rows: list[dict[str, Any]], *, commit: str, processor: str = "A CPU", kind: str | None = None, **more: Any) -> Path:
     """A file as pytest-benchmark writes it, as far as tables read it."""
-    told = {"torch": "2.0"} | ({"cpu_id": kind} if kind else {})
+    told = {"torch": "2.0", **more} | ({"cpu_id": kind} if kind else {})
     benchmarks = [{"extra_info": {**told, "rows": [row]}} for row in rows]
     machine = {"cpu": {"brand_raw": processor}}
     path.write_text(json.dumps({"benchmarks": benchmarks, "machine_info": machine, "commit_info": {"id": commit * 9}}))
@@ -52,9 +52,22 @@ def test_processors_of_one_name_are_told_apart_by_family_and_model(tmp_path: Pat
     rows, kinds = [row("rivals", "DiT", 1.5)], ("family 26, model 2", "family 25, model 17")
     first, other = (saved(tmp_path / f"{kind}.json", rows, commit="a", kind=kind) for kind in kinds)
     write([first], tmp_path / "speed")
-    assert "on A CPU (family 26, model 2), torch 2.0." in (tmp_path / "speed" / "speed.md").read_text()
+    assert "on A CPU (family 26, model 2), torch 2.0." in (tmp_path / "speed" / "26-2" / "speed.md").read_text()
+    write([other], tmp_path / "speed")
+    assert (tmp_path / "speed" / "26-2" / "speed.md").exists() and (tmp_path / "speed" / "25-17" / "rivals.csv").exists()
     with pytest.raises(ValueError, match=r"is of A CPU \(family 25, model 17\)"):
         write([first, other], tmp_path / "speed")
+
+
+def test_a_page_says_which_libraries_multiplied_and_of_a_gpu_no_processor(tmp_path: Path) -> None:
+    rows = [row("rivals", "DiT", 1.5)]
+    paths = [saved(tmp_path / f"{each}.json", rows, commit="a", kind="model 2", products={"forward": each}) for each in ("torch", "onednn")]
+    page, _ = write(paths, tmp_path / "speed")
+    assert "that a study's trial takes here: forward onednn; or forward torch.\n" in page.read_text()
+    page, _ = write(
+        [saved(tmp_path / "gpu.json", rows, commit="a", kind="model 2", gpu="A card", products={"forward": "torch"})], tmp_path / "gpu"
+    )
+    assert page == tmp_path / "gpu" / "gpu.md" and "on A card, torch 2.0." in page.read_text() and "trial" not in page.read_text()
 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:

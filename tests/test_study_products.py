@@ -177,6 +177,26 @@ def test_both_backbones_multiply_by_the_library_of_each_kind(package: str, kind:
     assert not calls
 
 
+@needs_onednn
+@pytest.mark.parametrize(("library", "sums", "products"), [("onednn", 1, 2), ("torch", 0, 2), ("none", 0, 0)])
+def test_a_residual_is_added_by_the_library_of_the_product(library: str, sums: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, linear = (importlib.import_module(f"baselines.kernels{of}") for of in (".private", ""))
+    for kind in PRODUCTS:
+        monkeypatch.setitem(PRODUCTS, kind, "torch" if library == "none" else "onednn")
+    monkeypatch.setitem(PRODUCTS, "forward", "onednn" if library == "onednn" else "torch")
+    calls: list[str] = []
+    for name in ("LINEAR", "LINEAR_SUM"):
+        onednn = getattr(private, name)
+        monkeypatch.setattr(private, name, lambda *inputs, name=name, onednn=onednn: (calls.append(name), onednn(*inputs))[1])
+    layer, rows, residual = nn.Linear(6, 4), torch.randn(2, 5, 6, requires_grad=True), torch.randn(2, 5, 4, requires_grad=True)
+    output = linear.linear(layer, rows, residual)
+    expected = nn.functional.linear(rows, layer.weight, layer.bias) + residual
+    assert_close(output, expected)
+    wanted = (rows, residual, *layer.parameters())
+    assert_close(torch.autograd.grad(output.square().sum(), wanted), torch.autograd.grad(expected.square().sum(), wanted))
+    assert (calls.count("LINEAR_SUM"), calls.count("LINEAR")) == (sums, products)
+
+
 def test_a_record_holds_the_trial_and_older_ones_are_read() -> None:
     fields = {"num_params": 1, "flops_per_clip": 1, "tokens_per_clip": 1, "peak_flop_per_s": 1.0, "latent_shape": (1, 1, 1, 1)}
     assert BackboneFacts.model_validate(fields).products is None

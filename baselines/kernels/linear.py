@@ -19,8 +19,6 @@ from baselines.kernels import private
 from baselines.operators import Attend, to_map, to_tokens
 from bench.backbone import PRODUCTS, Operation, is_sharded
 
-TYPES = (torch.float32, torch.bfloat16)  # that oneDNN's products take
-
 
 def linear_by_onednn(layer: nn.Linear, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
     """`operators.linear`. With the residual in the product a map is written once where it would be three times."""
@@ -36,7 +34,8 @@ def multiplied(tokens: Tensor, weight: Tensor, bias: Tensor | None, residual: Te
     """tokens weight^T + bias + residual: (F, S, in) -> (F, S, out)."""
     if by_onednn(tokens):
         rows = in_autocast(tokens)
-        if rows.dtype in TYPES and (residual is None or residual.dtype == rows.dtype):
+        pays = "onednn" in PRODUCTS.values() if rows.dtype == torch.float32 else rows.dtype == torch.bfloat16
+        if pays and (residual is None or residual.dtype == rows.dtype):
             return RowsProduct.apply(rows, in_autocast(weight), None if bias is None else in_autocast(bias), residual)
     output = F.linear(tokens.contiguous(), weight, bias)  # of what does not lie in rows, torch would add the bias apart
     return output if residual is None else output + residual  # the output is a view: derivatives of a sum in its place are five copies
@@ -62,10 +61,11 @@ class RowsProduct(torch.autograd.Function):
         rows = tokens.reshape(-1, tokens.shape[2])
         ctx.save_for_backward(rows, weight)
         shape = (*tokens.shape[:2], len(weight))
-        if residual is not None:  # which torch's own product would add apart
-            return private.LINEAR_SUM(rows, residual.reshape(-1, len(weight)), weight, bias, "add").view(shape)
         if rows.dtype == torch.float32 and PRODUCTS["forward"] == "torch":
-            return F.linear(rows, weight, bias).view(shape)
+            output = F.linear(rows, weight, bias).view(shape)
+            return output if residual is None else output.add_(residual)
+        if residual is not None:
+            return private.LINEAR_SUM(rows, residual.reshape(-1, len(weight)), weight, bias, "add").view(shape)
         return private.LINEAR(rows, weight, bias, "none", [], "").view(shape)
 
     @staticmethod

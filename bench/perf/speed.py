@@ -1,10 +1,11 @@
 """Tables of what the benchmarks of the backbones' steps found: `python -m bench.perf.speed BENCHMARK.json ... --out reports/speed`.
 
 Reads the files that `--benchmark-json` wrote and takes the rows that benchmarks left in `extra_info`; times nothing itself. A table of a
-later file takes the place of an earlier one's: a part measured again.
+later file takes the place of an earlier one's: a part measured again. Every kind of processor has a folder of its own.
 """
 
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,13 +36,14 @@ TITLES = {
 
 
 def write(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Tables of the benchmarks in `paths`, as Markdown together, named after the folder and the tox environment, and as CSV each.
+    """Tables of the benchmarks in `paths`, as Markdown together, named after the folder and the tox environment, and as CSV each; in
+    `out`, or of a processor that says what it is in a folder there.
 
     ValueError where a file has no rows, or is of another processor or torch than the first.
     """
     tables: dict[str, list[dict[str, Any]]] = {}
     commits: dict[str, str] = {}  # of each table
-    machines = []
+    machines, libraries = [], set()
     for path in paths:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -56,10 +58,13 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         processor = content["machine_info"]["cpu"].get("brand_raw", "an unnamed processor")
         if kind := _first(content, "cpu_id"):  # many processors have one name
             processor += f" ({kind})"
-        machines.append(f"{_first(content, 'gpu') or processor}, torch {_first(content, 'torch') or 'unknown'}")
+        gpu = _first(content, "gpu")
+        machines.append(f"{gpu or processor}, torch {_first(content, 'torch') or 'unknown'}")
+        libraries |= {told(products) for benchmark in content["benchmarks"] if (products := benchmark["extra_info"].get("products"))}
         if machines[-1] != machines[0]:
             raise Refusal(f"{path} is of {machines[-1]} and {paths[0]} of {machines[0]}; measure both on one machine")
-    out.mkdir(parents=True, exist_ok=True)
+    folder = out / processor_folder(kind) if kind and not gpu else out
+    folder.mkdir(parents=True, exist_ok=True)
     lines = [
         "# The backbones' steps",
         "",
@@ -67,17 +72,38 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         "interval of that median. Memory is the peak of tensor storage, weights and gradients included, where it is not called resident.",
         "",
     ]
+    if libraries and not gpu:
+        lines += [f"Float32 products by the libraries that a study's trial takes here: {'; or '.join(sorted(libraries))}.", ""]
     written = []
     for table, title in TITLES.items():
         if table not in tables:
             continue
         frame = pd.DataFrame(tables[table]).drop(columns="table")
-        written.append(out / f"{table}.csv")
+        written.append(folder / f"{table}.csv")
         frame.to_csv(written[-1], index=False, float_format="%.6g", lineterminator="\n")
         lines += [f"## {title}", "", f"Commit {commits[table]}.", "", *_markdown(frame), ""]
-    page = out / f"{out.name}.md"
+    page = folder / f"{out.name}.md"
     page.write_text("\n".join(lines), encoding="utf-8")
     return [page, *written]
+
+
+def told(products: dict[str, str]) -> str:
+    """Which library multiplies what, `bench.backbone.PRODUCTS`.
+
+    >>> told({"forward": "onednn", "of_rows": "torch"})
+    'forward onednn, of_rows torch'
+    """
+    return ", ".join(f"{kind} {library}" for kind, library in products.items())
+
+
+def processor_folder(kind: str) -> str:
+    """Vendor, family and model of a `cpu_id`.
+
+    >>> processor_folder("GenuineIntel, family 6, model 143, stepping 8"), processor_folder("implementer 0x41, part 0xd40")
+    ('genuineintel-6-143', 'implementer-0x41-part-0xd40')
+    """
+    words = kind.replace("family ", "").replace("model ", "").partition(", stepping")[0]
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def of_pairs(ratios: Sequence[float]) -> dict[str, float | int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import load_backbone
+from bench.backbone import PRODUCTS, load_backbone
 from bench.meters.clock import synchronize
 from bench.meters.storage import StorageMeter
 from bench.perf.mix import num_tokens
@@ -100,7 +100,7 @@ def alternate(benchmark: Any, rounds: int, calls: Calls | Callable[[int], Calls]
     one_round()
     times_s.clear()  # the warm-up
     benchmark.pedantic(one_round, rounds=rounds)
-    benchmark.extra_info.update(times_s=times_s, torch=torch.__version__, cpu_id=cpu_id())
+    benchmark.extra_info.update(times_s=times_s, torch=torch.__version__, cpu_id=cpu_id(), products=dict(PRODUCTS))
     ours, *rivals = times_s
     return {name: [other / own for other, own in zip(times_s[name], times_s[ours], strict=True)] for name in rivals}
 

@@ -1,6 +1,6 @@
 """What is faster than the formulas of the patch transformer, with the same numbers: one table, operation by operation.
 
-A call runs the fast way. The formula runs inside `with OPERATIONS.plain("gelu", "attend"):`, which chooses by name; so each gain can be
+A call runs the fast way. The formula runs inside `with OPERATIONS.plain("linear", "attend"):`, which chooses by name; so each gain can be
 measured, and is: `bench/perf/test_changes.py`. Devices, precisions and compilers that a fast way does not suit get the formula from it.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bench.backbone import Operations
 from dit.kernels.attention import attend, attention_products
-from dit.kernels.gelu import gelu
 from dit.kernels.linear import linear
 from dit.kernels.modulation import gated_sum, modulated_norm, modulations, over_clips, sum_of_clips
 from dit.kernels.positions import clip_order, position_tables, rotate_query_key
@@ -17,7 +16,6 @@ from dit.kernels.positions import clip_order, position_tables, rotate_query_key
 OPERATIONS = Operations(
     linear=linear,  # float32 products by oneDNN
     modulations=modulations,  # of all blocks in one, without a cast of weights for a few rows
-    gelu=gelu,  # from the sigmoid, in the cache
     rotate_query_key=rotate_query_key,  # into one buffer
     modulated_norm=modulated_norm,  # norm and modulation in one
     gated_sum=gated_sum,  # a written derivative

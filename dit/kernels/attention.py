@@ -1,9 +1,9 @@
 """Attention of a pack: for each length of clips the kernel that is fastest there, and on a CPU one derivative for the pack.
 
 Torch's fused kernel multiplies small blocks by MKL, which leaves half of some processors idle (see `linear.py`) and gains
-nothing in bfloat16. So in bfloat16 attention is products of many heads at once, and in float32, where clips are long, products of
-whole matrices by oneDNN, a head at a time; short clips keep the fused kernel, and so do narrow heads in
-bfloat16 on several threads. `bench/perf/test_packing.py` measures all of them.
+nothing in bfloat16. So in bfloat16 attention is products of many heads at once, and in float32, where clips are long and oneDNN is the
+faster library of every kind of product, products of whole matrices by oneDNN, a head at a time; short clips keep the fused kernel, and so
+do narrow heads in bfloat16 on several threads. `bench/perf/test_packing.py` measures all of them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def fastest_products(qkv: Tensor, length: int) -> Products | None:
         return None
     if qkv.dtype == torch.bfloat16:
         return None if several_threads and head_dim < WIDE else MANY_HEADS
-    pays = length**2 * head_dim >= LONG[several_threads] and PRODUCTS["forward"] == "onednn"
+    pays = length**2 * head_dim >= LONG[several_threads] and set(PRODUCTS.values()) == {"onednn"}  # forward and backward have every kind
     return WHOLE_MATRICES if pays and takes_onednn(qkv) else None
 
 
