@@ -63,11 +63,11 @@ def test_a_page_says_which_libraries_multiplied_and_of_a_gpu_no_processor(tmp_pa
     rows = [row("rivals", "DiT", 1.5)]
     paths = [saved(tmp_path / f"{each}.json", rows, commit="a", kind="model 2", products={"forward": each}) for each in ("torch", "onednn")]
     page, _ = write(paths, tmp_path / "speed")
-    assert "that a study's trial takes here: forward onednn; or forward torch.\n" in page.read_text()
+    assert "Libraries of float32 products in these runs: forward onednn; or forward torch.\n" in page.read_text()
     page, _ = write(
         [saved(tmp_path / "gpu.json", rows, commit="a", kind="model 2", gpu="A card", products={"forward": "torch"})], tmp_path / "gpu"
     )
-    assert page == tmp_path / "gpu" / "gpu.md" and "on A card, torch 2.0." in page.read_text() and "trial" not in page.read_text()
+    assert page == tmp_path / "gpu" / "gpu.md" and "on A card, torch 2.0." in page.read_text() and "Libraries" not in page.read_text()
 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def write(paths: Sequence[Path], out: Path) -> list[Path]:
         "",
     ]
     if libraries and not gpu:
-        lines += [f"Float32 products by the libraries that a study's trial takes here: {'; or '.join(sorted(libraries))}.", ""]
+        lines += [f"Libraries of float32 products in these runs: {'; or '.join(sorted(libraries))}.", ""]
     written = []
     for table, title in TITLES.items():
         if table not in tables:
