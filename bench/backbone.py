@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.plugin import ENTRY_POINT_GROUP, import_foreign, refusing, registered
+from bench.data.plugin import ENTRY_POINT_GROUP, import_foreign, refusing, registered
 from bench.shapes import LatentSpec, Refusal, Shape, check_shape, did_you_mean, told_of
 
 if TYPE_CHECKING:

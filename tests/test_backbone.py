@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import bench.plugin
+import bench.data.plugin
 from baselines import BACKBONES as UNETS
 from bench.backbone import canonical_name, check_latents, find_factory, import_plugin, known_modules, short_name, split_name
-from bench.plugin import BrokenPlugin, blaming
+from bench.data.plugin import BrokenPlugin, blaming
 from bench.shapes import Refusal, Shape
 from dit import BACKBONES as DITS
 from dit import DiTConfig
@@ -26,11 +26,11 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module: Any = ModuleType("tests_plugin")
     module.BACKBONES = {"Plain": lambda spec: None}
     monkeypatch.setitem(sys.modules, "tests_plugin", module)
-    point = importlib.metadata.EntryPoint("fancy", "tests_plugin", bench.plugin.ENTRY_POINT_GROUP)
+    point = importlib.metadata.EntryPoint("fancy", "tests_plugin", bench.data.plugin.ENTRY_POINT_GROUP)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
-    bench.plugin.registered.cache_clear()
+    bench.data.plugin.registered.cache_clear()
     yield module
-    bench.plugin.registered.cache_clear()
+    bench.data.plugin.registered.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_import_that_raises_exits_or_hangs_is_a_line(
     name = f"bad_import_{abs(hash(content))}"
     (tmp_path / f"{name}.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(bench.plugin, "IMPORT_S", 0.5 if "sleep" in content else 60.0)
+    monkeypatch.setattr(bench.data.plugin, "IMPORT_S", 0.5 if "sleep" in content else 60.0)
     with pytest.raises(BrokenPlugin) as caught:
         find_factory(f"{name}:X")
     assert f"importing module '{name}' {expected}" in str(caught.value)

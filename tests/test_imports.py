@@ -15,10 +15,10 @@ OURS = ("bench", "dit", "baselines")
 HEAVY = ("torch", "diffusers", "torchmetrics", "accelerate")
 # The rooms of bench/, in the order in which data flows: each imports those before it, and none after it.
 ROOMS = (
-    "shapes", "plugin", "backbone", "data", "study", "records", "meters", "metrics", "training", "run", "report", "commands", "perf", "cli",
+    "shapes", "data", "backbone", "study", "records", "meters", "metrics", "training", "run", "report", "commands", "perf", "cli",
 )  # fmt: skip
 TORCH_FREE = (
-    "bench/cli.py", "bench/shapes.py", "bench/plugin.py", "bench/backbone.py",
+    "bench/cli.py", "bench/shapes.py", "bench/backbone.py",
     "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/latents/config.py",

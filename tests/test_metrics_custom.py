@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.data.plugin import BrokenPlugin
 from bench.meters.memory import is_out_of_memory
 from bench.metrics.extractors import custom, golden
 from bench.metrics.extractors.features import cached_features, extract
@@ -25,7 +26,6 @@ from bench.metrics.extractors.table import load_extractor
 from bench.metrics.protocol import metric_name
 from bench.metrics.quality import protocol_block
 from bench.metrics.weights.cache import WeightsError
-from bench.plugin import BrokenPlugin
 from tests import extractor_plugin
 
 FACTS: dict[str, Any] = {"frame_stride": 1, "fps": None, "split": "test"}  # of a protocol

@@ -14,12 +14,12 @@ from bench import cli
 from bench.commands.score.page import to_markdown
 from bench.commands.score.score import score
 from bench.commands.score.windows import SeededCut
+from bench.data.plugin import registered
 from bench.data.progress import Reporter
 from bench.metrics.distances import table as distances_table
 from bench.metrics.extractors.manifest import RANDOM3D
 from bench.metrics.pixels import table as pixels_table
 from bench.metrics.protocol import read_name
-from bench.plugin import registered
 from bench.records.record import Measurement
 from bench.report.render import catalogue
 from bench.run.measure.quality import Quality

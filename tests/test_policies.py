@@ -13,9 +13,9 @@ from report_factory import study, write_run
 
 from bench.commands.audit.account import accounts
 from bench.commands.audit.subject import FolderOptions, of_matrix
+from bench.data.plugin import registered
 from bench.data.policy.config import Batching
 from bench.data.policy.table import POLICIES, UNIFORM
-from bench.plugin import registered
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.page import tables

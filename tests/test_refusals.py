@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SPEC = LatentSpec(latent_channels=4, spatial_stride=8, temporal_stride=1, num_labels=0)
 # Where a library raises ValueError (or one of BROKEN, a list of its own) for what it cannot read: its call, and nothing else, in the `try`.
 LIBRARY_ERRORS = {
-    "bench/plugin.py": 1,  # the contract of plug-ins
+    "bench/data/plugin.py": 1,  # the contract of plug-ins
     "bench/commands/audit/subject.py": 1,
     "bench/commands/score/published.py": 1,
     "bench/data/latents/autoencoder.py": 1,

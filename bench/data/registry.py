@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from bench.plugin import import_foreign, registered
+from bench.data.plugin import import_foreign, registered
 from bench.shapes import Refusal, did_you_mean
 
 

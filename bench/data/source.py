@@ -31,9 +31,9 @@ import bench.data.sources
 from bench.data.clips import LAYOUT_VERSION, Clips, Skipped, out_of_disk, read_clips
 from bench.data.files import NoRoom
 from bench.data.frozen import Frozen, explain
+from bench.data.plugin import blaming, import_foreign, refusing
 from bench.data.progress import Progress, silent
 from bench.data.sealed import kept_or_made
-from bench.plugin import blaming, import_foreign, refusing
 from bench.shapes import Refusal, Shape, did_you_mean
 
 MOST_CLIPS = 10**7  # in one split: what is said of each is held in memory

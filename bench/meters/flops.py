@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import Backbone, load_backbone
-from bench.plugin import BrokenPlugin
+from bench.data.plugin import BrokenPlugin
 from bench.shapes import LatentSpec, Shape
 
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from bench.data.files import StoreError, now, remove_folder, write_text
 from bench.data.latents.autoencoder import decode_clips, encode_clips
+from bench.data.plugin import BrokenPlugin
 from bench.data.progress import Progress, silent
 from bench.data.ragged import Frames, Ragged, clip_shapes
 from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import FOUND, PhaseMemory, is_out_of_memory
 from bench.meters.process import device_name, pick_device
-from bench.plugin import BrokenPlugin
 from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, point_file, save_arrays, save_frames, save_tensors
 from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status

@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 from bench.backbone import check_latents, find_factory
 from bench.data.frozen import content_hash
+from bench.data.plugin import BrokenPlugin
 from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
-from bench.plugin import BrokenPlugin
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, did_you_mean
 from bench.study.cell import Cell

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from bench.data.files import StoreError, now, refuse_link, remove_leftovers
+from bench.data.plugin import BrokenPlugin
 from bench.data.progress import Say
 from bench.data.source import clips_digest
-from bench.plugin import BrokenPlugin
 from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
 from bench.records.store import latest, write_run
 from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights

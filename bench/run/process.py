@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from bench.data.files import StoreError
-from bench.plugin import WATCHED
+from bench.data.plugin import WATCHED
 from bench.run.job import Job
 from bench.run.threads import waiting_as
 from bench.run.watch import Ended, the_end, watched

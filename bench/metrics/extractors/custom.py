@@ -26,6 +26,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from bench.data.plugin import blaming, import_foreign
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors import golden, i3d
 from bench.metrics.extractors.i3d import exact_float32
@@ -34,7 +35,6 @@ from bench.metrics.extractors.resize import RESIZES
 from bench.metrics.protocol import DERIVED
 from bench.metrics.weights.cache import WeightsError
 from bench.metrics.weights.table import SOURCES
-from bench.plugin import blaming, import_foreign
 from bench.shapes import Refusal
 
 SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")  # an extractor with such a name is a file, there or not

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from bench.backbone import canonical_name, find_factory, load_backbone, split_name, tuples
+from bench.data.plugin import refusing
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter
 from bench.data.sealed import write_sealed
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.plugin import refusing
 from bench.run.job import MatchJob
 from bench.run.measure.products import use_products
 from bench.run.preflight import latent_space
