@@ -1,0 +1,6 @@
+"""The physics worlds, by name. Another is a file with a `World` and an entry here, or any installed package that registers one. No torch."""
+
+from bench.data.physics.world import World
+from bench.data.registry import Registry
+
+WORLDS: Registry[World] = Registry("physics world", "unet_vs_dit.physics_worlds", ())
