@@ -40,7 +40,7 @@ def one_frame_gap(config: UNetConfig, spec: LatentSpec) -> float:
         model = config(spec).eval()
         twin = image_twin(model)
         side = 2 ** len(config.block_channels)
-        latents = [torch.randn(spec.latent_channels, 1, side, side) for _ in range(2)]
+        latents = [torch.randn(spec.input_channels, 1, side, side) for _ in range(2)]
     timesteps = torch.tensor([0.2, 0.8])
     labels = torch.tensor([0, spec.num_labels]) if spec.num_labels else None
     context, label = model.conditioning(2, labels)

@@ -26,6 +26,7 @@ class VideoUNet(nn.Module):
     """Latents in, prediction out, see `bench.backbone.Backbone`."""
 
     ragged = False
+    takes_known_frames = True
 
     def __init__(self, config: UNetConfig, spec: LatentSpec) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ def sizes(config: UNetConfig, spec: LatentSpec, dimensions: str) -> dict[str, An
     """Fields that diffusers' "2D" and "3D" models have alike; attention at every level but the innermost, and in the middle."""
     attention = [True] * (len(config.block_channels) - 1) + [False]
     return {
-        "in_channels": spec.latent_channels,
+        "in_channels": spec.input_channels,
         "out_channels": spec.latent_channels,
         "down_block_types": tuple(f"{'CrossAttn' if attends else ''}DownBlock{dimensions}" for attends in attention),
         "up_block_types": tuple(f"{'CrossAttn' if attends else ''}UpBlock{dimensions}" for attends in reversed(attention)),

@@ -37,7 +37,10 @@ class Backbone(Protocol):
     ragged: bool  # True: any mix of shapes in one batch; False: one shape per batch
 
     def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
-        """Latents, B tensors (C, T_i, H_i, W_i); timesteps (B,) in [0, 1], 1 = noise; labels (B,) int64, or None without classes."""
+        """Latents, B tensors (C, T_i, H_i, W_i); timesteps (B,) in [0, 1], 1 = noise; labels (B,) int64, or None without classes.
+
+        C is `LatentSpec.input_channels`, of the predictions `latent_channels`: the same unless frames are known (`TakesKnownFrames`).
+        """
         ...
 
     def num_tokens(self, shape: Shape) -> int:
@@ -59,6 +62,15 @@ class DropsTokens(Backbone, Protocol):
     def kept_voxels(self, shape: Shape, kept: Tensor) -> Tensor:
         """(T, H, W) bool: the latent voxels of a clip of latents (T, H, W) that are predicted when these tokens stay."""
         ...
+
+
+class TakesKnownFrames(Backbone, Protocol):
+    """A backbone that takes what `LatentSpec.given_channels` adds to a clip's latents, and predicts the latents alone.
+
+    That is how it is told the known frames of a clip whose others it is to predict (`objective.known_frames`).
+    """
+
+    takes_known_frames: bool  # True; its factory says the same
 
 
 class Shardable(Backbone, Protocol):
@@ -90,7 +102,7 @@ def check_inputs(
     if not latents:
         raise Refusal(f"{name} got an empty list of latents; pass at least one clip")
     for index, clip in enumerate(latents):
-        check_shape(f"latents[{index}]", clip, (spec.latent_channels, None, None, None))
+        check_shape(f"latents[{index}]", clip, (spec.input_channels, None, None, None))
     shapes = [(frames, height, width) for _, frames, height, width in (clip.shape for clip in latents)]
     different = list(dict.fromkeys(shapes))
     if len(different) > 1 and not backbone.ragged:

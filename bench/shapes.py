@@ -6,11 +6,13 @@ Dimension key, used in every file of the suite:
     P  values in one patch       W  width
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -82,6 +84,16 @@ class LatentSpec:
     spatial_stride: int  # pixels per latent voxel, in height and in width
     temporal_stride: int  # frames per latent frame
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
+    given_channels: int = 0  # further channels of what a backbone takes, which tell of a clip's known frames; it predicts none of them
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of a clip that a backbone takes."""
+        return self.latent_channels + self.given_channels
+
+    def with_known_frames(self) -> LatentSpec:
+        """The same for clips whose first frames are known: their latents, and a mask that says which frames these are."""
+        return replace(self, given_channels=self.latent_channels + 1)
 
     def latent_shape(self, clip_shape: Shape) -> Shape:
         """Clip (T, H, W) in pixels -> latents (T, H, W). Refusal where a stride does not divide."""

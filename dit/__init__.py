@@ -40,6 +40,7 @@ class DiTConfig:
     """One row of the ladder. Calling it with a `LatentSpec` builds the model."""
 
     ragged: ClassVar[bool] = True  # any mix of shapes in one batch
+    takes_known_frames: ClassVar[bool] = True
     depth: int  # transformer blocks
     hidden_size: int  # D
     num_heads: int  # K

@@ -33,6 +33,7 @@ class DiT(nn.Module):
     """Latents in, prediction out, see `bench.backbone.Backbone`."""
 
     ragged = True
+    takes_known_frames = True
 
     def __init__(self, config: DiTConfig, spec: LatentSpec, *, out_channels: int | None = None) -> None:
         """`out_channels` other than the latents' serves the published parameter counts, which include a learned sigma."""
@@ -41,7 +42,7 @@ class DiT(nn.Module):
         self.spec = spec
         self.num_tokens, self.check = config.num_tokens, config.check
         patch_voxels = math.prod(config.patch_size)
-        self.embed = nn.Linear(spec.latent_channels * patch_voxels, config.hidden_size)
+        self.embed = nn.Linear(spec.input_channels * patch_voxels, config.hidden_size)
         self.time_embed = TimeEmbedding(config.hidden_size)
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None

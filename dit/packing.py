@@ -101,12 +101,17 @@ def pack(
 
 
 def unpack(values: Tensor, packed: Pack, patch_size: Shape, shapes: list[Shape]) -> list[Tensor]:
-    """(N, P) in the order of `packed` -> B clips (C, *shapes[i]) in the caller's. The inverse of `pack`, zero where a token was dropped."""
+    """(N, P) in the order of `packed` -> B clips (C, *shapes[i]) in the caller's; C follows from P.
+
+    The inverse of `pack`, zero where a token was dropped.
+    """
     if packed.sources is None:
         return list(unpatchify(values.unflatten(0, (len(shapes), -1)), patch_size, shapes[0]))
-    channels = values.shape[1] // math.prod(patch_size)
+    channels, sources = values.shape[1] // math.prod(patch_size), packed.sources
+    if sources.shape[1] != values.shape[1]:  # clips with other channels than those that were packed
+        sources = sources_in_clips(packed.grids, packed.kept, packed.cu_seqlens, len(values), channels, patch_size)
     sizes = [channels * math.prod(shapes[clip]) for clip in packed.order]
-    flat = values.new_zeros(sum(sizes)).index_copy(0, packed.sources.flatten(), values.flatten())
+    flat = values.new_zeros(sum(sizes)).index_copy(0, sources.flatten(), values.flatten())
     parts = dict(zip(packed.order, flat.split(sizes), strict=True))
     return [parts[clip].view(channels, *shape) for clip, shape in enumerate(shapes)]
 

@@ -32,7 +32,7 @@ def flops_of(backbone: Backbone, spec: LatentSpec, shape: Shape) -> int:
 def _forward(backbone: Backbone, spec: LatentSpec, shape: Shape) -> tuple[int, Any]:
     network: Any = backbone
     network.requires_grad_(False)  # the counter's hooks trip over a parameter that is used as a view
-    latents = [torch.empty(spec.latent_channels, *shape, device="meta")]
+    latents = [torch.empty(spec.input_channels, *shape, device="meta")]
     timesteps = torch.empty(1, device="meta")
     labels = torch.zeros(1, dtype=torch.long, device="meta") if spec.num_labels else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():

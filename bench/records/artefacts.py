@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "averaged.safetensors"  # the averaged weights of a trained cell
 FEATURES = "features.safetensors"  # of generated, real and reconstructed clips, for others to score again
+PHYSICS = "physics.npz"  # scores clip by clip, readings and frames of a physics world, by region
 SHEET = "sheet.npz"  # the few clips that a report shows
 POINT = "point-"  # averaged weights at a point of the training, until they were sampled
 GREY = 128  # around clips that are smaller than others

@@ -24,6 +24,7 @@ MOST_LEVELS = 16  # of protocols and axes
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Status = Literal["ok", "oom", "diverged", "failed", "timeout"]
 FINAL: tuple[Status, ...] = ("ok", "oom", "diverged")  # results: a resumed matrix does not try these cells again
+FLOORS = ("twin", "nearest", "continued", "frozen")  # subjects that predict without learning physics, of a world's scores
 REAL = "real"  # the subject whose clips are real too: its distance to the real clips is the floor of all others
 
 

@@ -27,7 +27,18 @@ from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import FOUND, PhaseMemory, is_out_of_memory
 from bench.meters.process import device_name, pick_device
-from bench.records.artefacts import FEATURES, SHEET, WEIGHTS, framed, load_frames, point_file, save_arrays, save_frames, save_tensors
+from bench.records.artefacts import (
+    FEATURES,
+    PHYSICS,
+    SHEET,
+    WEIGHTS,
+    framed,
+    load_frames,
+    point_file,
+    save_arrays,
+    save_frames,
+    save_tensors,
+)
 from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import latest, next_attempt, write_record
@@ -38,6 +49,7 @@ from bench.run.measure.costs import autoencoder_measurements, sampling_measureme
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.memory import memory_measurements, predicted_storage
 from bench.run.measure.peak import study_peak
+from bench.run.measure.physics import measure_physics, measure_twins
 from bench.run.measure.points import measure_points
 from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
@@ -115,6 +127,7 @@ class CellRun:
             "quality": self.measure_quality,
             "quality on the way": self.measure_points,
             "shape grid": self.measure_grid,
+            "physics": self.measure_physics,
         }
         if not self.cell.evaluation.num_samples:  # its training and validation loss alone are asked for
             phases = {name: phases[name] for name in ("training set", "backbone", "canaries", "training")}
@@ -124,6 +137,8 @@ class CellRun:
             phases.pop("quality on the way", None)
         if not self.cell.evaluation.grid:
             phases.pop("shape grid", None)
+        if not (self.cell.evaluation.regions or self.cell.evaluation.twins):
+            phases.pop("physics", None)
         try:
             for name, phase in phases.items():
                 start_s = time.perf_counter()
@@ -301,6 +316,21 @@ class CellRun:
         self.found["grid"] = measure_grid(
             self.cell, self.backbone, self.reference, self.judge, self.job.results, self.device, self.progress
         )
+
+    def measure_physics(self) -> None:
+        """How far what is predicted follows the laws of its world."""
+        if not self.ranks.leads:
+            return
+        given, told = self.training_set, (self.job.results, self.device, self.progress)
+        found = measure_physics(self.cell, self.backbone, given, *told)
+        self.measurements += found.measurements
+        if found.arrays:
+            save_arrays(self.folder / PHYSICS, **found.arrays)
+            self.artefacts["physics"] = PHYSICS
+        if self.cell.evaluation.twins:
+            self.measurements += measure_twins(self.cell, self.backbone, given, *told)
+            initial = build_backbone(self.cell, given).to(self.device).eval()
+            self.measurements += measure_twins(self.cell, initial, given, *told, subject="untrained")
 
     # --- their parts
 

@@ -25,12 +25,13 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
     """Latent space of a cell as far as it is known before its autoencoder is loaded; None for a pretrained one."""
     if cell.autoencoder.kind != "trained":
         return None
-    return LatentSpec(
+    spec = LatentSpec(
         latent_channels=cell.autoencoder.latent_channels,
         spatial_stride=cell.autoencoder.spatial_stride,
         temporal_stride=1,
         num_labels=num_labels,
     )
+    return spec.with_known_frames() if cell.objective.known_frames else spec
 
 
 def seedless(cell: Cell) -> str:
@@ -46,7 +47,7 @@ def checked_by(cell: Cell) -> str:
 
 def same_step(cell: Cell) -> str:
     """What cells share whose training steps need the same memory; where shapes differ, which clips are in a step depends on the seed."""
-    parts = {"backbone", "data", "batching", "autoencoder", "precision", "acceleration", "device"}
+    parts = {"backbone", "data", "batching", "autoencoder", "objective", "precision", "acceleration", "device"}
     parts |= {"seed"} if cell.batching.batch_size is None else set()
     return content_hash(cell.model_dump(mode="json", include=parts))
 
@@ -158,9 +159,19 @@ def check_cell(cell: Cell) -> None:
     check_extractors(cell)
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
+    check_known_frames(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
         check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
+
+
+def check_known_frames(cell: Cell, backbone: Any) -> None:
+    """Refusal for known frames that a backbone, or its factory, does not say that it takes."""
+    if cell.objective.known_frames and not getattr(backbone, "takes_known_frames", False):
+        raise Refusal(
+            f"objective.known_frames {cell.objective.known_frames} needs a backbone that takes known frames, {cell.backbone!r} does not; "
+            "use 0 or another backbone"
+        )
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -130,8 +130,10 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
     num_labels = len(clips.label_names)
-    known = latent_spec(cell, num_labels)
-    return known or load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels)
+    if (known := latent_spec(cell, num_labels)) is not None:
+        return known
+    spec = load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels)
+    return spec.with_known_frames() if cell.objective.known_frames else spec
 
 
 def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:

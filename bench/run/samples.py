@@ -50,8 +50,13 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
     places = np.arange(job.num_clips) % len(training.labels)
     labels, shapes = training.labels[places], [training.shapes[place] for place in places]
     if job.shape is not None:
+        if training.given is not None:
+            raise Refusal(
+                f"--shape {shape_text(job.shape)}: this cell goes on from known frames, which have the shape of its data; leave it out"
+            )
         shapes = [latent_shape(job.shape, training.spec, backbone)] * job.num_clips
-    plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, first_clip=cell.evaluation.num_samples)
+    given = None if training.given is None else [training.given[place] for place in places]
+    plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, given=given, first_clip=cell.evaluation.num_samples)
     latents, _ = sample(backbone.to(device).eval(), plan, device, progress)
     frames = decode_clips(training.autoencoder, latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
@@ -97,10 +102,12 @@ def sample_scored(
     """
     count = min(cell.sampler.batch_size, len(given.labels))
     one_step = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": 1})})
-    warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count])
+    few = None if given.given is None else given.given[:count]
+    warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count], given=few)
     _, before = sample(backbone, warm_up, device)
     places = ranks.own(len(given.shapes))
-    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels, places=None if ranks.num == 1 else places)
+    own = None if ranks.num == 1 else places
+    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels, given=given.given, places=own)
     ranks.wait()
     latents, course = sample(backbone, plan, device, progress)
     if ranks.num > 1:
@@ -117,7 +124,7 @@ def sampling_storage(cell: Cell, backbone: Any, given: TrainingSet, device: torc
     count, null_label = min(cell.sampler.batch_size, cell.evaluation.num_samples), given.spec.num_labels
     largest = max(given.shapes, key=math.prod)  # a full batch of the largest clips
     labels = torch.zeros(count, dtype=torch.long, device=device) if null_label else None
-    latents = [torch.zeros((given.spec.latent_channels, *largest), device=device) for _ in range(count)]
+    latents = [torch.zeros((given.spec.input_channels, *largest), device=device) for _ in range(count)]
     times = torch.full((count,), 0.5, device=device)
     alive = (list(backbone.parameters()), list(backbone.buffers()), latents)
     with StorageMeter(*alive) as meter, autocast(device, HALF[cell.precision]):

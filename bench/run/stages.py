@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.data.clips import Clips
-from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, load_autoencoder
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_autoencoder
 from bench.data.latents.latents import LatentSet, cached_latents, fitted_clips
 from bench.data.policy.fitting import Fitted, fit, held_out_rules, training_rules
 from bench.data.policy.ledger import Ledger, ledger, starved
@@ -21,6 +22,7 @@ from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
+from bench.training.known import given_of
 
 SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
 
@@ -38,6 +40,9 @@ class TrainingSet:
     val: LatentSet
     labels: np.ndarray  # (n,) of the clips to generate: those of the first n test clips
     shapes: list[Shape]  # latent (T, H, W) of each of them
+    given: (
+        list[Tensor] | None
+    )  # of each of them, the latents of the test clip's known frames (bench/training/known.py); None: none is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,8 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
     autoencoder = load_autoencoder(cell.autoencoder, clips, cache, device, progress)
-    spec = autoencoder.spec(num_labels=len(clips.label_names))
+    spec, known = autoencoder.spec(num_labels=len(clips.label_names)), cell.objective.known_frames
+    spec = spec.with_known_frames() if known else spec
     fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
     sets = {}
@@ -76,7 +82,9 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
         latents = cached_latents(autoencoder, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
         labels = fitted[split].of_items(clips.splits[split].labels)
         sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
-    generated = fitted["test"].items[: cell.evaluation.num_samples]
+    generated, given = fitted["test"].items[: cell.evaluation.num_samples], None
+    if known:
+        given = known_of(autoencoder, fitted_clips(clips.splits["test"].frames, fitted["test"], cell.evaluation.num_samples), known)
     return TrainingSet(
         clips=clips,
         autoencoder=autoencoder,
@@ -87,7 +95,13 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
         val=sets["val"],
         labels=clips.splits["test"].labels[[item.clip for item in generated]],
         shapes=[spec.latent_shape(item.shape) for item in generated],
+        given=given,
     )
+
+
+def known_of(autoencoder: FrameAutoencoder, clips: Frames, known_frames: int) -> list[Tensor]:
+    """Clips -> what is given of each where its first frames are known."""
+    return given_of([encode_clips(autoencoder, np.array(clip)[None])[0] for clip in clips], known_frames)
 
 
 def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torch.device, progress: Progress) -> ReferenceSet:

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, SerializerFunctionW
 from bench.backbone import canonical_name
 from bench.data.frozen import Frozen, Seed, content_hash, flatten
 from bench.data.latents.config import Autoencoder
+from bench.data.physics.regions import Region
 from bench.data.policy.config import Batching
-from bench.data.source import MOST_CLIPS, SourceConfig, check_clip_shape, load_config
+from bench.data.source import MOST_CLIPS, MOST_FRAMES, SourceConfig, check_clip_shape, load_config
 from bench.shapes import Refusal, Shape
 from bench.study.budget import Budget
 
@@ -27,6 +28,12 @@ class Objective(Frozen, allow_inf_nan=False):
 
     name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"  # noise path and target
     label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
+    known_frames: int = Field(0, ge=0, le=MOST_FRAMES)  # first frames of a clip that are given; the others are predicted. 0: all are
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what a cell that predicts whole clips does not ask, as before it could: it keeps its fingerprint, and its folder."""
+        return {name: value for name, value in fields(self).items() if name != "known_frames" or value}
 
 
 class Optimizer(Frozen, allow_inf_nan=False):
@@ -64,6 +71,9 @@ class Evaluation(Frozen):
     )  # parts of the budget after which samples are scored too, by the primary's extractor
     grid: tuple[Shape, ...] = Field((), max_length=1000)  # (T, H, W) in pixels, judged too; without a primary by the first extractor
     grid_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # generated clips at each
+    regions: tuple[Region, ...] = ()  # of a physics world, whose test clips are gone on with and scored; needs objective.known_frames
+    region_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # test clips of each
+    twins: int = Field(0, ge=0, le=MOST_CLIPS)  # pairs of a valid clip and one that breaks a law, of each law: which has the lower loss?
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
 
     @model_validator(mode="after")
@@ -74,9 +84,17 @@ class Evaluation(Frozen):
             raise Refusal(f"points are parts of the budget between 0 and 1, in their order, such as [0.25, 0.5], got {list(self.points)}")
         for shape in self.grid:
             check_clip_shape("grid has", shape)
+        if twice := sorted({region for region in self.regions if self.regions.count(region) > 1}):
+            raise Refusal(f"regions names {', '.join(twice)} more than once")
         if 0 < self.num_samples < MIN_FEATURES:
             raise Refusal(f"num_samples must be 0 or {MIN_FEATURES} and more, which a covariance needs, got {self.num_samples}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what a cell that scores no physics does not ask, as before it could: it keeps its fingerprint, and its folder."""
+        unasked = {"regions": not self.regions, "region_samples": not self.regions, "twins": not self.twins}
+        return {name: value for name, value in fields(self).items() if not unasked.get(name)}
 
 
 class Acceleration(Frozen):
@@ -124,6 +142,26 @@ class Cell(Frozen, allow_inf_nan=False):
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
             raise Refusal(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+        if self.evaluation.regions or self.evaluation.twins:
+            asked = "regions" if self.evaluation.regions else "twins"
+            if not hasattr(self.data, "tested"):
+                raise Refusal(
+                    f"evaluation.{asked} needs clips whose laws are known, and source {self.data.source!r} knows none; use physics"
+                )
+            if not self.objective.known_frames:
+                raise Refusal(f"evaluation.{asked} is of clips that go on from known frames; give objective.known_frames, such as 3")
+        if known := self.objective.known_frames:
+            unfit = {
+                "data of several shapes": self.data.mixed,
+                "batching.token_dropping": self.batching.token_dropping is not None,
+                "evaluation.grid": bool(self.evaluation.grid),
+            }
+            if what := next((name for name, there in unfit.items() if there), None):
+                raise Refusal(f"objective.known_frames {known} is for whole clips of one shape, and this cell has {what}; use 0")
+            if known >= self.data.num_frames:
+                raise Refusal(
+                    f"objective.known_frames {known} leaves nothing to predict of data.num_frames {self.data.num_frames}; use fewer"
+                )
         if self.data.mixed and self.batching.batch_size is not None:
             raise Refusal(
                 f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"

@@ -16,6 +16,8 @@ SCALED = {
     "sampler.num_steps": (0.5, 4),
     "evaluation.num_samples": (1.0, 16),
     "evaluation.grid_samples": (1.0, 8),
+    "evaluation.region_samples": (1.0, 8),
+    "evaluation.twins": (1.0, 8),
 }
 
 

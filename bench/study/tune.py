@@ -12,7 +12,7 @@ from bench.study.budget import Budget
 from bench.study.cell import Cell
 
 TUNABLE = ("optimizer", "objective", "batching")  # parts of a cell whose fields leave the meaning of a validation loss as it is
-FIXED = ("objective.name", "batching.policy")  # among them
+FIXED = ("objective.name", "objective.known_frames", "batching.policy")  # among them
 MOST_TRIALS = 1000  # of a contender
 
 

@@ -50,7 +50,7 @@ def batch_against_single(backbone: Any, spec: LatentSpec, shape: Shape, device: 
         with contextlib.suppress(Refusal):
             check_latents(backbone, other)
             shapes.append(other)
-    latents = [draw_noise(0, "canary", index, (spec.latent_channels, *each)).to(device) for index, each in enumerate(shapes)]
+    latents = [draw_noise(0, "canary", index, (spec.input_channels, *each)).to(device) for index, each in enumerate(shapes)]
     timesteps = torch.linspace(0.1, 0.9, len(shapes), device=device)
     labels = torch.arange(len(shapes), device=device) % spec.num_labels if spec.num_labels else None
     together = backbone(latents, timesteps, labels)

@@ -20,6 +20,7 @@ from bench.data.policy.table import POLICIES
 from bench.data.seeds import stream_seed
 from bench.shapes import Shape, bounding_shape, num_voxels
 from bench.study.cell import Cell
+from bench.training.known import given_of, unknown, with_given
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 from bench.training.step import StepBatch
 
@@ -59,6 +60,7 @@ class Drawn(StepBatch):
     mask: Tensor | None  # bool: which of the values of all clips in a row belong to those tokens
     num_values: int  # that are trained on, in all processes
     step: StepShapes  # of the step's clips, in all processes
+    known_frames: int = 0  # of every clip, which the loss leaves out
     factor: float | None = None  # of the loss in one of several processes, whose gradients are averaged; None: all clips are here
 
     @property
@@ -71,7 +73,7 @@ class Drawn(StepBatch):
         return self.step.work(flops_of, num_tokens)
 
     def loss(self, backbone: Any) -> Tensor:
-        """Mean squared error over all latent voxels of the step.
+        """Mean squared error over all latent voxels of the step, without known frames.
 
         Not over clips: a full batch of images and one of videos have equally many voxels, and so a voxel weighs the same whether its
         policy keeps images and videos apart or mixes them. In one of several processes the mean of their losses is that of the step.
@@ -82,9 +84,10 @@ class Drawn(StepBatch):
             return torch.where(self.mask, found, 0).square().sum() / self.num_values * (1.0 if self.factor is None else self.factor)
         predictions = backbone(self.latents, self.timesteps, self.labels)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
+        own, targets = unknown(own, self.known_frames), unknown(self.targets, self.known_frames)
         if self.factor is None:
-            return mean_square(own, self.targets)
-        return differences(own, self.targets).square().sum() / self.num_values * self.factor
+            return mean_square(own, targets)
+        return differences(own, targets).square().sum() / self.num_values * self.factor
 
 
 class Drawer:
@@ -93,6 +96,7 @@ class Drawer:
     def __init__(self, cell: Cell, data: LatentSet, backbone: Any, device: torch.device):
         self.cell, self.data, self.device = cell, data, device
         self.path = PATHS[cell.objective.name]
+        self.known_frames = cell.objective.known_frames
         self.pads = POLICIES.find(cell.batching.policy).pads
         dropping = cell.batching.token_dropping
         self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None
@@ -126,9 +130,12 @@ class Drawer:
                 [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, items, strict=True)]
             )
             labels = to_device(labels, self.device)
-        mixed, targets = noised(self.path, clips_to_device(clips, self.device), clips_to_device(noise, self.device), timesteps)
+        here = clips_to_device(clips, self.device)
+        mixed, targets = noised(self.path, here, clips_to_device(noise, self.device), timesteps)
+        if self.known_frames:
+            mixed = with_given(mixed, given_of(here, self.known_frames))
         kept = mask = None
-        num_values = clips[0].shape[0] * sum(map(num_voxels, step.shapes))
+        num_values = clips[0].shape[0] * sum(num_voxels((t - self.known_frames, h, w)) for t, h, w in step.shapes)
         if self.kept_tokens is not None:
             kept = [self.kept_tokens.draw(item, batch.epoch, seed, draw) for item, draw in zip(items, draws, strict=True)]
             voxels = [self.kept_tokens.mask(item, tokens) for item, tokens in zip(items, kept, strict=True)]
@@ -147,6 +154,7 @@ class Drawer:
             mask=mask,
             num_values=num_values,
             step=step,
+            known_frames=self.known_frames,
             factor=factor,
         )
 

@@ -21,6 +21,7 @@ from bench.records.record import Sampling
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
+from bench.training.known import with_given, with_known
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
@@ -53,6 +54,7 @@ class SamplePlan:
     spec: LatentSpec
     shapes: Sequence[Shape]  # latent (T, H, W) of each clip
     labels: Sequence[int] | np.ndarray  # as many; of data without classes they are not looked at
+    given: Sequence[Tensor] | None = None  # (C + 1, T, H, W) of each clip, of `known.given_of`; None: no frame is known
     first_clip: int = 0  # index of the first one: the noise of a clip is that of its index
     places: Sequence[int] | None = None  # of the clips that are made here; None: all
 
@@ -75,9 +77,10 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         draws = zip(batch, sizes, strict=True)
         noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
         labels = torch.tensor([int(plan.labels[index]) for index in batch], device=device) if spec.num_labels else None
+        given = None if plan.given is None else [plan.given[index].to(device) for index in batch]
         synchronize(device)
         start_s = time.perf_counter()
-        latents = _denoise(backbone, noise, labels, spec.num_labels, plan.cell)
+        latents = _denoise(backbone, noise, given, labels, spec.num_labels, plan.cell)
         synchronize(device)
         batch_time_s.append(time.perf_counter() - start_s)
         batch_clips.append(len(batch))
@@ -88,7 +91,9 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
     return [found[index] for index in places], course
 
 
-def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell) -> list[Tensor]:
+def _denoise(
+    backbone: Backbone, noise: list[Tensor], given: list[Tensor] | None, labels: Tensor | None, null_label: int, cell: Cell
+) -> list[Tensor]:
     """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
     objective, sampler = cell.objective.name, cell.sampler
     scheduler = SCHEDULERS[objective, sampler.solver]()
@@ -108,7 +113,8 @@ def _denoise(backbone: Backbone, noise: list[Tensor], labels: Tensor | None, nul
         latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
         timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)
         with autocast(flat.device, HALF[cell.precision]):
-            predictions = guided(backbone, latents, timesteps, labels, null_label, sampler.guidance_scale)
+            predictions = guided(backbone, with_given(latents, given), timesteps, labels, null_label, sampler.guidance_scale)
         prediction = torch.cat([clip.float().flatten() for clip in predictions])
         flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]
-    return [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
+    clips = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
+    return clips if given is None else with_known(clips, given, cell.objective.known_frames)

@@ -40,18 +40,18 @@ class StepPoint:
 class StepBatch:
     """What a step is given."""
 
-    latents: list[Tensor]  # B of (C, T_i, H_i, W_i)
-    targets: list[Tensor]  # the same; empty for a sampling step
+    latents: list[Tensor]  # B of (C, T_i, H_i, W_i), with what is given of known frames
+    targets: list[Tensor]  # the same without it; empty for a sampling step
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)
 
 
 def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.device) -> StepBatch:
     """Constant latents: what they hold changes neither time nor memory."""
-    size, num = (spec.latent_channels, *point.shape), point.batch_size
+    num, num_targets = point.batch_size, point.batch_size if phase == "training" else 0
     return StepBatch(
-        latents=[torch.full(size, 0.5, device=device) for _ in range(num)],
-        targets=[torch.full(size, 0.1, device=device) for _ in range(num if phase == "training" else 0)],
+        latents=[torch.full((spec.input_channels, *point.shape), 0.5, device=device) for _ in range(num)],
+        targets=[torch.full((spec.latent_channels, *point.shape), 0.1, device=device) for _ in range(num_targets)],
         timesteps=torch.full((num,), 0.5, device=device),
         labels=torch.zeros(num, dtype=torch.long, device=device) if spec.num_labels else None,
     )

@@ -11,6 +11,7 @@ from bench.data.ragged import in_batches
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.draws import clips_to_device, to_device
+from bench.training.known import given_of, unknown, with_given
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
 from bench.training.ranks import ALONE, Ranks
 
@@ -23,6 +24,7 @@ def validation_losses(
 ) -> dict[float, float]:
     """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell.
 
+    Known frames are left out.
     Of several processes each has a part of the batches; all go through the network equally often, the last of them for nothing maybe.
     """
     path = PATHS[cell.objective.name]
@@ -37,10 +39,13 @@ def validation_losses(
             noise = [draw_noise(0, f"validation_noise_{place}", clip, tuple(own.shape)) for clip, own in zip(clips, latents, strict=True)]
             timesteps = path.snap(torch.full((len(clips),), timestep))
             labels = None if val.labels is None else to_device(torch.tensor(val.labels[clips]), device)
-            mixed, targets = noised(path, clips_to_device(latents, device), clips_to_device(noise, device), timesteps)
+            here, known = clips_to_device(latents, device), cell.objective.known_frames
+            mixed, targets = noised(path, here, clips_to_device(noise, device), timesteps)
+            if known:
+                mixed = with_given(mixed, given_of(here, known))
             with autocast(device, HALF[cell.precision]):
                 predictions = backbone(mixed, to_device(timesteps, device), labels)
-            total += clip_losses(predictions, targets).double().sum() * (index < len(batches))
+            total += clip_losses(unknown(predictions, known), unknown(targets, known)).double().sum() * (index < len(batches))
         losses[timestep] = float(ranks.total(total)) / num_clips
     return losses
 

@@ -1,4 +1,4 @@
-"""The physics worlds, by name. Another is a file with a `World` and an entry here, or any installed package that registers one. No torch."""
+"""The physics worlds, by name. Another is a file with a `World` and an entry here, or one that an installed package registers. No torch."""
 
 from bench.data.physics.world import World
 from bench.data.registry import Registry

@@ -8,9 +8,10 @@ import importlib.metadata
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,7 @@ import numpy as np
 import pydantic
 
 from bench.data.clips import SPLITS, ClipSet, open_frames, save_clips
-from bench.data.frozen import Seed
+from bench.data.frozen import Count, Seed
 from bench.data.physics.regions import Region, Regions
 from bench.data.physics.table import WORLDS
 from bench.data.physics.world import Film, Range, Scene, World
@@ -30,6 +31,8 @@ from bench.shapes import Refusal, did_you_mean
 GENERATOR_VERSION = 1  # bump when the starts of the same config change
 OUTSIDE = "outside"  # in a clip's truth (T, 1): how far its start is from all that is trained on, in widths of the trained ranges
 CHUNK = 8  # clips that a process films at once
+MOST_PROCESSES = 16
+MOST_TRIED = 20  # clips for each pair that is asked for
 
 
 class Config(SourceConfig):
@@ -41,6 +44,9 @@ class Config(SourceConfig):
     region: Region = "in"  # that test clips start in: inside the trained ranges, outside, or in combinations that training never has
     trained: dict[str, Range] = pydantic.Field(default_factory=dict)  # parameter -> range to train on, in the place of the world's own
     beyond: dict[str, tuple[Range, ...]] = pydantic.Field(default_factory=dict)  # parameter -> ranges of region out, likewise
+    moved: float = pydantic.Field(0.0, gt=-1, lt=1)  # share by which every parameter of a test clip's start is moved: how far chaos goes
+    broken: str = ""  # law, a twin of the world: then test clips are pairs, a valid one and behind it its twin that breaks the law
+    known: Count = 1  # first frames that the two of a pair share
     fps: Annotated[float, pydantic.Field(gt=0, le=1000)] | None = None  # frames per second; null: the world's own
     seed: Seed = 0  # of the worlds, not of a run: all runs share the data
 
@@ -50,7 +56,9 @@ class Config(SourceConfig):
         known = [parameter.name for parameter in world.parameters]
         for field, given in (("trained", self.trained), ("beyond", self.beyond)):
             if odd := sorted(given.keys() - set(known)):
-                raise Refusal(f"{field} has {odd[0]!r}, which world {world.name!r} has not{did_you_mean(odd[0], known)}; {', '.join(known)}")
+                raise Refusal(
+                    f"{field} has {odd[0]!r}, which world {world.name!r} has not{did_you_mean(odd[0], known)}; {', '.join(known)}"
+                )
         ranges = self.ranges()
         for name, every in ranges.items():
             for low, high in every:
@@ -61,6 +69,13 @@ class Config(SourceConfig):
                 raise Refusal(f"beyond: {name} {over[0]} overlaps its trained range {inside}; keep them apart")
         if self.region == "out" and all(len(every) == 1 for every in ranges.values()):
             raise Refusal(f"region 'out' of world {world.name!r} has no range; give one, such as beyond={{{known[0]}: [[a, b]]}}")
+        if self.broken and self.broken not in world.twins:
+            raise Refusal(
+                f"broken {self.broken!r} is no law of world {world.name!r}{did_you_mean(self.broken, list(world.twins))}; "
+                f"there are {', '.join(world.twins)}"
+            )
+        if self.broken and (self.num_test % 2 or self.known >= self.num_frames):
+            raise Refusal(f"broken: pairs need an even num_test, got {self.num_test}, and known below num_frames, got {self.known}")
         world.check(ranges, self.shape)
         return self
 
@@ -81,9 +96,13 @@ class Config(SourceConfig):
             WORLDS.find(self.world), {name: every[0] for name, every in ranges.items()}, {n: every[1:] for n, every in ranges.items()}
         )
 
-    def tested(self, region: Region, num_clips: int) -> Self:
+    def tested(self, region: Region, num_clips: int, moved: float = 0.0) -> Self:
         """The same world with `num_clips` test clips from a region, and as few others as can be."""
-        return self.changed(region=region, num_train=1, num_val=1, num_test=num_clips)
+        return self.changed(region=region, num_train=1, num_val=1, num_test=num_clips, moved=moved)
+
+    def paired(self, law: str, num_pairs: int, known: int) -> Self:
+        """The same world with pairs of test clips, valid and breaking a law after the known frames, and as few others as can be."""
+        return self.changed(num_train=1, num_val=1, num_test=2 * num_pairs, broken=law, known=known)
 
 
 def digest(config: Config) -> str:
@@ -102,16 +121,17 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     """All splits. Clip k of a split is the same whatever the number of clips."""
     num_clips = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
     frames, splits, done = open_frames(folder, num_clips, config.shape), {}, 0
-    with _filming(WORLDS.find(config.world)) as film_all:
+    with _mapping(WORLDS.find(config.world)) as spread:
         for split in SPLITS:
             truth: list[Mapping[str, np.ndarray]] = []
-            for index, film in enumerate(film_all(config, [scene(config, split, index) for index in range(num_clips[split])])):
+            made = _pairs(config, spread) if config.broken and split == "test" else spread(_clip, config, split, range(num_clips[split]))
+            for index, film in enumerate(made):
                 frames[split][index] = film.frames
                 truth.append(film.truth)
                 done += 1
                 progress(done, sum(num_clips.values()), f"filming {config.world}")
             stacked = {name: np.stack([own[name] for own in truth]) for name in truth[0]}
-            ids = tuple(f"{split}-{config.region}-{index:06d}" for index in range(num_clips[split]))
+            ids = tuple(f"{split}-{index:06d}" for index in range(num_clips[split]))
             splits[split] = ClipSet(frames[split], np.zeros(num_clips[split], np.int64), ids, stacked)
     save_clips(folder, splits, label_names=labels(config), fps=config.fps or WORLDS.find(config.world).fps)
 
@@ -120,24 +140,58 @@ def scene(config: Config, split: str, index: int) -> Scene:
     """What clip `index` of a split shows."""
     world, region = WORLDS.find(config.world), config.region if split == "test" else "in"
     rng = np.random.default_rng([stream_seed(config.seed, f"{split} {region} {half}", index) for half in (0, 1)])
-    start = config.regions().draw(region, rng)
-    return Scene(start=start, seed=int(rng.integers(2**62)), shape=config.shape, fps=config.fps or world.fps)
+    start, seed = config.regions().draw(region, rng), int(rng.integers(2**62))
+    if split == "test":
+        start = {name: value * (1 + config.moved) for name, value in start.items()}
+    return Scene(start=start, seed=seed, shape=config.shape, fps=config.fps or world.fps)
+
+
+Spread = Callable[..., Iterator[Any]]  # (function, config, split, indices) -> function(config, split, index) of each, in their order
 
 
 @contextmanager
-def _filming(world: World) -> Iterator[Any]:
-    """`film_all(config, scenes)`: the films of scenes in their order, made by several processes where a world takes long."""
-    num = min(os.cpu_count() or 1, 16) if world.spread else 1
+def _mapping(world: World) -> Iterator[Spread]:
+    """Several processes where a clip of the world takes long, or else this one."""
+    num = min(os.cpu_count() or 1, MOST_PROCESSES) if world.spread else 1
     if num == 1:
-        yield lambda config, scenes: (film(config, one) for one in scenes)
+        yield lambda function, config, split, indices: (function(config, split, index) for index in indices)
         return
     with ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda config, scenes: pool.map(functools.partial(film, config), scenes, chunksize=CHUNK)
+        yield lambda function, config, split, indices: pool.map(functools.partial(function, config, split), indices, chunksize=CHUNK)
 
 
-def film(config: Config, what: Scene) -> Film:
+def _clip(config: Config, split: str, index: int) -> Film:
     """A valid clip, and in its truth how far from the trained ranges it starts."""
-    found = WORLDS.find(config.world).film(what)
+    found = _film(config, scene(config, split, index))
     assert found is not None  # no law is broken
+    return found
+
+
+def _film(config: Config, what: Scene) -> Film | None:
+    found = WORLDS.find(config.world).film(what)
     outside = np.full((config.num_frames, 1), config.regions().distance(what.start))
-    return Film(frames=found.frames, truth={**found.truth, OUTSIDE: outside})
+    return None if found is None else Film(frames=found.frames, truth={**found.truth, OUTSIDE: outside})
+
+
+def _pair(config: Config, split: str, index: int) -> tuple[Film, Film] | None:
+    """A valid clip and its twin; None where nothing in it obeys the law that is to be broken."""
+    valid = scene(config, split, index)
+    twin = _film(config, replace(valid, altered=config.broken, known=config.known))
+    found = _film(config, replace(valid, known=config.known))
+    return None if twin is None or found is None else (found, twin)
+
+
+def _pairs(config: Config, spread: Spread) -> Iterator[Film]:
+    """The first pairs that there are, clip after clip. Refusal where nearly no clip has one."""
+    num_pairs, num_found, tried = config.num_test // 2, 0, 0
+    while num_found < num_pairs and tried < MOST_TRIED * num_pairs:
+        for pair in spread(_pair, config, "test", range(tried, tried + num_pairs)):
+            if pair is not None and num_found < num_pairs:
+                num_found += 1
+                yield from pair
+        tried += num_pairs
+    if num_found < num_pairs:
+        raise Refusal(
+            f"broken {config.broken!r}: of {tried} clips of world {config.world!r} {num_found} obey that law after {config.known} known "
+            f"frames, {num_pairs} were asked for; use longer clips, fewer known frames or another law"
+        )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.latents.config import autoencoder_folder
+from bench.data.physics.table import WORLDS
 from bench.data.source import clips_digest
 from bench.run.checks import checked_by
 from bench.run.expected.earlier import Earlier
@@ -16,6 +17,7 @@ from bench.study.trials import contender_of, num_rungs, points, trial_study
 
 START_S = 6.0  # of a process: torch and all else that it imports
 CANARY_STEPS = 25.0  # canaries of which nothing tells take as long as so many training steps, as those of the committed records
+TWIN_TIMESTEPS = 10  # at which each clip of a pair is evaluated
 SETS = 3  # of real clips whose features are shared: test, validation, and those through the autoencoder
 
 
@@ -113,8 +115,15 @@ def phases_of(cell: Cell, pace: Pace, canaries: bool) -> dict[str, float]:
         "quality": num * (1 + asked.untrained) * (pace.quality_s or 0.0),
         "quality on the way": len(asked.points) * num * (denoising_s + (pace.point_s or 0.0)),
         "shape grid": len(asked.grid) * asked.grid_samples * evaluations(cell) * (pace.grid_s or 0.0),
+        "physics": len(asked.regions) * asked.region_samples * (denoising_s + (pace.clip_s or 0.0)) + twin_evaluations(cell) * eval_s,
     }
     return phases
+
+
+def twin_evaluations(cell: Cell) -> int:
+    """Evaluations of a clip that its twins take: two clips of a pair, of every law, trained and untrained."""
+    world = getattr(cell.data, "world", None)
+    return 0 if world is None else 4 * len(WORLDS.find(world).twins) * cell.evaluation.twins * TWIN_TIMESTEPS
 
 
 def stages_of(cell: Cell, pace: Pace) -> dict[str, float]:

@@ -106,6 +106,7 @@ def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> d
     return {
         "measure": "validation loss of the averaged weights",
         "objective": cell.objective.name,
+        **({"known_frames": cell.objective.known_frames} if cell.objective.known_frames else {}),
         "timesteps": list(VALIDATION_TIMESTEPS),
         "num_clips": num_clips,
         "clips": clips,
