@@ -18,7 +18,7 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
-from bench.records.record import Measurement, Record, RunCell, RunSnapshot
+from bench.records.record import FLOORS, Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.report.render import words
 from bench.report.verdicts.stats import MIN_SEEDS
@@ -27,7 +27,7 @@ from bench.study.looks import Looks
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
 POLICY = "batching.policy"  # the axis whose values need no name beside them
-REFERENCES = ("real", "reconstruction")  # shared by all contenders: floor and ceiling
+REFERENCES = ("real", "reconstruction", *FLOORS)  # shared by all contenders: floors and ceilings
 # Columns of a table of results: of a cell, then its axes, then of a measurement.
 OF_CELL = ("matrix", "cell", "contender", "seed", "status", "reason", "failed_canaries")
 FIELDS = ("subject", "value", "unit", "better", "low", "high", "interval", "floor", "protocol_fingerprint", "invalid")

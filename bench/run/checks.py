@@ -10,6 +10,7 @@ from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.physics.table import SCORECARDS
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
 from bench.run.watch import Watch
@@ -114,6 +115,9 @@ def check_primary(study: Study) -> None:
     name = study.matrix.primary
     if name is None:
         return
+    if cards := [card for card in SCORECARDS if any(value.name == name for value in card.values)]:
+        _check_physics_primary(study, name, [world for card in cards for world in card.worlds])
+        return
     kind, extractor = (read_name(name) if "@" not in name else None) or (None, "")
     if kind is None or extractor not in MANIFESTS:
         among = [distance.name(known, CANONICAL_EXTRACTOR) for distance in distances().values() for known in MANIFESTS]
@@ -131,6 +135,16 @@ def check_primary(study: Study) -> None:
                 f"primary {name} may not decide: {why}; use fvd or no primary (primary=null), or make a card that passes: "
                 f"python -m bench battery {extractor} [CLIPS] --out reports/cards/{extractor}"
             )
+
+
+def _check_physics_primary(study: Study, name: str, worlds: list[str]) -> None:
+    """Refusal where a score of physics worlds that is to decide is not measured in every cell."""
+    for named in study.cells:
+        if (world := getattr(named.cell.data, "world", None)) not in worlds:
+            what = "no physics world" if world is None else f"world {world}"
+            raise Refusal(f"primary {name} is a score of {', '.join(worlds)}, and cell {named.name} has {what}; name another primary")
+        if "in" not in named.cell.evaluation.regions:
+            raise Refusal(f"primary {name} is measured in regions, and cell {named.name} has none; give evaluation.regions=[in, out]")
 
 
 def judge_of(primary: str | None) -> str | None:

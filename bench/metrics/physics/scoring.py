@@ -17,6 +17,7 @@ from bench.metrics.physics.contract import PerClip, Scorecard, Stage
 from bench.records.record import FLOORS, Measurement
 
 INTERVAL = "Student's t over clips, 95 %"
+TWINS = "twin_preference"  # the share of pairs whose valid clip is preferred; of one law with its name behind
 POOLED = 4  # pixels of a side that are one where known frames are compared
 assert FLOORS == ("twin", "nearest", "continued", "frozen")  # one for each below, and the world filmed again from a start that was moved
 

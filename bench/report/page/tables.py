@@ -147,7 +147,8 @@ def why_text(row: MeasureRow) -> str:
 
 def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
     """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
-    titles = {"real": "real", "reconstruction": "autoencoder"}
+    titles = {"real": "real", "reconstruction": "autoencoder", "twin": "start moved by 1 %", "nearest": "nearest training clip"}
+    titles |= {"continued": "constant velocity", "frozen": "frozen frame"}
     parts = [f"{titles[name]} {reference_text(row, name)}" for name in row.references]
     untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
     if untrained is not None:

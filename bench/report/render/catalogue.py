@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bench.data.physics.regions import REGIONS, Region
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import FRAME, MOTION
+from bench.metrics.physics.scoring import TWINS, region_name
+from bench.metrics.physics.table import SCORECARDS
 from bench.metrics.pixels.contract import SHARE, PixelValue
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
@@ -73,6 +76,7 @@ class Metric:
 
 
 _EXTRACTOR = r"([\w.-]+)"
+OF_REGION: dict[Region, str] = {"in": "inside", "out": "outside what was trained on", "combinatorial": "combinations never trained on"}
 _LOSS = (Metric(r"val_loss", "Validation loss", "quality", axis=True),)
 _DIVERSITY = tuple(
     Metric(rf"{name.lower()}_{_EXTRACTOR}", f"{name}, {{0}}", "quality") for name in ("Precision", "Recall", "Density", "Coverage")
@@ -170,7 +174,22 @@ def known() -> tuple[Metric, ...]:
     names = "|".join(name for kind in kinds for name in (re.escape(kind.canonical), kind.prefix + _EXTRACTOR.strip("()")))
     improvement = Metric(rf"({names}){EXCESS_RATIO}", "Improvement over untrained, {0}", "quality")
     found = [*(metric for kind in kinds for metric in _distances(kind)), improvement]
-    return (*found, *_LOSS, *clips, *_DIVERSITY, *_COPIES, *versions, *_COSTS)
+    return (*found, *_LOSS, *_physics(), *clips, *_DIVERSITY, *_COPIES, *versions, *_COSTS)
+
+
+def _physics() -> Iterator[Metric]:
+    """Scores of physics worlds, in the regions where they may be measured, and the preference for valid twins."""
+    for card in SCORECARDS:
+        for region in REGIONS:
+            for value in card.values:
+                title = value.title if region == "in" else f"{value.title}, {OF_REGION[region]}"
+                yield replace(_pixels(value), pattern=re.escape(region_name(value.name, region)), title=title)
+    preference = Metric(TWINS, "Valid clips preferred to their twins", "quality", "fraction", axis=True, plain=_VALID)
+    yield preference
+    yield replace(preference, pattern=rf"{TWINS}_(\w+)", title="Valid clips preferred to twins: {0}", axis=False)
+
+
+_VALID = PlainWords(ratio="{} as many", verb="are likelier to it where they are valid", counts=True)
 
 
 # What clips do that a distance calls better.

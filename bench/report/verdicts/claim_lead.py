@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.report.load import Run
 from bench.report.render import words
 from bench.report.verdicts import compare, ratios
-from bench.report.verdicts.claims import ClaimState, Finding, Key, is_measure
+from bench.report.verdicts.claims import ClaimState, Finding, Key, Part, is_measure, state_of
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.ratios import AxisRatios
 from bench.report.verdicts.stats import Verdict
@@ -33,6 +33,10 @@ class Leader:
     def state(self, finding: Finding | None) -> ClaimState:
         """Who leads, leads."""
         return "not tested" if finding is None else "leads" if finding.carried else "inconclusive"
+
+    def whole(self, parts: Sequence[Part]) -> ClaimState:
+        """Carried parts count, and opposite ones split it."""
+        return state_of([part.state for part in parts])
 
     def says(self, run: Run, findings: Findings) -> list[str]:
         """What a contender costs, where that is carried or exact; then whose clips are better."""

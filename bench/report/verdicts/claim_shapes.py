@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.data.policy.table import POLICIES
@@ -11,7 +11,7 @@ from bench.report.page import pipeline
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.verdicts import factorial, ratios
-from bench.report.verdicts.claims import COMPOSITION, CROP, ClaimState, Effect, Finding, Key, Part, is_measure
+from bench.report.verdicts.claims import COMPOSITION, CROP, ClaimState, Effect, Finding, Key, Part, is_measure, state_of
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import Design
 from bench.report.verdicts.ratios import AxisRatios, Groups, Ratio
@@ -45,6 +45,10 @@ class Cropping:
             return "not tested"
         assert isinstance(finding, Effect)
         return "inconclusive" if not finding.carried else "not supported" if finding.favours == CROP.word else "supported"
+
+    def whole(self, parts: Sequence[Part]) -> ClaimState:
+        """Carried parts count, and opposite ones split it."""
+        return state_of([part.state for part in parts])
 
     def says(self, run: Run, findings: Findings) -> list[str]:
         """What cropping costs, part by part, what is carried first; and how much of the training clips each pipeline uses."""

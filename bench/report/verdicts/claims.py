@@ -9,7 +9,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -34,7 +34,7 @@ ClaimState = Literal["leads", "supported", "not supported", "split", "inconclusi
 class Effect:
     """A difference between contenders that are not simply two: of a 2 x 2 table, or of one contender under two policies."""
 
-    kind: str  # backbone, pipeline, interaction (factorial.WEIGHTS), or contrast
+    kind: str  # backbone, pipeline, interaction (factorial.WEIGHTS), contrast, or learned
     by_seed: tuple[tuple[int, float], ...]
     difference: Difference
     outcome: EffectStanding
@@ -68,7 +68,7 @@ class Effect:
 
 
 Finding = Verdict | Effect
-# ("lead", measure), ("effect", pipeline, measure, kind) or ("contrast", first contender, second, measure)
+# ("lead", measure), ("effect", pipeline, measure, kind), ("contrast", first contender, second, measure) or ("floor", contender, region)
 Key = tuple[str, ...]
 
 
@@ -109,6 +109,10 @@ class Claim(Protocol):
         """What a part's finding, corrected, says of it."""
         ...
 
+    def whole(self, parts: Sequence[Part]) -> ClaimState:
+        """What its parts say of the claim."""
+        ...
+
     def says(self, run: Run, findings: Findings) -> list[str]:
         """What is known, in at most three sentences for whoever knows no statistics: first what is carried."""
         ...
@@ -133,10 +137,10 @@ def settle(claim: Claim, findings: Mapping[Key, Finding], primary: str | None) -
     for name, rested in rests_on.items():
         finding = decided[rested] if rested is not None else None
         parts.append(Part(name=name, state=claim.state(finding), key=rested, finding=finding))
-    return decided, Conclusion(state=_state([part.state for part in parts]), parts=tuple(parts))
+    return decided, Conclusion(state=claim.whole(parts), parts=tuple(parts))
 
 
-def _state(states: list[ClaimState]) -> ClaimState:
+def state_of(states: Sequence[ClaimState]) -> ClaimState:
     """Of the whole, from its parts: carried ones count, and opposite ones split it."""
     carried = [state for state in dict.fromkeys(states) if state not in ("inconclusive", "not tested")]
     if len(carried) > 1:

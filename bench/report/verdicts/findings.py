@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.load import Run
-from bench.report.verdicts import compare, factorial, flips
+from bench.report.verdicts import compare, factorial, flips, learned
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
 from bench.report.verdicts.flips import EqualPair
+from bench.report.verdicts.learned import FloorContrast
 from bench.report.verdicts.stats import Verdict
 
 
@@ -21,6 +22,7 @@ class Findings:
     blocks: list[DesignRow]
     contrasts: list[PolicyContrast]
     pairs: list[EqualPair]  # that are equal in something else than the main contenders
+    floors: list[FloorContrast]  # of a physics world
     conclusion: Conclusion
     num_tests: int  # beside those that the headline rests on
     num_carried: int  # of those
@@ -33,7 +35,8 @@ def find(run: Run) -> Findings:
     shown = [row for row in rows if row.subject == "trained" and row.metric.group == "quality"]
     contrasts = factorial.contrasts(run, [row for row in shown if row.name.partition("@")[0] in (run.primary, COMPOSITION[0])])
     pairs = flips.equal_pairs(run, rows)
-    open_ones = dict(_keyed(rows, blocks, contrasts, pairs))
+    floors = learned.floor_contrasts(run, rows)
+    open_ones = dict(_keyed(rows, blocks, contrasts, pairs)) | {_floor_key(each): each.effect for each in floors}
     decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
     decisive = {part.key for part in conclusion.parts}
     tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
@@ -42,6 +45,7 @@ def find(run: Run) -> Findings:
         blocks=[_block(block, decided) for block in blocks],
         contrasts=[_contrast(each, decided) for each in contrasts],
         pairs=[_pair(each, decided) for each in pairs],
+        floors=[_floor(each, decided) for each in floors],
         conclusion=conclusion,
         num_tests=len(tested),
         num_carried=sum(finding.carried for finding in tested),
@@ -78,6 +82,16 @@ def _contrast_key(each: PolicyContrast) -> Key:
 
 def _pair_key(pair: EqualPair) -> Key:
     return "pair", pair.first, pair.second, pair.row.name
+
+
+def _floor_key(each: FloorContrast) -> Key:
+    return "floor", each.contender, each.region
+
+
+def _floor(each: FloorContrast, decided: dict[Key, Finding]) -> FloorContrast:
+    found = decided[_floor_key(each)]
+    assert isinstance(found, Effect)
+    return replace(each, effect=found)
 
 
 def _row(row: MeasureRow, decided: dict[Key, Finding]) -> MeasureRow:

@@ -146,11 +146,16 @@ def against_first(run: Run, rows: Sequence[MeasureRow]) -> AxisRatios | None:
     for title, row in shown.items():
         values = series_of(row, run.contenders)
         found = [ratio(row, [values[first]], [values[name]], name, _carried(row, first, name)) for name in others]
-        made.append(ratio_row(title, NEARNESS if title == QUALITY else "", found))
+        made.append(ratio_row(title, _note(row) if title == QUALITY else "", found))
     if QUALITY in shown:
         values = series_of(shown[QUALITY], run.contenders)
         made.append(ratio_row(STABILITY, SPREAD, [stability([values[first]], [values[name]], name) for name in others]))
     return collected(run, first, others, made)
+
+
+def _note(row: MeasureRow) -> str:
+    """What quality is measured by."""
+    return NEARNESS if row.metric.distance else row.metric.title[0].lower() + row.metric.title[1:]
 
 
 def ratio_row(title: str, note: str, found: Sequence[Ratio | None]) -> RatioRow:

@@ -22,7 +22,7 @@ from bench.data.sealed import kept_or_made
 from bench.data.source import load_clips
 from bench.data.sources.physics import OUTSIDE, Config
 from bench.metrics.physics.contract import PerClip, Scorecard, Stage
-from bench.metrics.physics.scoring import frozen, measurements, nearest, score_clips
+from bench.metrics.physics.scoring import TWINS, frozen, measurements, nearest, score_clips
 from bench.metrics.physics.table import scorecard_of
 from bench.metrics.pixels.contract import SHARE
 from bench.records.record import Measurement
@@ -147,10 +147,10 @@ def measure_twins(
         frames = clips.splits["test"].frames
         latents = [encode_clips(training.autoencoder, np.array(clip)[None])[0] for clip in frames]
         shares = preferred(backbone, latents[::2], latents[1::2], cell, device)
-        found.append(_preference(f"twin_preference_{law}", shares, subject, clips.digest, cell))
+        found.append(_preference(f"{TWINS}_{law}", shares, subject, clips.digest, cell))
         every.append(shares)
         sources.append(clips.digest)
-    return [_preference("twin_preference", np.concatenate(every), subject, content_hash(sources)[:32], cell), *found]
+    return [_preference(TWINS, np.concatenate(every), subject, content_hash(sources)[:32], cell), *found]
 
 
 def _preference(name: str, shares: np.ndarray, subject: str, source: str, cell: Cell) -> Measurement:
