@@ -5,8 +5,9 @@ the square of 10 by 10 units in the middle of the frame, and places are drawn fo
 number of frames, rate, height and width.
 
 Ranges of radius and speed, the square of 10 units and the 0.1 seconds of a frame are phyworld's (arXiv 2411.02385; numbers as in its code,
-github.com/phyworld/phyworld, id_ood_data/: training has radii to 1.4 in uniform motion and parabola, and 0.5 to 1.5 in collisions). A fast and large ball leaves the frame before a long clip ends, as it does there; trained ones do not within `SPAN_S`. The truth goes on
-outside, and a score leaves out the frames in which a body is cut.
+github.com/phyworld/phyworld, id_ood_data/: training has radii to 1.4 in uniform motion and parabola, and 0.5 to 1.5 in collisions).
+A large and fast ball leaves the frame before a long clip ends, as it does there; one ball inside the trained ranges stays for `SPAN_S`.
+The truth goes on outside, and a score leaves out the frames in which a body is cut.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _film(move: Move, num_bodies: int, twins: tuple[str, ...], scene: Scene) -> 
     if bodies is not None and scene.altered == "growing":
         since = np.maximum(times(scene) - broken_at(scene), 0)
         bodies = replace(bodies, radius=bodies.radius * (1 + GROWTH * since)[:, None])
-    return bodies and _finished(bodies, hues, scene)
+    return None if bodies is None else _finished(bodies, hues, scene)
 
 
 def _hues(num: int, rng: np.random.Generator) -> np.ndarray:

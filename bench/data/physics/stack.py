@@ -1,7 +1,7 @@
 """Stacked bodies: a disc falls onto two that lie side by side on a floor, and pushes them apart; by pymunk, no torch.
 
-Nothing rubs and nothing spins. Every contact takes energy, so energy never rises. The floor is the square's bottom; bodies that are pushed far
-slide out of the frame.
+Nothing rubs and nothing spins. Every contact takes energy, so energy never rises. The floor is the square's bottom; bodies that are pushed
+far slide out of the frame.
 """
 
 from __future__ import annotations
