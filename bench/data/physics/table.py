@@ -1,6 +1,11 @@
 """The physics worlds, by name. Another is a file with a `World` and an entry here, or one that an installed package registers. No torch."""
 
+from bench.data.physics.collision import COLLISION
+from bench.data.physics.motion import MOTION
+from bench.data.physics.parabola import PARABOLA
+from bench.data.physics.pendulum import PENDULUM
+from bench.data.physics.stack import STACK
 from bench.data.physics.world import World
 from bench.data.registry import Registry
 
-WORLDS: Registry[World] = Registry("physics world", "unet_vs_dit.physics_worlds", ())
+WORLDS: Registry[World] = Registry("physics world", "unet_vs_dit.physics_worlds", (MOTION, COLLISION, PARABOLA, PENDULUM, STACK))
