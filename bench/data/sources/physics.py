@@ -50,7 +50,9 @@ class Config(SourceConfig):
         known = [parameter.name for parameter in world.parameters]
         for field, given in (("trained", self.trained), ("beyond", self.beyond)):
             if odd := sorted(given.keys() - set(known)):
-                raise Refusal(f"{field} has {odd[0]!r}, which world {world.name!r} has not{did_you_mean(odd[0], known)}; {', '.join(known)}")
+                raise Refusal(
+                    f"{field} has {odd[0]!r}, which world {world.name!r} has not{did_you_mean(odd[0], known)}; {', '.join(known)}"
+                )
         ranges = self.ranges()
         for name, every in ranges.items():
             for low, high in every:
