@@ -30,7 +30,7 @@ PARAMETERS = (
     Parameter(name="depth", trained=(0.2, 0.3), beyond=((0.12, 0.17), (0.33, 0.36)), unit=SIDE, meaning="of the pool, on average"),
     Parameter(name="gravity", trained=(3.0, 5.0), beyond=((1.5, 2.5), (6.0, 7.0)), unit=f"{SIDE}/s2", meaning="downward"),
     Parameter(name="tilt", trained=(-0.06, 0.06), beyond=((-0.13, -0.1), (0.1, 0.13)), unit=SIDE, meaning="rise of the pool to the right"),
-    Parameter(name="apart", trained=(0.0, 0.5), beyond=((2.4, 2.8),), unit="radius", meaning="between the drop's discs; from 2 on: two drops"),
+    Parameter(name="apart", trained=(0.0, 0.5), beyond=((2.4, 2.8),), unit="radius", meaning="between the drop's discs; from 2: two drops"),
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import CellResult, Run
 from bench.report.page import ratio_picture, tuning
 from bench.report.page.tables import time_split
+from bench.report.physics import figures as physics_figures
 from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
 from bench.report.verdicts import compare
@@ -41,6 +42,7 @@ def all_figures(
         ratio_picture.draw(run, shown) if shown else None,
         shape_figures.interaction(blocks),
         shape_figures.heat_maps(grid) if grid else None,
+        *physics_figures.all_figures(run),
         training_curves(run),
         tuning.tuning_curves(run),
         quality_course(run, rows),

@@ -1,6 +1,7 @@
 """Puts a report's parts together: report.html, report.md, tables/ and pictures/."""
 
 import base64
+import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,15 +213,17 @@ def _picture(part: Chapter, name: str) -> list[str]:
     return [
         f"![{markdown(drawing.title)}](pictures/{part.prefix}{drawing.name}.svg)\n\n{markdown(drawing.caption)}"
         for drawing in part.drawings
-        if drawing.name == name
+        if fnmatch.fnmatchcase(drawing.name, name)
     ]
 
 
 # Table -> the figures before and after it in report.md.
-BEFORE = {"shapes": ("shapes",), "factorial-buckets": ("interaction",)}
+BEFORE = {"shapes": ("shapes",), "factorial-buckets": ("interaction",), "physics-floors": ("physics-*",)}
 AFTER = {"verdicts": ("quality", "training"), "tuning": ("tuning",), "time": ("time",)}
 TITLES = {
     "claim": "What the answer rests on",
+    "physics-floors": "Does it know more than a guess?",
+    "physics": "The scores of this world",
     "flips": "Where the winner flips",
     "tuning": "Tuning",
     "tried": "What else was tried",

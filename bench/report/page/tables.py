@@ -12,6 +12,7 @@ from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
 from bench.report.page import material, memory, pipeline, provenance, tuning
+from bench.report.physics import scores
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
@@ -35,6 +36,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),
+        *([scores.floor_table(findings.floors), scores.score_table(run)] if scores.is_measured(run) else []),
         tuning.tuning_table(run),
         best.tried_table(run, choices),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),

@@ -58,7 +58,10 @@ def values_of(run: Run, name: str, subject: str) -> dict[tuple[str, str], list[f
 def score_names(run: Run) -> list[tuple[str, str]]:
     """(measurement, region) of all scores that any cell has, in the order of their scorecard."""
     there = {m.name for record in run.records for m in record.measurements}
-    names = [(region_name(value.name, region), region) for card in SCORECARDS for value in card.values for region in REGIONS]
+    names: list[tuple[str, str]] = []
+    for card in SCORECARDS:
+        for value in card.values:
+            names += [(region_name(value.name, region), region) for region in REGIONS]
     twins = sorted(name for name in there if name.startswith(TWINS))
     return [(name, where) for name, where in dict(names).items() if name in there] + [(name, NO_REGION) for name in twins]
 
@@ -85,8 +88,8 @@ def score_table(run: Run) -> Table:
             data.append(_raw(name, region, setup, cells, level))
     header = ("Score", "Trained with", *backbones, *TITLES.values())
     caption = (
-        "Mean over clips, then over seeds with its 95 % interval. Beside it the same of the true clips as the instrument reads them, of those "
-        "through the autoencoder, of the world filmed again from a start that was moved, and of three guesses without physics"
+        "Mean over clips, then over seeds with its 95 % interval. Beside it the same of the true clips as the instrument reads them, of "
+        "those through the autoencoder, of the world filmed again from a start that was moved, and of three guesses without physics"
     )
     return Table("physics", caption, header, tuple(lines), data=pd.DataFrame(data))
 
