@@ -60,7 +60,7 @@ def score_names(run: Run) -> list[tuple[str, str]]:
     there = {m.name for record in run.records for m in record.measurements}
     names: list[tuple[str, str]] = []
     for card in SCORECARDS:
-        for value in card.values:
+        for value in card.values:  # noqa: PD011  no array's
             names += [(region_name(value.name, region), region) for region in REGIONS]
     twins = sorted(name for name in there if name.startswith(TWINS))
     return [(name, where) for name, where in dict(names).items() if name in there] + [(name, NO_REGION) for name in twins]
