@@ -30,7 +30,7 @@ from bench.shapes import Shape
 MEETING_S = (0.35, 0.7)  # when balls meet: after four frames, and before a clip of twelve is over for long enough to see what follows
 SEEN_S = 1.1  # seconds, of 12 frames, for which places keep both balls inside, where they can
 LEAST_GAP = 0.2  # units between the balls' rims at the start; slower ones do not meet in time
-OVER_ELASTIC = 2.0  # speed at which balls part over that at which they meet, in the twin
+OVER_ELASTIC = 1.5  # speed at which balls part over that at which they meet, in the twin
 
 
 def move(scene: Scene, rng: np.random.Generator) -> Bodies | None:

@@ -171,7 +171,7 @@ def _finished(bodies: Bodies, hues: np.ndarray, scene: Scene) -> Film:
     }
     frames = draw(place[None], bodies.radius[None], truth["hue"][None], height, width)[0]
     if bodies.pivot is not None:
-        np.maximum(frames, rod(bodies.pivot + origin, place[:, 0], bodies.radius[:, 0], height, width)[..., None], out=frames)
+        hang(frames, bodies.pivot + origin, place[:, 0], bodies.radius[:, 0])
     return Film(frames=frames, truth={name: np.ascontiguousarray(values) for name, values in truth.items()})
 
 
@@ -193,18 +193,18 @@ ROD_LEVEL = 96  # grey, well below any colour of a body
 ROD_WIDTH = 0.25  # units
 
 
-def rod(pivot: np.ndarray, place: np.ndarray, radius: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A straight line from a pivot (2,) to the rims of discs at (T, 2) with radii (T,), all in units -> grey levels (T, H, W) uint8."""
+def hang(frames: np.ndarray, pivot: np.ndarray, place: np.ndarray, radius: np.ndarray) -> None:
+    """Draws, into frames (T, H, W, 3) of discs at (T, 2) with radii (T,), a rod from a pivot (2,) that ends behind each; all in units."""
+    _, height, width, _ = frames.shape
     scale = min(height, width) / SIDE  # pixels a unit
-    along = place - pivot
-    length = np.linalg.norm(along, axis=-1)
-    along = along / length[:, None]  # (T, 2)
-    from_pivot = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1) / scale - pivot  # (H, W, 2) units
-    reach = np.einsum("hwc,tc->thw", from_pivot, along)
-    reach = np.clip(reach, 0, (length - radius)[:, None, None])
-    distance = np.linalg.norm(from_pivot - reach[..., None] * along[:, None, None], axis=-1)  # (T, H, W) to the line, units
-    cover = np.clip(0.5 + (ROD_WIDTH / 2 - distance) * scale, 0, 1)
-    return (BACKGROUND + cover * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)
+    pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1) / scale  # (H, W, 2) units
+    length = np.linalg.norm(place - pivot, axis=-1)[:, None, None]
+    along = (place - pivot)[:, None, None] / length[..., None]  # (T, 1, 1, 2)
+    nearest = pivot + np.clip(((pixels - pivot) * along).sum(axis=-1), 0, length)[..., None] * along  # (T, H, W, 2), on the rod
+    to_rod = np.linalg.norm(pixels - nearest, axis=-1) - ROD_WIDTH / 2
+    to_disc = np.linalg.norm(pixels - place[:, None, None], axis=-1) - radius[:, None, None]
+    rod, disc = (np.clip(0.5 - distance * scale, 0, 1) for distance in (to_rod, to_disc))
+    frames += (rod * (1 - disc) * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)[..., None]
 
 
 def _check(check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None], ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:

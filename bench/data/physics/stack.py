@@ -19,7 +19,7 @@ from bench.shapes import Refusal, Shape
 
 GRAVITY = 9.8  # units per second squared
 RESTITUTION = 0.5  # speed at which two discs part over that at which they meet; of a disc and the floor its root
-OVER_ELASTIC = 2.0  # the same in the twin
+OVER_ELASTIC = 1.4  # the same in the twin
 LYING = (0.9, 1.2)  # radius of those that lie, both the same
 GAP = (0.1, 0.6)  # units between them
 STEP_S = 1 / 1000  # longest physics step

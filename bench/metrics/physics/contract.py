@@ -36,7 +36,9 @@ class Scorecard:
     primary: str  # the one of them that says most: an error, so lower is better
     read: Callable[[np.ndarray, Stage], Readings]  # clips (N, T, H, W, 3) uint8; may look at the truth of the known frames, no further
     score: Callable[[Readings, Stage], PerClip]  # of frames after the known ones, against the whole truth
-    continued: Callable[[np.ndarray, Stage], np.ndarray]  # the constant-velocity floor: true clips, but from the known frames on as they moved
+    continued: Callable[
+        [np.ndarray, Stage], np.ndarray
+    ]  # the constant-velocity floor: true clips, going on as they move in the known frames
     # reading (N, T) or (N, T, K) -> what a report draws over time, predicted beside true: name in `read` and the same from the truth
     drawn: Callable[[Readings, Stage], Mapping[str, tuple[np.ndarray, np.ndarray]]]
     settings: Mapping[str, Any] = field(default_factory=dict)  # thresholds and the like, all of them in the protocol
