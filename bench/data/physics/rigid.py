@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.data.physics.world import Film, Parameter, Range, Scene, World
+from bench.data.physics.world import Film, Parameter, Range, Ranges, Scene, World
 from bench.data.sources.worlds import BACKGROUND, STATE, render
 from bench.shapes import Refusal, Shape
 
@@ -50,6 +50,7 @@ class Bodies:
 
 
 Move = Callable[[Scene, np.random.Generator], Bodies | None]  # what follows from a start; None as in `World.film`
+Check = Callable[[Ranges, Shape, float], None]  # as in `World.check`
 
 
 def rigid_world(
@@ -60,7 +61,7 @@ def rigid_world(
     withheld: tuple[str, str],
     num_bodies: int,
     move: Move,
-    check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None],
+    check: Check,
     breaks: tuple[str, ...] = (),
     version: int = 1,
     made_with: tuple[str, ...] = (),
@@ -207,7 +208,7 @@ def hang(frames: np.ndarray, pivot: np.ndarray, place: np.ndarray, radius: np.nd
     frames += (rod * (1 - disc) * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)[..., None]
 
 
-def _check(check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None], ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def _check(check: Check, ranges: Ranges, shape: Shape, fps: float) -> None:
     """What holds of every world of discs, then what its own `check` says."""
     for name, every in ranges.items():
         if name.startswith("radius") and (least := min(low for low, _ in every)) * min(shape[1:]) / SIDE < LEAST_PIXELS:
@@ -215,7 +216,7 @@ def _check(check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None], rang
                 f"{name} from {least:g} is a disc of {max(least, 0) * min(shape[1:]) / SIDE:.2g} pixels' radius in {shape[1]}x{shape[2]}; "
                 f"use radii from {LEAST_PIXELS * SIDE / min(shape[1:]):.2g}, or larger frames"
             )
-    check(ranges, shape)
+    check(ranges, shape, fps)
 
 
 def check_room(what: str, needed: float) -> None:
@@ -224,12 +225,17 @@ def check_room(what: str, needed: float) -> None:
         raise Refusal(f"{what} needs {needed:.3g} units, and a frame's shorter side has {SIDE:g}; use smaller ranges")
 
 
-def check_stays(what: str, stays_s: float, num_frames: int) -> None:
-    """Refusal where what is trained on is outside for half of a clip, at the world's own frames per second."""
-    if stays_s < (lasts_s := (num_frames - 1) / FPS) / 2:
+def check_stays(what: str, stays_s: float, lasts_s: float) -> None:
+    """Refusal where what is trained on is outside for half of a clip."""
+    if stays_s < lasts_s / 2:
         raise Refusal(f"{what} leaves the frame after {stays_s:.2g} s of {lasts_s:.2g}; use fewer frames, or lower ranges to train on")
 
 
-def check_crosses(radius: Range, speed: Range, num_frames: int) -> None:
+def check_crosses(radius: Range, speed: Range, lasts_s: float) -> None:
     """The same of a ball that crosses the frame: the fastest and largest."""
-    check_stays(f"radius {radius[1]:g} at speed {speed[1]:g}", (SIDE - 2 * radius[1]) / max(speed[1], 1e-9), num_frames)
+    check_stays(f"radius {radius[1]:g} at speed {speed[1]:g}", (SIDE - 2 * radius[1]) / max(speed[1], 1e-9), lasts_s)
+
+
+def lasts(shape: Shape, fps: float) -> float:
+    """Seconds from the first to the last frame."""
+    return (shape[0] - 1) / fps

@@ -41,7 +41,7 @@ class Config(SourceConfig):
     region: Region = "in"  # that test clips start in: inside the trained ranges, outside, or in combinations that training never has
     trained: dict[str, Range] = pydantic.Field(default_factory=dict)  # parameter -> range to train on, in the place of the world's own
     beyond: dict[str, tuple[Range, ...]] = pydantic.Field(default_factory=dict)  # parameter -> ranges of region out, likewise
-    fps: Annotated[float, pydantic.Field(gt=0, le=1000)] | None = None  # frames per second; null: the world's own
+    fps: Annotated[float, pydantic.Field(gt=0, le=1000)] | None = None  # frames per second; None: the world's own
     seed: Seed = 0  # of the worlds, not of a run: all runs share the data
 
     @pydantic.model_validator(mode="after")
@@ -62,7 +62,7 @@ class Config(SourceConfig):
                 raise Refusal(f"beyond: {name} {over[0]} overlaps its trained range {inside}; keep them apart")
         if self.region == "out" and all(len(every) == 1 for every in ranges.values()):
             raise Refusal(f"region 'out' of world {world.name!r} has no range; give one, such as beyond={{{known[0]}: [[a, b]]}}")
-        world.check(ranges, self.shape)
+        world.check(ranges, self.shape, self.fps or world.fps)
         return self
 
     @property

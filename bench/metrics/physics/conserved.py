@@ -89,8 +89,8 @@ def _momenta(places: np.ndarray, mass: np.ndarray, fps: float) -> np.ndarray:
 
 def _quiet(stage: Stage) -> np.ndarray:
     """(N, T) bool: steps without a collision in them or in the one before or after."""
-    event = np.asarray(stage.truth["collided"] > 0).any(axis=2)
-    quiet = np.asarray(~event)
+    event = stage.truth["collided"].max(axis=2) > 0
+    quiet = ~event
     quiet[:, 1:] &= ~event[:, :-1]
     quiet[:, :-1] &= ~event[:, 1:]
     quiet[:, 0] = False  # no step leads to the first frame
