@@ -50,7 +50,7 @@ class Bodies:
 
 
 Move = Callable[[Scene, np.random.Generator], Bodies | None]  # what follows from a start; None as in `World.film`
-Check = Callable[[Ranges, Shape, float], None]  # as in `World.check`
+RoomCheck = Callable[[Ranges, Shape, float], None]  # as in `World.check`
 
 
 def rigid_world(
@@ -61,7 +61,7 @@ def rigid_world(
     withheld: tuple[str, str],
     num_bodies: int,
     move: Move,
-    check: Check,
+    check: RoomCheck,
     breaks: tuple[str, ...] = (),
     version: int = 1,
     made_with: tuple[str, ...] = (),
@@ -208,7 +208,7 @@ def hang(frames: np.ndarray, pivot: np.ndarray, place: np.ndarray, radius: np.nd
     frames += (rod * (1 - disc) * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)[..., None]
 
 
-def _check(check: Check, ranges: Ranges, shape: Shape, fps: float) -> None:
+def _check(check: RoomCheck, ranges: Ranges, shape: Shape, fps: float) -> None:
     """What holds of every world of discs, then what its own `check` says."""
     for name, every in ranges.items():
         if name.startswith("radius") and (least := min(low for low, _ in every)) * min(shape[1:]) / SIDE < LEAST_PIXELS:

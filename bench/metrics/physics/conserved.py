@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.data.physics import parabola, pendulum, stack
 from bench.metrics.physics.contract import Stage
-from bench.metrics.physics.counted import Counted, change, mean, true_places
+from bench.metrics.physics.counted import ScoredFrames, change, mean, true_places
 
 SLOWEST = 0.5  # units per second: energy and momentum are relative to the truth's, but to those of bodies as fast at least
 
@@ -49,7 +49,7 @@ def gravity_error(places: np.ndarray, stage: Stage, frames: np.ndarray) -> np.nd
     return errors
 
 
-def drifts(places: np.ndarray, stage: Stage, counts: Counted) -> dict[str, np.ndarray]:
+def drifts(places: np.ndarray, stage: Stage, counts: ScoredFrames) -> dict[str, np.ndarray]:
     """Places (N, T, K, 2) -> `energy_drift` and `momentum_drift` (N,): the mean of how far they are off what the truth keeps.
 
     Of each step between two frames, but for those in which the truth has a collision, and the ones beside them, where a velocity means

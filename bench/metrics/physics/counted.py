@@ -13,7 +13,7 @@ SLACK = 0.02  # units: a body that lies on the frame's edge is inside
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class ScoredFrames:
     """Frames after the known ones in which the truth has all bodies wholly inside, and what leads to them; each (N, T) bool."""
 
     frames: np.ndarray
@@ -21,7 +21,7 @@ class Counted:
     turns: np.ndarray  # to this frame over the two before
 
 
-def counted(stage: Stage) -> Counted:
+def counted(stage: Stage) -> ScoredFrames:
     """By the truth alone, so of every subject the same."""
     size = np.array(frame_units(stage.config.height, stage.config.width))
     places, radius = true_places(stage), stage.truth["radius"][..., None]
@@ -30,7 +30,7 @@ def counted(stage: Stage) -> Counted:
     steps, turns = np.zeros_like(frames), np.zeros_like(frames)
     steps[:, 1:] = frames[:, 1:] & inside[:, :-1]
     turns[:, 2:] = steps[:, 2:] & inside[:, :-2]
-    return Counted(frames=frames, steps=steps, turns=turns)
+    return ScoredFrames(frames=frames, steps=steps, turns=turns)
 
 
 def true_places(stage: Stage) -> np.ndarray:

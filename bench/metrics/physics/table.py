@@ -1,4 +1,7 @@
-"""The scorecards, by the worlds that they score. Another is a file with a `Scorecard` and an entry here, or a package registers it. No torch."""
+"""The scorecards, by the worlds that they score. No torch.
+
+Another is a file with a `Scorecard` and an entry here, or one in any installed package that registers it under `ENTRY_POINT_GROUP`.
+"""
 
 import functools
 
