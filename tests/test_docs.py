@@ -6,6 +6,7 @@ import shlex
 import sys
 import tomllib
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from bench.backbone import load_backbone
 from bench.cli import app
 from bench.commands.reference import reference
 from bench.data.frozen import flatten
+from bench.data.physics.world import Scene, World
 from bench.data.source import load_clips, load_config
 from bench.perf.gate.policy import read_policy
 from bench.run.checks import check_cell
@@ -237,6 +239,13 @@ def test_examples_of_objects_are_what_their_entry_points_name(page: str, name: s
         assert distance(first, first) == 0 < distance(first, second)
     if callable(measure := getattr(made, "measure", None)):
         assert measure(np.full((2, 3, 4, 5, 3), 7, dtype=np.uint8)) == {"brightness": 7.0}
+    if isinstance(made, World):
+        start = {parameter.name: parameter.trained[1] for parameter in made.parameters}
+        what = Scene(start=start, seed=0, shape=(6, 20, 24), fps=made.fps, known=3)
+        valid, twin = made.film(what), made.film(replace(what, altered=made.twins[0]))
+        assert valid and twin and valid.frames.shape == (6, 20, 24, 3) and (valid.frames[1] != valid.frames[0]).any()
+        assert (valid.frames[:3] == twin.frames[:3]).all() and (valid.frames[3:] != twin.frames[3:]).any()
+        made.check({name: ((0.0, value),) for name, value in start.items()}, what.shape, what.fps)
     if callable(plan := getattr(made, "plan", None)):
         assert plan([0, 1, 2], [(1, 4, 8), (1, 8, 4), (1, 4, 8)], lambda item: 32, 64) == [[0, 2], [1]]
     if callable(used := getattr(made, "used", None)):

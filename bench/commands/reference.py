@@ -22,6 +22,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from bench.data.physics.table import WORLDS
 from bench.data.policy.table import POLICIES
 from bench.data.source import SourceConfig, find_source, sources
 from bench.shapes import Shape
@@ -38,7 +39,10 @@ How a matrix is written, with examples: [writing-a-matrix.md](writing-a-matrix.m
 A key is written nested in YAML (`budget: {seconds: 60}`) and with dots on the command line and in `axes` (`budget.seconds=60`).
 """
 # Keys whose words are those of a table; of ours alone, since what other packages register differs from machine to machine.
-WORDS = {"batching.policy": " or ".join(f"`{name}`" for name in POLICIES.own) + ", or one that a package registers"}
+WORDS = {
+    key: " or ".join(f"`{name}`" for name in known.own) + ", or one that a package registers"
+    for key, known in (("batching.policy", POLICIES), ("data.world", WORLDS))
+}
 BOUNDS = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
 KINDS = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", Path: "path", type(None): "`null`"}
 

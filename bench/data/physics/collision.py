@@ -6,7 +6,6 @@ from 0.5 to 1.5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,17 +19,18 @@ from bench.data.physics.rigid import (
     broken_at,
     check_crosses,
     check_room,
+    lasts,
     mirrored,
     rigid_world,
     times,
 )
-from bench.data.physics.world import Range, Scene
+from bench.data.physics.world import Ranges, Scene
 from bench.shapes import Shape
 
 MEETING_S = (0.35, 0.7)  # when balls meet: after four frames, and before a clip of twelve is over for long enough to see what follows
 SEEN_S = 1.1  # seconds, of 12 frames, for which places keep both balls inside, where they can
 LEAST_GAP = 0.2  # units between the balls' rims at the start; slower ones do not meet in time
-OVER_ELASTIC = 2.0  # speed at which balls part over that at which they meet, in the twin
+OVER_ELASTIC = 1.5  # speed at which balls part over that at which they meet, in the twin
 
 
 def move(scene: Scene, rng: np.random.Generator) -> Bodies | None:
@@ -81,11 +81,11 @@ def _extent(starts: np.ndarray, radii: np.ndarray, before: np.ndarray, meets_s: 
     return float((x - radii).min()), float((x + radii).max())
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Ranges, shape: Shape, fps: float) -> None:
     """Both balls fit beside each other, and stay for half of a clip."""
     check_room("two balls side by side", 2 * sum(max(high for _, high in ranges[name]) for name in ("radius_1", "radius_2")) + LEAST_GAP)
     for ball in "12":
-        check_crosses(ranges[f"radius_{ball}"][0], ranges[f"speed_{ball}"][0], shape[0])
+        check_crosses(ranges[f"radius_{ball}"][0], ranges[f"speed_{ball}"][0], lasts(shape, fps))
 
 
 COLLISION = rigid_world(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from bench.data.physics.rigid import (
@@ -15,12 +13,13 @@ from bench.data.physics.rigid import (
     between,
     check_crosses,
     check_room,
+    lasts,
     middle,
     mirrored,
     rigid_world,
     times,
 )
-from bench.data.physics.world import Range, Scene
+from bench.data.physics.world import Ranges, Scene
 from bench.shapes import Shape
 
 
@@ -44,10 +43,10 @@ def move(scene: Scene, rng: np.random.Generator) -> Bodies:
     return mirrored(bodies) if rng.uniform() < 0.5 else bodies
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Ranges, shape: Shape, fps: float) -> None:
     """A ball fits, and most of them stay for half of a clip."""
     check_room("a ball", 2 * max(high for _, high in ranges["radius"]))
-    check_crosses(ranges["radius"][0], ranges["speed"][0], shape[0])
+    check_crosses(ranges["radius"][0], ranges["speed"][0], lasts(shape, fps))
 
 
 MOTION = rigid_world(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,11 +17,12 @@ from bench.data.physics.rigid import (
     check_crosses,
     check_room,
     check_stays,
+    lasts,
     mirrored,
     rigid_world,
     times,
 )
-from bench.data.physics.world import Range, Scene
+from bench.data.physics.world import Ranges, Scene
 from bench.shapes import Shape
 
 GRAVITY = 2.5  # units per second squared
@@ -47,13 +47,13 @@ def move(scene: Scene, rng: np.random.Generator) -> Bodies:
     return mirrored(bodies) if rng.uniform() < 0.5 else bodies
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Ranges, shape: Shape, fps: float) -> None:
     """A ball fits below the top, and most of them stay for half of a clip."""
     largest = max(high for _, high in ranges["radius"])
     check_room("a ball below the frame's top", 2 * largest + BELOW_TOP[1])
-    check_crosses(ranges["radius"][0], ranges["speed"][0], shape[0])
+    check_crosses(ranges["radius"][0], ranges["speed"][0], lasts(shape, fps))
     falls = SIDE - 2 * ranges["radius"][0][1] - BELOW_TOP[1]
-    check_stays("a ball that falls", math.sqrt(2 * falls / GRAVITY), shape[0])
+    check_stays("a ball that falls", math.sqrt(2 * falls / GRAVITY), lasts(shape, fps))
 
 
 PARABOLA = rigid_world(

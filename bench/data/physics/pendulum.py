@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from bench.data.physics.rigid import SIDE, Bodies, between, broken_at, check_room, mirrored, rigid_world, times
-from bench.data.physics.world import Parameter, Range, Scene
+from bench.data.physics.world import Parameter, Ranges, Scene
 from bench.shapes import Refusal, Shape
 
 GRAVITY = 9.8  # units per second squared
@@ -60,7 +59,7 @@ def _step(angle: float, speed: float, pull: float, step_s: float) -> tuple[float
     return turned, speed + step_s / 6 * (first + 2 * second + 2 * third + fourth)
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Ranges, shape: Shape, fps: float) -> None:
     """The swing fits the frame, and the bob hangs clear of its pivot."""
     largest = {name: max(high for _, high in every) for name, every in ranges.items()}
     check_room("a rod with its bob", largest["length"] + largest["radius"] + PIVOT_ROOM)

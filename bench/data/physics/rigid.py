@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.data.physics.world import Film, Parameter, Range, Scene, World
+from bench.data.physics.world import Film, Parameter, Range, Ranges, Scene, World
 from bench.data.sources.worlds import BACKGROUND, STATE, render
 from bench.shapes import Refusal, Shape
 
@@ -50,6 +50,7 @@ class Bodies:
 
 
 Move = Callable[[Scene, np.random.Generator], Bodies | None]  # what follows from a start; None as in `World.film`
+RoomCheck = Callable[[Ranges, Shape, float], None]  # as in `World.check`
 
 
 def rigid_world(
@@ -60,7 +61,7 @@ def rigid_world(
     withheld: tuple[str, str],
     num_bodies: int,
     move: Move,
-    check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None],
+    check: RoomCheck,
     breaks: tuple[str, ...] = (),
     version: int = 1,
     made_with: tuple[str, ...] = (),
@@ -171,7 +172,7 @@ def _finished(bodies: Bodies, hues: np.ndarray, scene: Scene) -> Film:
     }
     frames = draw(place[None], bodies.radius[None], truth["hue"][None], height, width)[0]
     if bodies.pivot is not None:
-        np.maximum(frames, rod(bodies.pivot + origin, place[:, 0], bodies.radius[:, 0], height, width)[..., None], out=frames)
+        hang(frames, bodies.pivot + origin, place[:, 0], bodies.radius[:, 0])
     return Film(frames=frames, truth={name: np.ascontiguousarray(values) for name, values in truth.items()})
 
 
@@ -193,21 +194,21 @@ ROD_LEVEL = 96  # grey, well below any colour of a body
 ROD_WIDTH = 0.25  # units
 
 
-def rod(pivot: np.ndarray, place: np.ndarray, radius: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A straight line from a pivot (2,) to the rims of discs at (T, 2) with radii (T,), all in units -> grey levels (T, H, W) uint8."""
+def hang(frames: np.ndarray, pivot: np.ndarray, place: np.ndarray, radius: np.ndarray) -> None:
+    """Draws, into frames (T, H, W, 3) of discs at (T, 2) with radii (T,), a rod from a pivot (2,) that ends behind each; all in units."""
+    _, height, width, _ = frames.shape
     scale = min(height, width) / SIDE  # pixels a unit
-    along = place - pivot
-    length = np.linalg.norm(along, axis=-1)
-    along = along / length[:, None]  # (T, 2)
-    from_pivot = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1) / scale - pivot  # (H, W, 2) units
-    reach = np.einsum("hwc,tc->thw", from_pivot, along)
-    reach = np.clip(reach, 0, (length - radius)[:, None, None])
-    distance = np.linalg.norm(from_pivot - reach[..., None] * along[:, None, None], axis=-1)  # (T, H, W) to the line, units
-    cover = np.clip(0.5 + (ROD_WIDTH / 2 - distance) * scale, 0, 1)
-    return (BACKGROUND + cover * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)
+    pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1) / scale  # (H, W, 2) units
+    length = np.linalg.norm(place - pivot, axis=-1)[:, None, None]
+    along = (place - pivot)[:, None, None] / length[..., None]  # (T, 1, 1, 2)
+    nearest = pivot + np.clip(((pixels - pivot) * along).sum(axis=-1), 0, length)[..., None] * along  # (T, H, W, 2), on the rod
+    to_rod = np.linalg.norm(pixels - nearest, axis=-1) - ROD_WIDTH / 2
+    to_disc = np.linalg.norm(pixels - place[:, None, None], axis=-1) - radius[:, None, None]
+    rod, disc = (np.clip(0.5 - distance * scale, 0, 1) for distance in (to_rod, to_disc))
+    frames += (rod * (1 - disc) * (ROD_LEVEL - BACKGROUND) + 0.5).astype(np.uint8)[..., None]
 
 
-def _check(check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None], ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def _check(check: RoomCheck, ranges: Ranges, shape: Shape, fps: float) -> None:
     """What holds of every world of discs, then what its own `check` says."""
     for name, every in ranges.items():
         if name.startswith("radius") and (least := min(low for low, _ in every)) * min(shape[1:]) / SIDE < LEAST_PIXELS:
@@ -215,7 +216,7 @@ def _check(check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None], rang
                 f"{name} from {least:g} is a disc of {max(least, 0) * min(shape[1:]) / SIDE:.2g} pixels' radius in {shape[1]}x{shape[2]}; "
                 f"use radii from {LEAST_PIXELS * SIDE / min(shape[1:]):.2g}, or larger frames"
             )
-    check(ranges, shape)
+    check(ranges, shape, fps)
 
 
 def check_room(what: str, needed: float) -> None:
@@ -224,12 +225,17 @@ def check_room(what: str, needed: float) -> None:
         raise Refusal(f"{what} needs {needed:.3g} units, and a frame's shorter side has {SIDE:g}; use smaller ranges")
 
 
-def check_stays(what: str, stays_s: float, num_frames: int) -> None:
-    """Refusal where what is trained on is outside for half of a clip, at the world's own frames per second."""
-    if stays_s < (lasts_s := (num_frames - 1) / FPS) / 2:
+def check_stays(what: str, stays_s: float, lasts_s: float) -> None:
+    """Refusal where what is trained on is outside for half of a clip."""
+    if stays_s < lasts_s / 2:
         raise Refusal(f"{what} leaves the frame after {stays_s:.2g} s of {lasts_s:.2g}; use fewer frames, or lower ranges to train on")
 
 
-def check_crosses(radius: Range, speed: Range, num_frames: int) -> None:
+def check_crosses(radius: Range, speed: Range, lasts_s: float) -> None:
     """The same of a ball that crosses the frame: the fastest and largest."""
-    check_stays(f"radius {radius[1]:g} at speed {speed[1]:g}", (SIDE - 2 * radius[1]) / max(speed[1], 1e-9), num_frames)
+    check_stays(f"radius {radius[1]:g} at speed {speed[1]:g}", (SIDE - 2 * radius[1]) / max(speed[1], 1e-9), lasts_s)
+
+
+def lasts(shape: Shape, fps: float) -> float:
+    """Seconds from the first to the last frame."""
+    return (shape[0] - 1) / fps

@@ -7,19 +7,18 @@ far slide out of the frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pymunk
 
 from bench.data.physics.rigid import SIDE, Bodies, between, check_room, mirrored, rigid_world, times
-from bench.data.physics.world import Parameter, Range, Scene
+from bench.data.physics.world import Parameter, Ranges, Scene
 from bench.shapes import Refusal, Shape
 
 GRAVITY = 9.8  # units per second squared
 RESTITUTION = 0.5  # speed at which two discs part over that at which they meet; of a disc and the floor its root
-OVER_ELASTIC = 2.0  # the same in the twin
+OVER_ELASTIC = 1.4  # the same in the twin
 LYING = (0.9, 1.2)  # radius of those that lie, both the same
 GAP = (0.1, 0.6)  # units between them
 STEP_S = 1 / 1000  # longest physics step
@@ -98,7 +97,7 @@ def _break(law: str, space: pymunk.Space, discs: list[pymunk.Circle]) -> None:
             disc.filter = pymunk.ShapeFilter(group=1)  # shapes of one group do not meet
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Ranges, shape: Shape, fps: float) -> None:
     """The falling disc begins inside, and falls onto the two."""
     radius, height, offset = (max(high for _, high in ranges[name]) for name in ("radius", "height", "offset"))
     check_room("a disc above two", 2 * (LYING[1] + radius) + height)

@@ -15,6 +15,7 @@ import numpy as np
 from bench.shapes import Shape
 
 Range = tuple[float, float]  # smallest, largest
+Ranges = Mapping[str, tuple[Range, ...]]  # parameter -> every range it is drawn from, the trained one first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,8 @@ class World:
     twins: tuple[str, ...]  # laws that can be broken
     # The clip; None where a law is to be broken that nothing in it obeys, such as a bounce where none comes after the known frames.
     film: Callable[[Scene], Film | None]
-    # Refusal where clips of these ranges (parameter -> every range it is drawn from) do not fit frames of (T, H, W) pixels.
-    check: Callable[[Mapping[str, tuple[Range, ...]], Shape], None]
+    # Refusal where clips of these ranges do not fit (T, H, W) in pixels at so many frames per second.
+    check: Callable[[Ranges, Shape, float], None]
     made_with: tuple[str, ...] = ()  # distributions whose versions change a clip's bits
     spread: bool = False  # a clip takes long enough that several processes make them
 

@@ -75,7 +75,7 @@ class Config(SourceConfig):
             )
         if self.broken and (self.num_test % 2 or self.known >= self.num_frames):
             raise Refusal(f"broken: pairs need an even num_test, got {self.num_test}, and known below num_frames, got {self.known}")
-        world.check(ranges, self.shape)
+        world.check(ranges, self.shape, self.fps or world.fps)
         return self
 
     @property

@@ -41,7 +41,7 @@ MOST_STATES = 10**8  # of all objects in all frames of all clips: 80 bytes each 
 BATCH = 64  # clips rendered at once; bounds memory
 
 NonNegative = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-Range = tuple[NonNegative, NonNegative]
+RangeFromZero = tuple[NonNegative, NonNegative]
 
 
 class Config(SourceConfig):
@@ -51,8 +51,8 @@ class Config(SourceConfig):
     num_train: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the training split
     seed: Seed = 0  # of the worlds, not of a run: all runs share the data
     num_objects: Count = 1  # the first one gives the class
-    radius: Range = (0.22, 0.28)  # of the disc around a shape, drawn uniformly; shorter sides of the frame
-    speed: Range = (0.3, 0.8)  # at the first frame, drawn uniformly; shorter sides per second
+    radius: RangeFromZero = (0.22, 0.28)  # of the disc around a shape, drawn uniformly; shorter sides of the frame
+    speed: RangeFromZero = (0.3, 0.8)  # at the first frame, drawn uniformly; shorter sides per second
     tilt: NonNegative = math.pi  # largest angle either way at the first frame; radians, 0 = squares and triangles stand on a side
     spin: NonNegative = 0.6  # largest angular velocity either way; radians per second
     gravity: Annotated[float, pydantic.Field(allow_inf_nan=False)] = 0.0  # downward acceleration; shorter sides per second squared
