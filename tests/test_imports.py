@@ -23,7 +23,7 @@ TORCH_FREE = (
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/physics/**/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/latents/config.py",
     "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
-    "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py",
+    "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py", "bench/metrics/physics/*.py",
     "bench/__init__.py", "bench/run/__init__.py", "bench/run/launch.py", "bench/run/job.py", "bench/run/process.py", "bench/run/checks.py",
     "bench/run/fan_out.py", "bench/run/claim.py", "bench/run/launchers/*.py",
     "bench/run/match/resolve.py", "bench/run/expected/[!m]*.py", "bench/run/expected/model.py",

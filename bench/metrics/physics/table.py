@@ -1,9 +1,10 @@
 """The scorecards, by the worlds that they score. No torch."""
 
 from bench.metrics.physics.contract import Scorecard
+from bench.metrics.physics.liquid import LIQUID
 from bench.shapes import Refusal
 
-SCORECARDS: tuple[Scorecard, ...] = ()
+SCORECARDS: tuple[Scorecard, ...] = (LIQUID,)
 
 
 def scorecard_of(world: str) -> Scorecard:
