@@ -10,7 +10,7 @@ from bench.data.policy.table import POLICIES, UNIFORM
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
-from bench.metrics.physics.table import SCORECARDS
+from bench.metrics.physics.table import scorecards
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
 from bench.run.watch import Watch
@@ -115,7 +115,7 @@ def check_primary(study: Study) -> None:
     name = study.matrix.primary
     if name is None:
         return
-    if cards := [card for card in SCORECARDS if any(value.name == name for value in card.values)]:
+    if cards := [card for card in scorecards() if any(value.name == name for value in card.values)]:
         _check_physics_primary(study, name, [world for card in cards for world in card.worlds])
         return
     kind, extractor = (read_name(name) if "@" not in name else None) or (None, "")

@@ -25,16 +25,16 @@ SIDE = "shorter side"
 ROOM = 0.03  # lengths, about two cells: between drop and pool, walls and lid at the start, and from a pool's surface to the floor
 PARAMETERS = (
     Parameter(name="radius", trained=(0.08, 0.12), beyond=((0.05, 0.07), (0.13, 0.14)), unit=SIDE, meaning="of the drop"),
-    Parameter(name="height", trained=(0.1, 0.22), beyond=((0.25, 0.3),), unit=SIDE, meaning="of the drop's lower edge above the pool"),
-    Parameter(name="speed", trained=(0.3, 0.8), beyond=((1.0, 1.4),), unit=f"{SIDE}/s", meaning="of the drop at the start, downward"),
+    Parameter(name="height", trained=(0.12, 0.24), beyond=((0.27, 0.31),), unit=SIDE, meaning="of the drop's lower edge above the pool"),
+    Parameter(name="speed", trained=(0.1, 0.6), beyond=((0.8, 1.2),), unit=f"{SIDE}/s", meaning="of the drop at the start, downward"),
     Parameter(name="depth", trained=(0.2, 0.3), beyond=((0.12, 0.17), (0.33, 0.36)), unit=SIDE, meaning="of the pool, on average"),
     Parameter(name="gravity", trained=(3.0, 5.0), beyond=((1.5, 2.5), (6.0, 7.0)), unit=f"{SIDE}/s2", meaning="downward"),
     Parameter(name="tilt", trained=(-0.06, 0.06), beyond=((-0.13, -0.1), (0.1, 0.13)), unit=SIDE, meaning="rise of the pool to the right"),
-    Parameter(name="apart", trained=(0.0, 0.5), beyond=((2.4, 2.8),), unit="radius", meaning="between the drop's discs; from 2: two drops"),
+    Parameter(name="apart", trained=(0.0, 0.5), beyond=((2.4, 2.8),), unit="radius", meaning="of the drop's discs; above 2: two drops"),
 )  # fmt: skip
 
 
-def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape) -> None:
+def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape, fps: float) -> None:
     """Refusal where a drop would start outside the frame or in the pool, or a pool has no depth."""
     tank = Tank.of_frame(*shape[1:])
     least = {name: min(low for low, _ in every) for name, every in ranges.items()}

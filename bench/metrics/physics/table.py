@@ -7,11 +7,12 @@ import functools
 
 from bench.data.registry import load_all
 from bench.metrics.physics.contract import Scorecard
+from bench.metrics.physics.liquid import LIQUID
 from bench.metrics.physics.rigid import RIGID
 from bench.shapes import Refusal
 
 ENTRY_POINT_GROUP = "unet_vs_dit.physics_scorecards"
-SCORECARDS: tuple[Scorecard, ...] = (RIGID,)
+SCORECARDS: tuple[Scorecard, ...] = (RIGID, LIQUID)
 
 
 @functools.cache

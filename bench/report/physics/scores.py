@@ -8,7 +8,7 @@ import pandas as pd
 from bench.backbone import short_name
 from bench.data.physics.regions import REGIONS
 from bench.metrics.physics.scoring import TWINS, region_name
-from bench.metrics.physics.table import SCORECARDS
+from bench.metrics.physics.table import scorecards
 from bench.records.record import FLOORS
 from bench.report.load import CellResult, Run
 from bench.report.render import catalogue as metrics
@@ -59,7 +59,7 @@ def score_names(run: Run) -> list[tuple[str, str]]:
     """(measurement, region) of all scores that any cell has, in the order of their scorecard."""
     there = {m.name for record in run.records for m in record.measurements}
     names: list[tuple[str, str]] = []
-    for card in SCORECARDS:
+    for card in scorecards():
         for value in card.values:  # noqa: PD011  no array's
             names += [(region_name(value.name, region), region) for region in REGIONS]
     twins = sorted(name for name in there if name.startswith(TWINS))

@@ -15,7 +15,7 @@ from bench.data.physics.regions import REGIONS, Region
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import FRAME, MOTION
 from bench.metrics.physics.scoring import TWINS, region_name
-from bench.metrics.physics.table import SCORECARDS
+from bench.metrics.physics.table import scorecards
 from bench.metrics.pixels.contract import SHARE, PixelValue
 from bench.metrics.pixels.table import pixel_measures
 from bench.metrics.protocol import EXCESS_RATIO, INFINITE
@@ -179,7 +179,7 @@ def known() -> tuple[Metric, ...]:
 
 def _physics() -> Iterator[Metric]:
     """Scores of physics worlds, in the regions where they may be measured, and the preference for valid twins."""
-    for card in SCORECARDS:
+    for card in scorecards():
         for region in REGIONS:
             for value in card.values:
                 title = value.title if region == "in" else f"{value.title}, {OF_REGION[region]}"

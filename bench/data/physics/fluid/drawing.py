@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import colorsys
-import functools
 
 import numpy as np
 import scipy.ndimage
 
 from bench.data.physics.fluid.flow import PER_CELL, Flow
+from bench.data.physics.fluid.surface import resampled
 
 BACKGROUND, POOL = (14, 14, 20), (96, 116, 150)  # red, green, blue
 HUES = (-0.12, 0.38)  # turns that a dye's hue is drawn from: reds to greens, none near the pool's
 FINE = 2  # places along a cell's side at which cover is worked out
-SPREAD = 0.42  # cells, standard deviation of what a particle covers
-FAINT, SOLID = 0.3, 0.7  # density of liquid, of 1, that covers nothing and everything
+SPREAD = 0.38  # cells, standard deviation of what a particle covers
+FAINT, SOLID = 0.1, 0.7  # density of liquid, of 1, that covers nothing and everything: spray is seen, and no area is lost with it
 
 
 def dye_colour(hue: float) -> tuple[float, float, float]:
@@ -40,19 +40,6 @@ def cover(flow: Flow) -> np.ndarray:
     everything = ((smooth[0] - FAINT) / (SOLID - FAINT)).clip(0, 1)
     dyed = np.divide(smooth[1], smooth[0], out=np.zeros_like(smooth[0]), where=smooth[0] > 1e-9)
     return np.stack([everything, everything * dyed.clip(0, 1)])
-
-
-@functools.cache
-def areas(num: int, into: int) -> np.ndarray:
-    """(into, num): the mean of `num` equal places over each of `into` equal ones that cover the same length."""
-    ends = np.arange(into + 1)[:, None] / into * num
-    filled = (ends - np.arange(num)).clip(0, 1)  # of each place, what lies before each end
-    return np.diff(filled, axis=0) * (into / num)
-
-
-def resampled(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(..., h, w) -> (..., height, width), by area: the mean stays what it is."""
-    return areas(values.shape[-2], height) @ values @ areas(values.shape[-1], width).T
 
 
 def picture(covered: np.ndarray, colour: tuple[float, float, float], height: int, width: int) -> np.ndarray:

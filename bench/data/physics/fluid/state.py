@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.data.physics.fluid.drawing import cover, resampled
+from bench.data.physics.fluid.drawing import cover
 from bench.data.physics.fluid.flow import Flow
-from bench.data.physics.fluid.surface import columns_beside, count_pieces, crest
-from bench.data.physics.fluid.tank import Tank
+from bench.data.physics.fluid.surface import blocks, pieces_and_crest, surface
 
-BLOCKS = 16  # along the shorter side: places of which the truth says how full they are
 Moment = dict[str, np.ndarray]
 
 
@@ -33,25 +31,12 @@ def truth_of(moments: Sequence[Moment], flow: Flow, span: tuple[float, float], n
     num, tank = len(moments), flow.tank
     truth = {name: np.stack([each[name] for each in moments]) for name in moments[0] if name != "cover"}
     covered = np.stack([each["cover"] for each in moments])  # (T, 2, h, w)
-    spans = np.tile(span, (num, 1))
-    beside = columns_beside(spans, covered.shape[-1], tank.width)
-    place = tank.width * tank.height / covered[0, 0].size
+    pieces, crest = pieces_and_crest(covered[:, 0], np.array(span), tank)
     return truth | {
-        "surface": surface(covered[:, 0], num_columns, tank.height)[:, None],  # (T, 1, K) liquid in each column, as a height
+        "surface": surface(covered[:, 0], num_columns, tank)[:, None],  # (T, 1, columns) liquid in each column, as a height
         "filled": blocks(covered, tank),  # (T, 2, blocks) of all and of dyed liquid: shares
-        "crest": crest(covered[:, 0], beside, tank.height)[:, None],  # beside the drops' way
-        "pieces": count_pieces(covered[:, 0], place)[:, None],
-        "span": spans[:, None],  # (T, 1, 2) left and right end of the drops' way
+        "pieces": pieces[:, None],
+        "crest": crest[:, None],  # height of what splashes beside the drops' way
+        "span": np.tile(span, (num, 1, 1)),  # (T, 1, 2) left and right end of the drops' way
         "contact": np.full((num, 1), flow.contact),  # seconds at which the drop first touches the pool; NaN where it does not
     }
-
-
-def surface(cover: np.ndarray, num_columns: int, height: float) -> np.ndarray:
-    """Cover (..., h, w) of a frame `height` lengths high -> how high its liquid would stand in each column, (..., columns)."""
-    return resampled(cover, 1, num_columns)[..., 0, :] * height
-
-
-def blocks(cover: np.ndarray, tank: Tank) -> np.ndarray:
-    """Cover (..., h, w) -> the share that it covers of each block of the frame, row by row, (..., blocks)."""
-    filled = resampled(cover, round(BLOCKS * tank.height), round(BLOCKS * tank.width))
-    return filled.reshape(*cover.shape[:-2], -1)
