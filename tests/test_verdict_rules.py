@@ -101,7 +101,7 @@ def test_unknown_claims_are_judged_by_who_leads() -> None:
     assert sum(LEVELS.values()) <= claims.ALPHA
 
 
-@pytest.mark.parametrize(("claim", "contenders"), [("backbone", 2), ("backbone", 4), ("shapes", 4)])
+@pytest.mark.parametrize(("claim", "contenders"), [("backbone", 2), ("backbone", 4), ("shapes", 4), ("physics", 2)])
 def test_equal_contenders_are_rarely_told_apart(claim: str, contenders: int) -> None:
     found = counted(StudyDesign(claim=claim, contenders=contenders, seeds=3, law="normal"), 400)
     assert found.page / 400 < 0.075  # 5 % and two of its standard errors
@@ -114,6 +114,13 @@ def test_true_differences_are_found(claim: str) -> None:
     found = counted(design, 200)
     assert found.right / 200 > 0.74  # 80 % less two standard errors
     assert found.headline - found.right < 4
+
+
+def test_models_far_below_the_floors_have_learnt_and_models_at_the_floors_have_not() -> None:
+    far = counted(StudyDesign(claim="physics", contenders=2, seeds=4, law="normal", shift=10.0), 200)
+    assert far.right / 200 > 0.8
+    none = counted(StudyDesign(claim="physics", contenders=2, seeds=4, law="normal"), 400)
+    assert none.right / 400 <= 0.05 and none.headline / 400 <= 0.05
 
 
 def test_an_uncorrected_page_would_break_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:

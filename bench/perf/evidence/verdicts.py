@@ -20,12 +20,14 @@ import scipy.stats
 import typer
 
 from bench.data.files import write_files, write_text
+from bench.data.physics.regions import Region
 from bench.data.progress import Reporter
 from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
 from bench.perf.gate import quality
 from bench.report.load import load_run
 from bench.report.render import catalogue
 from bench.report.verdicts import claims, factorial
+from bench.report.verdicts.claim_physics import JUDGED
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
 from bench.report.verdicts.stats import judge
@@ -37,6 +39,8 @@ SEEDS, RIVALS = (3, 4, 5, 8), (0.0, 0.5)
 AGAINST, WITHIN, WIDE = -0.15, 0.3, 1.0  # correlations and a spread that are not what was recorded, shown beside the promise
 GATE_POLICY = {"fd_motion": 0.1, "val_loss": 0.05}  # growth that passes, as docs/gate.md shows it
 SHIFT = 2.5  # a true difference, in seed standard deviations
+FAR = 10.0  # what the first contender's errors are below a floor, likewise: seeds move an error by a tenth, and floors are a half off
+LEVEL, FLOOR = 100.0, "nearest"  # mean of every value where nothing differs, and so of the floor
 BACKBONES, PIPELINES = ("first", "second"), (CROP.word, "buckets", "own shapes")
 Values = Mapping[str, Mapping[str, Sequence[float]]]  # measure -> contender -> one value a seed
 
@@ -45,7 +49,7 @@ Values = Mapping[str, Mapping[str, Sequence[float]]]  # measure -> contender -> 
 class StudyDesign:
     """Which studies are simulated."""
 
-    claim: str  # backbone, shapes
+    claim: str  # backbone, shapes, physics
     contenders: int
     seeds: int
     law: str  # normal, resampled
@@ -56,7 +60,7 @@ class StudyDesign:
 
     def contender_names(self) -> tuple[str, ...]:
         """Of `shapes`: both backbones under the first pipelines."""
-        if self.claim == "backbone":
+        if self.claim != "shapes":
             return tuple(f"contender {k}" for k in range(self.contenders))
         return tuple(f"{b} {p}" for b in BACKBONES for p in PIPELINES[: self.contenders // 2])
 
@@ -90,6 +94,12 @@ def findings_of(
     found: dict[Key, Finding] = {}
     for measure, series in values.items():
         found["lead", measure] = judge(series, better="lower" if better[measure] == "lower" else "higher", share=share)
+    if claim == "physics":
+        for region, measure in region_measures(values, primary).items():
+            for name in names:
+                apart = {seed: [value - LEVEL] for seed, value in enumerate(values[measure][name])}
+                effect = factorial.effect_of("learned", apart, (1.0,), better=better[measure], names=(FLOOR, name), share=share)
+                found["floor", name, region] = effect
     if claim == "shapes":
         for pipeline in PIPELINES[1 : len(names) // 2]:
             four = [f"{backbone} {policy}" for backbone in BACKBONES for policy in (CROP.word, pipeline)]
@@ -107,6 +117,11 @@ def findings_of(
                 effect = factorial.effect_of("contrast", by_seed, (-1.0, 1.0), better=better[measure], names=PIPELINES[1:], share=share)
                 found["contrast", *pair, measure] = effect
     return found
+
+
+def region_measures(values: Values, primary: str) -> dict[Region, str]:
+    """Region that the claim on physics is made of -> the recorded measure whose noise stands for that of its error."""
+    return dict(zip(JUDGED, (primary, next(name for name in values if name != primary)), strict=True))
 
 
 def simulate(design: StudyDesign, rng: np.random.Generator, *, noise: SeedNoise, primary: str, studies: int) -> Tally:
@@ -128,17 +143,22 @@ def studies_of(design: StudyDesign, noise: SeedNoise, primary: str, studies: int
         drawn = noise.draw(rng, design.among(), design.seeds, design.law)
         if not design.shift:
             drawn = drawn * np.exp(design.spread * rng.standard_normal((len(names), 1, len(noise.measures))))
-        values = {m: {n: (100 + drawn[c, :, k]).tolist() for c, n in enumerate(names)} for k, m in enumerate(noise.measures)}
+        values = {m: {n: (LEVEL + drawn[c, :, k]).tolist() for c, n in enumerate(names)} for k, m in enumerate(noise.measures)}
         if design.shift:
             sign = -1 if noise.better[primary] == "lower" else 1
-            better = names[:1] if design.claim == "backbone" else [name for name in names if not name.endswith(CROP.word)]
-            for name in better:
-                values[primary][name] = [value + sign * design.shift for value in values[primary][name]]
+            better = names[:1] if design.claim != "shapes" else [name for name in names if not name.endswith(CROP.word)]
+            moved = {primary: sign}
+            if design.claim == "physics":
+                moved = {measure: -1 if noise.better[measure] == "lower" else 1 for measure in region_measures(values, primary).values()}
+            for name, (measure, way) in itertools.product(better, moved.items()):
+                values[measure][name] = [value + way * design.shift for value in values[measure][name]]
         yield values
 
 
 def is_right(conclusion: Conclusion) -> bool:
-    """Whether the part on quality says what was planted."""
+    """Whether the part on quality says what was planted; of physics, whether all of it does."""
+    if conclusion.parts[0].key is not None and conclusion.parts[0].key[0] == "floor":
+        return conclusion.state == "supported"
     part = conclusion.parts[0]
     if part.state == "leads":
         return getattr(part.finding, "leader", None) == "contender 0"
@@ -184,6 +204,10 @@ def designs() -> Iterator[StudyDesign]:
         yield StudyDesign(claim="shapes", contenders=6, seeds=seeds, law="normal", within=WITHIN)
         yield StudyDesign(claim="backbone", contenders=2, seeds=seeds, law="normal", spread=WIDE)
         yield StudyDesign(claim="shapes", contenders=6, seeds=seeds, law="normal", spread=WIDE)
+    for seeds, (law, rivals) in itertools.product(SEEDS, laws):  # errors that are those of the best floor, and as far below as is told
+        yield StudyDesign(claim="physics", contenders=2, seeds=seeds, law=law, rivals=rivals)
+        if rivals == 0:
+            yield StudyDesign(claim="physics", contenders=2, seeds=seeds, law=law, shift=FAR)
 
 
 def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:
