@@ -13,7 +13,7 @@ from bench.records.record import FLOORS, Measurement, Record
 from bench.report.load import Run, load_run
 from bench.report.page.page import chapter
 from bench.report.physics import figures, scores
-from bench.report.physics.kept import Kept, kept
+from bench.report.physics.kept import KeptPhysics, kept
 from bench.report.render.table import NONE
 from bench.report.verdicts import findings
 from bench.report.verdicts.claim_physics import LEAD, Learning
@@ -215,7 +215,7 @@ def test_distances_are_binned_by_equally_many_clips(tmp_path: Path) -> None:
     run = run_of(tmp_path, learnt())
     points = figures._points(kept(run)[:1], PRIMARY, "trained")
     assert len(points) == 24 and sum(x == 0 for x, _ in points) == 8
-    assert all(isinstance(own, Kept) for own in kept(run))
+    assert all(isinstance(own, KeptPhysics) for own in kept(run))
 
 
 def test_floors_are_named_for_a_reader() -> None:

@@ -1,7 +1,7 @@
 """The archive: finished studies whose records are committed, and their reports, made from those alone. `python -m bench.commands.archive`.
 
-Of a run it keeps what a report reads: run.json, every attempt's record, the sheet of clips, and of the features those that are
-subtracted. A record is kept as it was written: its `artefacts` name what the run left beside it, here or not.
+Of a run it keeps what a report reads: run.json, every attempt's record, the sheet of clips, what is drawn of a physics world, and of the
+features those that are subtracted. A record is kept as it was written: its `artefacts` name what the run left beside it, here or not.
 """
 
 import shutil
@@ -37,7 +37,7 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
         for cell in run.cells:
             kept = temp / cell.path.name
             kept.mkdir()
-            for path in (*cell.path.glob("attempt-*.json"), cell.artefact("sheet")):
+            for path in (*cell.path.glob("attempt-*.json"), cell.artefact("sheet"), cell.artefact("physics")):
                 if path is not None:
                     shutil.copyfile(path, kept / path.name)
             if (features := cell.artefact("features")) is not None:

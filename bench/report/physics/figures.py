@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from bench.data.physics.regions import REGIONS, Region
 from bench.metrics.physics.scoring import region_name
 from bench.report.load import Run
-from bench.report.physics.kept import Kept, first_of_each, kept, setups
+from bench.report.physics.kept import KeptPhysics, first_of_each, kept, setups
 from bench.report.physics.scores import TITLES, backbone_of, is_measured, setup_of, values_of
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
@@ -81,7 +81,7 @@ def _mean(axes: Axes, x: float, series: Sequence[float], place: int) -> None:
         axes.vlines(x, max(found.low, found.mean / 100), found.high, color=colour, linewidth=1.4)
 
 
-def film(shown: Mapping[str, Kept]) -> Drawing | None:
+def film(shown: Mapping[str, KeptPhysics]) -> Drawing | None:
     """The first clip of every region, frame by frame: the truth, and what every backbone made of its known frames."""
     strips: list[tuple[Region, list[tuple[str, np.ndarray]]]] = []
     for region in REGIONS:
@@ -128,7 +128,7 @@ def _strip(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, list[float]]:
     return picture, [row * (high + GAP) + high / 2 for row in range(len(clips))]
 
 
-def readings(shown: Mapping[str, Kept]) -> list[Drawing]:
+def readings(shown: Mapping[str, KeptPhysics]) -> list[Drawing]:
     """What the instrument read over time, predicted beside true; one figure a reading."""
     named: dict[str, dict[Region, dict[str, tuple[np.ndarray, np.ndarray]]]] = {}
     for backbone, own in shown.items():
@@ -175,7 +175,7 @@ def _lines(real: np.ndarray, read: np.ndarray, profile: bool) -> list[tuple[np.n
     return [(x, real[t], read[t], (place + 1) / MOMENTS) for place, t in enumerate(moments)]
 
 
-def distances(run: Run, every: list[Kept]) -> Drawing | None:
+def distances(run: Run, every: list[KeptPhysics]) -> Drawing | None:
     """The primary error of every clip against how far it starts from what was trained on, in bins of equally many clips."""
     name, backbones = str(run.primary), list(dict.fromkeys(backbone_of(own.cell) for own in every))
     columns = [
@@ -209,7 +209,7 @@ def distances(run: Run, every: list[Kept]) -> Drawing | None:
         return Drawing(name="physics-distance", title="Error by distance from training", caption=caption, svg=canvas.svg(figure))
 
 
-def _points(cells: Sequence[Kept], name: str, subject: str) -> list[tuple[float, float]]:
+def _points(cells: Sequence[KeptPhysics], name: str, subject: str) -> list[tuple[float, float]]:
     """(distance, error) of every clip that has both."""
     found = []
     for own in cells:

@@ -15,7 +15,7 @@ MOST_CLIPS = 10**6  # scores that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KeptPhysics:
     """Of one cell."""
 
     cell: CellResult
@@ -51,7 +51,7 @@ class Kept:
         return found if found is not None and found.dtype.kind == kind and found.ndim == ndim and found.size > 0 else None
 
 
-def kept(run: Run) -> list[Kept]:
+def kept(run: Run) -> list[KeptPhysics]:
     """Of every cell whose file can be read, in the run's order."""
     found = []
     for cell in run.cells:
@@ -59,21 +59,21 @@ def kept(run: Run) -> list[Kept]:
         if path is None or not path.is_file():
             continue
         try:
-            found.append(Kept(cell=cell, arrays=read_npz(path)))
+            found.append(KeptPhysics(cell=cell, arrays=read_npz(path)))
         except Refusal:  # the record has the means
             continue
     return found
 
 
-def first_of_each(every: list[Kept]) -> dict[str, Kept]:
+def first_of_each(every: list[KeptPhysics]) -> dict[str, KeptPhysics]:
     """Backbone -> its cell of the first seed, of the setup that has the main contenders."""
-    found: dict[str, Kept] = {}
+    found: dict[str, KeptPhysics] = {}
     for own in sorted(every, key=lambda own: (own.cell.further, own.cell.seed)):
         if not own.cell.further:
             found.setdefault(backbone_of(own.cell), own)
     return found
 
 
-def setups(every: list[Kept]) -> list[str]:
+def setups(every: list[KeptPhysics]) -> list[str]:
     """What cells were trained with beside their backbones, the main one first."""
     return list(dict.fromkeys(setup_of(own.cell) for own in sorted(every, key=lambda own: own.cell.further)))
