@@ -168,8 +168,20 @@ def test_what_is_there_twice_in_another_colour_or_size_or_strange_is_not_valid()
         other = draw(elsewhere, radius, (hue + turn) % 1, 48, 48)
         both = np.where(later[..., None, None], np.maximum(clips, other), clips)
         assert apart.any() and (scored(both, stage)["valid_rate"][apart] == least).all()
+        smaller = np.where(later[..., None, None], np.maximum(clips, draw(elsewhere, radius * 0.7, hue, 48, 48)), clips)
+        assert np.abs(read(smaller, stage)["y"] - truth["y"])[apart].max() < 0.05  # the larger piece is the body
     early = np.where((np.arange(12) == 1)[:, None, None, None], np.uint8(255), clips)
     assert (scored(early, stage)["valid_rate"] == 1).all()  # a known frame is not scored
+
+
+def test_a_body_that_turns_to_another_hue_is_not_valid_where_others_can_mix_it() -> None:
+    _, _, stage = setting("stack")
+    truth = stage.truth
+    for turn, expected in ((0.05, 1), (0.085, 0)):
+        later = np.where(np.arange(12) == 9, turn, 0.0)[:, None] * [0, 0, 1]
+        frames = draw(np.stack([truth["x"], truth["y"]], axis=-1), truth["radius"], (truth["hue"] + later) % 1, 64, 64)
+        assert (scored(frames, stage)["valid_rate"] == expected).all(), turn
+        assert (read(frames, stage)["pieces"] == 1).mean() > 0.99
 
 
 def test_a_lost_body_rests_where_it_was_last_seen() -> None:
@@ -249,6 +261,14 @@ def test_errors_by_hand() -> None:
     assert values["momentum_drift"][0] == pytest.approx(2 / 4 * 3 / (2 * 0.5))
     deep = np.where(np.arange(8) == 6, 2.5, 0.0)[None, :, None] * [1, 0]
     assert score(readings(stage, x=stage.truth["x"] + deep), stage)["penetration"][0] == pytest.approx(0.5)
+
+
+def test_what_leads_from_outside_the_frame_is_not_scored() -> None:
+    stage = still([(3, 5), (7, 5)], [1, 1])
+    stage.truth["x"][0, 3, 0] = -5.0  # in the last known frame
+    off = np.where(np.arange(8) == 3, 1.0, 0.0)[None, :, None] * [1, 0]
+    values = score(readings(stage, x=stage.truth["x"] + off), stage)
+    assert values["velocity_error"][0] == values["acceleration_error"][0] == values["centre_error"][0] == 0
 
 
 def test_steps_beside_a_collision_have_no_drift() -> None:

@@ -68,6 +68,8 @@ def test_starts_are_in_their_region(name: str, region: Region) -> None:
                 assert is_inside or any(low <= start[key] <= high for low, high in every[1:])
             assert (~inside[:, column]).any() == (len(every) > 1)
         assert (distances > 0).all()
+        several = (~inside).sum(axis=1)
+        assert (several == 1).any() and (several > 1).any()
     else:
         assert inside.all() and (corner == (region == "combinatorial")).all()
         assert ((distances > 0) == (region == "combinatorial")).all()
@@ -236,6 +238,14 @@ def test_clips_are_deterministic_and_do_not_depend_on_their_number(name: str, tm
     seen = {np.asarray(clip).tobytes() for clips in more.splits.values() for clip in clips.frames}
     assert len(seen) == 9 + 2 + 5
     assert few.digest != more.digest and few.fps == FPS and few.label_names == ()
+
+
+def test_a_long_rods_swing_fits_where_its_circle_does_not() -> None:
+    for what in scenes("pendulum", 10):
+        truth = film(replace(what, start={"length": 6.0, "radius": 0.8, "angle": 30.0}, shape=(40, 32, 32)), "pendulum").truth
+        for key in ("x", "y"):
+            assert (np.minimum(truth[key], SIDE - truth[key]) - 0.8).min() > -1e-9
+        assert np.ptp(truth["x"]) > 5.9  # to the other side, and back
 
 
 # Twins.

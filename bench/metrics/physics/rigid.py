@@ -100,7 +100,9 @@ def penetration(places: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def continued(clips: np.ndarray, stage: Stage) -> np.ndarray:
-    """True clips (N, T, H, W, 3) -> the same known frames, then every disc as seen in the last of them, on its way from the one before."""
+    """True clips (N, T, H, W, 3) -> the same known frames, then every disc from where the last of them shows it, on its way from the one
+    before. Size and hue are those of the known frames; a rod is not drawn.
+    """
     last, num_frames = stage.known - 1, clips.shape[1]
     places = held(read(clips, stage), stage)
     step = places[:, [last]] - places[:, [max(last - 1, 0)]]  # (N, 1, K, 2)
