@@ -73,7 +73,7 @@ def begin(scene: Scene) -> tuple[Flow, tuple[float, float], float]:
     # Four places in each cell of the tank, moved a little at random; the liquid has those inside it. So a start that is a little
     # different has almost the same particles, and as many as its area asks for.
     lattice = np.stack(np.meshgrid(np.arange(2 * columns), np.arange(2 * rows))).reshape(2, -1)
-    places = (lattice + rng.uniform(0.1, 0.9, lattice.shape)) / 2 * np.array(tank.cell)[:, None]
+    places = (lattice + rng.uniform(0.3, 0.7, lattice.shape)) / 2 * np.array(tank.cell)[:, None]
     pool = tank.height - places[1] < start["depth"] + start["tilt"] * (places[0] / tank.width - 0.5)
     down = tank.height - start["depth"] - start["height"] - radius
     across = np.abs(places[0] - middle) - start["apart"] * radius / 2  # from either disc's middle, the one on this side

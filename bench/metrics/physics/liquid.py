@@ -1,7 +1,7 @@
 """The scorecard of a liquid: what its pixels say of mass, motion, surface and splash, beside the exact state of the true clip.
 
-Lengths in the frame's shorter side. All errors are means over the frames after the known ones. Where a frame shows hardly any liquid, or dye,
-its centre is held to be where it was last read, so a clip that loses its drop keeps that error; `seen` counts such frames.
+Lengths in the frame's shorter side. All errors are means over the frames after the known ones. Where a frame hardly shows liquid, or
+dye, its centre is held to be where it was last read, so a clip that loses its drop keeps that error; `seen` counts such frames.
 """
 
 from __future__ import annotations

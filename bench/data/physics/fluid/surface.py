@@ -5,8 +5,11 @@ Pieces and crest are looked for on one grid of squares, whatever the cover's own
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import scipy.ndimage
+import scipy.sparse
 
 from bench.data.physics.fluid.tank import Tank
 
@@ -17,16 +20,22 @@ BLOCKS = 16  # along the shorter side, of which it is said how full they are
 TOUCHING = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # pieces join by sides and corners, never from frame to frame
 
 
-def areas(num: int, into: int) -> np.ndarray:
+@functools.cache
+def areas(num: int, into: int) -> scipy.sparse.csr_array:
     """(into, num): the mean of `num` equal places over each of `into` equal ones that cover the same length."""
     ends = np.arange(into + 1)[:, None] / into * num
     filled = (ends - np.arange(num)).clip(0, 1)  # of each place, what lies before each end
-    return np.diff(filled, axis=0) * (into / num)
+    return scipy.sparse.csr_array(np.diff(filled, axis=0) * (into / num))
 
 
 def resampled(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(..., h, w) -> (..., height, width), by area: the mean stays what it is."""
-    return areas(values.shape[-2], height) @ values @ areas(values.shape[-1], width).T
+    """(..., h, w) -> (..., height, width), by area: the mean stays what it is. Sparse: a product of whole matrices would wake a library's
+    threads, which are slower on so little, and whose sums depend on their number.
+    """
+    *before, rows, columns = values.shape
+    across = (areas(columns, width) @ values.reshape(-1, columns).T).T.reshape(-1, rows, width)
+    down = areas(rows, height) @ across.swapaxes(0, 1).reshape(rows, -1)
+    return down.reshape(height, -1, width).swapaxes(0, 1).reshape(*before, height, width)
 
 
 def surface(cover: np.ndarray, num_columns: int, tank: Tank) -> np.ndarray:
