@@ -34,6 +34,7 @@ METHODS = {
     "quality": "measure_quality",
     "quality on the way": "measure_points",
     "shape grid": "measure_grid",
+    "physics": "measure_physics",
 }
 
 

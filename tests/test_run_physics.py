@@ -27,7 +27,7 @@ def matrix(folder: Path, **changes: object) -> Path:
     }  # fmt: skip
     defaults |= {"budget": {"steps": 4}, "objective": {"known_frames": KNOWN}}
     defaults["evaluation"] = {
-        "extractors": ["random3d"], "num_samples": 6, "regions": list(REGIONS), "region_samples": NUM, "twins": 5, "untrained": False,
+        "extractors": ["random3d"], "num_samples": 6, "regions": list(REGIONS), "region_samples": NUM, "twins": 5,
     }  # fmt: skip
     defaults |= changes
     axes = {"backbone": ["tests.small:UNet-XXS", "tests.small:DiT-XXS/2"]}

@@ -329,8 +329,9 @@ class CellRun:
             self.artefacts["physics"] = PHYSICS
         if self.cell.evaluation.twins:
             self.measurements += measure_twins(self.cell, self.backbone, given, *told)
-            initial = build_backbone(self.cell, given).to(self.device).eval()
-            self.measurements += measure_twins(self.cell, initial, given, *told, subject="untrained")
+            if self.cell.evaluation.untrained:
+                initial = build_backbone(self.cell, given).to(self.device).eval()
+                self.measurements += measure_twins(self.cell, initial, given, *told, subject="untrained")
 
     # --- their parts
 

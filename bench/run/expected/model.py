@@ -121,9 +121,11 @@ def phases_of(cell: Cell, pace: Pace, canaries: bool) -> dict[str, float]:
 
 
 def twin_evaluations(cell: Cell) -> int:
-    """Evaluations of a clip that its twins take: two clips of a pair, of every law, trained and untrained."""
+    """Evaluations of a clip that its twins take: two clips of a pair, of every law, trained and maybe untrained."""
     world = getattr(cell.data, "world", None)
-    return 0 if world is None else 4 * len(WORLDS.find(world).twins) * cell.evaluation.twins * TWIN_TIMESTEPS
+    return (
+        0 if world is None else 2 * (1 + cell.evaluation.untrained) * len(WORLDS.find(world).twins) * cell.evaluation.twins * TWIN_TIMESTEPS
+    )
 
 
 def stages_of(cell: Cell, pace: Pace) -> dict[str, float]:
