@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -78,21 +79,48 @@ def test_a_decoders_noise_moves_it_little() -> None:
     assert noisy["seen"].min() == 1
 
 
-def test_an_exact_reading_scores_nothing() -> None:
+def exact() -> dict[str, np.ndarray]:
+    """Readings that are the truth."""
     truth = stage().truth
-    readings = {
-        "centre": truth["centre"],
-        "mass": truth["mass"],
-        "surface": truth["surface"][:, :, 0],
-        "filled": truth["filled"],
-        "crest": truth["crest"][:, :, 0],
-        "pieces": truth["pieces"][:, :, 0],
-    }
-    found = LIQUID.score(readings, stage())
+    whole = {name: truth[name].copy() for name in ("centre", "mass", "filled")}
+    return whole | {name: truth[name][:, :, 0].copy() for name in ("surface", "crest", "pieces")}
+
+
+def test_an_exact_reading_scores_nothing() -> None:
+    found = LIQUID.score(exact(), stage())
     assert tuple(found) == tuple(value.name for value in LIQUID.values)
     for value in LIQUID.values:
         best = 1.0 if value.better == "higher" else 0.0
-        np.testing.assert_allclose(found[value.name][~np.isnan(found[value.name])], best, atol=1e-6)
+        np.testing.assert_allclose(
+            found[value.name][~np.isnan(found[value.name])], best, atol=1e-3
+        )  # of a fall, as far as it is a parabola
+
+
+def test_each_score_says_its_own_reading() -> None:
+    """One reading is off by hand, in the frames after the known ones: which scores move, and by how much."""
+    best, after = LIQUID.score(exact(), stage()), np.s_[:, KNOWN:]
+
+    def moved(name: str, change: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+        readings = exact()
+        readings[name][after] = change(readings[name][after])
+        off = {value: np.nanmean(own - best[value]) for value, own in LIQUID.score(readings, stage()).items()}
+        return {value: pytest.approx(by, abs=1e-6) for value, by in off.items() if abs(by) > 1e-9}
+
+    assert moved("centre", lambda own: own + np.array([[0.003, 0.004], [0, 0]])) == {"path": 0.005}
+    assert moved("centre", lambda own: own + np.array([[0, 0], [0.01, 0]])) == {"dye_path": 0.01}
+    assert moved("mass", lambda own: own * [1.1, 1.0]) == {"mass": 0.1}
+    assert moved("mass", lambda own: own * [1.0, 0.8]) == {"dye_mass": 0.2}
+    assert moved("filled", lambda own: own * [[0.5], [1.0]]) == {"iou": -0.5}
+    assert moved("filled", lambda own: own * [[1.0], [0.75]]) == {"dye_iou": -0.25}
+    assert moved("surface", lambda own: own + 0.02) == {"surface": 0.02}
+    assert moved("crest", lambda own: own + 0.05) == {"crown_height": 0.05}
+    assert moved("crest", lambda own: np.where(own == own.max(1, keepdims=True), own, 0)) == {}
+    last = stage().truth["crest"][after][:, :, 0]
+    wait = (last.shape[1] - 1 - last.argmax(1)).mean() / 25
+    assert moved("crest", lambda own: np.where(np.arange(own.shape[1]) == own.shape[1] - 1, own.max(1, keepdims=True), 0)) == {
+        "crown_time": wait
+    }
+    assert moved("pieces", lambda own: own + 2) == {"pieces": 2}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +195,9 @@ def test_colours_are_taken_apart() -> None:
     every, dyed = unmixed(pixels[None], dye)[:, 0]
     np.testing.assert_allclose(every, [0, 1, 1, 1, 0.5, 0.6, 0], atol=0.01)  # what is almost nothing is taken for noise
     np.testing.assert_allclose(dyed, [0, 0, 1, 0.5, 0.2, 0, 0], atol=0.01)
+    thin = np.rint(background + 0.9 * (pool - background) + 0.05 * (dye - background)).astype(np.uint8)  # so little dye is taken for pool
+    lengths = (dye - background) @ (pool - background) / ((pool - background) ** 2).sum()
+    np.testing.assert_allclose(unmixed(thin[None], dye)[:, 0], [0.9 + 0.05 * lengths, 0], atol=0.01)
     black, white = unmixed(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), dye)[0, 0]
     assert black == 0 and white == 1
     assert (unmixed(np.random.default_rng(1).integers(0, 256, (9, 9, 3), np.uint8), dye) >= 0).all()

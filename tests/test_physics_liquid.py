@@ -59,12 +59,15 @@ def steps(flow: Flow, seconds: float, monkeypatch: pytest.MonkeyPatch) -> list[t
 @pytest.mark.parametrize(("region", "index"), [*itertools.product(["in", "out", "combinatorial"], range(2))])
 def test_no_divergence_no_energy_no_liquid_gained(region: Region, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     flow, _, _ = begin(scene(config(region=region), "test", index))
+    gained, lose = [], Flow._lose
+    monkeypatch.setattr(Flow, "_lose", lambda self, energy: (gained.append(max(energy, 0.0)), lose(self, energy)))
     num, energy = flow.dyed.size, flow.energy()
     found = np.array(steps(flow, 0.52, monkeypatch))
     assert len(found) > 30
     assert found[:, 1].max() < 1e-12
     assert np.diff(found[:, 0]).max() < 1e-12 * energy
     assert flow.energy() < 0.99 * energy  # a splash costs some
+    assert sum(gained) < 0.006 * energy  # next to nothing had to be taken
     assert flow.dyed.size == num and flow.time == 0.52
     size = np.array([[flow.tank.width], [flow.tank.height]])
     assert ((flow.places > 0) & (flow.places < size)).all()
@@ -98,8 +101,8 @@ def test_a_pool_at_rest_rests() -> None:
     flow.affine, flow.dyed = flow.affine[:, :, ~flow.dyed], flow.dyed[~flow.dyed]
     before = flow.places[1].mean()
     flow.advance(0.4)
-    assert math.sqrt((flow.velocities**2).mean()) < 0.02  # its particles are a sample, so its surface is not quite flat
-    assert abs(flow.places[1].mean() - before) < 1e-3
+    assert math.sqrt((flow.velocities**2).mean()) < 1e-3
+    assert abs(flow.places[1].mean() - before) < 1e-4
 
 
 def test_a_splash_throws_up_a_crown_and_sinks_the_dye() -> None:
@@ -130,16 +133,18 @@ def test_pressure_removes_divergence_and_only_takes_energy() -> None:
     rng = np.random.default_rng(1)
     full = rng.uniform(size=(7, 11)) < 0.6
     density = rng.uniform(0.2, 1, (7, 12)), rng.uniform(0.2, 1, (8, 11))
+    weight = [each.copy() for each in density]  # of the energy: inside, liquid is of density 1
+    weight[0][:, 1:-1][full[:, 1:] & full[:, :-1]] = weight[1][1:-1][full[1:] & full[:-1]] = 1.0
     for floor_below in (True, False):
         faces = rng.normal(size=(7, 12)), rng.normal(size=(8, 11))
         solve = Projection(full, density, (0.1, 0.15), floor_below=floor_below)
         solve.close(faces)
-        before = sum((own * each**2).sum() for own, each in zip(density, faces, strict=True))
+        before = sum((own * each**2).sum() for own, each in zip(weight, faces, strict=True))
         old = [each.copy() for each in faces]
         solve.remove_divergence([faces], [0.0])
         assert np.abs(solve.divergence(faces)).max() < 1e-11
-        after = sum((own * each**2).sum() for own, each in zip(density, faces, strict=True))
-        lost = sum((own * (each - was) ** 2).sum() for own, each, was in zip(density, faces, old, strict=True))
+        after = sum((own * each**2).sum() for own, each in zip(weight, faces, strict=True))
+        lost = sum((own * (each - was) ** 2).sum() for own, each, was in zip(weight, faces, old, strict=True))
         assert after + lost == pytest.approx(before)  # a projection: what is left stands square on what is taken
         assert not faces[0][:, [0, -1]].any() and not faces[1][-1 if floor_below else 0].any()
         assert faces[1][0 if floor_below else -1].any()  # the lid is open
@@ -259,6 +264,8 @@ def test_a_reversed_splash_runs_backwards_once_it_was_seen() -> None:
 
 def test_no_twin_where_nothing_obeys_its_law() -> None:
     assert twin("teleport", known=8) is None and twin("pass_through", known=8) is None  # the drop is in the pool
+    uphill = dataclasses.replace(SPLASH, start={**START, "height": 0.1, "tilt": 0.13}, seed=8, shape=(6, 16, 16), altered="teleport")
+    assert [LIQUID.film(dataclasses.replace(uphill, known=known)) is None for known in (1, 3)] == [False, True]  # it would land in the pool
     short = dataclasses.replace(SPLASH, shape=(5, 16, 16), known=2)  # it never gets there
     assert LIQUID.film(dataclasses.replace(short, altered="pass_through")) is None
     assert LIQUID.film(dataclasses.replace(short, altered="reversed_splash")) is None

@@ -71,9 +71,9 @@ class Flow:
     def _step(self, step: float, swelling: float) -> None:
         """One step: the flow that particles carry, made free of divergence, and gravity's own share of it, free of divergence too.
 
-        Places move by the mean of the velocity before and after gravity, so that a fall is an exact parabola. As face velocities are
-        weighted by what liquid is there, no energy is gained but by the second order in time of where particles go, without which whirls
-        would thin out; that is taken from the motion.
+        Places move by the mean of the velocity before and after gravity, so that a fall is an exact parabola. The little
+        energy that this gains all the same, by the second order in time of where particles go (without it whirls thin out) and by a density
+        inside that is not quite 1, is taken from the motion.
         """
         energy = self.energy()
         cell = np.array(self.tank.cell)[:, None]
@@ -86,8 +86,6 @@ class Flow:
         solve = Projection(full, density, self.tank.cell, floor_below=self.gravity >= 0)
         solve.remove_divergence([flow, fall], [swelling, 0.0])
         self.divergence = max(self.divergence, float(np.abs(solve.divergence(flow) - swelling * solve.full).max()) * self.tank.cell[0])
-        for faces in (flow, fall):
-            solve.extend(faces)
         before = np.stack([near[axis].gather(flow[axis]) for axis in (0, 1)])
         gained = np.stack([near[axis].gather(fall[axis]) for axis in (0, 1)])
         self.velocities = before + gained

@@ -1,7 +1,8 @@
 """The pressure of an incompressible liquid with a free surface: what makes the flow of its cells free of divergence, solved exactly.
 
-Cells are full or empty; in empty ones the pressure is 0. Side walls and the floor are closed. The lid lets go: no liquid leaves
-through it, but none hangs from it either, as it would from a closed wall that holds the flow beneath it at rest.
+Cells are full or empty; in empty ones the pressure is 0, and faces between two of them fall freely. A face at the surface is as light as
+there is little liquid around it, so the work that pressure does is the work that particles receive. Side walls and the floor are closed.
+The lid lets go: no liquid leaves through it, but none hangs from it either, as it would from a closed wall that holds what is beneath.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ class Projection:
     """The pressure solve of these full cells, ready for any number of velocities."""
 
     def __init__(self, full: np.ndarray, density: Faces, cell: tuple[float, float], *, floor_below: bool):
-        """`full`: (R, K). `density`: of faces. `floor_below`: the last row's side is closed; else the first row's."""
+        """`full`: (R, K). `density`: of faces, that counts at the surface; inside it is 1. `floor_below`: the last row's side is
+        closed; else the first row's.
+        """
         self.full, self.cell, self.floor_below = full, cell, floor_below
-        # How fast a face gives way to a difference in pressure, for its divergence; closed ones never.
+        beside, under = full[:, :-1] & full[:, 1:], full[:-1] & full[1:]
         x, y = (np.maximum(faces, LEAST_DENSITY) for faces in density)
+        x[:, 1:-1][beside] = y[1:-1][under] = 1.0
+        # How fast a face gives way to a difference in pressure, for its divergence; closed ones never.
         self.ease = (1 / (cell[0] * x), 1 / (cell[1] * y))
         self.close(self.ease)
         ease_x, ease_y = self.ease[0] / cell[0], self.ease[1] / cell[1]
@@ -36,7 +41,6 @@ class Projection:
         order = np.zeros(full.T.shape, np.intp)
         order[full.T] = np.arange(full.sum())
         order = order.T
-        beside, under = full[:, :-1] & full[:, 1:], full[:-1] & full[1:]
         here, apart = order[:, :-1][beside], (order[:, 1:] - order[:, :-1])[beside]
         banded = np.zeros((int(apart.max(initial=1)) + 1, int(full.sum())))  # row d, column j: entry (j + d, j)
         banded[0, order[full]] = diagonal[full]
@@ -67,22 +71,3 @@ class Projection:
             pressure[1:-1, 1:-1].T[self.full.T] = values
             faces[0][:] -= self.ease[0] * np.diff(pressure[1:-1], axis=1)
             faces[1][:] -= self.ease[1] * np.diff(pressure[:, 1:-1], axis=0)
-
-    def extend(self, faces: Faces) -> None:
-        """Gives, in place, faces without a full cell beside them the mean of those around that have one: particles near the surface use
-        them, and no pressure has acted there.
-        """
-        full = np.pad(self.full, 1)
-        has = (full[1:-1, :-1] | full[1:-1, 1:], full[:-1, 1:-1] | full[1:, 1:-1])
-        for values, known in zip(faces, has, strict=True):
-            weight = _around(known.astype(float))
-            filled = np.divide(_around(np.where(known, values, 0.0)), weight, out=values.copy(), where=weight > 0)
-            values[:] = np.where(known, values, filled)
-        self.close(faces)
-
-
-def _around(values: np.ndarray) -> np.ndarray:
-    """Sum of each one's 3 x 3, of the same shape."""
-    tall = np.pad(values, 1)
-    three = tall[:-2] + tall[1:-1] + tall[2:]
-    return three[:, :-2] + three[:, 1:-1] + three[:, 2:]
