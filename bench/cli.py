@@ -203,7 +203,7 @@ def validate(
 
 @app.command(name="ls")
 def list_all(results: Results = RESULTS) -> None:
-    """List matrices, backbones, data sources, metrics and runs."""
+    """List matrices, backbones, data sources, recorders, metrics and runs."""
     from bench.commands.listing import print_all
 
     print_all(results)
