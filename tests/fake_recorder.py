@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data.recorders.contract import Camera, Recorded, Recorder
+from bench.data.recorders.contract import ClipMaker, Recorded, Recorder
 from bench.shapes import Refusal
 
 HEIGHT, WIDTH = 20, 28
 
 
 @contextlib.contextmanager
-def opened(label: str) -> Iterator[Camera]:
+def opened(label: str) -> Iterator[ClipMaker]:
     """Noise of the seed, and the class in one corner."""
     if folder := os.environ.get("FAKE_PIDS"):
         (Path(folder) / str(os.getpid())).touch()

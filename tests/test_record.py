@@ -18,7 +18,7 @@ from bench.data.media.lossless import encode
 from bench.data.media.video import probe, read_frames
 from bench.data.plugin import registered
 from bench.data.recorders.crew import scaled
-from bench.data.recorders.recording import BEGUN, PARTS, Asked, Recording
+from bench.data.recorders.reel import BEGUN, PARTS, Reel, ReelConfig
 from bench.data.recorders.table import RECORDERS
 from bench.data.source import load_clips, load_config
 from tests.commands import ROOT, Done, here
@@ -200,9 +200,9 @@ def test_a_missing_extra_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest
 
 
 def test_two_do_not_record_into_one_folder(tmp_path: Path) -> None:
-    asked = Asked.of(FAKE, seed=0, num_frames=4, height=HEIGHT, width=WIDTH)
-    recording = Recording(folder=tmp_path / "out", recorder=FAKE, asked=asked, num_clips=1)
-    with pytest.raises(KeyboardInterrupt), recording.begun() as missing:
+    asked = ReelConfig.of(FAKE, seed=0, num_frames=4, height=HEIGHT, width=WIDTH)
+    reel = Reel(folder=tmp_path / "out", recorder=FAKE, asked=asked, num_clips=1)
+    with pytest.raises(KeyboardInterrupt), reel.begun() as missing:
         assert missing == [0] and (tmp_path / "out" / BEGUN).exists()
         done = record(tmp_path / "out", "--clips", 1)
         assert done.returncode == 2 and "another process records into" in done.stderr

@@ -26,7 +26,7 @@ def record(
 
     from bench.data.progress import Reporter
     from bench.data.recorders.crew import record_clips
-    from bench.data.recorders.recording import MANIFEST, Asked, Recording
+    from bench.data.recorders.reel import MANIFEST, Reel, ReelConfig
     from bench.data.recorders.table import RECORDERS
     from bench.run.extra import needs
 
@@ -36,9 +36,9 @@ def record(
         raise Refusal(f"--size {size} is larger than what {recorder} draws; give at most {found.height}x{found.width}, height first")
     if found.extra is not None:
         needs(found.package, extra=found.extra, asked=f"record {recorder}")
-    asked = Asked.of(found, seed=seed, num_frames=frames or found.num_frames, height=height, width=width)
-    recording = Recording(folder=out, recorder=found, asked=asked, num_clips=clips)
-    with Reporter("record").live() as progress, recording.begun() as missing:
+    asked = ReelConfig.of(found, seed=seed, num_frames=frames or found.num_frames, height=height, width=width)
+    reel = Reel(folder=out, recorder=found, asked=asked, num_clips=clips)
+    with Reporter("record").live() as progress, reel.begun() as missing:
         if missing:
-            record_clips(recording, missing, processes or len(os.sched_getaffinity(0)), progress)
+            record_clips(reel, missing, processes or len(os.sched_getaffinity(0)), progress)
     typer.echo(out / MANIFEST)

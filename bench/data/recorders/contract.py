@@ -15,7 +15,7 @@ class Recorded:
     state: Mapping[str, np.ndarray] = field(default_factory=dict)  # exact state by name, (T, ...) of what moves; {} where none is told
 
 
-Camera = Callable[[int, int], Recorded]
+ClipMaker = Callable[[int, int], Recorded]
 """camera(seed, num_frames): a clip that depends on these two alone, not on the clips before it. Refusal where there is none so long."""
 
 
@@ -36,4 +36,4 @@ class Recorder:
     num_frames: int  # of a clip, by default
     fps: float  # frames per second
     has_state: bool  # whether exact state comes with every clip
-    open: Callable[[str], AbstractContextManager[Camera]]  # the camera of a class; a function that can be pickled
+    open: Callable[[str], AbstractContextManager[ClipMaker]]  # the camera of a class; a function that can be pickled

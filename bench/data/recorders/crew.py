@@ -21,8 +21,8 @@ from PIL import Image
 
 from bench.data.plugin import BrokenPlugin, blaming
 from bench.data.progress import Progress
-from bench.data.recorders.contract import Camera, Recorded
-from bench.data.recorders.recording import Recording
+from bench.data.recorders.contract import ClipMaker, Recorded
+from bench.data.recorders.reel import Reel
 from bench.shapes import Refusal, cover_box
 
 AT_ONCE = 8  # clips of one class that a process is told to draw
@@ -30,15 +30,15 @@ STOPPERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 30.0  # that a process may take to draw its clip and close its engine
 
 
-def record_clips(recording: Recording, numbers: Sequence[int], num_processes: int, progress: Progress) -> None:
+def record_clips(reel: Reel, numbers: Sequence[int], num_processes: int, progress: Progress) -> None:
     """Draw and keep the clips of these numbers. Refusal of the recorder's; BrokenPlugin where it breaks its contract or its process."""
-    by_class = sorted(numbers, key=lambda number: (recording.recorder.classes.index(recording.label(number)), number))
+    by_class = sorted(numbers, key=lambda number: (reel.recorder.classes.index(reel.label(number)), number))
     jobs: deque[list[int]] = deque()
-    for _, same in groupby(by_class, key=recording.label):
+    for _, same in groupby(by_class, key=reel.label):
         clips = list(same)
         jobs += [clips[start : start + AT_ONCE] for start in range(0, len(clips), AT_ONCE)]
     done, total = 0, len(numbers)
-    with _crew(recording, min(num_processes, len(jobs))) as crew:
+    with _crew(reel, min(num_processes, len(jobs))) as crew:
         progress(done, total, "clips")
         waiting = set(crew)  # for what they will say
         while waiting:
@@ -49,7 +49,7 @@ def record_clips(recording: Recording, numbers: Sequence[int], num_processes: in
                 except (EOFError, ConnectionResetError) as error:
                     crew[pipe].join()
                     status = crew[pipe].exitcode
-                    raise BrokenPlugin(f"recorder {recording.recorder.name!r} ended its process with status {status}; mend it") from error
+                    raise BrokenPlugin(f"recorder {reel.recorder.name!r} ended its process with status {status}; mend it") from error
                 if word == "clip":
                     done += 1
                     progress(done, total, "clips")
@@ -64,18 +64,18 @@ def record_clips(recording: Recording, numbers: Sequence[int], num_processes: in
 
 
 @contextlib.contextmanager
-def _crew(recording: Recording, num_processes: int) -> Iterator[dict[Connection, Any]]:
+def _crew(reel: Reel, num_processes: int) -> Iterator[dict[Connection, Any]]:
     """Processes by the pipe to each. After the block they have ended."""
     context = multiprocessing.get_context("spawn")
-    recording = replace(recording, folder=recording.folder.absolute())  # a recorder may work in a folder of its own
+    reel = replace(reel, folder=reel.folder.absolute())  # a recorder may work in a folder of its own
     crew: dict[Connection, Any] = {}
     try:
         for _ in range(num_processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, recording))
+            process = context.Process(target=_work, args=(theirs, reel))
             before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPERS)  # which a child inherits, and its engine
             try:
-                with blaming(f"handing recorder {recording.recorder.name!r} to a process"):
+                with blaming(f"handing recorder {reel.recorder.name!r} to a process"):
                     process.start()
                 crew[ours] = process
             finally:
@@ -92,14 +92,14 @@ def _crew(recording: Recording, num_processes: int) -> Iterator[dict[Connection,
                 process.join()
 
 
-def _work(pipe: Connection, recording: Recording) -> None:
+def _work(pipe: Connection, reel: Reel) -> None:
     """One process: asks for numbers, draws their clips, and says what became of them."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # engines talk
     os.dup2(nowhere, 2)
     try:
         try:
-            _draw_all(pipe, recording)
+            _draw_all(pipe, reel)
         except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody asks any more
             return
         except (Refusal, OSError) as error:
@@ -110,27 +110,27 @@ def _work(pipe: Connection, recording: Recording) -> None:
         return
 
 
-def _draw_all(pipe: Connection, recording: Recording) -> None:
+def _draw_all(pipe: Connection, reel: Reel) -> None:
     """Until the pipe is closed. The camera stays open as long as the class is the same."""
-    name, opened = recording.recorder.name, ""
+    name, opened = reel.recorder.name, ""
     with contextlib.ExitStack() as stack:
         while True:
             pipe.send(("ready", ""))
             for number in pipe.recv():
-                with blaming(f"recorder {name!r}, at clip {recording.key(number)},"):
-                    if (label := recording.label(number)) != opened:
+                with blaming(f"recorder {name!r}, at clip {reel.key(number)},"):
+                    if (label := reel.label(number)) != opened:
                         stack.close()
-                        camera = stack.enter_context(recording.recorder.open(label))
+                        camera = stack.enter_context(reel.recorder.open(label))
                         opened = label
-                    clip = _checked(camera, recording, number)
-                recording.keep(number, clip)
+                    clip = _checked(camera, reel, number)
+                reel.keep(number, clip)
                 pipe.send(("clip", ""))
 
 
-def _checked(camera: Camera, recording: Recording, number: int) -> Recorded:
+def _checked(camera: ClipMaker, reel: Reel, number: int) -> Recorded:
     """A clip of the size that is asked for. BrokenPlugin where it is not what its recorder promises."""
-    asked, recorder = recording.asked, recording.recorder
-    clip = camera(recording.seed(number), asked.num_frames)
+    asked, recorder = reel.asked, reel.recorder
+    clip = camera(reel.seed(number), asked.num_frames)
     promised = (asked.num_frames, recorder.height, recorder.width, 3)
     if clip.frames.shape != promised or clip.frames.dtype != np.uint8:
         raise BrokenPlugin(

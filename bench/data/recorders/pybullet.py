@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.recorders.contract import Camera, Recorded, Recorder
+from bench.data.recorders.contract import ClipMaker, Recorded, Recorder
 
 HEIGHT, WIDTH = 120, 160
 STEPS_PER_S = 240  # of the engine, its own default
@@ -28,7 +28,7 @@ CAMERA = {"eye": (0.0, -3.1, 2.9), "target": (0.0, -0.1, 0.45), "up": (0.0, 0.0,
 
 
 @contextlib.contextmanager
-def _opened(kind: str) -> Iterator[Camera]:
+def _opened(kind: str) -> Iterator[ClipMaker]:
     """The engine, with nothing in it."""
     import pybullet
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.recorders.contract import Camera, Recorded, Recorder
+from bench.data.recorders.contract import ClipMaker, Recorded, Recorder
 from bench.data.seeds import stream_seed
 from bench.shapes import Refusal
 
@@ -41,7 +41,7 @@ MOVES = (
 
 
 @contextlib.contextmanager
-def _opened(scenario: str) -> Iterator[Camera]:
+def _opened(scenario: str) -> Iterator[ClipMaker]:
     """The engine, a process of its own that runs until the block ends, with one scenario loaded."""
     import vizdoom
 

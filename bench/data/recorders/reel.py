@@ -32,7 +32,7 @@ BEGUN, PARTS = ".recording.json", ".states"  # of a recording that is not throug
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ReelConfig:
     """All that determines a clip but its number."""
 
     recorder: str
@@ -55,12 +55,12 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
+class Reel:
     """A folder and what it is to hold."""
 
     folder: Path
     recorder: Recorder
-    asked: Asked
+    asked: ReelConfig
     num_clips: int
 
     def label(self, number: int) -> str:
@@ -140,7 +140,7 @@ class Recording:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise StoreError(f"cannot read {path}: {' '.join(str(error).split())}; remove the folder, or choose another one") from error
         if not isinstance(found, dict):
             raise StoreError(f"cannot read {path}: no JSON object; remove the folder, or choose another one")
@@ -179,8 +179,7 @@ class Recording:
         """Clip, by its key -> the file that holds its state."""
         found = {self.key(number): self._part(number) for number in range(self.num_clips) if self._part(number).exists()}
         if (self.folder / STATES).exists():
-            with _opened(self.folder / STATES) as states:
-                found = {_clip_of(name): self.folder / STATES for name in states} | found
+            found = {_clip_of(name): self.folder / STATES for name in _names(self.folder / STATES)} | found
         return found
 
     def _finish(self) -> None:
@@ -210,20 +209,31 @@ class Recording:
         places = self._states()
         arrays: dict[str, np.ndarray] = {}
         for place in dict.fromkeys(places.values()):
-            with _opened(place) as states:
-                arrays |= {name: states[name] for name in states if places.get(_clip_of(name)) == place}
+            arrays |= {name: values for name, values in _arrays(place).items() if places.get(_clip_of(name)) == place}
         order = {self.key(number): number for number in range(self.num_clips)}
         return _npz({name: arrays[name] for name in sorted(arrays, key=lambda name: order[_clip_of(name)])})
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """Arrays of an .npz by name. StoreError where it cannot be read."""
+def _names(path: Path) -> list[str]:
+    """Of the arrays of an .npz. StoreError where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as arrays:
+            return [name.removesuffix(".npy") for name in arrays.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Those of an .npz by name. StoreError where it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
+            return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise StoreError(f"cannot read {path}: {' '.join(str(error).split())}; remove it, and the same command records it again") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"cannot read {path}: {' '.join(str(error).split())}; remove it, and the same command records it again")
 
 
 def _clip_of(name: str) -> str:
