@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from bench.commands.arguments import EXIT_BAD_INPUT, EXIT_CELL_FAILED, EXIT_STOPPED, RESULTS, MatrixName, Overrides, Results
+from bench.commands.record import record
 from bench.commands.untrained import audit, battery, profile, score
 from bench.commands.weights import weights
 from bench.shapes import Refusal, lines_of
@@ -174,7 +175,7 @@ def check(
     raise typer.Exit(int(status))
 
 
-for command in (profile, audit):
+for command in (profile, audit, record):
     app.command()(command)
 
 
@@ -202,7 +203,7 @@ def validate(
 
 @app.command(name="ls")
 def list_all(results: Results = RESULTS) -> None:
-    """List matrices, backbones, data sources, metrics and runs."""
+    """List matrices, backbones, data sources, recorders, metrics and runs."""
     from bench.commands.listing import print_all
 
     print_all(results)

@@ -119,6 +119,16 @@ def parse_shape(text: str, name: str) -> Shape:
     return (frames, height, width)
 
 
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """What --size says: "64" -> (64, 64), "48x64" -> (48, 64), height first. Refusal for anything else."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 6 and int(side) >= 8 for side in sides):
+        raise Refusal(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
+    return int(sides[0]), int(sides[-1])
+
+
 def shape_text(shape: Shape) -> str:
     """(10, 24, 48) -> '10x24x48': frames x height x width."""
     return "x".join(map(str, shape))

@@ -256,6 +256,9 @@ def test_examples_of_objects_are_what_their_entry_points_name(page: str, name: s
         made.check({name: ((0.0, value),) for name, value in start.items()}, what.shape, what.fps)
     if callable(plan := getattr(made, "plan", None)):
         assert plan([0, 1, 2], [(1, 4, 8), (1, 8, 4), (1, 4, 8)], lambda item: 32, 64) == [[0, 2], [1]]
+    if callable(opened := getattr(made, "open", None)):
+        with opened(made.classes[0]) as camera:  # type: ignore[attr-defined]
+            assert camera(0, 3).frames.shape == (3, made.height, made.width, 3)  # type: ignore[attr-defined]
     if callable(used := getattr(made, "used", None)):
         assert used(SimpleNamespace(samples=500)) == 0.5
 

@@ -22,7 +22,7 @@ TORCH_FREE = (
     "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/physics/**/*.py",
-    "bench/data/latents/config.py",
+    "bench/data/latents/config.py", "bench/data/recorders/*.py", "bench/commands/record.py",
     "bench/metrics/protocol.py", "bench/metrics/extractors/manifest.py", "bench/metrics/battery/[!b]*.py",
     "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py", "bench/metrics/physics/*.py",
     "bench/__init__.py", "bench/run/__init__.py", "bench/run/launch.py", "bench/run/job.py", "bench/run/process.py", "bench/run/checks.py",

@@ -17,7 +17,7 @@ from bench.commands.score import published
 from bench.commands.score import score as score_module
 from bench.commands.score.collection import find_collection
 from bench.commands.score.record import Score, read_score
-from bench.commands.score.score import MIN_GROUP_CLIPS, parse_size, score
+from bench.commands.score.score import MIN_GROUP_CLIPS, score
 from bench.commands.score.windows import SeededCut, read_set
 from bench.data.files import StoreError
 from bench.metrics.distances import bias
@@ -31,6 +31,7 @@ from bench.metrics.extractors.table import Extractor, load_extractor
 from bench.metrics.protocol import read_name
 from bench.metrics.weights.cache import WeightsError
 from bench.records.record import Measurement
+from bench.shapes import parse_size
 
 T, SIDE = 4, 12
 

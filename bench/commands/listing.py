@@ -10,6 +10,7 @@ from bench.backbone import import_plugin, known_modules
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.physics.table import WORLDS
+from bench.data.recorders.table import RECORDERS
 from bench.data.source import describe, sources
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import FRAME, MANIFESTS
@@ -62,12 +63,13 @@ def print_validity(folder: Path) -> bool:
 
 
 def print_all(results: Path) -> None:
-    """Matrices, backbones, data sources, physics worlds, metrics and runs."""
+    """Matrices, backbones, data sources, physics worlds, recorders, metrics and runs."""
     console = Console(highlight=False)
     _print_table(console, "matrices", [(name, _description(name)) for name in matrices.shipped()])
     _print_table(console, "backbones", [(f"{name}:", _backbones(name)) for name in known_modules()])
     _print_table(console, "data", [(name, describe(name)) for name in sources()])
     _print_table(console, "physics worlds", [(name, WORLDS.find(name).says) for name in WORLDS.names()])
+    _print_table(console, "recorders", [(name, _recorder(name)) for name in RECORDERS.names()])
     extractors = sorted(MANIFESTS, key=lambda name: name != CANONICAL_EXTRACTOR)
     named = [(kind, name) for kind in distances().values() for name in (*extractors, *([FRAME.name] if kind.over_frames else []))]
     metrics = [(kind.name(name, CANONICAL_EXTRACTOR), f"{kind.title} of {name} features") for kind, name in named]
@@ -80,6 +82,13 @@ def _backbones(module: str) -> str:
     try:
         return ", ".join(import_plugin(module).BACKBONES)
     except (Refusal, ModuleNotFoundError, AttributeError, TypeError) as error:  # one that is broken hides no other
+        return str(error)
+
+
+def _recorder(name: str) -> str:
+    try:
+        return RECORDERS.find(name).records
+    except Refusal as error:
         return str(error)
 
 

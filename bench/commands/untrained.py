@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.commands.arguments import EXIT_CELL_FAILED, RESULTS, Overrides, Results
-from bench.shapes import Refusal
+from bench.shapes import Refusal, parse_size
 
 Size = Annotated[str | None, typer.Option(help="64 or 48x64 (height x width): scale to cover it and crop. By default as stored.")]
 NumFrames = Annotated[int, typer.Option(help="Frames of a clip.")]
@@ -40,7 +40,7 @@ def score(
 ) -> None:
     """Score GENERATED clips against REAL ones: FVD and others with floors and intervals. Trains nothing."""
     from bench.commands.score import page
-    from bench.commands.score.score import DEFAULT_EXTRACTORS, parse_size
+    from bench.commands.score.score import DEFAULT_EXTRACTORS
     from bench.commands.score.score import score as measure
     from bench.commands.score.windows import SeededCut
     from bench.data.progress import Reporter
@@ -82,7 +82,6 @@ def battery(
 ) -> None:
     """May this extractor score a model? Runs it through every damage to clips and writes its report card."""
     from bench.commands.score.battery import run_battery
-    from bench.commands.score.score import parse_size
     from bench.data.progress import Reporter
 
     folder = out or Path("reports") / "battery" / extractor

@@ -42,16 +42,6 @@ DEFAULT_CUT = SeededCut(num_frames=16)
 MIN_GROUP_CLIPS = 16  # of a class or shape in each set; fewer are named, not scored
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """What --size says: "64" -> (64, 64), "48x64" -> (48, 64), height first. Refusal for anything else."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 6 and int(side) >= 8 for side in sides):
-        raise Refusal(f"--size {text!r} is not a size; give 64 or, height first, 48x64, each at least 8")
-    return int(sides[0]), int(sides[-1])
-
-
 def score(
     real: Path,
     generated: Path,
