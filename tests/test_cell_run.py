@@ -69,15 +69,24 @@ def record_in(folder: Path) -> Record:
 def test_phases_run_in_the_order_in_which_records_name_them(tmp_path: Path) -> None:
     done: list[str] = []
     cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "points": [0.5], "grid": [[4, 16, 16]]}).run()
-    assert done == list(METHODS)
+    assert done == [name for name in METHODS if name != "physics"]
     assert done.index("training") < done.index("reference set")  # training does not wait for the judge
     assert record_in(tmp_path).status == "ok" and list(record_in(tmp_path).time_split_s) == done
+
+
+@pytest.mark.parametrize("asked", [{"regions": ["in"]}, {"twins": 2}])
+def test_physics_comes_last(tmp_path: Path, asked: dict[str, Any]) -> None:
+    done: list[str] = []
+    data = {"source": "physics", "world": "motion", "num_frames": 8, "height": 40, "width": 40, "num_train": 8, "num_val": 4, "num_test": 4}
+    evaluation = {"extractors": ["random3d"], "num_samples": 4, **asked}
+    cell_run(tmp_path, done, data=data, objective={"known_frames": 2}, evaluation=evaluation).run()
+    assert done[-2:] == ["quality", "physics"]
 
 
 def test_what_is_not_asked_for_is_left_out(tmp_path: Path) -> None:
     done: list[str] = []
     cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False}).run()
-    assert set(METHODS) - set(done) == {"untrained model", "quality on the way", "shape grid"}
+    assert set(METHODS) - set(done) == {"untrained model", "quality on the way", "shape grid", "physics"}
 
 
 def test_without_samples_a_cell_trains_and_no_more(tmp_path: Path) -> None:

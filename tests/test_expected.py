@@ -12,6 +12,7 @@ import bench.run.expected.estimate
 import bench.run.expected.measure
 import bench.run.launch
 import bench.run.process
+from bench.data.physics.table import WORLDS
 from bench.data.sealed import write_sealed
 from bench.records.environment import read_environment
 from bench.records.record import Record
@@ -100,12 +101,23 @@ def test_the_arithmetic_by_hand() -> None:
             "quality": 4 * 2 * 0.1,
             "quality on the way": 2 * 4 * (6 * 0.1 + 0.1),
             "shape grid": 1 * 2 * 6 * 0.1,
+            "physics": 0.0,
         }
     )
     trial = tiny_cell(evaluation={"extractors": ["random3d"], "num_samples": 0, "untrained": False}, budget={"seconds": 20})
     assert phases_of(trial, PACE, canaries=True) == pytest.approx({"start": START_S, "training": 20 + 3.2, "canaries": 0.1})
     silent = PACE.model_copy(update={"canaries_s": None})
     assert phases_of(trial, silent, canaries=True)["canaries"] == 25 * 0.5
+
+
+def test_the_arithmetic_of_physics_by_hand() -> None:
+    """Clips of two regions with what they cost, and three pairs of every law at ten timesteps, trained and untrained."""
+    data = {"source": "physics", "world": "motion", "num_frames": 8, "height": 40, "width": 40, "num_train": 8, "num_val": 4, "num_test": 4}
+    evaluation = {"extractors": ["random3d"], "num_samples": 4, "regions": ["in", "out"], "region_samples": 5, "twins": 3}
+    cell = tiny_cell(data=data, objective={"known_frames": 2}, evaluation=evaluation, sampler={"num_steps": 6})
+    pace = Pace(budget_s={"steps": 1.0}, eval_s=0.1, clip_s=0.5)
+    laws = len(WORLDS.find("motion").twins)
+    assert phases_of(cell, pace, canaries=False)["physics"] == pytest.approx(2 * 5 * (6 * 0.1 + 0.5) + laws * 3 * 2 * 2 * 10 * 0.1)
 
 
 def test_of_several_paces_the_first_that_knows_a_part_counts() -> None:
