@@ -131,7 +131,7 @@ def test_seeds_that_cannot_tell_carry_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path, {(name, region): noisy for name in (UNET, DIT) for region in ("in", "out")})
     found = findings.find(run)
     assert found.conclusion.state == "inconclusive"
-    assert "the seeds cannot tell them from the nearest training clip" in Learning().says(run, found)[0]
+    assert "the seeds cannot tell UNet-XS and DiT-XS/2 from the nearest training clip" in Learning().says(run, found)[0]
 
 
 def test_two_seeds_are_too_few(tmp_path: Path) -> None:
@@ -179,10 +179,13 @@ def test_the_chapter_has_pictures_and_tables(tmp_path: Path) -> None:
 
 def test_cells_of_other_data_are_lines_of_their_own(tmp_path: Path) -> None:
     run = run_of(tmp_path, learnt())
-    cells = [cell.model_copy(update={"axes": {**cell.axes, "data.num_train": 20}, "further": True}) for cell in run.cells[:4]]
+    cells = [
+        cell.model_copy(update={"name": f"{cell.name}-few", "axes": {**cell.axes, "data.num_train": 20}, "further": True})
+        for cell in run.cells[:4]
+    ]
     both = Run.model_validate(run.model_dump() | {"cells": (*run.cells, *cells)})
     lines = scores.score_table(both).rows
-    assert [row[1] for row in lines[:2]] == ["all", "num_train 20"]
+    assert [row[1] for row in lines[:2]] == ["num_train 200", "num_train 20"]
     assert lines[0][3] != NONE == lines[1][3]
 
 

@@ -83,7 +83,9 @@ class Chapter:
         assert self.sheets is not None
         labelled = bool(self.sheets.first.column_labels)
         of = "of each shape" if self.sheets.full.column_shapes else "of each label" if labelled else "in order"
-        return f"The first clips {of}, not chosen; a column {'has one label and ' if labelled else ''}starts from one noise."
+        known = next((record.cell.objective.known_frames for record in self.run.records), 0)
+        goes_on = f" and goes on with the first {known} frames of the real clip" if known else ""
+        return f"The first clips {of}, not chosen; a column {'has one label and ' if labelled else ''}starts from one noise{goes_on}."
 
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:

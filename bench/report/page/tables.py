@@ -22,6 +22,7 @@ from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
 from bench.report.verdicts.factorial import PolicyContrast
 from bench.report.verdicts.findings import Findings
+from bench.report.verdicts.learned import NAIVE
 from bench.report.verdicts.stats import Verdict
 
 MOST_ABREAST = 3  # contenders side by side; more are below each other
@@ -32,11 +33,11 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
     """Every table of a run that has something to show, in the page's order."""
     rows, blocks = findings.rows, findings.blocks
     tables = [
+        *([scores.floor_table(findings.floors), scores.score_table(run)] if scores.is_measured(run) else []),
         *([verdict_table(rows)] if run.tunes is None else []),  # values of one field are tried, and nobody leads
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),
-        *([scores.floor_table(findings.floors), scores.score_table(run)] if scores.is_measured(run) else []),
         tuning.tuning_table(run),
         best.tried_table(run, choices),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
@@ -151,7 +152,9 @@ def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
     """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
     titles = {"real": "real", "reconstruction": "autoencoder", "twin": "start moved by 1 %", "nearest": "nearest training clip"}
     titles |= {"continued": "constant velocity", "frozen": "frozen frame"}
-    parts = [f"{titles[name]} {reference_text(row, name)}" for name in row.references]
+    guesses = {name: row.references[name][0] for name in NAIVE if name in row.references}  # of these the best is enough
+    best_guess = (max if row.better == "higher" else min)(guesses, key=guesses.__getitem__, default=None)
+    parts = [f"{titles[name]} {reference_text(row, name)}" for name in row.references if name not in guesses or name == best_guess]
     untrained = next((other for other in rows if other.name == row.name and other.subject == "untrained"), None)
     if untrained is not None:
         means = [entry.interval.mean for entry in untrained.entries if entry.interval]

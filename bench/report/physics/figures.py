@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.data.physics.regions import REGIONS, Region
 from bench.metrics.physics.scoring import region_name
 from bench.report.load import Run
-from bench.report.physics.kept import KeptPhysics, first_of_each, kept, setups
-from bench.report.physics.scores import TITLES, backbone_of, is_measured, setup_of, values_of
+from bench.report.physics.kept import KeptPhysics, first_of_each, kept
+from bench.report.physics.scores import TITLES, backbone_of, is_measured, setups_of, values_of
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import INK, MARKERS, Drawing
 from bench.report.verdicts.learned import NAIVE, WHERE
 from bench.report.verdicts.stats import mean_interval
 
-STYLES: dict[str, Any] = {"nearest": ":", "continued": "--", "frozen": "-.", "twin": (0, (1, 2)), "reconstruction": (0, (6, 2))}
+STYLES: dict[str, Any] = {"nearest": "-", "continued": "--", "frozen": "-.", "twin": ":", "reconstruction": (0, (1, 4))}
 SHOWN = ("reconstruction", "twin", *NAIVE)  # lines beside the models' errors
 MOST_CLIPS, MOST_LINES = 3, 4  # columns of readings, and values of one that are lines over time; a reading of more is a profile
 MOMENTS = 3  # frames of which a profile is drawn
@@ -43,7 +44,7 @@ def errors(run: Run) -> Drawing | None:
     if not there:
         return None
     backbones = list(dict.fromkeys(backbone_of(cell) for cell in run.cells))
-    trained_with = list(dict.fromkeys(setup_of(cell) for cell in run.cells))
+    trained_with = list(dict.fromkeys(setups_of(run).values()))
     with canvas.sheet("physics-errors", 3.0) as figure:
         panels = canvas.panels(figure, len(there))
         for axes, (region, found) in zip(panels, there.items(), strict=True):
@@ -58,18 +59,24 @@ def errors(run: Run) -> Drawing | None:
             axes.set_xlim(-0.6, len(trained_with) - 0.4)
             axes.set_title(WHERE[region])
             axes.grid(axis="x", visible=False)
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_formatter(lambda value, _: metrics.number(value, 1))
+        _logarithmic(panels[0])
         panels[0].set_ylabel(canvas.label(metrics.find(names["in"]).title.lower()))
         handles = [Line2D([], [], color=canvas.colour_of(b), marker=MARKERS[b], linestyle="none") for b in range(len(backbones))]
         handles += [Line2D([], [], color=INK, alpha=0.55, linewidth=1, linestyle=STYLES[subject]) for subject in SHOWN]
         canvas.put_legend(figure, handles, [*map(canvas.label, backbones), *(TITLES[subject].lower() for subject in SHOWN)])
         caption = (
             "The primary error where clips start inside the ranges that were trained on, outside them, and in combinations of them that "
-            "training never had. Faint: every seed; marked: their mean, with its 95 % interval. Below the dotted, dashed and dash-dotted "
+            "training never had. Faint: every seed; marked: their mean, with its 95 % interval. Below the full, dashed and dash-dotted "
             "lines a model knows more than three guesses without physics."
         )
         return Drawing(name="physics-errors", title="Errors and floors", caption=caption, svg=canvas.svg(figure))
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: metrics.number(value, 1))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mean(axes: Axes, x: float, series: Sequence[float], place: int) -> None:
@@ -162,7 +169,9 @@ def _reading(name: str, found: Mapping[Region, Mapping[str, tuple[np.ndarray, np
         canvas.put_legend(figure, handles, ["truth", *map(canvas.label, backbones)])
         how = f"at {MOMENTS} moments, fuller with time" if profile else "over time"
         caption = f"{name.replace('_', ' ').capitalize()} as the instrument reads it {how}; the first clips of each region, not chosen."
-        return Drawing(name=f"physics-{name}", title=name.replace("_", " ").capitalize(), caption=caption, svg=canvas.svg(figure))
+        return Drawing(
+            name=f"physics-{name.replace(' ', '-')}", title=name.replace("_", " ").capitalize(), caption=caption, svg=canvas.svg(figure)
+        )
 
 
 def _lines(real: np.ndarray, read: np.ndarray, profile: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
@@ -178,17 +187,16 @@ def _lines(real: np.ndarray, read: np.ndarray, profile: bool) -> list[tuple[np.n
 def distances(run: Run, every: list[KeptPhysics]) -> Drawing | None:
     """The primary error of every clip against how far it starts from what was trained on, in bins of equally many clips."""
     name, backbones = str(run.primary), list(dict.fromkeys(backbone_of(own.cell) for own in every))
-    columns = [
-        setup
-        for setup in setups(every)
-        if any(setup_of(own.cell) == setup and own.scores("in", "trained", name) is not None for own in every)
-    ]
+    of_setup: dict[str, list[KeptPhysics]] = {setup: [] for setup in setups_of(run).values()}
+    for own in every:
+        if own.scores("in", "trained", name) is not None:
+            of_setup[own.setup].append(own)
+    columns = {setup: cells for setup, cells in of_setup.items() if cells}
     if not columns:
         return None
     with canvas.sheet("physics-distance", 3.0) as figure:
         panels = canvas.panels(figure, len(columns))
-        for axes, setup in zip(panels, columns, strict=True):
-            mine = [own for own in every if setup_of(own.cell) == setup]
+        for axes, (setup, mine) in zip(panels, columns.items(), strict=True):
             for b, backbone in enumerate(backbones):
                 points = _points([own for own in mine if backbone_of(own.cell) == backbone], name, "trained")
                 _binned(axes, points, {"color": canvas.colour_of(b), "marker": MARKERS[b]})
@@ -196,8 +204,7 @@ def distances(run: Run, every: list[KeptPhysics]) -> Drawing | None:
                 _binned(axes, _points(mine[:1], name, subject), {"color": INK, "alpha": 0.55, "linewidth": 1, "linestyle": STYLES[subject]})
             axes.set_title(canvas.label(setup or "all training clips"))
             axes.set_xlabel("distance from the trained ranges, in their widths")
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_formatter(lambda value, _: metrics.number(value, 1))
+        _logarithmic(panels[0])
         panels[0].set_ylabel(canvas.label(metrics.find(name).title.lower()))
         handles = [Line2D([], [], color=canvas.colour_of(b), marker=MARKERS[b]) for b in range(len(backbones))]
         handles += [Line2D([], [], color=INK, alpha=0.55, linewidth=1, linestyle=STYLES[subject]) for subject in NAIVE]

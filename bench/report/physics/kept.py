@@ -8,7 +8,7 @@ import numpy as np
 from bench.data.media.arrays import read_npz
 from bench.data.physics.regions import REGIONS, Region
 from bench.report.load import CellResult, Run
-from bench.report.physics.scores import backbone_of, setup_of
+from bench.report.physics.scores import backbone_of, setups_of
 from bench.shapes import Refusal
 
 MOST_CLIPS = 10**6  # scores that are drawn
@@ -19,6 +19,7 @@ class KeptPhysics:
     """Of one cell."""
 
     cell: CellResult
+    setup: str  # as `scores.setups_of` says it
     arrays: dict[str, np.ndarray]
 
     def scores(self, region: Region, subject: str, name: str) -> np.ndarray | None:
@@ -53,13 +54,13 @@ class KeptPhysics:
 
 def kept(run: Run) -> list[KeptPhysics]:
     """Of every cell whose file can be read, in the run's order."""
-    found = []
+    found, setups = [], setups_of(run)
     for cell in run.cells:
         path = cell.artefact("physics")
         if path is None or not path.is_file():
             continue
         try:
-            found.append(KeptPhysics(cell=cell, arrays=read_npz(path)))
+            found.append(KeptPhysics(cell=cell, setup=setups[cell.name], arrays=read_npz(path)))
         except Refusal:  # the record has the means
             continue
     return found
@@ -72,8 +73,3 @@ def first_of_each(every: list[KeptPhysics]) -> dict[str, KeptPhysics]:
         if not own.cell.further:
             found.setdefault(backbone_of(own.cell), own)
     return found
-
-
-def setups(every: list[KeptPhysics]) -> list[str]:
-    """What cells were trained with beside their backbones, the main one first."""
-    return list(dict.fromkeys(setup_of(own.cell) for own in sorted(every, key=lambda own: own.cell.further)))

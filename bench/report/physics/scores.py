@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.backbone import short_name
+from bench.data.frozen import flatten
 from bench.data.physics.regions import REGIONS
 from bench.metrics.physics.scoring import TWINS, region_name
 from bench.metrics.physics.table import scorecards
@@ -28,12 +29,17 @@ assert {*TITLES} == {"real", "reconstruction", *FLOORS}
 NO_REGION = "pairs"
 
 
-def setup_of(cell: CellResult) -> str:
-    """What a cell has beside its backbone: 'num_train 400', "" where its run varies nothing else.
+def setups_of(run: Run) -> dict[str, str]:
+    """Name of a cell -> what it has of all that the run varies beside the backbone: 'num_train 400', "" where that is nothing.
 
-    Cells of one setup differ in their backbone and seed alone.
+    Cells of one setup differ in their backbone and seed alone. The main ones come first.
     """
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in cell.axes.items() if key != "backbone")
+    keys = dict.fromkeys(key for cell in run.cells for key in cell.axes if key != "backbone")
+    found = {}
+    for cell in sorted(run.cells, key=lambda cell: cell.further):
+        fields = flatten(cell.record.cell.model_dump(mode="json")) | cell.axes if cell.record else cell.axes
+        found[cell.name] = ", ".join(f"{key.rpartition('.')[2]} {fields[key]}" for key in keys if key in fields)
+    return found
 
 
 def backbone_of(cell: CellResult) -> str:
@@ -49,9 +55,10 @@ def is_measured(run: Run) -> bool:
 def values_of(run: Run, name: str, subject: str) -> dict[tuple[str, str], list[float]]:
     """(setup, backbone) -> values of a measurement, one a seed."""
     found: dict[tuple[str, str], list[float]] = {}
+    setups = setups_of(run)
     for cell in run.cells:
         if cell.record and (measurement := cell.record.measurement(name, subject)) and measurement.invalid is None:
-            found.setdefault((setup_of(cell), backbone_of(cell)), []).append(measurement.value)
+            found.setdefault((setups[cell.name], backbone_of(cell)), []).append(measurement.value)
     return found
 
 
@@ -69,7 +76,7 @@ def score_names(run: Run) -> list[tuple[str, str]]:
 def score_table(run: Run) -> Table:
     """One line a score, region and setup."""
     backbones = list(dict.fromkeys(backbone_of(cell) for cell in run.cells))
-    setups = list(dict.fromkeys(setup_of(cell) for cell in run.cells))
+    setups = list(dict.fromkeys(setups_of(run).values()))
     lines, data = [], []
     for name, region in score_names(run):
         metric, own = metrics.find(name), values_of(run, name, "trained")

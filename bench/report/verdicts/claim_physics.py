@@ -95,7 +95,7 @@ def _learnt(floors: Sequence[FloorContrast], region: Region) -> str:
     if names := outcomes["worse"]:
         texts.append(f"{words.listed(names)} predict{'s' if len(names) == 1 else ''} worse than {floor}")
     if names := outcomes["open"]:
-        texts.append(f"of {words.listed(names)} the seeds cannot tell {'them' if len(names) > 1 else 'it'} from {floor}")
+        texts.append(f"the seeds cannot tell {words.listed(names)} from {floor}")
     where = WHERE[region].replace("it was", "they were")
     return f"{where[0].upper()}{where[1:]} {'; '.join(texts)}."
 
