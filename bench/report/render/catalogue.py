@@ -182,8 +182,9 @@ def _physics() -> Iterator[Metric]:
     for card in scorecards():
         for region in REGIONS:
             for value in card.values:
-                title = value.title if region == "in" else f"{value.title}, {OF_REGION[region]}"
-                yield replace(_pixels(value), pattern=re.escape(region_name(value.name, region)), title=title)
+                title, metric = value.title if region == "in" else f"{value.title}, {OF_REGION[region]}", _pixels(value)
+                plain = metric.plain if metric.plain.counts else replace(metric.plain, ratio="{} error")
+                yield replace(metric, pattern=re.escape(region_name(value.name, region)), title=title, plain=plain)
     preference = Metric(TWINS, "Valid clips preferred to their twins", "quality", "fraction", axis=True, plain=_VALID)
     yield preference
     yield replace(preference, pattern=rf"{TWINS}_(\w+)", title="Valid clips preferred to twins: {0}", axis=False)
