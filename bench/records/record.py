@@ -103,6 +103,22 @@ class ValidationPoint(Frozen):
     num_clips: int  # validation clips it is the mean of
 
 
+class Branch(Frozen):
+    """What a run of a part of the budget is worth: a branch of this one, whose rate fell to 0 as that run's would have."""
+
+    part: float  # of the budget, as it was asked
+    step: int  # at its end, as is all that follows
+    num_samples: int  # clips drawn
+    latent_voxels: int
+    forward_flops: int  # of every clip drawn, padding counted
+    loss_by_timestep: dict[str, float]  # timestep -> validation loss of the averaged weights, on all validation clips
+
+    @property
+    def loss(self) -> float:
+        """Mean over the timesteps."""
+        return sum(self.loss_by_timestep.values()) / len(self.loss_by_timestep)
+
+
 DISTURBED = 0.1  # of the processors, taken by others: beyond it their part shows in what was trained and timed
 
 
@@ -135,6 +151,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
     other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained
     acceleration: AccelerationTrial | None = None  # where the cell asked for the fastest way
+    branches: list[Branch] = Field(default_factory=list)  # in the order of their parts
 
 
 class Training(Course, frozen=True):
