@@ -12,6 +12,7 @@ from bench.records.environment import Environment
 from bench.records.products import ProductTrial
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.forecast import Forecast
 from bench.study.looks import Looks
 from bench.study.matrix import Match, MatchProof
 from bench.study.scale import Scaling
@@ -246,6 +247,7 @@ class Asked(Frozen):
     primary: str | None = None  # the distance that decides
     cells: tuple[str, ...] = ()  # folders of all cells of the run
     until_decided: Looks | None = None  # None: seeds were fixed
+    prediction: str | None = None  # hash of what was predicted of the cell before it trained, where anything was
 
 
 class Record(Frozen):
@@ -329,6 +331,7 @@ class RunSnapshot(Frozen):
     scaling: Scaling | None = None  # how `--budget-minutes` made it smaller than its matrix, where it did
     asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
     until_decided: Looks | None = None  # seeds were added until the headline was carried; None: they were fixed
+    forecast: Forecast | None = None  # which cells were predicted before they trained, where any were
     track: tuple[str, ...] = ()  # trackers that were told how its cells went
     started_at: str = "unknown"
     ended_at: str = "unknown"

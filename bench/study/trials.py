@@ -58,7 +58,15 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
             found.setdefault(cell.fingerprint(), trial)
     about = f"Tuning of {study.name}: {', '.join(tune.grid)} of every contender by {tune.by}. {study.matrix.description}"
     matrix = study.matrix.model_copy(
-        update={"description": about, "claim": None, "primary": None, "tune": None, "tuned": None, "seeds": list(tune.seeds)}
+        update={
+            "description": about,
+            "claim": None,
+            "primary": None,
+            "tune": None,
+            "tuned": None,
+            "forecast": None,
+            "seeds": list(tune.seeds),
+        }
     )
     return Study(name=f"{study.name}{SUFFIX}", matrix=matrix, cells=tuple(found.values()), tunes=tune, scaling=study.scaling)
 

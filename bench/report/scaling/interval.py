@@ -1,0 +1,58 @@
+"""Intervals of whatever a law says: a jackknife over training runs. Knows arrays, no records and no torch.
+
+The points of one run share its luck, so runs are left out whole, one at a time, and the law is fitted again. Its errors are of fits whose
+E may be negative: at E = 0 a fit stands still, and its errors would be too small. Student's t has as many degrees of freedom as there are
+more runs than parameters. `bench/perf/evidence/scaling/` shows how often such intervals hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bench.report.scaling.law import Law, Losses, fit, num_free
+
+Asked = Callable[[Law], Mapping[str, float]]  # what of a law is wanted, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number that a law says, and how sure it is."""
+
+    value: float
+    error: float  # standard error
+    freedom: int  # degrees of freedom
+
+    def interval(self, level: float, more: float = 0.0) -> tuple[float, float]:
+        """Ends that hold the truth at a level; `more`: a standard deviation beside the error, of what has yet to be drawn."""
+        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * float(np.hypot(self.error, more))
+        return self.value - half, self.value + half
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A law, and what was asked of it."""
+
+    law: Law
+    estimates: dict[str, Estimate]
+
+
+def fitted(losses: Losses, asked: Asked) -> Fitted:
+    """The law of these losses; what is asked of it with its errors."""
+    law, signed = fit(losses), fit(losses, signed=True)
+    runs = np.unique(losses.run)
+    middle = np.array(list(asked(signed).values()))
+    moved = [list(asked(fit(losses.of(losses.run != run), signed, signed=True)).values()) for run in runs]
+    errors = np.sqrt((len(runs) - 1) / len(runs) * ((np.array(moved) - middle) ** 2).sum(0))
+    freedom = max(1, len(runs) - num_free(law.num))
+    values = asked(law)
+    return Fitted(
+        law=law,
+        estimates={
+            name: Estimate(value=value, error=float(error), freedom=freedom)
+            for (name, value), error in zip(values.items(), errors, strict=True)
+        },
+    )
