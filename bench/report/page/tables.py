@@ -15,6 +15,7 @@ from bench.report.page import material, memory, pipeline, provenance, tuning
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
+from bench.report.scaling.tables import scaling_tables
 from bench.report.verdicts import best, compare, factorial, flips, paired, validity
 from bench.report.verdicts.best import Choice
 from bench.report.verdicts.claims import LEVELS
@@ -31,6 +32,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
     """Every table of a run that has something to show, in the page's order."""
     rows, blocks = findings.rows, findings.blocks
     tables = [
+        *scaling_tables(findings.scaling),
         *([verdict_table(rows)] if run.tunes is None else []),  # values of one field are tried, and nobody leads
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),

@@ -10,7 +10,7 @@ from bench.records.environment import commit
 from bench.records.prediction import FittedFamily, FittedRecord, PredictedLoss, Prediction
 from bench.records.record import Record
 from bench.report.scaling.frontier import ClipCost, asked
-from bench.report.scaling.interval import Estimate, Fitted, fitted
+from bench.report.scaling.interval import Asked, Estimate, Fitted, fitted
 from bench.report.scaling.points import Points
 from bench.shapes import Refusal
 
@@ -63,14 +63,22 @@ def study_law(points: Points, held: Sequence[HeldOutLoss] = ()) -> StudyLaw:
     if lacks := points.lacks:
         raise Refusal(f"no law of scaling: {lacks}")
     costs = {family: ClipCost(scale=scale, exponent=slope) for family in points.families for scale, slope in [points.flops_law(family)]}
+    budgets = tuple(float(f"{times * max(point.flops for point in points.fitted):.3g}") for times in LARGER)
+    return StudyLaw(points=points, costs=costs, budgets=budgets, fitted=fitted(points.losses, _asked(points, costs, budgets, held)))
+
+
+def asked_of(law: StudyLaw, held: Sequence[HeldOutLoss]) -> Asked:
+    """What was asked of a study's law, to be asked of another."""
+    return _asked(law.points, law.costs, law.budgets, held)
+
+
+def _asked(points: Points, costs: Mapping[str, ClipCost], budgets: Sequence[float], held: Sequence[HeldOutLoss]) -> Asked:
     spans = []
     for family in points.families:
         own = [point for point in points.fitted if point.family == family]
         spans.append(([point.params for point in own], [point.clips for point in own]))
-    budgets = tuple(float(f"{times * max(point.flops for point in points.fitted):.3g}") for times in LARGER)
     at = {each.key: (points.families.index(each.family), float(each.params), float(each.clips)) for each in held}
-    found = fitted(points.losses, asked(list(costs.values()), spans, budgets, at))
-    return StudyLaw(points=points, costs=costs, budgets=budgets, fitted=found)
+    return asked(list(costs.values()), spans, budgets, at)
 
 
 def predict(matrix: str, written_at: str, records: Mapping[str, Record], points: Points, held: Sequence[HeldOutLoss]) -> Prediction:

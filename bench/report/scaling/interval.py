@@ -1,7 +1,8 @@
 """Intervals of whatever a law says: a jackknife over training runs. Knows arrays, no records and no torch.
 
-The points of one run share its luck, so runs are left out whole, one at a time, and the law is fitted again. Its errors are of fits whose
-E may be negative: at E = 0 a fit stands still, and its errors would be too small. Student's t has as many degrees of freedom as there are
+The points of one run share its luck, so runs are left out whole, one at a time, and the law is fitted again. At E = 0 a fit stands still,
+and its errors would be too small: they are the larger ones of it and of one whose E may be negative, and what lies between the two is
+added. Student's t has as many degrees of freedom as there are
 more runs than parameters. `bench/perf/evidence/scaling/` shows how often such intervals hold.
 """
 
@@ -42,17 +43,23 @@ class Fitted:
 
 def fitted(losses: Losses, asked: Asked) -> Fitted:
     """The law of these losses; what is asked of it with its errors."""
-    law, signed = fit(losses), fit(losses, signed=True)
     runs = np.unique(losses.run)
-    middle = np.array(list(asked(signed).values()))
-    moved = [list(asked(fit(losses.of(losses.run != run), signed, signed=True)).values()) for run in runs]
-    errors = np.sqrt((len(runs) - 1) / len(runs) * ((np.array(moved) - middle) ** 2).sum(0))
+    laws, middles, errors = [], [], []
+    for signed in (False, True):
+        whole = fit(losses, signed=signed)
+        middle = np.array(list(asked(whole).values()))
+        moved = np.array([list(asked(fit(losses.of(losses.run != run), whole, signed=signed)).values()) for run in runs])
+        errors.append(np.sqrt((len(runs) - 1) / len(runs) * ((moved - middle) ** 2).sum(0)))
+        middles.append(middle)
+        laws.append(whole)
+    law = laws[0]
+    error = np.hypot(np.maximum(*errors), middles[1] - middles[0])
     freedom = max(1, len(runs) - num_free(law.num))
     values = asked(law)
     return Fitted(
         law=law,
         estimates={
-            name: Estimate(value=value, error=float(error), freedom=freedom)
-            for (name, value), error in zip(values.items(), errors, strict=True)
+            name: Estimate(value=value, error=float(each), freedom=freedom)
+            for (name, value), each in zip(values.items(), error, strict=True)
         },
     )

@@ -82,7 +82,8 @@ def num_free(num_backbones: int) -> int:
 def fit(losses: Losses, start: Law | None = None, *, signed: bool = False) -> Law:
     """The law of these losses. `start`: one of almost the same losses, near which alone is searched.
 
-    `signed`: E may be negative. No such law is true, but how it moves with the losses has no end at 0, which errors need.
+    `signed`: E may be below 0, by as much as the least loss is above. No such law is true, but a fit that stands still at E = 0 would
+    hide how it moves with the losses, which errors are made of.
     """
     return _Fit(losses, None if start is None else start.unit, signed).run(start)
 
@@ -91,9 +92,10 @@ class _Fit:
     """One fit. Exponents are searched by their logarithms, (2 F,): those of sizes, then those of data."""
 
     def __init__(self, losses: Losses, unit: tuple[float, float] | None, signed: bool):
-        self.losses, self.signed, self.num = losses, signed, int(losses.backbone.max()) + 1
+        self.losses, self.num = losses, int(losses.backbone.max()) + 1
         self.unit = unit or (_middle(losses.params), _middle(losses.clips))
         self.freedom = max(1, len(losses) - num_free(self.num))
+        self.least_floor = -float(losses.loss.min()) if signed else 0.0
         self._size, self._data = (-np.log(values / unit) for values, unit in zip((losses.params, losses.clips), self.unit, strict=True))
         self._own = (losses.backbone[:, None] == np.arange(self.num)) / losses.loss[:, None]  # (n, F)
 
@@ -136,11 +138,8 @@ class _Fit:
         floor = 1 / self.losses.loss[:, None]
         columns = np.concatenate([floor, self._own * np.exp(np.outer(self._size, size)), self._own * np.exp(np.outer(self._data, data))], 1)
         root = np.sqrt(weights)
-        if self.signed:
-            linear = nnls(np.concatenate([columns, -floor], 1) * root[:, None], root)[0]
-            linear = np.concatenate([linear[:1] - linear[-1:], linear[1:-1]])
-        else:
-            linear = nnls(columns * root[:, None], root)[0]
+        linear = nnls(columns * root[:, None], (1 - self.least_floor * floor[:, 0]) * root)[0]
+        linear[0] += self.least_floor
         return linear, columns @ linear - 1
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.load import Run
+from bench.report.scaling.findings import ScalingFindings, find_scaling
 from bench.report.verdicts import compare, factorial, flips
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, settle
@@ -21,6 +22,7 @@ class Findings:
     blocks: list[DesignRow]
     contrasts: list[PolicyContrast]
     pairs: list[EqualPair]  # that are equal in something else than the main contenders
+    scaling: ScalingFindings | None  # of a run that holds cells out
     conclusion: Conclusion
     num_tests: int  # beside those that the headline rests on
     num_carried: int  # of those
@@ -33,7 +35,9 @@ def find(run: Run) -> Findings:
     shown = [row for row in rows if row.subject == "trained" and row.metric.group == "quality"]
     contrasts = factorial.contrasts(run, [row for row in shown if row.name.partition("@")[0] in (run.primary, COMPOSITION[0])])
     pairs = flips.equal_pairs(run, rows)
+    scaling = find_scaling(run)
     open_ones = dict(_keyed(rows, blocks, contrasts, pairs))
+    open_ones |= {("trend", each.label, "val_loss"): each for each in (scaling.trends if scaling else ())}
     decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
     decisive = {part.key for part in conclusion.parts}
     tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
@@ -42,6 +46,7 @@ def find(run: Run) -> Findings:
         blocks=[_block(block, decided) for block in blocks],
         contrasts=[_contrast(each, decided) for each in contrasts],
         pairs=[_pair(each, decided) for each in pairs],
+        scaling=scaling,
         conclusion=conclusion,
         num_tests=len(tested),
         num_carried=sum(finding.carried for finding in tested),
