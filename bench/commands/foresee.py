@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.data.files import StoreError, now
 from bench.data.progress import Say
-from bench.records.prediction import PREDICTION, Prediction, read_prediction, write_prediction
+from bench.records.prediction import PREDICTION, Foresight, read_prediction, write_prediction
 from bench.records.record import Record
 from bench.records.store import latest
 from bench.report.scaling.foresight import HeldOutLoss, predict
@@ -45,7 +45,7 @@ def run_foreseen(
     return run_study(study, results, say, command, launcher, prediction=prediction.sha256)
 
 
-def current(folder: Path, study: Study) -> Prediction | None:
+def current(folder: Path, study: Study) -> Foresight | None:
     """The prediction of these very cells; None where there is none. One of other cells, as after an override, is put aside."""
     found = read_prediction(folder)
     if found is None:
@@ -57,7 +57,7 @@ def current(folder: Path, study: Study) -> Prediction | None:
     return None
 
 
-def check_order(folder: Path, held: list[NamedCell], prediction: Prediction | None) -> None:
+def check_order(folder: Path, held: list[NamedCell], prediction: Foresight | None) -> None:
     """Refusal for a held-out cell that trained before what was predicted of it."""
     for named in held:
         place = folder / named.folder
@@ -73,7 +73,7 @@ def check_order(folder: Path, held: list[NamedCell], prediction: Prediction | No
             )
 
 
-def foresee(study: Study, records: list[Record], sizes: Mapping[str, BackboneSize]) -> Prediction:
+def foresee(study: Study, records: list[Record], sizes: Mapping[str, BackboneSize]) -> Foresight:
     """What the law of the finished cells says of those held out. Refusal where cells that it needs are not there."""
     forecast = study.matrix.forecast
     assert forecast is not None
@@ -94,7 +94,7 @@ def foresee(study: Study, records: list[Record], sizes: Mapping[str, BackboneSiz
     return predict(study.name, now(), by_folder, points_of(by_folder.items(), forecast), losses)
 
 
-def told(prediction: Prediction) -> str:
+def told(prediction: Foresight) -> str:
     """What is said on the console."""
     last = [each for each in prediction.losses if each.part == 1]
     texts = dict.fromkeys(

@@ -42,7 +42,7 @@ class PredictedLoss(Frozen):
     high: float
 
 
-class Prediction(Frozen):
+class Foresight(Frozen):
     """All that was said before the held-out cells trained."""
 
     matrix: str
@@ -64,10 +64,10 @@ class Prediction(Frozen):
 
 class _Sealed(Frozen):
     sha256: str
-    prediction: Prediction
+    prediction: Foresight
 
 
-def write_prediction(folder: Path, prediction: Prediction) -> None:
+def write_prediction(folder: Path, prediction: Foresight) -> None:
     """Into a run's folder. StoreError where it cannot be written, or one is there."""
     path = folder / PREDICTION
     if path.exists():
@@ -75,7 +75,7 @@ def write_prediction(folder: Path, prediction: Prediction) -> None:
     write_text(path, _Sealed(sha256=prediction.sha256, prediction=prediction).model_dump_json(indent=1) + "\n")
 
 
-def read_prediction(folder: Path) -> Prediction | None:
+def read_prediction(folder: Path) -> Foresight | None:
     """That of a run's folder, or None. StoreError where it is not what was written."""
     path = folder / PREDICTION
     if not path.exists():

@@ -18,7 +18,7 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
-from bench.records.prediction import Prediction, read_prediction
+from bench.records.prediction import Foresight, read_prediction
 from bench.records.record import Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.report.render import words
@@ -56,7 +56,7 @@ class Run(RunSnapshot):
     """One matrix as it was last run."""
 
     cells: tuple[CellResult, ...]
-    prediction: Prediction | None = None  # what was said of held-out cells before they trained
+    prediction: Foresight | None = None  # what was said of held-out cells before they trained
 
     @cached_property
     def contenders(self) -> tuple[str, ...]:

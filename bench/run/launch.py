@@ -27,6 +27,7 @@ from bench.run.launchers.contract import Launcher
 from bench.run.launchers.table import launcher as launcher_of
 from bench.run.match.resolve import resolve
 from bench.run.process import run_job
+from bench.run.size.resolve import sizes_of
 from bench.run.threads import is_quiet
 from bench.run.tune.resolve import Train, tuned
 from bench.shapes import Refusal, Shape
@@ -74,7 +75,13 @@ def ready(
         _places(results.resolve(), study)
         if not launcher.machine:  # of another machine nothing tells how fast it is
             study = planned(study, results.resolve(), say, minutes)
-    return tuned(study, say, train)
+    where, results = launcher, results.resolve()
+
+    def params(asked: Study) -> dict[str, int]:
+        found = sizes_of([named.cell for named in asked.cells], asked.name, results, where)
+        return {name: size.params for name, size in found.items()}
+
+    return tuned(study, say, train, params)
 
 
 def run_study(

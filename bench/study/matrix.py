@@ -66,6 +66,7 @@ class Matrix(Frozen):
     tune: Tune | None = None  # null: rivals have the fields that the matrix gives them, tuned or not
     forecast: Forecast | None = None  # null: all cells train, and none is predicted
     tuned: str | None = None  # folder of a finished tuning, as results/backbone-tuning, whose choice is taken in the place of `tune`
+    tuned_rule: Literal["same", "size"] = "same"  # size: a backbone's learning rate is on the line through those of its family's sizes
 
     @model_validator(mode="after")
     def _trials_apart(self) -> Self:

@@ -23,8 +23,8 @@ from bench.data.progress import Reporter
 from bench.perf.evidence.scaling_page import to_markdown
 from bench.report.scaling.foresight import LEVEL, HeldOutLoss, StudyLaw, asked_of, study_law
 from bench.report.scaling.law import Law
-from bench.report.scaling.points import Point, Points
-from bench.report.scaling.rule import Outcome, steeper, trend
+from bench.report.scaling.points import LawPoint, LawPoints
+from bench.report.scaling.rule import HeldOutcome, steeper, trend
 
 SEED = 23
 FAMILIES = ("one:UNet", "two:DiT/2")
@@ -83,9 +83,9 @@ def designs() -> Iterator[ScalingDesign]:
     yield ScalingDesign(name="data give the second nothing", data=(0.15, 0.0))
 
 
-def drawn(design: ScalingDesign, rng: np.random.Generator) -> Points:
+def drawn(design: ScalingDesign, rng: np.random.Generator) -> LawPoints:
     """The points of one study."""
-    law, fitted, held = design.truth, list[Point](), list[Point]()
+    law, fitted, held = design.truth, list[LawPoint](), list[LawPoint]()
     for place, family in enumerate(FAMILIES):
         for params in (*SIZES, HELD_OUT):
             for seed in range(design.seeds):
@@ -93,7 +93,7 @@ def drawn(design: ScalingDesign, rng: np.random.Generator) -> Points:
                 for clips in CLIPS:
                     noise = design.noise * (luck + math.sqrt(1 - design.shared) * rng.standard_normal())
                     loss = float(law.loss(np.array([place]), np.array([params]), np.array([clips]))[0]) * math.exp(noise)
-                    point = Point(
+                    point = LawPoint(
                         family=family,
                         folder=f"{family}-{params}-{seed}",
                         backbone=f"{family}-{params}",
@@ -106,7 +106,7 @@ def drawn(design: ScalingDesign, rng: np.random.Generator) -> Points:
                         held_out=params == HELD_OUT,
                     )
                     (held if point.held_out else fitted).append(point)
-    return Points(families=FAMILIES, fitted=tuple(fitted), held_out=tuple(held))
+    return LawPoints(families=FAMILIES, fitted=tuple(fitted), held_out=tuple(held))
 
 
 def one_study(stream: Sequence[int], design: ScalingDesign) -> dict[str, list[bool]]:
@@ -146,10 +146,10 @@ def kind_of(name: str) -> str | None:
     return "exponents" if len(words) == 2 and words[1] in ("size", "data", "compute") else None
 
 
-def _outcome(point: Point, held: HeldOutLoss, law: StudyLaw) -> Outcome:
+def _outcome(point: LawPoint, held: HeldOutLoss, law: StudyLaw) -> HeldOutcome:
     expected, low, high = law.loss(held)
     own = {"family": point.family, "folder": point.folder, "seed": point.seed, "part": point.part, "params": point.params}
-    return Outcome(**own, clips=point.clips, expected=expected, low=low, high=high, loss=point.loss)  # type: ignore[arg-type]
+    return HeldOutcome(**own, clips=point.clips, expected=expected, low=low, high=high, loss=point.loss)  # type: ignore[arg-type]
 
 
 def main(out: Path, studies: int) -> None:

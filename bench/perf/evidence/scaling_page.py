@@ -20,11 +20,11 @@ def to_markdown(rows: pd.DataFrame, studies: int) -> str:
     lines = [
         "# Do the intervals of a scaling law hold?",
         "",
-        f"Made by `python -m bench.perf.evidence.scaling`. Each row counts {studies} simulated studies of known exponents, of the shape of",
-        f"matrix `scaling`, judged by the report's own rules (`bench/report/scaling/`); the standard error of 5 % is {error:.1f} points. A law",
-        "is fitted to four sizes, four budgets of a run each and two seeds of two backbones; a fifth size is held out. Errors are those of a",
-        f"jackknife over runs (`interval.py`). Intervals here are at {LEVEL:.0%}, claims at {CARRIED:.1%}. Steady growth is claimed where",
-        f"both gains are above 0 and {INSIDE:.0%} of the held-out losses are inside their intervals.",
+        f"Made by `python -m bench.perf.evidence.scaling`. Each row counts {studies} simulated studies of known exponents, of the shape",
+        f"of matrix `scaling`, judged by the report's own rules (`bench/report/scaling/`); of 5 % the standard error is {error:.1f}.",
+        "A law is fitted to four sizes, four budgets of a run each and two seeds of two backbones; a fifth size is held out. Errors are",
+        f"those of a jackknife over runs (`interval.py`). Intervals here are at {LEVEL:.0%}, claims at {CARRIED:.1%}. Steady growth is",
+        f"claimed where both gains are above 0 and {INSIDE:.0%} of the held-out losses are inside their intervals.",
         "",
         markdown_table(("promise", "found", "kept"), _promises(rows)),
         "",
@@ -46,7 +46,7 @@ def to_markdown(rows: pd.DataFrame, studies: int) -> str:
 
 
 def _promises(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    held = rows[list(KINDS[:4])].stack()
+    held = rows[list(KINDS[:4])].melt()["value"]
     runs, equal = rows["held-out losses"], rows[rows["equal"]]
     nothing = rows[rows["name"].str.contains("nothing")]
     found = []

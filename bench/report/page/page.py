@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
 SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run that holds cells out, under its picture
-LATER = ("flips", "tuning", "tried")  # tables that stand after the curves of training, where a run has them
+LATER = ("flips", "tuning", "rates", "tried")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -229,6 +229,7 @@ TITLES = {
     "claim": "What the answer rests on",
     "flips": "Where the winner flips",
     "tuning": "Tuning",
+    "rates": "Learning rates by size",
     "tried": "What else was tried",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",

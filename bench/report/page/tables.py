@@ -38,6 +38,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),
         tuning.tuning_table(run),
+        tuning.rate_table(run),
         best.tried_table(run, choices),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.records.prediction import Prediction
+from bench.records.prediction import Foresight
 from bench.report.load import Run
 from bench.report.scaling.foresight import StudyLaw, study_law
-from bench.report.scaling.points import Points, points_of
-from bench.report.scaling.rule import Outcome, Steeper, steeper, trend
+from bench.report.scaling.points import LawPoints, points_of
+from bench.report.scaling.rule import HeldOutcome, Steeper, steeper, trend
 from bench.report.verdicts.claims import Trend
 from bench.shapes import Refusal
 from bench.study.forecast import family_of
@@ -18,15 +18,15 @@ from bench.study.forecast import family_of
 class ScalingFindings:
     """All of it; without a law, why there is none."""
 
-    points: Points
+    points: LawPoints
     law: StudyLaw | None
     lacks: str
-    prediction: Prediction | None
-    outcomes: tuple[Outcome, ...]
+    prediction: Foresight | None
+    outcomes: tuple[HeldOutcome, ...]
     trends: tuple[Trend, ...]  # of each family
     steeper: tuple[Steeper, ...]
 
-    def of(self, label: str) -> list[Outcome]:
+    def of(self, label: str) -> list[HeldOutcome]:
         """The held-out losses of a family."""
         return [each for each in self.outcomes if self.points.labels[each.family] == label]
 
@@ -58,7 +58,7 @@ def find_scaling(run: Run) -> ScalingFindings | None:
     )
 
 
-def outcomes_of(run: Run, points: Points) -> list[Outcome]:
+def outcomes_of(run: Run, points: LawPoints) -> list[HeldOutcome]:
     """What was said of each held-out loss, in the order of the prediction, and what the records have."""
     cells = {cell.path.name: cell for cell in run.cells}
     came = {(point.folder, point.part): point.loss for point in points.held_out}
@@ -70,7 +70,7 @@ def outcomes_of(run: Run, points: Points) -> list[Outcome]:
         if family not in points.families:
             continue
         found.append(
-            Outcome(
+            HeldOutcome(
                 family=family,
                 folder=said.folder,
                 seed=cell.seed,

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.records.environment import commit
-from bench.records.prediction import FittedFamily, FittedRecord, PredictedLoss, Prediction
+from bench.records.prediction import FittedFamily, FittedRecord, Foresight, PredictedLoss
 from bench.records.record import Record
 from bench.report.scaling.frontier import ClipCost, asked
-from bench.report.scaling.interval import Asked, Estimate, Fitted, fitted
-from bench.report.scaling.points import Points
+from bench.report.scaling.interval import FittedLaw, LawEstimate, Wanted, fitted
+from bench.report.scaling.points import LawPoints
 from bench.shapes import Refusal
 
 LEVEL = 0.95  # at which the interval of a held-out loss holds it
@@ -38,16 +38,16 @@ class HeldOutLoss:
 class StudyLaw:
     """The law of a study's points, and how sure everything is that it says."""
 
-    points: Points
+    points: LawPoints
     costs: dict[str, ClipCost]  # family -> FLOPs of a clip
     budgets: tuple[float, ...]  # FLOPs at which the best size is asked, `LARGER` times those of the study
-    fitted: Fitted
+    fitted: FittedLaw
 
-    def estimate(self, family: str, what: str) -> Estimate:
+    def estimate(self, family: str, what: str) -> LawEstimate:
         """Of one family: "size", "data", "compute", "best size", "size gain" ..."""
         return self.fitted.estimates[f"{self.points.families.index(family)} {what}"]
 
-    def difference(self, family: str, what: str) -> Estimate:
+    def difference(self, family: str, what: str) -> LawEstimate:
         """Of an exponent to that of the first family."""
         return self.fitted.estimates[f"{self.points.families.index(family)} less 0 {what}"]
 
@@ -58,7 +58,7 @@ class StudyLaw:
         return math.exp(found.value), math.exp(low), math.exp(high)
 
 
-def study_law(points: Points, held: Sequence[HeldOutLoss] = ()) -> StudyLaw:
+def study_law(points: LawPoints, held: Sequence[HeldOutLoss] = ()) -> StudyLaw:
     """The law of the points that are not held out. Refusal where they are too few."""
     if lacks := points.lacks:
         raise Refusal(f"no law of scaling: {lacks}")
@@ -67,12 +67,12 @@ def study_law(points: Points, held: Sequence[HeldOutLoss] = ()) -> StudyLaw:
     return StudyLaw(points=points, costs=costs, budgets=budgets, fitted=fitted(points.losses, _asked(points, costs, budgets, held)))
 
 
-def asked_of(law: StudyLaw, held: Sequence[HeldOutLoss]) -> Asked:
+def asked_of(law: StudyLaw, held: Sequence[HeldOutLoss]) -> Wanted:
     """What was asked of a study's law, to be asked of another."""
     return _asked(law.points, law.costs, law.budgets, held)
 
 
-def _asked(points: Points, costs: Mapping[str, ClipCost], budgets: Sequence[float], held: Sequence[HeldOutLoss]) -> Asked:
+def _asked(points: LawPoints, costs: Mapping[str, ClipCost], budgets: Sequence[float], held: Sequence[HeldOutLoss]) -> Wanted:
     spans = []
     for family in points.families:
         own = [point for point in points.fitted if point.family == family]
@@ -81,11 +81,11 @@ def _asked(points: Points, costs: Mapping[str, ClipCost], budgets: Sequence[floa
     return asked(list(costs.values()), spans, budgets, at)
 
 
-def predict(matrix: str, written_at: str, records: Mapping[str, Record], points: Points, held: Sequence[HeldOutLoss]) -> Prediction:
+def predict(matrix: str, written_at: str, records: Mapping[str, Record], points: LawPoints, held: Sequence[HeldOutLoss]) -> Foresight:
     """What is said of held-out losses, from the records (by folder) of all other cells. Refusal where they are too few."""
     found = study_law(points, held)
     law = found.fitted.law
-    return Prediction(
+    return Foresight(
         matrix=matrix,
         written_at=written_at,
         commit=commit(),

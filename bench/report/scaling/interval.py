@@ -16,11 +16,11 @@ from scipy import stats
 
 from bench.report.scaling.law import Law, Losses, fit, num_free
 
-Asked = Callable[[Law], Mapping[str, float]]  # what of a law is wanted, by name
+Wanted = Callable[[Law], Mapping[str, float]]  # what of a law is wanted, by name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class LawEstimate:
     """A number that a law says, and how sure it is."""
 
     value: float
@@ -34,14 +34,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedLaw:
     """A law, and what was asked of it."""
 
     law: Law
-    estimates: dict[str, Estimate]
+    estimates: dict[str, LawEstimate]
 
 
-def fitted(losses: Losses, asked: Asked) -> Fitted:
+def fitted(losses: Losses, asked: Wanted) -> FittedLaw:
     """The law of these losses; what is asked of it with its errors."""
     runs = np.unique(losses.run)
     laws, middles, errors = [], [], []
@@ -56,10 +56,10 @@ def fitted(losses: Losses, asked: Asked) -> Fitted:
     error = np.hypot(np.maximum(*errors), middles[1] - middles[0])
     freedom = max(1, len(runs) - num_free(law.num))
     values = asked(law)
-    return Fitted(
+    return FittedLaw(
         law=law,
         estimates={
-            name: Estimate(value=value, error=float(each), freedom=freedom)
+            name: LawEstimate(value=value, error=float(each), freedom=freedom)
             for (name, value), each in zip(values.items(), error, strict=True)
         },
     )

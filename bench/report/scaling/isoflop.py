@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.report.scaling.points import Point
+from bench.report.scaling.points import LawPoint
 
 LEAST_SIZES = 3
 APART = 1.4  # times the budget before, from which on the next is shown
@@ -29,7 +29,7 @@ class Minimum:
     loss: float | None
 
 
-def minima(points: Sequence[Point]) -> list[Minimum]:
+def minima(points: Sequence[LawPoint]) -> list[Minimum]:
     """Of the points of one family, in the order of budgets."""
     courses = _courses(points)
     found: list[Minimum] = []
@@ -42,7 +42,7 @@ def minima(points: Sequence[Point]) -> list[Minimum]:
     return found
 
 
-def _courses(points: Sequence[Point]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def _courses(points: Sequence[LawPoint]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Size -> logarithms of its FLOPs and of its mean losses over seeds, in order."""
     courses = {}
     for size in sorted({point.params for point in points}):

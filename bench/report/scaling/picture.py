@@ -11,7 +11,7 @@ from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
 from bench.report.scaling.findings import ScalingFindings
 from bench.report.scaling.foresight import LEVEL, StudyLaw
-from bench.report.scaling.points import Point
+from bench.report.scaling.points import LawPoint
 from bench.report.scaling.words import counted
 
 STEPS = 60  # of a curve
@@ -45,8 +45,8 @@ def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
         ]
         canvas.put_legend(figure, handles, labels)
         caption = (
-            "Validation loss at eight fixed timesteps against training FLOPs, a curve a size, a point a run and budget. The law is fitted to "
-            "the filled points alone; intervals of the largest size were written down before it trained."
+            "Validation loss at eight fixed timesteps against training FLOPs, a curve a size, a point a run and budget. The law is fitted "
+            "to the filled points alone; intervals of the largest size were written down before it trained."
         )
         return Drawing(name="scaling", title="Loss against compute", caption=caption, svg=canvas.svg(figure))
 
@@ -54,7 +54,7 @@ def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
 def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> None:
     family = found.points.families[place]
     axes.set_title(canvas.label(found.points.labels[family]))
-    sizes: dict[int, list[Point]] = {}
+    sizes: dict[int, list[LawPoint]] = {}
     for point in (*found.points.fitted, *found.points.held_out):
         if point.family == family:
             sizes.setdefault(point.params, []).append(point)

@@ -17,7 +17,7 @@ TRAINING = 3  # FLOPs of training over those of its forward passes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class LawPoint:
     """What a run was worth after a part of its budget."""
 
     family: str  # of its backbone
@@ -33,12 +33,12 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Points:
+class LawPoints:
     """All of them, in the order of the records."""
 
     families: tuple[str, ...]
-    fitted: tuple[Point, ...]  # that the law is fitted to
-    held_out: tuple[Point, ...]
+    fitted: tuple[LawPoint, ...]  # that the law is fitted to
+    held_out: tuple[LawPoint, ...]
 
     @property
     def labels(self) -> dict[str, str]:
@@ -76,17 +76,17 @@ class Points:
         return math.exp(flops.mean() - slope * sizes.mean()), slope
 
 
-def points_of(records: Iterable[tuple[str, Record]], forecast: Forecast) -> Points:
+def points_of(records: Iterable[tuple[str, Record]], forecast: Forecast) -> LawPoints:
     """The points of cells, by folder; of what failed or diverged none."""
     found = [point for folder, record in records if record.status == "ok" for point in _of_record(folder, record, forecast)]
-    return Points(
+    return LawPoints(
         families=tuple(dict.fromkeys(point.family for point in found)),
         fitted=tuple(point for point in found if not point.held_out),
         held_out=tuple(point for point in found if point.held_out),
     )
 
 
-def _of_record(folder: str, record: Record, forecast: Forecast) -> Sequence[Point]:
+def _of_record(folder: str, record: Record, forecast: Forecast) -> Sequence[LawPoint]:
     training, backbone = record.training, record.backbone
     if training is None or backbone is None or not training.validation_by_timestep:
         return []
@@ -95,7 +95,7 @@ def _of_record(folder: str, record: Record, forecast: Forecast) -> Sequence[Poin
     ends.append((1.0, training.num_samples, sum(work[4] for work in training.step_work), sum(last) / len(last)))
     name = record.cell.backbone
     return [
-        Point(
+        LawPoint(
             family=family_of(name),
             folder=folder,
             backbone=name,

@@ -18,7 +18,7 @@ GAINS = {"size": "a larger size", "data": "more data"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class HeldOutcome:
     """What was said of a held-out loss, and what came."""
 
     family: str
@@ -67,7 +67,7 @@ def unsure_gains(law: StudyLaw, family: str) -> list[str]:
     return [what for what in GAINS if law.estimate(family, f"{what} gain").interval(CARRIED)[0] <= 0]
 
 
-def trend(law: StudyLaw, family: str, outcomes: Sequence[Outcome], *, claimed: bool) -> Trend:
+def trend(law: StudyLaw, family: str, outcomes: Sequence[HeldOutcome], *, claimed: bool) -> Trend:
     """Whether a family improves steadily: both exponents are above 0, and the losses of its held-out cells came as was said."""
     label, own = law.points.labels[family], [each for each in outcomes if each.family == family]
     inside, lacking = sum(each.inside for each in own), [each for each in own if each.loss is None]

@@ -14,8 +14,8 @@ from bench.report.scaling.findings import ScalingFindings
 from bench.report.scaling.foresight import LARGER, LEVEL, StudyLaw
 from bench.report.scaling.frontier import best_at
 from bench.report.scaling.isoflop import Minimum, minima
-from bench.report.scaling.rule import CARRIED, INSIDE, Outcome
-from bench.report.scaling.words import bounds, counted, exponent, flops, number, percent, signed
+from bench.report.scaling.rule import CARRIED, INSIDE, HeldOutcome
+from bench.report.scaling.words import bounds, counted, exponent, exponent_ends, flops, number, percent, signed, size
 
 EXPONENTS = {"size": "a, of parameters", "data": "b, of clips", "compute": "of compute at the best size"}
 EXTRAPOLATION = "extrapolation"
@@ -31,7 +31,7 @@ def scaling_tables(found: ScalingFindings | None) -> list[Table]:
 def foresight_table(found: ScalingFindings) -> Table:
     """What was said of each held-out size and budget before it trained, what came, and by how much it missed."""
     lines, data = [], []
-    groups: dict[tuple[str, int, int], list[Outcome]] = {}
+    groups: dict[tuple[str, int, int], list[HeldOutcome]] = {}
     for each in found.outcomes:
         groups.setdefault((each.family, each.params, each.clips), []).append(each)
         label = found.points.labels[each.family]
@@ -70,11 +70,10 @@ def exponent_table(found: ScalingFindings, law: StudyLaw) -> Table:
         for family in families:
             each = law.estimate(family, what)
             ends = each.interval(CARRIED)
-            values = [math.exp(value) for value in (each.value, *ends)] if what in EXPONENTS else [each.value, *ends]
-            data.append((what, labels[family], *values))
+            data.append((what, labels[family], *(exponent_ends(law, family, what) if what in EXPONENTS else (each.value, *ends))))
 
     for what, title in EXPONENTS.items():
-        texts = [exponent(law.estimate(family, what)) for family in families]
+        texts = [exponent(law, family, what) for family in families]
         add(what, title, texts, [_difference(law, family, what) for family in families[1:]])
     nothing = [NONE] * (len(families) - 1)
     add("best size", "of the best size, in compute", [signed(law.estimate(family, "best size"), CARRIED) for family in families], nothing)
@@ -87,9 +86,10 @@ def exponent_table(found: ScalingFindings, law: StudyLaw) -> Table:
     data.append(("floor", "all", floor.value, low, high))
     data.append(("spread of a run", "all", law.fitted.law.spread, None, None))
     header = ("Exponent", *labels.values(), *(f"{labels[family]} {metrics.MINUS} {labels[families[0]]}" for family in families[1:]))
+    num, spread = len({point.folder for point in law.points.fitted}), percent(law.fitted.law.spread)
     caption = (
-        f"L = E + A N^{metrics.MINUS}a + B D^{metrics.MINUS}b, N all parameters, D clips drawn, E shared; intervals at {100 * CARRIED:g} % by a "
-        f"jackknife over {len({point.folder for point in law.points.fitted})} runs. A run is within {percent(law.fitted.law.spread)} of the law"
+        f"L = E + A N^{metrics.MINUS}a + B D^{metrics.MINUS}b, N all parameters, D clips drawn, E shared; intervals at {100 * CARRIED:g} % "
+        f"by a jackknife over {num} runs. Losses spread by {spread} around the law"
     )
     frame = pd.DataFrame(data, columns=["quantity", "backbone", "value", "low", "high"])
     return Table("exponents", caption, header, tuple(lines), data=frame)
@@ -113,8 +113,8 @@ def compute_table(law: StudyLaw) -> Table:
     lines, data = [], []
     for times, budget in zip(LARGER, law.budgets, strict=True):
         for family in law.points.families:
-            size, loss = law.estimate(family, f"N at {budget:g}"), law.estimate(family, f"loss at {budget:g}")
-            params = [math.exp(min(value, 60.0)) for value in (size.value, *size.interval(LEVEL))]
+            best, loss = law.estimate(family, f"N at {budget:g}"), law.estimate(family, f"loss at {budget:g}")
+            params = [math.exp(min(max(value, -60.0), 60.0)) for value in (best.value, *best.interval(LEVEL))]
             cost = law.costs[family]
             clips = budget / (cost.scale * params[0] ** cost.exponent)
             low, high = loss.interval(LEVEL)
@@ -123,7 +123,7 @@ def compute_table(law: StudyLaw) -> Table:
                 (
                     flops(budget),
                     law.points.labels[family],
-                    f"{counted(params[0])} [{counted(params[1])}, {counted(params[2])}]",
+                    size(params[0], params[1], params[2]),
                     counted(clips),
                     f"{number(loss.value)} {bounds(max(low, 0.0), high)}",
                     note,

@@ -3,18 +3,31 @@
 import math
 
 from bench.report.render import catalogue as metrics
-from bench.report.scaling.interval import Estimate
-from bench.report.scaling.rule import CARRIED
+from bench.report.scaling.foresight import StudyLaw
+from bench.report.scaling.interval import LawEstimate
+from bench.report.scaling.law import MOST
+from bench.report.scaling.rule import CARRIED, unsure_gains
 
+MOST_APART = 1e4  # times, the ends of a size that is worth saying
 FLOP = metrics.SCALES["flops"]
 
 
-def exponent(found: Estimate, level: float = CARRIED) -> str:
-    """An exponent of which the logarithm was estimated, as '0.31 [0.21, 0.45]'."""
-    return f"{number(math.exp(found.value))} {bounds(*map(math.exp, found.interval(level)))}"
+def exponent(law: StudyLaw, family: str, what: str) -> str:
+    """'0.31 [0.21, 0.45]'; from 0 on where that it is above 0 may be chance."""
+    value, low, high = exponent_ends(law, family, what)
+    text = f"[{number(low)}, {number(high)}]" if high <= MOST else f"[{number(low)}, over {number(MOST)}]"
+    return f"{number(value)} {text}"
 
 
-def signed(found: Estimate, level: float) -> str:
+def exponent_ends(law: StudyLaw, family: str, what: str) -> tuple[float, float, float]:
+    """(value, low, high) of an exponent, which is estimated by its logarithm: its sign is that of the gain, which is tested."""
+    found = law.estimate(family, what)
+    low, high = map(math.exp, found.interval(CARRIED))
+    unsure = unsure_gains(law, family)
+    return math.exp(found.value), 0.0 if what in unsure or (what == "compute" and unsure) else low, high
+
+
+def signed(found: LawEstimate, level: float) -> str:
     """'0.02 [-0.10, 0.14]'."""
     return f"{number(found.value)} {bounds(*found.interval(level))}"
 
@@ -32,6 +45,11 @@ def number(value: float) -> str:
 def percent(share: float) -> str:
     """'2.3 %', '−4 %'."""
     return f"{100 * share:.2g} %".replace("-", metrics.MINUS)
+
+
+def size(value: float, low: float, high: float) -> str:
+    """A number of parameters with its ends; of ends too far apart, that nothing is known."""
+    return f"{counted(value)} [{counted(low)}, {counted(high)}]" if high / low < MOST_APART else "not determined"
 
 
 def flops(value: float) -> str:

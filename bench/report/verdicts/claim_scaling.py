@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.report.verdicts.findings import Findings
 
 
-class Scaling:
+class Steadiness:
     """Supported where both exponents of the backbone are above 0 and its held-out losses came as they were foreseen.
 
     Which of two backbones gains more from compute is a statement of its own, and cannot turn it.
@@ -64,7 +64,7 @@ def trend_said(found: ScalingFindings, trend: Trend) -> str:
                 f"Whether {trend.label} improves steadily is open: {GAINS[unsure[0]]} changes its loss by {ends[0]} [{ends[2]}, {ends[1]}]."
             )
         return f"Whether {trend.label} improves steadily is open: {trend.reason}."
-    size, data = (exponent(law.estimate(family, what)) for what in ("size", "data"))
+    size, data = (exponent(law, family, what) for what in ("size", "data"))
     if trend.outcome == "supported":
         return (
             f"{trend.label} improves steadily: its loss falls with its parameters to the power of {size} and with clips to that of {data}."
@@ -96,7 +96,7 @@ def steeper_said(found: ScalingFindings, each: Steeper) -> str:
     labels = found.points.labels
     first, second = labels[each.first], labels[each.second]
     if each.outcome == "not compared":
-        return f"Which of {first} and {second} gains more from compute was not compared: of one it may be that nothing helps."
+        return f"Which of {first} and {second} gains more from compute was not compared: that both improve is not sure."
     found_text = f"the exponents differ by {each.difference:.2g} {bounds(each.low, each.high)}"
     if each.winner is None:
         return f"Which of {first} and {second} gains more from compute is open: {found_text}."

@@ -1,7 +1,7 @@
 """The claims that a matrix can name, and what judges a study that names none of them."""
 
 from bench.report.verdicts.claim_lead import Leader
-from bench.report.verdicts.claim_scaling import Scaling
+from bench.report.verdicts.claim_scaling import Steadiness
 from bench.report.verdicts.claim_shapes import Cropping
 from bench.report.verdicts.claims import Claim
 
@@ -10,7 +10,7 @@ CLAIMS: dict[str, Claim] = {
         "Which backbone should a video diffusion model have, for this data, this budget and this machine?", of_backbones=True
     ),
     "shapes": Cropping(),
-    "scaling": Scaling(),
+    "scaling": Steadiness(),
 }
 DEFAULT = Leader("How do the contenders compare on this data, this budget and this machine?")
 
