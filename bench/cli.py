@@ -70,6 +70,10 @@ def run(
         from bench.commands.decide import run_until_decided  # and with it the report's rules
 
         records = run_until_decided(study, results, say, command, hours, where)
+    elif study.matrix.forecast is not None:
+        from bench.commands.foresee import run_foreseen  # and with it the fit of the report
+
+        records = run_foreseen(study, results, say, command, budget_minutes, where)
     else:
         records = run_all(study, results, say, command, budget_minutes, where)
     console.print(summary(records))

@@ -27,7 +27,7 @@ TORCH_FREE = (
     "bench/metrics/distances/*.py", "bench/metrics/pixels/*.py", "bench/metrics/physics/*.py",
     "bench/__init__.py", "bench/run/__init__.py", "bench/run/launch.py", "bench/run/job.py", "bench/run/process.py", "bench/run/checks.py",
     "bench/run/fan_out.py", "bench/run/claim.py", "bench/run/launchers/*.py",
-    "bench/run/match/resolve.py", "bench/run/expected/[!m]*.py", "bench/run/expected/model.py",
+    "bench/run/match/resolve.py", "bench/run/size/resolve.py", "bench/run/expected/[!m]*.py", "bench/run/expected/model.py",
     "bench/commands/archive.py", "bench/commands/compare.py", "bench/commands/listing.py", "bench/commands/reference.py",
     "bench/commands/score/record.py", "bench/commands/score/page.py", "bench/commands/audit/[!c]*.py",
     "bench/commands/audit/command.py", "bench/perf/suite.py", "bench/perf/gate/*.py", "bench/perf/evidence/scale/[!cm]*.py",

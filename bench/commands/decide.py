@@ -56,6 +56,10 @@ def check(study: Study) -> None:
     main = {named.cell.backbone + repr(named.axes) for named in study.cells if not named.further}
     if len(main) < 2:
         raise Refusal(f"--until-decided tells contenders apart, and matrix {study.name} has one; give it more, as under axes.backbone")
+    if study.matrix.forecast is not None:
+        raise Refusal(
+            f"--until-decided adds cells, and what matrix {study.name} predicts is of those it has; leave it out, or forecast=null"
+        )
     if study.matrix.primary is None:
         raise Refusal(f"--until-decided needs a measure that decides, and matrix {study.name} has none; name it: primary=fvd")
 

@@ -12,6 +12,7 @@ from bench.records.environment import Environment
 from bench.records.products import ProductTrial
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.forecast import Forecast
 from bench.study.looks import Looks
 from bench.study.matrix import Match, MatchProof
 from bench.study.scale import Scaling
@@ -104,6 +105,22 @@ class ValidationPoint(Frozen):
     num_clips: int  # validation clips it is the mean of
 
 
+class Branch(Frozen):
+    """What a run of a part of the budget is worth: a branch of this one, whose rate fell to 0 as that run's would have."""
+
+    part: float  # of the budget, as it was asked
+    step: int  # at its end, as is all that follows
+    num_samples: int  # clips drawn
+    latent_voxels: int
+    forward_flops: int  # of every clip drawn, padding counted
+    loss_by_timestep: dict[str, float]  # timestep -> validation loss of the averaged weights, on all validation clips
+
+    @property
+    def loss(self) -> float:
+        """Mean over the timesteps."""
+        return sum(self.loss_by_timestep.values()) / len(self.loss_by_timestep)
+
+
 DISTURBED = 0.1  # of the processors, taken by others: beyond it their part shows in what was trained and timed
 
 
@@ -136,6 +153,7 @@ class Course(BaseModel, extra="forbid", ser_json_inf_nan="strings"):
     other_processes: int = 0  # most on the GPU at once, beside this one: the timings are then worth nothing
     other_cpu_share: float = 0.0  # part of the processors that others took; the largest of the processes that trained
     acceleration: AccelerationTrial | None = None  # where the cell asked for the fastest way
+    branches: list[Branch] = Field(default_factory=list)  # in the order of their parts
 
 
 class Training(Course, frozen=True):
@@ -230,6 +248,7 @@ class Asked(Frozen):
     primary: str | None = None  # the distance that decides
     cells: tuple[str, ...] = ()  # folders of all cells of the run
     until_decided: Looks | None = None  # None: seeds were fixed
+    prediction: str | None = None  # hash of what was predicted of the cell before it trained, where anything was
 
 
 class Record(Frozen):
@@ -313,6 +332,7 @@ class RunSnapshot(Frozen):
     scaling: Scaling | None = None  # how `--budget-minutes` made it smaller than its matrix, where it did
     asks_tuning: bool = False  # whether its matrix has `tune` or `tuned`; without, it declares its fields untuned
     until_decided: Looks | None = None  # seeds were added until the headline was carried; None: they were fixed
+    forecast: Forecast | None = None  # which cells were predicted before they trained, where any were
     track: tuple[str, ...] = ()  # trackers that were told how its cells went
     started_at: str = "unknown"
     ended_at: str = "unknown"

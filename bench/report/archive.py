@@ -1,7 +1,8 @@
 """The archive: finished studies whose records are committed, and their reports, made from those alone. `python -m bench.commands.archive`.
 
-Of a run it keeps what a report reads: run.json, every attempt's record, the sheet of clips, what is drawn of a physics world, and of the
-features those that are subtracted. A record is kept as it was written: its `artefacts` name what the run left beside it, here or not.
+Of a run it keeps what a report reads: run.json, the prediction, every attempt's record, the sheet of clips, what is drawn of a physics
+world, and of the features those that are subtracted. A record is kept as it was written: its `artefacts` name what the run left beside it,
+here or not.
 """
 
 import shutil
@@ -12,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from bench.data.files import fresh_folder, remove_folder, remove_leftovers
+from bench.records.prediction import PREDICTION
 from bench.records.store import RUN, run_folders
 from bench.report import build
 from bench.report.load import load_run
@@ -34,6 +36,8 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
     left_out = {path.name for path in folder.rglob("*") if path.is_file()}
     with fresh_folder(target) as temp:
         shutil.copyfile(folder / RUN, temp / RUN)
+        if run.prediction is not None:
+            shutil.copyfile(folder / PREDICTION, temp / PREDICTION)
         for cell in run.cells:
             kept = temp / cell.path.name
             kept.mkdir()

@@ -18,6 +18,7 @@ from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
 from bench.data.media.arrays import read_npz
+from bench.records.prediction import Foresight, read_prediction
 from bench.records.record import FLOORS, Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.report.render import words
@@ -55,6 +56,7 @@ class Run(RunSnapshot):
     """One matrix as it was last run."""
 
     cells: tuple[CellResult, ...]
+    prediction: Foresight | None = None  # what was said of held-out cells before they trained
 
     @cached_property
     def contenders(self) -> tuple[str, ...]:
@@ -189,7 +191,7 @@ def _told(measurement: Measurement, field: str) -> Any:
 
 
 def load_run(folder: Path) -> Run:
-    """The run in `results/<matrix>/`. StoreError where there is no readable `run.json`."""
+    """The run in `results/<matrix>/`. StoreError where there is no readable `run.json`, or a prediction that was edited."""
     snapshot, found = read_run(folder), []
     for listed in snapshot.cells:
         path = folder / Path(listed.folder).name  # never outside the run's
@@ -203,7 +205,8 @@ def load_run(folder: Path) -> Run:
         found.append(dict(listed) | {"axes": axes, "path": path, "record": record, "status": status, "reason": reason})
     labels = contender_labels([fields["axes"] for fields in found])
     cells = [CellResult(contender=label, **fields) for label, fields in zip(labels, found, strict=True)]
-    return Run.model_validate(dict(snapshot) | {"cells": cells})
+    prediction = read_prediction(folder) if snapshot.forecast is not None else None
+    return Run.model_validate(dict(snapshot) | {"cells": cells, "prediction": prediction})
 
 
 def load_runs(folders: str | Path | Sequence[str | Path]) -> dict[Path, Run]:

@@ -103,6 +103,13 @@ class MatchJob(Task):
         return self.cell.timeout_s
 
 
+class SizeJob(Task):
+    """Count what backbones have and take."""
+
+    kind: Literal["size"] = "size"
+    cells: tuple[tuple[Cell, Path], ...]  # each with the file of its size
+
+
 class PaceJob(Task):
     """Measure how long the parts of cells take."""
 
@@ -115,7 +122,7 @@ class PaceJob(Task):
         return PACES_S
 
 
-Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob | PaceJob, Field(discriminator="kind")]  # what one process has to do
+Job = Annotated[PrepareJob | CellJob | SampleJob | MatchJob | SizeJob | PaceJob, Field(discriminator="kind")]  # what one process has to do
 
 
 def read_job(text: str) -> Job:

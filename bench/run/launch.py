@@ -8,7 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,10 +27,12 @@ from bench.run.launchers.contract import Launcher
 from bench.run.launchers.table import launcher as launcher_of
 from bench.run.match.resolve import resolve
 from bench.run.process import run_job
+from bench.run.size.resolve import sizes_of
 from bench.run.threads import is_quiet
 from bench.run.tune.resolve import Train, tuned
 from bench.shapes import Refusal, Shape
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.forecast import held_out
 from bench.study.matrix import NamedCell, Study
 
 
@@ -39,6 +41,10 @@ def run_all(
 ) -> list[Record]:
     """Run a study as `load_study` gives it: its checks, matches and trials first, scaled to `minutes`. The records of its cells."""
     launcher = launcher or launcher_of()
+    if study.matrix.forecast is not None:
+        raise Refusal(
+            f"matrix {study.name} predicts cells before they train, which `python -m bench run {study.name}` does; or forecast=null"
+        )
     study = ready(study, results, say, lambda trials: run_study(trials, results, say, command, launcher), minutes, launcher)
     return run_study(study, results, say, command, launcher)
 
@@ -69,11 +75,29 @@ def ready(
         _places(results.resolve(), study)
         if not launcher.machine:  # of another machine nothing tells how fast it is
             study = planned(study, results.resolve(), say, minutes)
-    return tuned(study, say, train)
+    where, results = launcher, results.resolve()
+
+    def params(asked: Study) -> dict[str, int]:
+        found = sizes_of([named.cell for named in asked.cells], asked.name, results, where)
+        return {name: size.params for name, size in found.items()}
+
+    return tuned(study, say, train, params)
 
 
-def run_study(study: Study, results: Path, say: Say, command: str, launcher: Launcher | None = None) -> list[Record]:
-    """Run every cell of a study that has no final record yet; the records of all. Raises Refused, Stopped or StoreError."""
+def run_study(
+    study: Study,
+    results: Path,
+    say: Say,
+    command: str,
+    launcher: Launcher | None = None,
+    *,
+    later: Collection[str] = (),
+    prediction: str | None = None,
+) -> list[Record]:
+    """Run every cell of a study that has no final record yet; the records of all. Raises Refused, Stopped or StoreError.
+
+    `later`: names of cells that another call runs. `prediction`: hash of what was said of the held-out cells, for their records.
+    """
     results, launcher = results.resolve(), launcher or _checked(launcher_of(), study)
     folder = results / study.name
     with _only_one(folder) as lock:
@@ -83,15 +107,15 @@ def run_study(study: Study, results: Path, say: Say, command: str, launcher: Lau
                 remove_leftovers(place)
         known = {named.name: _latest_final(folder / named.folder, named.cell) for named in study.cells}
         finished = [record for record in known.values() if record is not None]
-        waiting = [name for name, record in known.items() if record is None]
+        waiting = [name for name, record in known.items() if record is None and name not in later]
         _check_headline(study, folder)
         say(f"{study.name}: {len(known)} cells, {len(finished)} finished before, {len(waiting)} to run")
         write_run(results, _snapshot(study, started_at, command))
-        jobs = _jobs(study, results, spins=bool(waiting) and _spins(launcher, finished))
+        jobs = _jobs(study, results, spins=bool(waiting) and _spins(launcher, finished), prediction=prediction)
         unprepared = [name for name in waiting if launcher.attached(jobs[name]) is None]  # the others are under way
         known |= _prepare(study, results, jobs, unprepared, say, lock, launcher)
         # Seed by seed, so that an hour in which the machine is slower is one of all contenders.
-        left = sorted((job for name, job in jobs.items() if known[name] is None), key=lambda job: job.cell.cell.seed)
+        left = sorted((jobs[name] for name in waiting if known[name] is None), key=lambda job: job.cell.cell.seed)
         known |= FanOut(launcher, say, lock, trials=study.tunes is not None, known=finished).run(left)
         records = [record for record in known.values() if record]
         write_run(results, _snapshot(study, started_at, command))
@@ -189,12 +213,16 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
         return record
 
 
-def _jobs(study: Study, results: Path, *, spins: bool = False) -> dict[str, CellJob]:
+def _jobs(study: Study, results: Path, *, spins: bool = False, prediction: str | None = None) -> dict[str, CellJob]:
     """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
     folders = tuple(named.folder for named in study.cells)
     asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=folders, until_decided=study.until_decided)
-    own = {"matrix": study.name, "results": results, "asked": asked, "spins": spins, "track": study.track}
-    return {named.name: CellJob.model_validate({"label": named.name, "cell": named, **own}) for named in study.cells}
+    own = {"matrix": study.name, "results": results, "spins": spins, "track": study.track}
+    predicted = {named.name: asked.model_copy(update={"prediction": prediction}) for named in held_out(study.matrix.forecast, study.cells)}
+    return {
+        named.name: CellJob.model_validate({"label": named.name, "cell": named, "asked": predicted.get(named.name, asked), **own})
+        for named in study.cells
+    }
 
 
 def _check_headline(study: Study, folder: Path) -> None:
@@ -226,6 +254,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         match=study.matrix.match,
         tunes=study.tunes,
         until_decided=study.until_decided,
+        forecast=study.matrix.forecast,
         scaling=study.scaling,
         track=study.track,
         asks_tuning=study.matrix.tune is not None or study.matrix.tuned is not None,

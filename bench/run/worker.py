@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from bench.data.sealed import show_in_one_line
 from bench.run.checks import check_all, check_cell, tell_broken
-from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PaceJob, PrepareJob, SampleJob, read_job
+from bench.run.job import EXIT_BAD_INPUT, EXIT_STOPPED, TRACEBACK, CellJob, Job, MatchJob, PaceJob, PrepareJob, SampleJob, SizeJob, read_job
 from bench.run.watch import Watch, opened
 from bench.shapes import Refusal, lines_of
 
@@ -58,6 +58,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
     from bench.run.match.search import match_backbone
     from bench.run.preflight import prepare
     from bench.run.samples import sample_more
+    from bench.run.size.count import count_sizes
     from bench.training.trainer import Interrupted
 
     use_exact_float32()
@@ -73,6 +74,8 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
                     sample_more(job, progress)
                 case MatchJob():
                     match_backbone(job, progress)
+                case SizeJob():
+                    count_sizes(job, progress)
                 case PaceJob():
                     measure_paces(job, progress)
         except Interrupted as stopped:

@@ -40,6 +40,7 @@ class BudgetAxis:
     whole: bool = True  # amounts are whole numbers from 1 on, and progress counts them; else numbers above 0
     prefixed: bool = False  # an amount is said with a prefix of the measurement's unit, behind the words: "1.20 training PFLOP"
     measurement: str | None = None  # of a record, which such a budget fixes: nobody can win it
+    drawn: bool = False  # follows from the clips drawn alone, and not from how fast: what a branch of a run uses is known
 
     def checked(self, amount: Any) -> float:
         """An amount as a budget holds it. Refusal for what is none."""
@@ -55,10 +56,20 @@ BUDGETS: Registry[BudgetAxis] = Registry(
     "unet_vs_dit.budgets",
     (
         BudgetAxis(
-            name="steps", used=lambda spent: spent.steps, words="training steps", meaning="optimiser steps", measurement="train_steps"
+            name="steps",
+            used=lambda spent: spent.steps,
+            words="training steps",
+            meaning="optimiser steps",
+            measurement="train_steps",
+            drawn=True,
         ),
         BudgetAxis(
-            name="samples", used=lambda spent: spent.samples, words="training clips", meaning="clips drawn", measurement="train_samples"
+            name="samples",
+            used=lambda spent: spent.samples,
+            words="training clips",
+            meaning="clips drawn",
+            measurement="train_samples",
+            drawn=True,
         ),
         BudgetAxis(
             name="latent_voxels",
@@ -66,6 +77,7 @@ BUDGETS: Registry[BudgetAxis] = Registry(
             words="latent voxels of training clips",
             meaning="T x H x W of every drawn clip, padding not counted",
             measurement="train_latent_voxels",
+            drawn=True,
         ),
         BudgetAxis(
             name="train_flops",
@@ -75,6 +87,7 @@ BUDGETS: Registry[BudgetAxis] = Registry(
             whole=False,
             prefixed=True,
             measurement="train_flops",
+            drawn=True,
         ),
         BudgetAxis(
             name="seconds",

@@ -15,12 +15,13 @@ from bench.data.physics.regions import Region
 from bench.data.policy.config import Batching
 from bench.data.source import MOST_CLIPS, MOST_FRAMES, SourceConfig, check_clip_shape, load_config
 from bench.shapes import Refusal, Shape
-from bench.study.budget import Budget
+from bench.study.budget import BUDGETS, Budget
 
 # Raise it whenever a number starts to mean something else; older records are then never compared with newer ones.
 PROTOCOL_VERSION = 4
 
 MIN_FEATURES = 2  # a covariance needs two clips
+COOLDOWN = 0.15  # of a budget, its end, over which the schedule `cooldown` falls
 
 
 class Objective(Frozen, allow_inf_nan=False):
@@ -43,7 +44,7 @@ class Optimizer(Frozen, allow_inf_nan=False):
     weight_decay: float = Field(0.0, ge=0)  # decoupled, as AdamW has it
     betas: tuple[float, float] = (0.9, 0.99)  # decay of the means of gradient and of its square
     warmup_steps: int = Field(50, ge=0, le=10**9)  # over which the learning rate rises to its peak
-    schedule: Literal["constant", "linear"] = "constant"  # after the warm-up; linear falls to 0 as the budget is used
+    schedule: Literal["constant", "linear", "cooldown"] = "constant"  # or falls to 0: as the budget is used; over its last 15 %
     grad_clip: float = Field(1.0, gt=0)  # largest norm of the gradient
     ema_decay: float = Field(0.999, ge=0, lt=1)  # a step, of the average of the weights, which is what is sampled and scored
 
@@ -127,6 +128,7 @@ class Cell(Frozen, allow_inf_nan=False):
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
     budget: Budget
+    branches: tuple[float, ...] = Field((), max_length=20)  # parts of the budget: the loss of a run of each, by branches off this one
     sampler: Sampler = Sampler()
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16"] = "fp32"  # of the backbone; bf16 by autocast, weights stay float32
@@ -178,12 +180,31 @@ class Cell(Frozen, allow_inf_nan=False):
                 f"evaluation.num_samples {self.evaluation.num_samples} needs as many held-out clips in each of two splits, got "
                 f"data.num_val {self.data.num_val} and data.num_test {self.data.num_test}; lower num_samples or raise both"
             )
+        if self.branches:
+            self._check_branches()
         return self
+
+    def _check_branches(self) -> None:
+        """Refusal for branches that would not be what a run of such a part of the budget is."""
+        if list(self.branches) != sorted(set(self.branches)) or any(not 0 < part < 1 for part in self.branches):
+            raise Refusal(
+                f"branches are parts of the budget between 0 and 1, in their order, such as [0.25, 0.5], got {list(self.branches)}"
+            )
+        if not BUDGETS.find(self.budget.axis).drawn:
+            known = ", ".join(name for name in BUDGETS.names() if BUDGETS.find(name).drawn)
+            raise Refusal(f"branches need a budget that does not pass with the clock, got budget.{self.budget.axis}; use one of {known}")
+        if self.optimizer.schedule != "cooldown":
+            raise Refusal(
+                f"branches need optimizer.schedule cooldown, which is constant up to where they leave, got {self.optimizer.schedule!r}"
+            )
+        if self.parallel.kind != "none":
+            raise Refusal(f"branches keep the state of one process, got parallel.kind {self.parallel.kind!r}; leave out one of the two")
 
     @model_serializer(mode="wrap")
     def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what a cell of one process does not ask, as before it could: it keeps its fingerprint, and its folder."""
-        return {name: value for name, value in fields(self).items() if name != "parallel" or self.parallel != Parallel()}
+        """Without what was not there before and is not asked: such a cell keeps its fingerprint, and its folder."""
+        absent = {"parallel": Parallel(), "branches": ()}
+        return {name: value for name, value in fields(self).items() if name not in absent or getattr(self, name) != absent[name]}
 
     def fingerprint(self) -> str:
         """Hash of all of the cell that decides its numbers, and of the protocol version; 64 hex digits."""

@@ -18,6 +18,7 @@ from bench.backbone import canonical_name, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, did_you_mean, told_of
 from bench.study.cell import Cell
+from bench.study.forecast import Forecast, check_forecast
 from bench.study.looks import Looks
 from bench.study.scale import Scaling
 from bench.study.tree import read_tree, read_value
@@ -63,7 +64,9 @@ class Matrix(Frozen):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
     match: Match | None = None  # None: rivals may cost what they cost
     tune: Tune | None = None  # null: rivals have the fields that the matrix gives them, tuned or not
+    forecast: Forecast | None = None  # null: all cells train, and none is predicted
     tuned: str | None = None  # folder of a finished tuning, as results/backbone-tuning, whose choice is taken in the place of `tune`
+    tuned_rule: Literal["same", "size"] = "same"  # size: a backbone's learning rate is on the line through those of its family's sizes
 
     @model_validator(mode="after")
     def _trials_apart(self) -> Self:
@@ -150,7 +153,11 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
         raise Refusal(f"matrix {path.stem}: {explain(error, Matrix)}") from error
     if matrix.tune is not None:
         check_tuned(matrix.tune, overrides or [])
-    return Study(name=path.stem, matrix=matrix, cells=tuple(expand(path.stem, matrix)), words=(name, *(overrides or [])))
+    cells = tuple(expand(path.stem, matrix))
+    if matrix.forecast is not None:
+        with told_of(f"matrix {path.stem}"):
+            matrix = matrix.model_copy(update={"forecast": check_forecast(matrix.forecast, cells)})
+    return Study(name=path.stem, matrix=matrix, cells=cells, words=(name, *(overrides or [])))
 
 
 def check_tuned(tune: Tune, overrides: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from bench.study.tune import Tune, Tuning, TuningTrial, at_edge
 
 SUFFIX = "-tuning"  # of the run of the trials, behind the name of the study
 # What a trial has of its own, beside the tuned fields and the budget, which is told apart.
-OWN = ("seed", "evaluation.", "sampler.", "timeout_s", "checkpoint_interval_s")
+OWN = ("seed", "evaluation.", "sampler.", "branches", "timeout_s", "checkpoint_interval_s")
 Point = dict[str, Any]  # dotted field -> value
 
 
@@ -58,7 +58,15 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
             found.setdefault(cell.fingerprint(), trial)
     about = f"Tuning of {study.name}: {', '.join(tune.grid)} of every contender by {tune.by}. {study.matrix.description}"
     matrix = study.matrix.model_copy(
-        update={"description": about, "claim": None, "primary": None, "tune": None, "tuned": None, "seeds": list(tune.seeds)}
+        update={
+            "description": about,
+            "claim": None,
+            "primary": None,
+            "tune": None,
+            "tuned": None,
+            "forecast": None,
+            "seeds": list(tune.seeds),
+        }
     )
     return Study(name=f"{study.name}{SUFFIX}", matrix=matrix, cells=tuple(found.values()), tunes=tune, scaling=study.scaling)
 
@@ -76,7 +84,7 @@ def _trial(cell: Cell, tune: Tune, point: Point, seed: int, parts: float) -> Cel
 def _bare(cell: Cell) -> Cell:
     """The cell without what nothing of a validation loss depends on."""
     sampler = Sampler(solver=SOLVERS[cell.objective.name][0])
-    return cell.model_copy(update={"evaluation": Evaluation(num_samples=0, untrained=False), "sampler": sampler})
+    return cell.model_copy(update={"evaluation": Evaluation(num_samples=0, untrained=False), "sampler": sampler, "branches": ()})
 
 
 def with_values(cell: Cell, point: Point) -> Cell:

@@ -82,6 +82,28 @@ class TuningTrial(Frozen):
         return sum(found) / len(found) if found else math.inf
 
 
+class SizeRule(Frozen):
+    """Learning rates by size, of one family of backbones: at (N / params)^exponent."""
+
+    family: str
+    best: tuple[tuple[int, float], ...]  # (parameters, best rate) of the sizes that were tuned
+    exponent: float
+    seen: float  # the exponent through those, which may be beyond what is taken
+    params: float  # N of the middle
+    at: float  # rate there
+
+    def rate(self, params: int) -> float:
+        """The rate of a size."""
+        return self.at * (params / self.params) ** self.exponent
+
+    @property
+    def text(self) -> str:
+        """The rule, and what it was made from."""
+        best = " and ".join(f"{rate:.2g} at {params:,}" for params, rate in self.best)
+        held = "" if self.exponent == self.seen else f" (tuned sizes alone: {self.seen:.2f})"
+        return f"learning rate {self.at:.2g} (N / {self.params:,.0f})^{self.exponent:.2f}{held}, by the best of {best} parameters"
+
+
 class Tuning(Frozen):
     """How a contender's fields were chosen: every trial, and what came of it."""
 
@@ -90,6 +112,7 @@ class Tuning(Frozen):
     trials: tuple[TuningTrial, ...]
     chosen: dict[str, Any]  # dotted field -> value
     at_edge: tuple[str, ...] = ()  # fields whose chosen value is the least or largest that was tried
+    rule: SizeRule | None = None  # that chose the rate of a size, from the trials of others; None: the trials are its own
     differs: tuple[str, ...] = ()  # what a cell that uses the choice has otherwise than its trials: 'budget.steps: 20 | 40'
 
     @property

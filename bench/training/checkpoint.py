@@ -78,21 +78,41 @@ class State(Course):
         return Training(
             num_steps=self.step,
             num_warmup_steps=num_warmup_steps(self.step_time_s),
-            validation_by_timestep={f"{timestep:g}": loss for timestep, loss in (by_timestep or {}).items()},
+            validation_by_timestep=named(by_timestep or {}),
             **shared,
         )
 
 
-def save(path: Path, train_step: TrainStep, state: State) -> None:
-    """Write it. StoreError where the disk is full; the one before it is then still there."""
-    content = {
-        "state": state.model_dump(),
+def named(by_timestep: dict[float, float]) -> dict[str, float]:
+    """Losses by timestep as records have them."""
+    return {f"{timestep:g}": loss for timestep, loss in by_timestep.items()}
+
+
+def kept(train_step: TrainStep) -> dict[str, Any]:
+    """All that a step changes, not copied."""
+    return {
         "backbone": train_step.module.state_dict(),
         "optimizer": train_step.optimizer.state_dict(),
         "ema": train_step.ema.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if train_step.device.type == "cuda" else [],
     }
+
+
+def put_back(train_step: TrainStep, content: dict[str, Any]) -> None:
+    """Make all that a step changes as it was when `kept` gave it."""
+    train_step.module.load_state_dict(content["backbone"])
+    train_step.optimizer.load_state_dict(content["optimizer"])
+    train_step.ema.load_state_dict(content["ema"])
+    train_step.ema.to(train_step.device)
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and train_step.device.type == "cuda":
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+
+
+def save(path: Path, train_step: TrainStep, state: State) -> None:
+    """Write it. StoreError where the disk is full; the one before it is then still there."""
+    content = {"state": state.model_dump(), **kept(train_step)}
     with replacing(path) as temp, temp.open("wb") as file:
         torch.save(content | {"sha256": content_sha256(content)}, file)
 
@@ -112,13 +132,7 @@ def load(path: Path, train_step: TrainStep, inputs: str) -> State:
         state = State.model_validate(content["state"])
         if state.inputs != inputs:
             return fresh
-        train_step.module.load_state_dict(content["backbone"])
-        train_step.optimizer.load_state_dict(content["optimizer"])
-        train_step.ema.load_state_dict(content["ema"])
-        train_step.ema.to(train_step.device)
-        torch.set_rng_state(content["rng"])
-        if content["cuda_rng"] and train_step.device.type == "cuda":
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
+        put_back(train_step, content)
     except (*BROKEN, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Refusal(f"checkpoint {path} cannot be read ({reason}); remove it to start over") from error

@@ -17,13 +17,17 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from bench.meters.clock import StepTimer
 from bench.meters.storage import StorageMeter, optimizer_state
 from bench.shapes import LatentSpec, Shape
-from bench.study.cell import Optimizer
+from bench.study.cell import COOLDOWN, Optimizer
 from bench.training.acceleration import HALF, autocast
 from bench.training.captured import CapturedPass
 from bench.training.half_weights import HalfWeights
 from bench.training.objective import mean_square
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda used: 1.0, "linear": lambda used: max(0.0, 1.0 - used)}
+SCHEDULES: dict[str, Callable[[float], float]] = {  # part of the budget that is used -> part of the peak
+    "constant": lambda used: 1.0,
+    "linear": lambda used: max(0.0, 1.0 - used),
+    "cooldown": lambda used: min(1.0, max(0.0, 1.0 - used) / COOLDOWN),
+}
 PARTS = ("forward", "backward", "optimiser")
 OPTIONS = Optimizer()  # of a cell that says nothing else
 

@@ -8,7 +8,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from bench.study.budget import CURVE_CLIPS, CURVE_FRACTIONS
 from bench.study.cell import Cell
 from bench.training import checkpoint, sharded_checkpoint
 from bench.training.acceleration import HALF, accelerate
+from bench.training.branch import branch_off, is_due
 from bench.training.draws import Drawer, Drawn
 from bench.training.ranks import ALONE, Ranks, balanced, spread
 from bench.training.step import TrainStep
@@ -135,17 +136,20 @@ class Trainer:
                     state.validation.append(self._point(mean_loss(self.validate(num_clips)), num_clips))
                     self.track.values({"val_loss": state.validation[-1].loss}, state.step)
             self._keep_point(watch, fraction)
+            while is_due(self):
+                with self._pause(watch):
+                    beside, found = EnergyMeter(self.device), branch_off(self)
+                    before_j -= beside.joules() or 0.0
+                if found is None:
+                    self._stop(watch)
+                state.branches.append(found)
             self.step(watch)
             if self.device.type == "cpu" or state.step % READ_INTERVAL == 0:
                 self._read(watch)
                 self._show()
             stop, due = self._agreed(time.perf_counter() - saved_s > max(self.cell.checkpoint_interval_s, 20 * save_cost_s))
             if stop:
-                with self._pause(watch):
-                    self.save()
-                    self._tell(all_of_them=True)
-                self.track.end()
-                raise Interrupted(f"stopped at step {state.step}; the next `run` goes on from there")
+                self._stop(watch)
             if due:
                 with self._pause(watch):
                     save_start_s = time.perf_counter()
@@ -161,6 +165,14 @@ class Trainer:
             self._tell(all_of_them=True)
             self.track.values({"val_loss": mean_loss(by_timestep)}, state.step)
         return state.training(self._point(mean_loss(by_timestep), len(self.val)), by_timestep)
+
+    def _stop(self, watch: StopWatch) -> NoReturn:
+        """Write a checkpoint and raise Interrupted."""
+        with self._pause(watch):
+            self.save()
+            self._tell(all_of_them=True)
+        self.track.end()
+        raise Interrupted(f"stopped at step {self.state.step}; the next `run` goes on from there")
 
     def step(self, watch: StopWatch) -> None:
         """Draw a batch, take an optimiser step, and keep its times; what the loop does again and again."""

@@ -19,9 +19,10 @@ from bench.report.page.tables import time_split
 from bench.report.physics import figures as physics_figures
 from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
+from bench.report.scaling.picture import draw_scaling
 from bench.report.verdicts import compare
 from bench.report.verdicts.compare import MeasureRow
-from bench.report.verdicts.factorial import DesignRow
+from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.ratios import AxisRatios
 
 MAX_POINTS = 3000  # of all curves of a panel
@@ -34,13 +35,13 @@ LEVELS: dict[str, tuple[str, Any]] = {
 }  # titles and line styles
 
 
-def all_figures(
-    run: Run, rows: Sequence[MeasureRow], blocks: Sequence[DesignRow], grid: ShapeMap | None, shown: AxisRatios | None, prefix: str = ""
-) -> list[Drawing]:
+def all_figures(run: Run, found: Findings, grid: ShapeMap | None, shown: AxisRatios | None, prefix: str = "") -> list[Drawing]:
     """The figures of a run; one without data is left out. `prefix` keeps the names apart where a page shows several runs."""
+    rows = found.rows
     drawings = [
+        draw_scaling(found.scaling),
         ratio_picture.draw(run, shown) if shown else None,
-        shape_figures.interaction(blocks),
+        shape_figures.interaction(found.blocks),
         shape_figures.heat_maps(grid) if grid else None,
         *physics_figures.all_figures(run),
         training_curves(run),
@@ -48,7 +49,7 @@ def all_figures(
         quality_course(run, rows),
         time_bars(run),
     ]
-    return [replace(found, svg=canvas.own_ids(found.svg, f"{prefix}{found.name}")) for found in drawings if found is not None]
+    return [replace(each, svg=canvas.own_ids(each.svg, f"{prefix}{each.name}")) for each in drawings if each is not None]
 
 
 def training_curves(run: Run) -> Drawing | None:

@@ -33,7 +33,8 @@ from bench.shapes import visible
 HERE = Path(__file__).parent
 MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
-LATER = ("flips", "tuning", "tried")  # tables that stand after the curves of training, where a run has them
+SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run that holds cells out, under its picture
+LATER = ("flips", "tuning", "rates", "tried")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -106,7 +107,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
         blocks=blocks,
         tables=made,
         paper=paper.to_paper(run, rows),
-        drawings=figures.all_figures(run, rows, blocks, grid, answered.ratios, prefix),
+        drawings=figures.all_figures(run, found, grid, answered.ratios, prefix),
         sheets=pictures,
         notes=notes,
         untrusted=list(run.untrusted),
@@ -178,6 +179,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         material=material,
         most_verdicts=MOST_VERDICTS,
         most_warnings=MOST_WARNINGS,
+        scaling=[(name, TITLES[name]) for name in SCALING],
         later={name: TITLES[name] for name in LATER},
     )
 
@@ -220,14 +222,24 @@ def _picture(part: Chapter, name: str) -> list[str]:
 
 
 # Table -> the figures before and after it in report.md.
-BEFORE = {"shapes": ("shapes",), "factorial-buckets": ("interaction",), "physics-floors": ("physics-*",)}
+BEFORE = {
+    "foresight": ("scaling",),
+    "physics-floors": ("physics-*",),
+    "shapes": ("shapes",),
+    "factorial-buckets": ("interaction",),
+}
 AFTER = {"verdicts": ("quality", "training"), "tuning": ("tuning",), "time": ("time",)}
 TITLES = {
+    "foresight": "What was foreseen, and what came",
+    "exponents": "How losses fall with size, data and compute",
+    "compute": "What compute buys",
+    "isoflop": "The best size at equal compute",
     "claim": "What the answer rests on",
     "physics-floors": "Does it know more than a guess?",
     "physics": "The scores of this world",
     "flips": "Where the winner flips",
     "tuning": "Tuning",
+    "rates": "Learning rates by size",
     "tried": "What else was tried",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",

@@ -16,6 +16,7 @@ from bench.report.physics import scores
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
+from bench.report.scaling.tables import scaling_tables
 from bench.report.verdicts import best, compare, factorial, flips, paired, validity
 from bench.report.verdicts.best import Choice
 from bench.report.verdicts.claims import LEVELS
@@ -34,11 +35,13 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
     rows, blocks = findings.rows, findings.blocks
     tables = [
         *([scores.floor_table(findings.floors), scores.score_table(run)] if scores.is_measured(run) else []),
+        *scaling_tables(findings.scaling),
         *([verdict_table(rows)] if run.tunes is None else []),  # values of one field are tried, and nobody leads
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),
         flips.flip_table(findings.pairs),
         tuning.tuning_table(run),
+        tuning.rate_table(run),
         best.tried_table(run, choices),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),

@@ -41,6 +41,25 @@ def tuning_table(run: Run) -> Table:
     return Table("tuning", caption, header, tuple(lines), data=raw)
 
 
+def rate_table(run: Run) -> Table:
+    """The learning rates that follow a rule of size, and the rules; without rows where none do."""
+    lines, data, rules = [], [], dict[str, str]()
+    for cell in {cell.contender: cell for cell in run.cells if cell.record and cell.record.tuning}.values():
+        assert cell.record and cell.record.tuning
+        if (rule := cell.record.tuning.rule) is None or cell.record.backbone is None:
+            continue
+        params, rate = cell.record.backbone.num_params, cell.record.cell.optimizer.learning_rate
+        tuned = any(size == params for size, _ in rule.best)
+        lines.append((cell.contender, f"{params:,}", f"{rate:g}", "tuned size" if tuned else "by the rule"))
+        data.append((cell.contender, params, rate, tuned, rule.exponent, rule.seen, rule.at, rule.params))
+        rules[rule.family] = f"{rule.family}: {rule.text}"
+    caption = f"Learning rates by size. {'; '.join(rules.values())}"
+    columns = ["contender", "params", "learning_rate", "tuned", "exponent", "exponent_seen", "rate_at", "params_at"]
+    return Table(
+        "rates", caption, ("Contender", "Parameters", "Learning rate", "How"), tuple(lines), data=pd.DataFrame(data, columns=columns)
+    )
+
+
 def tuning_curves(run: Run) -> Drawing | None:
     """Validation loss against the tuned value, a line a contender, its choice ringed; None unless one number was tuned."""
     found = tunings(run)

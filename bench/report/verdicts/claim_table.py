@@ -2,6 +2,7 @@
 
 from bench.report.verdicts.claim_lead import Leader
 from bench.report.verdicts.claim_physics import Learning
+from bench.report.verdicts.claim_scaling import Steadiness
 from bench.report.verdicts.claim_shapes import Cropping
 from bench.report.verdicts.claims import Claim
 
@@ -11,6 +12,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "shapes": Cropping(),
     "physics": Learning(),
+    "scaling": Steadiness(),
 }
 DEFAULT = Leader("How do the contenders compare on this data, this budget and this machine?")
 

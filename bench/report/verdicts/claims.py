@@ -67,8 +67,31 @@ class Effect:
         return replace(self, outcome="carried" if carried else "inconclusive", corrected=corrected, reason=reason)
 
 
-Finding = Verdict | Effect
-# ("lead", measure), ("effect", pipeline, measure, kind), ("contrast", first contender, second, measure) or ("floor", contender, region)
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Whether the loss of a family of backbones falls with size and data as a law says (scaling/rule.py)."""
+
+    label: str  # of the family
+    claimed: bool  # whether the claim is about it
+    outcome: Literal["supported", "not supported", "inconclusive"]
+    reason: str
+    share: float = 1.0
+    p_value: float | None = None  # it rests on intervals
+    corrected: float | None = None
+
+    @property
+    def carried(self) -> bool:
+        """Whether the numbers say so, or the opposite."""
+        return self.outcome != "inconclusive"
+
+    def settled(self, corrected: float, level: float, num_tests: int) -> Trend:
+        """It is never open."""
+        return self
+
+
+Finding = Verdict | Effect | Trend
+# ("lead", measure), ("effect", pipeline, measure, kind), ("contrast", first contender, second, measure), ("floor", contender, region) or
+# ("trend", family, measure)
 Key = tuple[str, ...]
 
 

@@ -178,6 +178,23 @@ def tuned_how(run: Run) -> str:
     return f"{listed(efforts)} each" if efforts else "declared untuned: contenders have the fields that the matrix gives them"
 
 
+def foreseen(run: Run) -> Iterator[Fault]:
+    """Held-out cells that were not predicted before they trained, and records that a prediction rests on and that are others now."""
+    said = run.prediction
+    held = run.forecast.held_out if run.forecast else ()
+    for cell in run.cells:
+        if (record := cell.record) is None or record.cell.backbone not in held:
+            continue
+        if said is None or record.asked.prediction != said.sha256 or record.started_at < said.written_at:
+            yield Fault(cells=(cell.name,), what="trained before its prediction", remedy=f"remove its folder and {AGAIN}")
+    known = {(cell.path.name, cell.record.fingerprint, cell.record.attempt): cell.name for cell in run.cells if cell.record}
+    for each in said.fitted_to if said else ():
+        if (each.folder, each.fingerprint, each.attempt) not in known:
+            yield Fault(
+                cells=(each.folder,), what="is not the record that the prediction was fitted to", remedy=f"remove the run and {AGAIN}"
+            )
+
+
 def protocols(run: Run) -> Iterator[Fault]:
     again = f"{AGAIN} with one version of the suite and of its packages"
     versions = [(record.name, record.protocol_version) for record in run.records]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.report.load import Run
+from bench.report.scaling.findings import ScalingFindings, find_scaling
 from bench.report.verdicts import compare, factorial, flips, learned
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, settle
@@ -23,6 +24,7 @@ class Findings:
     contrasts: list[PolicyContrast]
     pairs: list[EqualPair]  # that are equal in something else than the main contenders
     floors: list[FloorContrast]  # of a physics world
+    scaling: ScalingFindings | None  # of a run that holds cells out
     conclusion: Conclusion
     num_tests: int  # beside those that the headline rests on
     num_carried: int  # of those
@@ -37,6 +39,8 @@ def find(run: Run) -> Findings:
     pairs = flips.equal_pairs(run, rows)
     floors = learned.floor_contrasts(run, rows)
     open_ones = dict(_keyed(rows, blocks, contrasts, pairs)) | {_floor_key(each): each.effect for each in floors}
+    scaling = find_scaling(run)
+    open_ones |= {("trend", each.label, "val_loss"): each for each in (scaling.trends if scaling else ())}
     decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
     decisive = {part.key for part in conclusion.parts}
     tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
@@ -46,6 +50,7 @@ def find(run: Run) -> Findings:
         contrasts=[_contrast(each, decided) for each in contrasts],
         pairs=[_pair(each, decided) for each in pairs],
         floors=[_floor(each, decided) for each in floors],
+        scaling=scaling,
         conclusion=conclusion,
         num_tests=len(tested),
         num_carried=sum(finding.carried for finding in tested),

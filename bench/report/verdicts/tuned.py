@@ -36,7 +36,7 @@ def tunings(run: Run) -> dict[str, Tuning]:
         names = contender_labels([fields or {"backbone": record.cell.backbone} for fields, (record, _) in zip(kept, found, strict=True)])
         return {name: tuning for name, (_, tuning) in zip(names, found, strict=True)}
     each = {name: next((cell.record.tuning for cell in run.of(name) if cell.record and cell.record.tuning), None) for name in run.labels}
-    return {name: tuning for name, tuning in each.items() if tuning}
+    return {name: tuning for name, tuning in each.items() if tuning and tuning.rule is None}  # of a rule nothing was tried
 
 
 def shared_point(found: Mapping[str, Tuning]) -> PointKey | None:

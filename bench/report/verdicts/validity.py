@@ -21,6 +21,7 @@ class Check:
     asks: str
     faults: Callable[[Run], Iterable[Fault]]
     detail: Callable[[Run], str] = lambda run: ""  # what is worth saying where it holds
+    concerns: Callable[[Run], bool] = lambda run: True  # runs that are asked it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Validity:
 def check(run: Run) -> Validity:
     """Every check of a run."""
     answers = []
-    for each in CHECKS:
+    for each in filter(lambda each: each.concerns(run), CHECKS):
         found = tuple(each.faults(run))
         answers.append(Answered(check=each, faults=found, detail="" if found else each.detail(run)))
     return Validity(answers=tuple(answers))
@@ -115,5 +116,12 @@ CHECKS: tuple[Check, ...] = (
         detail=lambda run: faults.listed({commit: None for record in run.records for commit in record.commits}),
     ),
     Check(name="headline changed", asks="Claim, primary measure and cells were the same when each cell ran", faults=faults.headline),
+    Check(
+        name="trained before its prediction",
+        asks="What is held out trained after it was predicted, and the law was fitted to records that are here",
+        faults=faults.foreseen,
+        detail=lambda run: run.prediction.sha256 if run.prediction else "",
+        concerns=lambda run: run.forecast is not None,
+    ),
     Check(name="timings disturbed", asks="No measurement is marked as not valid", faults=faults.timings),
 )

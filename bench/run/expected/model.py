@@ -9,7 +9,7 @@ from bench.data.physics.table import WORLDS
 from bench.data.source import clips_digest
 from bench.run.checks import checked_by
 from bench.run.expected.earlier import Earlier
-from bench.run.expected.pace import Pace, checked_clips, evaluations
+from bench.run.expected.pace import Pace, branched, checked_clips, evaluations
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
@@ -99,7 +99,7 @@ def phases_of(cell: Cell, pace: Pace, canaries: bool) -> dict[str, float]:
     per_unit_s = 1.0 if cell.budget.axis == "seconds" else pace.budget_s.get(cell.budget.axis, 0.0)
     phases = {
         "start": START_S,
-        "training": cell.budget.amount * per_unit_s + checked_clips(cell) * (pace.checks_s or 0.0),
+        "training": (1 + branched(cell)) * cell.budget.amount * per_unit_s + checked_clips(cell) * (pace.checks_s or 0.0),
     }
     if canaries:
         phases["canaries"] = CANARY_STEPS * pace.budget_s.get("steps", 0.0) if pace.canaries_s is None else pace.canaries_s

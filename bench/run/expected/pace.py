@@ -7,7 +7,7 @@ from pydantic import Field
 from bench.data.frozen import Frozen, content_hash
 from bench.records.record import Record
 from bench.study.budget import BUDGETS, CURVE_CLIPS, CURVE_FRACTIONS, Spent
-from bench.study.cell import Cell
+from bench.study.cell import COOLDOWN, Cell
 
 WORK = ("backbone", "data", "batching", "precision", "acceleration", "device")  # fields of a cell that the times of its steps depend on
 GEOMETRY = ("kind", "latent_channels", "spatial_stride", "width", "name", "class_name", "revision")  # of its autoencoder
@@ -37,8 +37,13 @@ def work_of(cell: dict[str, Any]) -> str:
 
 
 def checked_clips(cell: Cell) -> int:
-    """Validation clips that a training run looks at: the points of its curve, and all at its end."""
-    return len(CURVE_FRACTIONS) * min(CURVE_CLIPS, cell.data.num_val) + cell.data.num_val
+    """Validation clips that a training run looks at: the points of its curve, and all at its end and at that of every branch."""
+    return len(CURVE_FRACTIONS) * min(CURVE_CLIPS, cell.data.num_val) + (1 + len(cell.branches)) * cell.data.num_val
+
+
+def branched(cell: Cell) -> float:
+    """What its branches train, as a part of its budget."""
+    return COOLDOWN * sum(cell.branches)
 
 
 def evaluations(cell: Cell) -> int:
@@ -64,7 +69,7 @@ def of_record(record: Record, *, quality: bool) -> Pace:
             forward_flops=sum(work[4] for work in training.step_work),
             seconds=training.wall_time_s,
         )
-        beside_s = split.get("training", 0.0) - training.wall_time_s
+        beside_s = split.get("training", 0.0) - (1 + branched(cell)) * training.wall_time_s
         if beside_s > 0:  # a run that was resumed counts its loop from its first start
             found |= {"budget_s": by_axis(spent), "checks_s": beside_s / checked_clips(cell)}
     if split.get("canaries", 0.0) > RAN_S:

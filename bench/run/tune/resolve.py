@@ -7,6 +7,7 @@ from bench.data.progress import Say
 from bench.records.choice import chosen, group_of
 from bench.records.record import Record
 from bench.records.store import latest, read_run
+from bench.run.tune.by_size import rates_by_size
 from bench.shapes import Refusal
 from bench.study.matrix import NamedCell, Study, check_tuned
 from bench.study.trials import Point, best, contender_of, differs, num_rungs, points, trial_study, with_values
@@ -15,16 +16,23 @@ from bench.study.tune import Tune, Tuning
 MOST_STEPS = 8  # by which a grid is widened on either side
 CHECKOUT = Path(__file__).parents[3]  # where a shipped matrix finds what it names
 Train = Callable[[Study], list[Record]]  # runs a study; the records of its cells
+Params = Callable[[Study], Mapping[str, int]]  # backbone -> its parameters, of all cells of a study
 
 
-def tuned(study: Study, say: Say, train: Train | None) -> Study:
+def tuned(study: Study, say: Say, train: Train | None, params: Params = lambda study: {}) -> Study:
     """The study with the fields of every contender chosen; `train` runs the trials, and None leaves fields that await them as they are.
+
+    `params` counts the parameters of its backbones, which rates by size ask for.
 
     Refusal where a choice is at the edge of its grid, a trial failed, or an earlier tuning is not there.
     """
     matrix = study.matrix
     if matrix.tuned is not None:
-        return _earlier(study, matrix.tuned, say)
+        return _earlier(study, matrix.tuned, say, params)
+    if matrix.tuned_rule != "same":
+        raise Refusal(
+            f"tuned_rule {matrix.tuned_rule} needs the trials of a finished tuning; name it: tuned=results/{study.name}-rates-tuning"
+        )
     if matrix.tune is None:
         return study
     if train is None:
@@ -123,7 +131,7 @@ def _applied(study: Study, found: Sequence[tuple[Record, Tuning]], say: Say) -> 
     return study.model_copy(update={"cells": tuple(cells)})
 
 
-def _earlier(study: Study, folder: str, say: Say) -> Study:
+def _earlier(study: Study, folder: str, say: Say, params: Params) -> Study:
     """The study with the choices of a finished tuning, each with what it was made with otherwise; without one a cell stays as it is."""
     path = next((place for place in (Path(folder), CHECKOUT / folder) if place.is_dir()), None)
     if path is None:
@@ -138,6 +146,8 @@ def _earlier(study: Study, folder: str, say: Say) -> Study:
     if missing := [cell.name for cell, record in zip(run.cells, records, strict=True) if record is None]:
         raise Refusal(f"tuned: {folder} has no record of {missing[0]}; finish that tuning, or take none: tuned=null")
     found = chosen([record for record in records if record], run.tunes)
+    if study.matrix.tuned_rule == "size":
+        return rates_by_size(study, found, run.tunes, params(study), say)
     cells = []
     for named in study.cells:
         alike = [(record.cell, tuning) for record, tuning in found if record.cell.backbone == named.cell.backbone]
