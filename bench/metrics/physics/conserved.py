@@ -15,7 +15,7 @@ SLOWEST = 0.5  # units per second: energy and momentum are relative to the truth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Law:
+class Conservation:
     """What holds in a world."""
 
     gravity: float = 0.0  # units per second squared, downwards
@@ -24,12 +24,12 @@ class Law:
     lossy: bool = False  # contacts take energy
 
 
-LAWS: Mapping[str, Law] = {
-    "motion": Law(momentum=(0, 1)),
-    "collision": Law(momentum=(0, 1)),
-    "parabola": Law(gravity=parabola.GRAVITY, momentum=(0,), free=True),
-    "pendulum": Law(gravity=pendulum.GRAVITY),
-    "stack": Law(gravity=stack.GRAVITY, lossy=True),
+LAWS: Mapping[str, Conservation] = {
+    "motion": Conservation(momentum=(0, 1)),
+    "collision": Conservation(momentum=(0, 1)),
+    "parabola": Conservation(gravity=parabola.GRAVITY, momentum=(0,), free=True),
+    "pendulum": Conservation(gravity=pendulum.GRAVITY),
+    "stack": Conservation(gravity=stack.GRAVITY, lossy=True),
 }
 
 
