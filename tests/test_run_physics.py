@@ -142,3 +142,23 @@ def test_a_primary_that_no_region_measures_is_refused(tmp_path: Path) -> None:
     evaluation = {"extractors": ["random3d"], "num_samples": 6, "regions": ["out"]}
     done = here("run", matrix(tmp_path, evaluation=evaluation), "--results", tmp_path)
     assert done.returncode != 0 and f"primary {CARD.primary} is measured in regions" in done.stderr
+
+
+def test_a_law_that_no_clip_can_break_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    """Balls that meet before the known frames end."""
+    done = here("run", matrix(tmp_path, objective={"known_frames": 9}), "--results", tmp_path / "results")
+    assert done.returncode != 0 and "broken 'over_elastic': of " in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "results").rglob("checkpoint.pt"))
+
+
+def test_regions_without_samples_are_refused(tmp_path: Path) -> None:
+    done = here("validate", matrix(tmp_path, evaluation={"num_samples": 0, "regions": ["in"]}))
+    assert done.returncode != 0 and "num_samples 0 trains and samples nothing, so that regions cannot be scored" in done.stderr
+
+
+def test_a_finished_run_is_not_run_again_and_floors_are_cached(finished: Path) -> None:
+    folders = list((finished / "cache" / "physics").iterdir())
+    assert len(folders) == len(REGIONS)  # of both rivals
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")}
+    done = here("run", matrix(finished.parent), "--results", finished)
+    assert done.returncode == 0 and before == {path: path.stat().st_mtime_ns for path in finished.rglob("attempt-*.json")}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.backbone import check_latents, load_backbone
+from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import load_autoencoder
 from bench.data.policy.fitting import fit, held_out_rules, training_rules
 from bench.data.progress import Reporter
@@ -20,6 +21,7 @@ from bench.meters.process import pick_device
 from bench.run.checks import check_all, check_policy, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
+from bench.run.measure.physics import physics_sets
 from bench.run.measure.products import use_products
 from bench.run.stages import cache_folder, reference_set, training_set
 from bench.run.watch import Watch
@@ -54,9 +56,13 @@ def prepare(job: PrepareJob, progress: Reporter, watch: Watch, broken: dict[str,
 
     def clips(cell: Cell) -> None:
         with _told():
-            load_clips(cell.data, cache_folder(job.results), progress)
+            for config in (cell.data, *physics_sets(cell)):
+                load_clips(config, cache_folder(job.results), progress)
 
-    check_all(cells, clips, broken, watch, what="the source of the clips", alike=lambda cell: cell.data.model_dump_json())
+    def filmed(cell: Cell) -> str:
+        return content_hash([cell.data.model_dump(mode="json"), *(config.model_dump(mode="json") for config in physics_sets(cell))])
+
+    check_all(cells, clips, broken, watch, what="the source of the clips", alike=filmed)
     sizes = check_all(cells, lambda cell: _size(cell, job, progress), broken, watch, what="a check of the backbone at these shapes")
     faults = tell_broken(broken)
     if job.until != "made" and faults:

@@ -87,6 +87,8 @@ class Evaluation(Frozen):
             check_clip_shape("grid has", shape)
         if twice := sorted({region for region in self.regions if self.regions.count(region) > 1}):
             raise Refusal(f"regions names {', '.join(twice)} more than once")
+        if (self.regions or self.twins) and not self.num_samples:
+            raise Refusal(f"num_samples 0 trains and samples nothing, so that {'regions' if self.regions else 'twins'} cannot be scored")
         if 0 < self.num_samples < MIN_FEATURES:
             raise Refusal(f"num_samples must be 0 or {MIN_FEATURES} and more, which a covariance needs, got {self.num_samples}")
         return self

@@ -19,7 +19,7 @@ from bench.data.physics.regions import Region
 from bench.data.physics.table import WORLDS
 from bench.data.progress import Progress
 from bench.data.sealed import kept_or_made
-from bench.data.source import load_clips
+from bench.data.source import SourceConfig, load_clips
 from bench.data.sources.physics import OUTSIDE, Config
 from bench.metrics.physics.contract import PerClip, Scorecard, Stage
 from bench.metrics.physics.scoring import TWINS, frozen, measurements, nearest, score_clips
@@ -42,6 +42,16 @@ class PhysicsFound:
 
     measurements: list[Measurement]
     arrays: dict[str, np.ndarray]  # "<region>/<subject>/<score>" (N,), "<region>/outside" (N,), "<region>/drawn/<reading>/trained", ...
+
+
+def physics_sets(cell: Cell) -> list[SourceConfig]:
+    """What is filmed beside the cell's own clips: test clips of every region, the same from starts that were moved, and twins."""
+    if not isinstance(cell.data, Config):
+        return []
+    asked, known = cell.evaluation, cell.objective.known_frames
+    regions = [cell.data.tested(region, asked.region_samples, moved) for region in asked.regions for moved in (0.0, MOVED)]
+    laws = WORLDS.find(cell.data.world).twins if asked.twins else ()
+    return [*regions, *(cell.data.paired(law, asked.twins, known) for law in laws)]
 
 
 def measure_physics(
