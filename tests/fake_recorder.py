@@ -1,4 +1,7 @@
-"""A recorder without an engine, and what may go wrong with one: FAKE_FAULT names a fault, FAKE_AT the clip, FAKE_PIDS a folder."""
+"""A recorder without an engine, and what may go wrong with one.
+
+FAKE_FAULT names a fault of some clips, with FAKE_ALWAYS of all; FAKE_PIDS a folder of files by process, which say whether it was closed.
+"""
 
 import contextlib
 import os
@@ -16,8 +19,9 @@ HEIGHT, WIDTH = 20, 28
 
 @contextlib.contextmanager
 def opened(label: str) -> Iterator[ClipMaker]:
-    """Noise of the seed, and the class in one corner."""
-    if folder := os.environ.get("FAKE_PIDS"):
+    """Noise of the seed, and the class in one corner. Works in a folder of its own, as engines do."""
+    folder = os.environ.get("FAKE_PIDS")
+    if folder:
         (Path(folder) / str(os.getpid())).touch()
 
     def camera(seed: int, num_frames: int) -> Recorded:
@@ -38,7 +42,12 @@ def opened(label: str) -> Iterator[ClipMaker]:
             return Recorded(frames=frames[:, 1:], state=state)
         return Recorded(frames=frames, state={} if fault == "state" else state)
 
-    yield camera
+    try:
+        with contextlib.chdir("/"):
+            yield camera
+    finally:
+        if folder:
+            (Path(folder) / str(os.getpid())).write_text("closed")
 
 
 FAKE = Recorder(

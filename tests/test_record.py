@@ -101,10 +101,12 @@ def test_exact_state_lies_beside(seven: Path) -> None:
 
 
 def test_clip_k_is_the_same_however_many_there_are_and_whoever_draws_it(seven: Path, tmp_path: Path) -> None:
-    assert record(tmp_path / "one", "--clips", 7, "--processes", 1).returncode == 0
+    assert record(Path(os.path.relpath(tmp_path / "one", ROOT)), "--clips", 7, "--processes", 1).returncode == 0
     assert content(tmp_path / "one") == content(seven)
     assert record(tmp_path / "grown", "--clips", 2).returncode == 0
     early = content(tmp_path / "grown")
+    assert record(tmp_path / "grown", "--clips", 7, FAKE_FAULT="exits", FAKE_ALWAYS="1").returncode == 2
+    assert set(content(tmp_path / "grown")) == early.keys() - {"manifest.json"} | {BEGUN}  # none that tells of less than there is
     assert record(tmp_path / "grown", "--clips", 7).returncode == 0
     assert content(tmp_path / "grown") == content(seven)
     assert {name for name, bits in early.items() if content(seven)[name] == bits} == {"dark/000000.mkv", "bright/000001.mkv"}
@@ -228,7 +230,7 @@ def test_frames_are_scaled_by_area() -> None:
 INSTALLED = "[unet_vs_dit.recorders]\nfake = tests.fake_recorder:FAKE\n"
 
 
-@pytest.mark.parametrize("whom", ["all by Ctrl-C", "the head by SIGKILL"])
+@pytest.mark.parametrize("whom", ["all by SIGTERM", "the head by SIGKILL"])
 def test_a_stop_ends_every_process_and_the_same_command_goes_on(seven: Path, tmp_path: Path, whom: str) -> None:
     """By an entry point, as a user installs one: the command runs in processes of its own."""
     info = tmp_path / "path" / "fake-1.0.dist-info"
@@ -243,7 +245,7 @@ def test_a_stop_ends_every_process_and_the_same_command_goes_on(seven: Path, tmp
         assert head.poll() is None
         time.sleep(0.02)
     if whom.startswith("all"):
-        os.killpg(head.pid, signal.SIGINT)
+        os.killpg(head.pid, signal.SIGTERM)
         assert head.wait(60) == 130
     else:
         head.kill()
@@ -252,6 +254,7 @@ def test_a_stop_ends_every_process_and_the_same_command_goes_on(seven: Path, tmp
     while any(psutil.pid_exists(int(path.name)) for path in pids.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert {path.read_text() for path in pids.iterdir()} == {"closed"}
     there = sorted(out.rglob("*.mkv"))
     assert 3 <= len(there) < 600 and not list(out.rglob(".*.tmp"))
     for path in there:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -69,6 +70,7 @@ def _crew(reel: Reel, num_processes: int) -> Iterator[dict[Connection, Any]]:
     context = multiprocessing.get_context("spawn")
     reel = replace(reel, folder=reel.folder.absolute())  # a recorder may work in a folder of its own
     crew: dict[Connection, Any] = {}
+    resource_tracker.ensure_running()  # else the first start does it, and lets signals through again
     try:
         for _ in range(num_processes):
             ours, theirs = context.Pipe()
@@ -98,16 +100,10 @@ def _work(pipe: Connection, reel: Reel) -> None:
     os.dup2(nowhere, 1)  # engines talk
     os.dup2(nowhere, 2)
     try:
-        try:
-            _draw_all(pipe, reel)
-        except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody asks any more
-            return
-        except (Refusal, OSError) as error:
-            pipe.send(("refused", str(error)))
-        except Exception:  # noqa: BLE001 a bug of ours, told where there is a console
-            pipe.send(("failed", traceback.format_exc()))
-    except BrokenPipeError:
-        return
+        _draw_all(pipe, reel)
+    except Exception as error:  # noqa: BLE001 told where there is a console; a bug of ours with its traceback
+        told = ("refused", str(error)) if isinstance(error, (Refusal, OSError)) else ("failed", traceback.format_exc())
+        pipe.send(told)  # fails where nobody asks any more
 
 
 def _draw_all(pipe: Connection, reel: Reel) -> None:

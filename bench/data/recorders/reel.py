@@ -124,7 +124,6 @@ class Reel:
         if found is None and self.folder.exists() and any(self.folder.iterdir()):
             raise Refusal(f"--out {self.folder} is no recording and not empty; choose another folder, or remove it")
         if found is None or not look_through(self.folder)[0]:  # begun, and not a clip is there
-            shutil.rmtree(self.folder / PARTS, ignore_errors=True)
             return
         for name, value in dataclasses.asdict(self.asked).items():
             if found.get(name) != value:
