@@ -64,19 +64,35 @@ def test_what_the_instrument_is_off_on_true_clips() -> None:
     assert drift[..., 0].max() <= 0.02 and drift[..., 1].max() <= 0.08
     assert np.abs(readings["surface"] - truth["surface"][:, :, 0]).mean() < 0.001
     assert np.abs(readings["filled"] - truth["filled"]).mean() < 0.002
-    limits = {"dye_path": 0.004, "path": 0.002, "mass": 0.02, "dye_mass": 0.04, "gravity": 0.05, "energy": 0, "surface": 0.001}
-    limits |= {"crown_height": 0.01, "crown_time": 0.02, "pieces": 0.05, "spectrum": 0.02}
+    limits = {
+        "drop_path_error": 0.004,
+        "liquid_path_error": 0.002,
+        "mass_drift": 0.02,
+        "dye_mass_drift": 0.04,
+        "fall_error": 0.05,
+        "lifted_share": 0,
+        "surface_error": 0.001,
+    }
+    limits |= {"crown_height_error": 0.01, "crown_time_error": 0.02, "pieces_error": 0.05, "wave_error": 0.02}
     assert {name: value for name, value in floor().items() if name in limits and not np.nanmean(value) <= limits[name]} == {}
-    assert all(floor()[name].min() > 0.97 for name in ("iou", "dye_iou", "seen"))
-    assert (~np.isnan(floor()["gravity"])).sum() >= 3  # of six clips
+    assert all(floor()[name].min() > 0.97 for name in ("liquid_iou", "dye_iou", "seen_share"))
+    assert (~np.isnan(floor()["fall_error"])).sum() >= 3  # of six clips
 
 
 def test_a_decoders_noise_moves_it_little() -> None:
     noise = np.random.default_rng(0).normal(0, 8, real().shape)  # a decoder of 30 dB
     noisy = scored((real() + noise).clip(0, 255).astype(np.uint8), stage())
-    limits = {"dye_path": 0.008, "path": 0.004, "mass": 0.03, "dye_mass": 0.05, "surface": 0.008, "crown_height": 0.02, "pieces": 0.1}
+    limits = {
+        "drop_path_error": 0.008,
+        "liquid_path_error": 0.004,
+        "mass_drift": 0.03,
+        "dye_mass_drift": 0.05,
+        "surface_error": 0.008,
+        "crown_height_error": 0.02,
+        "pieces_error": 0.1,
+    }
     assert {name: noisy[name].mean() for name, limit in limits.items() if noisy[name].mean() > limit} == {}
-    assert noisy["seen"].min() == 1
+    assert noisy["seen_share"].min() == 1
 
 
 def exact() -> dict[str, np.ndarray]:
@@ -106,32 +122,32 @@ def test_each_score_says_its_own_reading() -> None:
         off = {value: np.nanmean(own - best[value]) for value, own in LIQUID.score(readings, stage()).items()}
         return {value: pytest.approx(by, abs=1e-6) for value, by in off.items() if abs(by) > 1e-9}
 
-    assert moved("centre", lambda own: own + np.array([[0.003, 0.004], [0, 0]])) == {"path": 0.005}
-    assert moved("centre", lambda own: own + np.array([[0, 0], [0.01, 0]])) == {"dye_path": 0.01}
-    assert moved("mass", lambda own: own * [1.1, 1.0]) == {"mass": 0.1}
-    assert moved("mass", lambda own: own * [1.0, 0.8]) == {"dye_mass": 0.2}
-    assert moved("filled", lambda own: own * [[0.5], [1.0]]) == {"iou": -0.5}
+    assert moved("centre", lambda own: own + np.array([[0.003, 0.004], [0, 0]])) == {"liquid_path_error": 0.005}
+    assert moved("centre", lambda own: own + np.array([[0, 0], [0.01, 0]])) == {"drop_path_error": 0.01}
+    assert moved("mass", lambda own: own * [1.1, 1.0]) == {"mass_drift": 0.1}
+    assert moved("mass", lambda own: own * [1.0, 0.8]) == {"dye_mass_drift": 0.2}
+    assert moved("filled", lambda own: own * [[0.5], [1.0]]) == {"liquid_iou": -0.5}
     assert moved("filled", lambda own: own * [[1.0], [0.75]]) == {"dye_iou": -0.25}
-    assert moved("surface", lambda own: own + 0.02) == {"surface": 0.02}
-    assert moved("crest", lambda own: own + 0.05) == {"crown_height": 0.05}
+    assert moved("surface", lambda own: own + 0.02) == {"surface_error": 0.02}
+    assert moved("crest", lambda own: own + 0.05) == {"crown_height_error": 0.05}
     assert moved("crest", lambda own: np.where(own == own.max(1, keepdims=True), own, 0)) == {}
     last = stage().truth["crest"][after][:, :, 0]
     wait = (last.shape[1] - 1 - last.argmax(1)).mean() / 25
     assert moved("crest", lambda own: np.where(np.arange(own.shape[1]) == own.shape[1] - 1, own.max(1, keepdims=True), 0)) == {
-        "crown_time": wait
+        "crown_time_error": wait
     }
-    assert moved("pieces", lambda own: own + 2) == {"pieces": 2}
+    assert moved("pieces", lambda own: own + 2) == {"pieces_error": 2}
 
 
 @pytest.mark.parametrize(
     ("altered", "name", "least"),
     [
-        ("gravity_flipped", "energy", 0.3),
-        ("teleport", "dye_path", 0.2),
-        ("reversed_splash", "crown_time", 0.1),
-        ("growing_mass", "mass", 0.1),
-        ("pass_through", "dye_mass", 0.15),
-        ("pass_through", "crown_height", 0.1),
+        ("gravity_flipped", "lifted_share", 0.3),
+        ("teleport", "drop_path_error", 0.2),
+        ("reversed_splash", "crown_time_error", 0.1),
+        ("growing_mass", "mass_drift", 0.1),
+        ("pass_through", "dye_mass_drift", 0.15),
+        ("pass_through", "crown_height_error", 0.1),
     ],
 )
 def test_each_broken_law_moves_the_score_that_names_it(altered: str, name: str, least: float) -> None:
@@ -149,7 +165,7 @@ def test_a_frozen_clip_is_worse_than_one_that_moves_on_and_that_than_a_twin_a_hu
         for each in (scene(CONFIG, "test", index) for index in range(NUM))
     ]
     subjects = (real(), np.stack([each.frames for each in near if each]), LIQUID.continued(real(), stage()), frozen)
-    path = [scored(each, stage())["dye_path"].mean() for each in subjects]
+    path = [scored(each, stage())["drop_path_error"].mean() for each in subjects]
     assert path[0] < path[1] < path[2] / 5 and path[2] < path[3] / 2
     assert (subjects[2][:, :KNOWN] == real()[:, :KNOWN]).all()
 
@@ -160,13 +176,13 @@ def test_a_clip_that_shows_nothing_keeps_an_error() -> None:
     readings = LIQUID.read(dark, stage())
     assert np.isnan(readings["centre"][:, 8:]).all() and not np.isnan(readings["centre"][:, :8]).any()
     found, truth = LIQUID.score(readings, stage()), stage().truth
-    assert all(np.isfinite(found[value.name]).all() for value in LIQUID.values if value.name != "gravity")
-    np.testing.assert_allclose(found["seen"], 5 / 13)
+    assert all(np.isfinite(found[value.name]).all() for value in LIQUID.values if value.name != "fall_error")
+    np.testing.assert_allclose(found["seen_share"], 5 / 13)
     last = readings["centre"][:, 7:8, 1]  # the drop is held to be where it was last seen
     by_hand = np.linalg.norm(
         np.concatenate([readings["centre"][:, KNOWN:8, 1], np.repeat(last, 8, 1)], 1) - truth["centre"][:, KNOWN:, 1], axis=-1
     )
-    np.testing.assert_allclose(found["dye_path"], by_hand.mean(1))
+    np.testing.assert_allclose(found["drop_path_error"], by_hand.mean(1))
     stray = dark.copy()
     stray[:, 8:, 5, 5] = truth["dye"][:, 8:, 0]
     assert np.isnan(LIQUID.read(stray, stage())["centre"][:, 8:]).all()  # one pixel is no drop
@@ -180,11 +196,14 @@ def test_places_before_any_reading_are_those_that_were_given() -> None:
 def test_no_gravity_without_a_fall_and_no_crown_without_a_splash() -> None:
     contact = stage().truth["contact"][:, 0, 0] * 25
     late = LIQUID.score(LIQUID.read(real(), stage()), stage(known=int(contact.min()) + 1))
-    assert np.isnan(late["gravity"]).sum() > np.isnan(floor()["gravity"]).sum()
+    assert np.isnan(late["fall_error"]).sum() > np.isnan(floor()["fall_error"]).sum()
     air = np.ceil(contact - 1e-9) - (KNOWN - 1)  # frames of fall from the last known one on
-    assert (np.isnan(floor()["gravity"]) == (air < 4)).all()
+    assert (np.isnan(floor()["fall_error"]) == (air < 4)).all()
     short = dataclasses.replace(stage(), truth={name: own[:, :5] for name, own in stage().truth.items()})
-    assert np.isnan(scored(real()[:, :5], short)["crown_height"]).all() and np.isnan(scored(real()[:, :5], short)["crown_time"]).all()
+    assert (
+        np.isnan(scored(real()[:, :5], short)["crown_height_error"]).all()
+        and np.isnan(scored(real()[:, :5], short)["crown_time_error"]).all()
+    )
 
 
 def test_colours_are_taken_apart() -> None:
@@ -228,13 +247,13 @@ def test_what_moves_on_is_the_dye_at_its_last_velocity() -> None:
 def test_what_a_report_draws() -> None:
     series = LIQUID.drawn(LIQUID.read(real(), stage()), stage())
     assert {name: own.shape for name, (own, _) in series.items()} == {
-        "height of the drop": (NUM, 16),
-        "height of all liquid": (NUM, 16),
+        "drop_height": (NUM, 16),
+        "liquid_height": (NUM, 16),
         "surface": (NUM, 16, 64),
     }
     for own, true in series.values():
         assert own.shape == true.shape and np.abs(own - true).mean() < 0.005
-    assert (np.diff(series["height of the drop"][1][:, :3]) < 0).all()
+    assert (np.diff(series["drop_height"][1][:, :3]) < 0).all()
 
 
 def test_it_is_found_by_its_world() -> None:

@@ -275,8 +275,8 @@ def test_no_twin_where_nothing_obeys_its_law() -> None:
 
 def test_its_own_ranges_fit_a_square_and_a_twin_a_hundredth_off() -> None:
     own = {each.name: (each.trained, *each.beyond) for each in LIQUID.parameters}
-    LIQUID.check(own, (16, 64, 64))
-    LIQUID.check({name: tuple((1.01 * low, 1.01 * high) for low, high in every) for name, every in own.items()}, (16, 64, 64))
+    LIQUID.check(own, (16, 64, 64), 25.0)
+    LIQUID.check({name: tuple((1.01 * low, 1.01 * high) for low, high in every) for name, every in own.items()}, (16, 64, 64), 25.0)
     assert {"radius", "height"} == set(LIQUID.withheld)
 
 

@@ -130,7 +130,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
                 done += 1
                 progress(done, sum(num_clips.values()), f"filming {config.world}")
             stacked = {name: np.stack([own[name] for own in truth]) for name in truth[0]}
-            ids = tuple(f"{split}-{index:06d}" for index in range(num_clips[split]))
+            region = config.region if split == "test" else "in"
+            ids = tuple(f"{split}-{region}-{index:06d}" for index in range(num_clips[split]))
             splits[split] = ClipSet(frames[split], np.zeros(num_clips[split], np.int64), ids, stacked)
     save_clips(folder, splits, label_names=labels(config), fps=config.fps or WORLDS.find(config.world).fps)
 
@@ -160,13 +161,14 @@ def _mapping(world: World) -> Iterator[Spread]:
 
 
 def _clip(config: Config, split: str, index: int) -> Film:
-    """A valid clip, and in its truth how far from the trained ranges it starts."""
-    found = _film(config, scene(config, split, index))
+    """A valid clip."""
+    found = film(config, scene(config, split, index))
     assert found is not None  # no law is broken
     return found
 
 
-def _film(config: Config, what: Scene) -> Film | None:
+def film(config: Config, what: Scene) -> Film | None:
+    """What a scene shows, and in its truth how far from the trained ranges it starts; None of a law that nothing in it obeys."""
     found = WORLDS.find(config.world).film(what)
     outside = np.full((config.num_frames, 1), config.regions().distance(what.start))
     return None if found is None else Film(frames=found.frames, truth={**found.truth, OUTSIDE: outside})
@@ -175,8 +177,8 @@ def _film(config: Config, what: Scene) -> Film | None:
 def _pair(config: Config, split: str, index: int) -> tuple[Film, Film] | None:
     """A valid clip and its twin; None where nothing in it obeys the law that is to be broken."""
     valid = scene(config, split, index)
-    twin = _film(config, replace(valid, altered=config.broken, known=config.known))
-    found = _film(config, replace(valid, known=config.known))
+    twin = film(config, replace(valid, altered=config.broken, known=config.known))
+    found = film(config, replace(valid, known=config.known))
     return None if twin is None or found is None else (found, twin)
 
 

@@ -1,7 +1,7 @@
 """The scorecard of a liquid: what its pixels say of mass, motion, surface and splash, beside the exact state of the true clip.
 
 Lengths in the frame's shorter side. All errors are means over the frames after the known ones. Where a frame hardly shows liquid, or
-dye, its centre is held to be where it was last read, so a clip that loses its drop keeps that error; `seen` counts such frames.
+dye, its centre is held to be where it was last read, so a clip that loses its drop keeps that error; `seen_share` counts such frames.
 """
 
 from __future__ import annotations
@@ -24,20 +24,41 @@ LEAST_CROWN = 0.03  # lengths that a true crown rises above the pool beside the 
 NUM_WAVES = 8  # of the surface along the frame's width, the longest ones
 STILL = 0.002  # lengths: amplitude below which a wave is taken for none
 VALUES = (
-    PixelValue(name="dye_path", title="path of the drop", better="lower", unit=SIDE, plain="let the drop fall and spread where it does"),
-    PixelValue(name="path", title="path of all liquid", better="lower", unit=SIDE, plain="move the liquid as a whole as it moves"),
-    PixelValue(name="mass", title="mass of liquid", better="lower", plain="keep the amount of liquid"),
-    PixelValue(name="dye_mass", title="mass of dye", better="lower", plain="keep the amount of dye"),
-    PixelValue(name="gravity", title="gravity before contact", better="lower", plain="let the drop fall at the right acceleration"),
-    PixelValue(name="energy", title="lifted beyond its energy", better="lower", unit="share of frames", plain="lift no liquid by itself"),
-    PixelValue(name="surface", title="height of the surface", better="lower", unit=SIDE, plain="put the surface where it is"),
-    PixelValue(name="crown_height", title="height of the splash", better="lower", unit=SIDE, plain="splash as high as the liquid does"),
-    PixelValue(name="crown_time", title="time of the splash", better="lower", unit="s", plain="splash when the liquid does"),
-    PixelValue(name="iou", title="overlap of liquid", better="higher", plain="have liquid where it is"),
-    PixelValue(name="dye_iou", title="overlap of dye", better="higher", plain="have dye where it is"),
-    PixelValue(name="pieces", title="number of pieces", better="lower", plain="break the liquid into as many pieces"),
-    PixelValue(name="spectrum", title="waves of the surface", better="lower", unit="decades", plain="have waves of the right sizes"),
-    PixelValue(name="seen", title="liquid and dye seen", better="higher", unit="share of frames", plain="lose neither liquid nor dye"),
+    PixelValue(
+        name="drop_path_error", title="Path of the drop, error", better="lower", unit=SIDE, axis=True,
+        plain="let the drop fall and spread where it does",
+    ),
+    PixelValue(
+        name="liquid_path_error", title="Path of all liquid, error", better="lower", unit=SIDE,
+        plain="move all liquid as it moves",
+    ),
+    PixelValue(name="mass_drift", title="Mass of liquid, drift", better="lower", plain="keep the amount of liquid"),
+    PixelValue(name="dye_mass_drift", title="Mass of dye, drift", better="lower", plain="keep the amount of dye"),
+    PixelValue(
+        name="fall_error", title="Gravity before contact, error", better="lower",
+        plain="let the drop fall at the right acceleration",
+    ),
+    PixelValue(
+        name="lifted_share", title="Frames lifted beyond their energy", better="lower", unit="share of frames",
+        plain="lift no liquid by itself",
+    ),
+    PixelValue(name="surface_error", title="Height of the surface, error", better="lower", unit=SIDE, plain="put the surface where it is"),
+    PixelValue(
+        name="crown_height_error", title="Height of the splash, error", better="lower", unit=SIDE,
+        plain="splash as high as the liquid does",
+    ),
+    PixelValue(name="crown_time_error", title="Time of the splash, error", better="lower", unit="s", plain="splash when the liquid does"),
+    PixelValue(name="liquid_iou", title="Overlap of liquid (IoU)", better="higher", plain="have liquid where it is"),
+    PixelValue(name="dye_iou", title="Overlap of dye (IoU)", better="higher", plain="have dye where it is"),
+    PixelValue(name="pieces_error", title="Number of pieces, error", better="lower", plain="break the liquid into as many pieces"),
+    PixelValue(
+        name="wave_error", title="Waves of the surface, error", better="lower", unit="decades",
+        plain="have waves of the right sizes",
+    ),
+    PixelValue(
+        name="seen_share", title="Frames in which liquid and dye are seen", better="higher", unit="share of frames",
+        plain="lose neither liquid nor dye",
+    ),
 )  # fmt: skip
 
 
@@ -69,7 +90,7 @@ def _read_clip(clip: np.ndarray, stage: Stage, index: int) -> dict[str, np.ndarr
 
 
 def score(readings: Readings, stage: Stage) -> PerClip:
-    """What each clip is off, (N,) each. `gravity` is NaN where too few frames of the true fall are left, the crown's where none rises."""
+    """What each clip is off, (N,) each. `fall_error` is NaN where too few frames of a true fall are left, the crown's where none rises."""
     truth, after = stage.truth, slice(stage.known, None)
     path = held(readings["centre"], truth["centre"], stage.known)
     off = np.linalg.norm(path - truth["centre"], axis=-1)[:, after].mean(1)  # (N, 2)
@@ -78,20 +99,20 @@ def score(readings: Readings, stage: Stage) -> PerClip:
     waves, true_waves = _waves(readings["surface"]), _waves(truth["surface"][:, :, 0])
     crown_height, crown_time = _crown(readings["crest"], stage)
     return {
-        "dye_path": off[:, 1],
-        "path": off[:, 0],
-        "mass": drift[:, 0],
-        "dye_mass": drift[:, 1],
-        "gravity": _gravity(path[:, :, 1, 1], stage),
-        "energy": _too_high(path[:, :, 0, 1], stage)[:, after].mean(1),
-        "surface": np.abs(readings["surface"] - truth["surface"][:, :, 0])[:, after].mean((1, 2)),
-        "crown_height": crown_height,
-        "crown_time": crown_time,
-        "iou": overlap[:, 0],
+        "drop_path_error": off[:, 1],
+        "liquid_path_error": off[:, 0],
+        "mass_drift": drift[:, 0],
+        "dye_mass_drift": drift[:, 1],
+        "fall_error": _gravity(path[:, :, 1, 1], stage),
+        "lifted_share": _too_high(path[:, :, 0, 1], stage)[:, after].mean(1),
+        "surface_error": np.abs(readings["surface"] - truth["surface"][:, :, 0])[:, after].mean((1, 2)),
+        "crown_height_error": crown_height,
+        "crown_time_error": crown_time,
+        "liquid_iou": overlap[:, 0],
         "dye_iou": overlap[:, 1],
-        "pieces": np.abs(readings["pieces"] - truth["pieces"][:, :, 0])[:, after].mean(1),
-        "spectrum": np.abs(waves - true_waves)[:, after].mean((1, 2)),
-        "seen": 1 - np.isnan(readings["centre"][:, after]).any(axis=(2, 3)).mean(axis=1),
+        "pieces_error": np.abs(readings["pieces"] - truth["pieces"][:, :, 0])[:, after].mean(1),
+        "wave_error": np.abs(waves - true_waves)[:, after].mean((1, 2)),
+        "seen_share": 1 - np.isnan(readings["centre"][:, after]).any(axis=(2, 3)).mean(axis=1),
     }
 
 
@@ -159,8 +180,8 @@ def drawn(readings: Readings, stage: Stage) -> Mapping[str, tuple[np.ndarray, np
     """Heights above the frame's lower edge: of the centres (N, T), and of the surface (N, T, W)."""
     truth, top = stage.truth, _tank(stage).height
     return {
-        "height of the drop": (top - readings["centre"][:, :, 1, 1], top - truth["centre"][:, :, 1, 1]),
-        "height of all liquid": (top - readings["centre"][:, :, 0, 1], top - truth["centre"][:, :, 0, 1]),
+        "drop_height": (top - readings["centre"][:, :, 1, 1], top - truth["centre"][:, :, 1, 1]),
+        "liquid_height": (top - readings["centre"][:, :, 0, 1], top - truth["centre"][:, :, 0, 1]),
         "surface": (readings["surface"], truth["surface"][:, :, 0]),
     }
 
@@ -170,7 +191,7 @@ LIQUID = Scorecard(
     version=1,
     worlds=("liquid",),
     values=VALUES,
-    primary="dye_path",  # the drop moves by half a frame; all liquid by a hundredth, and the overlap of a pool that lies still is high
+    primary="drop_path_error",  # the drop moves by half a frame, all liquid by a hundredth, and a pool that lies still overlaps
     read=read,
     score=score,
     continued=continued,

@@ -4,8 +4,9 @@ Every score is of the frames after the known ones in which the truth has all bod
 without any has none. A body that is not seen has not left the score: it rests where it was last seen (at first, where the truth has it) and
 overlaps with nothing; that it was lost is told by the valid rate.
 
-The primary score is phyworld's (arXiv 2411.02385), the velocity error. It compares with what is published, and a mistake that is made once,
-such as a bounce that comes a frame late, counts once: an error of places would count it again in every later frame.
+The primary score is the error of places, which asks of every world the same: how far is what moves from where it truly is? phyworld's
+(arXiv 2411.02385), the velocity error, stands beside it. That compares with what is published, and a bounce that comes a frame late counts
+once; but between neighbouring frames a tenth of a unit by which a blurred body trembles is more than a unit a second.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ RIGID = Scorecard(
         PixelValue(name="momentum_drift", title="Momentum off what is kept between collisions", better="lower"),
         PixelValue(name="penetration", title="Deepest overlap of two bodies", better="lower", unit="units"),
     ),
-    primary="velocity_error",
+    primary="centre_error",
     read=read,
     score=score,
     continued=continued,
