@@ -247,6 +247,7 @@ def test_each_twin_breaks_its_law() -> None:
     np.testing.assert_allclose(grown.truth["mass"][-1], (1 + GROWTH) * real["mass"][-1], rtol=0.05)
     assert grown.truth["mass"][-1, 0] == pytest.approx((1 + GROWTH) * real["mass"][-1, 0], rel=1e-3)
     assert grown.truth["surface"][-1].mean() > 1.2 * real["surface"][-1].mean()  # and it is seen to
+    assert grown.truth["kinetic"].max() > 0.9 * real["kinetic"].max()  # and splashes as before
     assert (grown.truth["divergence"] < 1e-12).all()  # no more than it is meant to have
     assert through.truth["centre"][-1, 1, 1] > 0.95 and real["centre"][-1, 1, 1] < 0.9
     assert through.truth["crest"].max() < 0.26

@@ -94,7 +94,8 @@ class Flow:
         turning = (self.affine * (moving / cell)).sum(1)  # how a particle's velocity changes where it goes: second order in time
         self.places = self.places + step * (moving + step / 2 * turning)
         self._keep_inside()
-        self._lose(self.energy() - energy)
+        if not swelling:  # which brings energy of its own
+            self._lose(self.energy() - energy)
         self.num_steps += 1
 
     def _keep_inside(self) -> None:
