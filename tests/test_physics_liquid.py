@@ -274,6 +274,11 @@ def test_no_twin_where_nothing_obeys_its_law() -> None:
     assert LIQUID.film(dataclasses.replace(short, altered="gravity_flipped")) is not None
 
 
+def test_frames_far_apart_are_refused() -> None:
+    with pytest.raises(Refusal, match=r"fps = 0.5 of world liquid: a frame would take 2 seconds of splashing; use 2 or more"):
+        LIQUID.check({}, (16, 64, 64), 0.5)
+
+
 def test_its_own_ranges_fit_a_square_and_a_twin_a_hundredth_off() -> None:
     own = {each.name: (each.trained, *each.beyond) for each in LIQUID.parameters}
     LIQUID.check(own, (16, 64, 64), 25.0)

@@ -22,6 +22,7 @@ from bench.data.physics.world import Film, Parameter, Range, Scene, World
 from bench.shapes import Refusal, Shape
 
 SIDE = "shorter side"
+LEAST_FPS = 2.0  # frames per second: below it a clip takes minutes and shows a pool that lies still
 ROOM = 0.03  # lengths, about two cells: between drop and pool, walls and lid at the start, and from a pool's surface to the floor
 PARAMETERS = (
     Parameter(name="radius", trained=(0.08, 0.12), beyond=((0.05, 0.07), (0.13, 0.14)), unit=SIDE, meaning="of the drop"),
@@ -36,6 +37,8 @@ PARAMETERS = (
 
 def check(ranges: Mapping[str, tuple[Range, ...]], shape: Shape, fps: float) -> None:
     """Refusal where a drop would start outside the frame or in the pool, or a pool has no depth."""
+    if fps < LEAST_FPS:
+        raise Refusal(f"fps = {fps:g} of world liquid: a frame would take {1 / fps:.3g} seconds of splashing; use {LEAST_FPS:g} or more")
     tank = Tank.of_frame(*shape[1:])
     least = {name: min(low for low, _ in every) for name, every in ranges.items()}
     most = {name: max(high for _, high in every) for name, every in ranges.items()}
