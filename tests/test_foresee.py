@@ -7,19 +7,28 @@ from typing import Any
 
 import pytest
 
+from bench.backbone import load_backbone
 from bench.commands.foresee import run_foreseen
 from bench.data.files import StoreError
+from bench.meters.flops import count_flops, num_params
 from bench.records.prediction import PREDICTION, read_prediction
 from bench.records.record import Record
 from bench.records.store import latest
 from bench.report.load import load_run
 from bench.report.verdicts import faults
+from bench.run import launch
+from bench.run.expected.model import phases_of
+from bench.run.expected.pace import Pace, checked_clips
+from bench.run.job import CellJob
 from bench.run.launch import run_all
-from bench.shapes import Refusal
+from bench.run.launchers.table import launcher
+from bench.run.size import resolve
+from bench.run.size.resolve import sizes_of
+from bench.shapes import LatentSpec, Refusal
 from bench.study.forecast import clips_at, family_of, held_out
 from bench.study.matrix import Study, load_study
 from bench.study.scale import scaled_budget
-from tests.commands import here
+from tests.commands import here, jobs_here
 from tests.scaled import HELD, NAMES, matrix_of, study_of, trained
 from tests.tiny import linear_trainer, tiny_cell
 
@@ -179,3 +188,57 @@ def test_nothing_else_runs_such_a_matrix(tmp_path: Path) -> None:
         run_all(study, tmp_path, lambda line: None, "c")
     done = here("run", matrix_of(tmp_path), "primary=fvd", "--until-decided", "--results", tmp_path)
     assert done.returncode == 2 and "--until-decided adds cells" in done.stderr
+
+
+def test_a_pass_leaves_later_cells_alone_and_tells_held_out_ones_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[CellJob] = []
+    prepared: list[str] = []
+
+    class Fan:
+        def __init__(self, *given: Any, **more: Any):
+            pass
+
+        def run(self, jobs: list[CellJob]) -> dict[str, Record]:
+            handed.extend(jobs)
+            return {}
+
+    def prepare(study: Study, results: Path, jobs: Any, waiting: list[str], *more: Any) -> dict[str, Record]:
+        prepared.extend(waiting)
+        return {}
+
+    monkeypatch.setattr(launch, "FanOut", Fan)
+    monkeypatch.setattr(launch, "_prepare", prepare)
+    study = study_of(tmp_path)
+    held = {named.name for named in held_out(study.matrix.forecast, study.cells)}
+    launch.run_study(study, tmp_path, lambda line: None, "c", later=held)
+    assert len(handed) == 12 and not {job.cell.name for job in handed} & held and not set(prepared) & held
+    handed.clear()
+    launch.run_study(study, tmp_path, lambda line: None, "c", prediction="f" * 64)
+    assert {job.cell.name: job.asked.prediction for job in handed} == {
+        named.name: "f" * 64 if named.name in held else None for named in study.cells
+    }
+    assert load_run(tmp_path / "tiny").forecast == study.matrix.forecast
+
+
+def test_sizes_are_counted_by_a_job_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [tiny_cell(backbone=name) for name in ("tests.small:DiT-XXS/2", "tests.small:UNet-XXS")]
+    where = launcher()
+    where.check(study_of(tmp_path))
+    with jobs_here():
+        found = sizes_of(cells, "tiny", tmp_path, where)
+    spec = LatentSpec(latent_channels=4, spatial_stride=4, temporal_stride=1, num_labels=4)
+    for cell in cells:
+        size = found[cell.backbone]
+        assert size.params == num_params(load_backbone(cell.backbone, spec)) and size.latent_voxels == 4 * 4 * 4
+        assert size.flops_per_clip == count_flops(cell.backbone, spec, (4, 4, 4))
+    monkeypatch.setattr(resolve, "run_on", lambda *given: pytest.fail("they are in the cache"))
+    assert sizes_of(cells, "tiny", tmp_path, where) == found
+
+
+def test_branches_take_time_too() -> None:
+    pace = Pace(budget_s={"samples": 1.0}, checks_s=0.0, canaries_s=0.0)
+    plain = tiny_cell(budget={"samples": 100}, optimizer={"schedule": "cooldown"}, evaluation={"num_samples": 0})
+    branched = plain.model_copy(update={"branches": (0.25, 0.5)})
+    times = [phases_of(cell, pace, canaries=False)["training"] for cell in (plain, branched)]
+    assert times == pytest.approx([100, 100 * (1 + 0.15 * 0.75)])
+    assert checked_clips(branched) - checked_clips(plain) == 2 * plain.data.num_val

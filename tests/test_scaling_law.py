@@ -94,15 +94,17 @@ def test_compute_by_hand() -> None:
         unit=(1.0, 1.0),
         spread=0.0,
     )
-    cost = ClipCost(scale=6.0, exponent=1.0)
-    assert loss_exponent(law, 0, cost) == pytest.approx(0.5 * 0.25 / 0.75) and size_exponent(law, 0, cost) == pytest.approx(1 / 3)
+    cost = ClipCost(scale=6.0, exponent=0.9)
+    both = 0.5 + 0.9 * 0.25
+    assert loss_exponent(law, 0, cost) == pytest.approx(0.5 * 0.25 / both) and size_exponent(law, 0, cost) == pytest.approx(0.25 / both)
     best = best_at(law, 0, cost, 6e12)
     sizes = np.geomspace(best.params / 30, best.params * 30, 4001)
-    losses = law.loss(np.zeros(4001, int), sizes, 1e12 / sizes)
+    losses = law.loss(np.zeros(4001, int), sizes, 1e12 / sizes**0.9)
     assert best.params == pytest.approx(sizes[losses.argmin()], rel=0.01) and best.loss == pytest.approx(losses.min(), rel=1e-5)
-    assert best.clips * best.params * 6 == pytest.approx(6e12)
+    assert best.clips * best.params**0.9 * 6 == pytest.approx(6e12)
     further = best_at(law, 0, cost, 6e14)
-    assert (best.loss - 0.1) / (further.loss - 0.1) == pytest.approx(100 ** (0.125 / 0.75))
+    assert (best.loss - 0.1) / (further.loss - 0.1) == pytest.approx(100 ** (0.125 / both))
+    assert further.params / best.params == pytest.approx(100 ** (0.25 / both))
     size, data = gains(law, 0, [10, 1000], [100, 10_000])
     assert size == pytest.approx(math.log((0.1 + 2 / 10**0.5 + 0.3) / (0.1 + 2 / 1000**0.5 + 0.3)))
     assert data == pytest.approx(math.log((0.1 + 2 / 1000**0.5 + 3 / 100**0.25) / (0.1 + 2 / 1000**0.5 + 0.3)))
