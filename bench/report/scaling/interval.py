@@ -2,8 +2,8 @@
 
 The points of one run share its luck, so runs are left out whole, one at a time, and the law is fitted again. At E = 0 a fit stands still,
 and its errors would be too small: they are the larger ones of it and of one whose E may be negative, and what lies between the two is
-added. Student's t has as many degrees of freedom as there are
-more runs than parameters. `bench/perf/evidence/scaling/` shows how often such intervals hold.
+added. Student's t has as many degrees of freedom as there are more runs than parameters that only several runs tell.
+`bench/perf/evidence/scaling.py` shows how often such intervals hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bench.report.scaling.law import Law, Losses, fit, num_free
+from bench.report.scaling.law import Law, Losses, fit, num_of_runs
 
 Wanted = Callable[[Law], Mapping[str, float]]  # what of a law is wanted, by name
 
@@ -54,7 +54,7 @@ def fitted(losses: Losses, asked: Wanted) -> FittedLaw:
         laws.append(whole)
     law = laws[0]
     error = np.hypot(np.maximum(*errors), middles[1] - middles[0])
-    freedom = max(1, len(runs) - num_free(law.num))
+    freedom = max(1, len(runs) - num_of_runs(law.num))
     values = asked(law)
     return FittedLaw(
         law=law,

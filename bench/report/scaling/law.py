@@ -20,7 +20,7 @@ from scipy.optimize import least_squares, nnls
 LEAST, MOST = 0.01, 3.0  # exponents that are searched
 STARTS = ((0.3, 0.3), (0.1, 0.6), (0.7, 0.15), (1.0, 1.0))  # (a, b), for all backbones alike
 HUBER = 2.0  # standard deviations beyond which a residual weighs less
-ROUNDS = 4  # of weights and fits in turn
+ROUNDS, NEAR_ROUNDS = 4, 2  # of weights and fits in turn, from afar and from near the end
 TINY = 1e-9  # a residual that is none
 INSIDE = 1e-3  # how far inside the ends a search begins
 PRECISION: dict[str, Any] = {"max_nfev": 60, "xtol": 1e-6, "ftol": 1e-8, "gtol": 1e-10}
@@ -79,6 +79,11 @@ def num_free(num_backbones: int) -> int:
     return 1 + 4 * num_backbones
 
 
+def num_of_runs(num_backbones: int) -> int:
+    """Those of them that only several runs tell: E, and A and a of each backbone. Its budgets tell B and b of one run."""
+    return 1 + 2 * num_backbones
+
+
 def fit(losses: Losses, start: Law | None = None, *, signed: bool = False) -> Law:
     """The law of these losses. `start`: one of almost the same losses, near which alone is searched.
 
@@ -101,12 +106,13 @@ class _Fit:
 
     def run(self, start: Law | None) -> Law:
         """Fits and weights in turn; the first fit from several starts, unless one is given."""
-        starts = [np.repeat(pair, self.num) for pair in STARTS]
-        if start is not None:
-            starts = [np.concatenate([start.size_exponent, start.data_exponent])]
         weights = np.ones(len(self.losses))
-        found = min((self._search(np.log(each), weights) for each in starts), key=lambda each: each[1])[0]
-        for _ in range(ROUNDS):
+        if start is None:
+            starts = (np.log(np.repeat(pair, self.num)) for pair in STARTS)
+            found = min((self._search(each, weights) for each in starts), key=lambda each: each[1])[0]
+        else:
+            found = np.log(np.concatenate([start.size_exponent, start.data_exponent]))
+        for _ in range(ROUNDS if start is None else NEAR_ROUNDS):
             weights = huber_weights(self._solve(found, weights)[1], self.freedom)
             found = self._search(found, weights)[0]
         linear, residual = self._solve(found, weights)

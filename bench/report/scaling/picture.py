@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter, StrMethodFormatter
 
 from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
 from bench.report.scaling.findings import ScalingFindings
 from bench.report.scaling.foresight import LEVEL, StudyLaw
 from bench.report.scaling.points import LawPoint
-from bench.report.scaling.words import counted
+from bench.report.scaling.words import short
 
 STEPS = 60  # of a curve
 BEYOND = 1.5  # times the clips drawn, before and after which a curve ends
 HELD = 7  # colour of what was held out
+TICKS = [step * 10.0**power for power in range(-4, 4) for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]  # of the loss
 
 
 def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
@@ -45,8 +46,8 @@ def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
         ]
         canvas.put_legend(figure, handles, labels)
         caption = (
-            "Validation loss at eight fixed timesteps against training FLOPs, a curve a size, a point a run and budget. The law is fitted "
-            "to the filled points alone; intervals of the largest size were written down before it trained."
+            "Validation loss at eight fixed timesteps, a curve a size with its parameters, a point a run and budget. "
+            "The law is fitted to the filled points alone; intervals of the largest size were written down before it trained."
         )
         return Drawing(name="scaling", title="Loss against compute", caption=caption, svg=canvas.svg(figure))
 
@@ -70,11 +71,11 @@ def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> Non
             [point.loss for point in own],
             linestyle="none", marker="o", markersize=5 if held else 3.5, color=colour, markerfacecolor="none" if held else colour,
         )  # fmt: skip
-        axes.annotate(counted(size), (cost * clips[-1], curve[-1]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(short(size), (cost * clips[0], curve[0]), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+    drawn = {(point.params, point.clips): point.flops for point in found.points.held_out if point.family == family}
     for each in found.outcomes:
-        if each.family == family:
-            cost = law.costs[family].scale * each.params ** law.costs[family].exponent
-            axes.vlines(cost * each.clips, each.low, each.high, color=canvas.colour_of(HELD), linewidth=1.6)
+        if each.family == family and (at := drawn.get((each.params, each.clips))):
+            axes.vlines(at, each.low, each.high, color=canvas.colour_of(HELD), linewidth=1.6)
     if law.fitted.law.floor > 0:
         axes.axhline(law.fitted.law.floor, color=INK, linewidth=1, linestyle=":", alpha=0.6)
     axes.set_xscale("log")
@@ -83,7 +84,8 @@ def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> Non
     axes.set_xlabel("training FLOPs")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # as text: superscripts stay TeX in an SVG
     axes.yaxis.set_minor_formatter(NullFormatter())
     if place == 0:

@@ -1,6 +1,6 @@
 """What a law and the held-out losses say: whether a backbone improves steadily, and which gains more from compute. Knows no page.
 
-The simulation of how often these rules are wrong (`bench/perf/evidence/scaling/`) calls the same objects as the report.
+The simulation of how often these rules are wrong (`bench/perf/evidence/scaling.py`) calls the same objects as the report.
 """
 
 from __future__ import annotations

@@ -58,6 +58,12 @@ def flops(value: float) -> str:
     return f"{value / divisor:.3g} {unit}"
 
 
+def short(params: int) -> str:
+    """Parameters beside a curve: '52 k', '1.35 M'."""
+    divisor, letter = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if params >= pair[0]), (1.0, ""))
+    return f"{params / divisor:.3g} {letter}".rstrip()
+
+
 def counted(value: float) -> str:
     """Parameters or clips: '52 thousand', '1.35 million'."""
     for divisor, word in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million"), (1e3, " thousand"), (1.0, "")):
