@@ -180,6 +180,28 @@ def test_each_contender_gets_its_own_best_with_the_whole_curve(tmp_path: Path) -
     assert all(a.cell.fingerprint() != b.cell.fingerprint() for a, b in zip(found.cells, study.cells, strict=True))
 
 
+def test_further_cells_take_the_choice_of_their_backbone_where_they_are_not_tuned(tmp_path: Path) -> None:
+    include = [{"backbone": name, "data.num_train": 6} for name in ("tests.small:UNet-XXS", "tests.small:DiT-XXS/2")]
+    study, train = study_of(tmp_path, {"further": False}, include=include), Trials()
+    found = tuned(study, print, train)
+    [trials] = train.studies
+    assert len(trials.cells) == 2 * len(GRID) and not any(named.further for named in trials.cells)
+    for named in found.cells:
+        assert named.tuning is not None and named.cell.optimizer.learning_rate == BEST[named.cell.backbone.partition(":")[2]]
+        assert bool(named.tuning.differs) == named.further
+        if named.further:
+            assert [each.partition(":")[0] for each in named.tuning.differs] == ["data.num_train"]
+    every = Trials()
+    tuned(study_of(tmp_path, include=include), print, every)
+    assert len(every.studies[0].cells) == 4 * len(GRID)
+
+
+def test_a_backbone_that_is_only_included_needs_trials(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"further": False}, include=[{"backbone": "tests.small:DiT-XXS/2{depth: 1}"}])
+    with pytest.raises(Refusal, match=r"tune.further is false, and tests.small:DiT-XXS/2\{depth: 1\} of cell .* is under include alone"):
+        tuned(study, print, Trials())
+
+
 def test_an_edge_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"the best of tests.small:DiT-XXS/2, 0.008, is the last .*tune.extend=true"):
         tuned(study_of(tmp_path, {"learning_rate": GRID[:3]}), lambda line: None, Trials())

@@ -43,6 +43,11 @@ def contender_of(cell: Cell, tunes: Iterable[str]) -> str:
     return content_hash({name: value for name, value in content.items() if name not in set(tunes)})
 
 
+def contenders_of(study: Study, tune: Tune) -> list[str]:
+    """Those that have trials."""
+    return list(dict.fromkeys(contender_of(named.cell, tune.grid) for named in study.cells if tune.further or not named.further))
+
+
 def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], parts: float = 1.0) -> Study:
     """The trials of a study as a study of its own: for each contender its points, at so large a part of the budget."""
     found: dict[str, NamedCell] = {}
@@ -50,7 +55,7 @@ def trial_study(study: Study, tune: Tune, asked: Mapping[str, Sequence[Point]], 
     for named, seed in itertools.product(study.cells, tune.seeds):
         axes = {key: value for key, value in named.axes.items() if tune.budget is None or not key.startswith("budget.")}
         axes |= {} if "backbone" in axes else {"backbone": named.cell.backbone}
-        for point in asked[contender_of(named.cell, tune.grid)]:
+        for point in asked.get(contender_of(named.cell, tune.grid), ()):
             cell = _trial(named.cell, tune, point, seed, parts)
             own = {f"budget.{cell.budget.axis}": cell.budget.amount} if tune.halving else {}
             place = {**axes, **point, **own}

@@ -13,7 +13,7 @@ from bench.run.expected.pace import Pace, branched, checked_clips, evaluations
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, Study
-from bench.study.trials import contender_of, num_rungs, points, trial_study
+from bench.study.trials import contenders_of, num_rungs, points, trial_study
 
 START_S = 6.0  # of a process: torch and all else that it imports
 CANARY_STEPS = 25.0  # canaries of which nothing tells take as long as so many training steps, as those of the committed records
@@ -60,7 +60,7 @@ def runs_of(study: Study) -> Iterator[Study]:
     tune = study.matrix.tune
     if tune is not None and study.matrix.tuned is None:
         every = points(tune.grid)
-        contenders = dict.fromkeys(contender_of(named.cell, tune.grid) for named in study.cells)
+        contenders = dict.fromkeys(contenders_of(study, tune))
         rungs = num_rungs(len(every), tune.halving) if tune.halving else 1
         cells: dict[str, NamedCell] = {}
         num, made = len(every), None

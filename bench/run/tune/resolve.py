@@ -10,7 +10,7 @@ from bench.records.store import latest, read_run
 from bench.run.tune.by_size import rates_by_size
 from bench.shapes import Refusal
 from bench.study.matrix import NamedCell, Study, check_tuned
-from bench.study.trials import Point, best, contender_of, differs, num_rungs, points, trial_study, with_values
+from bench.study.trials import Point, best, contender_of, contenders_of, differs, num_rungs, points, trial_study, with_values
 from bench.study.tune import Tune, Tuning
 
 MOST_STEPS = 8  # by which a grid is widened on either side
@@ -36,7 +36,7 @@ def tuned(study: Study, say: Say, train: Train | None, params: Params = lambda s
     if matrix.tune is None:
         return study
     if train is None:
-        num, grid = len({contender_of(named.cell, matrix.tune.grid) for named in study.cells}), matrix.tune.grid
+        num, grid = len(contenders_of(study, matrix.tune)), matrix.tune.grid
         trials = num * len(points(grid)) * len(matrix.tune.seeds)
         say(f"{study.name}: tuned first, by {trials} trials: contenders {num}, points {len(points(grid))}, seeds {len(matrix.tune.seeds)}")
         return study
@@ -49,7 +49,7 @@ class TrialSearch:
     def __init__(self, study: Study, tune: Tune, train: Train):
         self.study, self.tune, self.train = study, tune, train
         self.grid = {name: list(values) for name, values in tune.grid.items()}
-        self.contenders = list(dict.fromkeys(contender_of(named.cell, tune.grid) for named in study.cells))
+        self.contenders = contenders_of(study, tune)
 
     def run(self) -> list[tuple[Record, Tuning]]:
         """A record of each contender and budget, and its choice."""
@@ -115,7 +115,7 @@ def _applied(study: Study, found: Sequence[tuple[Record, Tuning]], say: Say) -> 
     choices = {group_of(record.cell, tune): (record, tuning) for record, tuning in found}
     said: dict[str, None] = {}
     for named in study.cells:
-        record, tuning = choices[group_of(named.cell, tune)]
+        record, tuning = choices.get(group_of(named.cell, tune)) or _nearest(named, found, tune)
         edges += [
             f"tune.{name}: the best of {named.cell.backbone}, {tuning.chosen[name]}, is the last of the values tried: a better one may lie "
             "beyond, and the comparison would not be valid; give it more values there, or tune.extend=true"
@@ -129,6 +129,17 @@ def _applied(study: Study, found: Sequence[tuple[Record, Tuning]], say: Say) -> 
     for line in said:
         say(line)
     return study.model_copy(update={"cells": tuple(cells)})
+
+
+def _nearest(named: NamedCell, found: Sequence[tuple[Record, Tuning]], tune: Tune) -> tuple[Record, Tuning]:
+    """The choice of a cell that had no trials: that of its backbone, with the fewest other differences. Refusal where that had none."""
+    alike = [each for each in found if each[0].cell.backbone == named.cell.backbone]
+    if not alike:
+        raise Refusal(
+            f"tune.further is false, and {named.cell.backbone} of cell {named.name} is under include alone, so nothing tunes it; "
+            "give it under axes, or tune.further=true"
+        )
+    return min(alike, key=lambda each: len(differs(each[0].cell, named.cell, tune.grid)))
 
 
 def _earlier(study: Study, folder: str, say: Say, params: Params) -> Study:
