@@ -242,3 +242,13 @@ def test_branches_take_time_too() -> None:
     times = [phases_of(cell, pace, canaries=False)["training"] for cell in (plain, branched)]
     assert times == pytest.approx([100, 100 * (1 + 0.15 * 0.75)])
     assert checked_clips(branched) - checked_clips(plain) == 2 * plain.data.num_val
+
+
+def test_the_command_runs_it_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(study: Study, results: Path, *more: Any) -> list[Record]:
+        raise Refusal(f"{study.name} into {results.name}")
+
+    monkeypatch.setattr("bench.commands.foresee.run_foreseen", seen)
+    done = here("run", matrix_of(tmp_path), "--results", tmp_path / "here")
+    assert done.returncode == 2 and "error: tiny into here" in done.stderr
+    assert "tiny into here" not in here("run", matrix_of(tmp_path), "forecast=null", "nonsense=1", "--results", tmp_path / "here").stderr

@@ -32,7 +32,7 @@ def test_the_page_says_what_the_numbers_carry(tmp_path: Path, trained: Trained) 
     run = load_run(run_of(tmp_path, trained))
     found = find(run)
     said = answer(run, found)
-    assert said.question == "Does it improve steadily with compute and data?" and said.mark == "decided"
+    assert said.question == "Does a backbone improve steadily with compute and data?" and said.mark == "decided"
     assert found.conclusion.state == "supported" and [part.name for part in found.conclusion.parts] == ["DiT/2"]
     assert len(said.sentences) == 3
     assert said.sentences[0].startswith("DiT/2 improves steadily: its loss falls with its parameters to the power of 0.")

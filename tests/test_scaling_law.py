@@ -59,8 +59,8 @@ def test_runs_are_left_out_whole() -> None:
     together, apart = study_law(points), study_law(replace(points, fitted=alone))
     assert together.fitted.law.floor == apart.fitted.law.floor
     assert together.estimate(FAMILIES[0], "size gain").error > 1.2 * apart.estimate(FAMILIES[0], "size gain").error
-    assert together.estimate(FAMILIES[0], "size").freedom == 16 - 9
-    assert apart.estimate(FAMILIES[0], "size").freedom == 64 - 9
+    assert together.estimate(FAMILIES[0], "size").freedom == 16 - 5
+    assert apart.estimate(FAMILIES[0], "size").freedom == 64 - 5
 
 
 def test_an_interval_by_hand() -> None:

@@ -24,7 +24,7 @@ class Steadiness:
     Which of two backbones gains more from compute is a statement of its own, and cannot turn it.
     """
 
-    question = "Does it improve steadily with compute and data?"
+    question = "Does a backbone improve steadily with compute and data?"
     of_backbones = False
 
     def rests_on(self, findings: Mapping[Key, Finding], primary: str | None) -> dict[str, Key | None]:
