@@ -139,6 +139,13 @@ def test_every_committed_report_has_its_records() -> None:
 
 def test_the_archive_is_small_and_holds_no_weights() -> None:
     files = content(ROOT / archive.ARCHIVE)
-    names = {"run.json", "sheet.npz", "features.safetensors", *(f"attempt-{n}.json" for n in range(1, 10))}
+    names = {
+        "run.json",
+        "prediction.json",
+        "sheet.npz",
+        "physics.npz",
+        "features.safetensors",
+        *(f"attempt-{n}.json" for n in range(1, 10)),
+    }
     assert {Path(name).name for name in files} <= names
     assert sum(map(len, files.values())) < 60e6  # under a megabyte a cell: record, features, sheet

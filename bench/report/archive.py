@@ -1,8 +1,8 @@
 """The archive: finished studies whose records are committed, and their reports, made from those alone. `python -m bench.commands.archive`.
 
-Of a run it keeps what a report reads: run.json, the prediction, every attempt's record, the sheet of clips, what is drawn of a physics
-world, and of the features those that are subtracted. A record is kept as it was written: its `artefacts` name what the run left beside it,
-here or not.
+Of a run it keeps what a report reads: run.json, the prediction, every attempt's record, the sheets of clips that are shown, what is drawn
+of a physics world, and of the features those that are subtracted. A record is kept as it was written: its `artefacts` name what the run
+left beside it, here or not.
 """
 
 import shutil
@@ -13,10 +13,13 @@ import safetensors
 import safetensors.numpy
 
 from bench.data.files import fresh_folder, remove_folder, remove_leftovers
+from bench.data.media.arrays import read_npz
+from bench.records.artefacts import save_arrays
 from bench.records.prediction import PREDICTION
 from bench.records.store import RUN, run_folders
 from bench.report import build
 from bench.report.load import load_run
+from bench.report.physics.kept import is_picture
 from bench.report.verdicts.paired import SIDES
 from bench.shapes import Refusal
 
@@ -34,6 +37,7 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
     if run.unfinished:
         raise Refusal(f"{run.matrix} is not archived: {run.unfinished}")
     left_out = {path.name for path in folder.rglob("*") if path.is_file()}
+    shown = {own[0].name for name in run.contenders if (own := run.of(name))}  # whose clips a page has: the first seed's
     with fresh_folder(target) as temp:
         shutil.copyfile(folder / RUN, temp / RUN)
         if run.prediction is not None:
@@ -41,9 +45,14 @@ def keep(folder: Path, archive: Path) -> tuple[Path, list[str]]:
         for cell in run.cells:
             kept = temp / cell.path.name
             kept.mkdir()
-            for path in (*cell.path.glob("attempt-*.json"), cell.artefact("sheet"), cell.artefact("physics")):
+            for path in (*cell.path.glob("attempt-*.json"), cell.artefact("sheet") if cell.name in shown else None):
                 if path is not None:
                     shutil.copyfile(path, kept / path.name)
+            if (physics := cell.artefact("physics")) is not None:
+                found = read_npz(physics)
+                read = {name: values for name, values in found.items() if cell.name in shown or not is_picture(name)}
+                save_arrays(kept / physics.name, **read)
+                left_out |= {f"{name} of {physics.name}" for name in found.keys() - read.keys()}
             if (features := cell.artefact("features")) is not None:
                 found = _load(features)
                 read = {name: values for name, values in found.items() if name.rpartition("/")[2] in SIDES}

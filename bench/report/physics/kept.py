@@ -14,6 +14,11 @@ from bench.shapes import Refusal
 MOST_CLIPS = 10**6  # scores that are drawn
 
 
+def is_picture(name: str) -> bool:
+    """Whether an array is read of the one cell of a backbone alone whose clips are shown: frames, and readings over time."""
+    return name.partition("/")[2].partition("/")[0] in ("frames", "drawn")
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeptPhysics:
     """Of one cell."""
