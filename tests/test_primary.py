@@ -8,6 +8,7 @@ import pytest
 
 from bench.metrics.battery import cards
 from bench.metrics.extractors.manifest import I3D, MOTION, RANDOM3D
+from bench.metrics.physics.table import scorecard_of
 from bench.report.load import load_run
 from bench.run.checks import card_text, check_primary, judge_of
 from bench.shapes import Refusal
@@ -25,7 +26,17 @@ FOLDER = {
 def test_shipped_matrices_name_what_may_decide(name: str) -> None:
     study = load_study(name)
     check_primary(study)
-    assert judge_of(study.matrix.primary) in study.cells[0].cell.evaluation.extractors
+    cell = study.cells[0].cell
+    if study.matrix.claim == "physics":  # by a score of its world, in a region that is measured
+        assert study.matrix.primary == scorecard_of(cell.data.world).primary and "in" in cell.evaluation.regions  # type: ignore[attr-defined]
+    else:
+        assert judge_of(study.matrix.primary) in cell.evaluation.extractors
+
+
+def test_a_physics_score_of_another_world_may_not_decide() -> None:
+    study = load_study("physics-liquid", ["primary=centre_error"])
+    with pytest.raises(Refusal, match=r"primary centre_error is a score of motion, collision, .*, and cell UNet-XS-seed0 has world liquid"):
+        check_primary(study)
 
 
 WORLDS = tiny_cell().data

@@ -25,9 +25,7 @@ class Tune(Frozen, extra="allow"):
     budget: Budget | None = None  # of a trial; null: that of the cell, which is what a rate must suit
     seeds: tuple[int, ...] = Field((1000,), min_length=1)  # of the trials: none of the study's
     by: Literal["val_loss"] = "val_loss"  # the least wins, on validation clips: trials see no test clip
-    further: bool = (
-        True  # cells of `include` beside `axes` have trials of their own; false: they take what suits their backbone under `axes`
-    )
+    further: bool = True  # cells of `include` beside `axes` have trials too; false: they take the choice of their backbone under `axes`
     extend: bool = False  # widen the grid of all contenders until the best values of none are at its edge; else that is refused
     halving: int | None = Field(None, ge=2, le=100)  # successive halving: the best 1/n go on to n times the budget; null: all get it all
 
