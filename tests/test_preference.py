@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from bench.data.latents.latents import LatentSet
+from bench.run.expected.model import TWIN_TIMESTEPS
 from bench.shapes import LatentSpec
 from bench.study.cell import Cell
 from bench.training.preference import TIMESTEPS, preferred
@@ -60,6 +61,10 @@ def test_a_model_that_knows_the_valid_clips_prefers_them_and_the_other_way_round
     valid, twins = list(moving(6, 0)), list(moving(6, 0, turn=-1))
     assert preferred(Knowing(valid), valid, twins, cell(), CPU).tolist() == [1.0] * 6
     assert preferred(Knowing(twins), valid, twins, cell(), CPU).tolist() == [0.0] * 6
+
+
+def test_the_time_of_twins_is_expected_of_as_many_timesteps() -> None:
+    assert len(TIMESTEPS) == TWIN_TIMESTEPS
 
 
 def test_equal_losses_are_half_and_both_clips_have_one_noise() -> None:

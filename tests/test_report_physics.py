@@ -28,9 +28,11 @@ UNET, DIT = factory.MEANS
 Errors = dict[tuple[str, str], Sequence[float]]  # (backbone, region) -> one error a seed
 
 
-def measured(name: str, value: float, subject: str = "trained", better: str = "lower") -> Measurement:
-    protocol = {"measure": "rigid", "clips": "0" * 32, "region": name}
-    return Measurement(name=name, subject=subject, value=value, unit="units/s", better=better, protocol=protocol)  # type: ignore[arg-type]
+def measured(name: str, value: float, subject: str = "trained", better: str = "lower", reach: float | None = None) -> Measurement:
+    """`reach`: half of its interval over clips."""
+    protocol = {"measure": "rigid", "clips": "0" * 32, "region": name, "num_clips": 8}
+    ends = {} if reach is None else {"low": value - reach, "high": value + reach, "interval": "t"}
+    return Measurement(name=name, subject=subject, value=value, unit="units/s", better=better, protocol=protocol, **ends)  # type: ignore[arg-type]
 
 
 def physics_cell(backbone: str, seed: int, num_train: int = 200) -> Cell:
@@ -44,13 +46,13 @@ def physics_cell(backbone: str, seed: int, num_train: int = 200) -> Cell:
     return Cell.model_validate(fields)
 
 
-def record(backbone: str, seed: int, errors: dict[str, float], **more: float) -> Record:
+def record(backbone: str, seed: int, errors: dict[str, float], reach: float | None) -> Record:
     cell = physics_cell(backbone, seed)
     found = []
     for region, error in errors.items():
         name = region_name(PRIMARY, region)  # type: ignore[arg-type]
-        found += [measured(name, error), *(measured(name, level, subject) for subject, level in LEVELS.items())]
-    found += [measured(name, value, better="higher") for name, value in more.items()]
+        subjects = {"trained": error} | LEVELS
+        found += [measured(name, level, subject, reach=reach) for subject, level in subjects.items()]
     found += [measured("twin_preference", 0.9, better="higher"), measured("twin_preference", 0.5, "untrained", better="higher")]
     fields: dict[str, Any] = {"cell": cell.model_dump(mode="json"), "fingerprint": cell.fingerprint(), "measurements": found}
     fields |= {"artefacts": {"physics": "physics.npz"}, "matrix": "invented"}
@@ -72,13 +74,14 @@ def arrays(seed: int, num: int = 8) -> dict[str, np.ndarray]:
     return found
 
 
-def run_of(folder: Path, errors: Errors, **changes: Any) -> Run:
+def run_of(folder: Path, errors: Errors, reach: float | None = None) -> Run:
     num = len(next(iter(errors.values())))
     made: list[Record | None] = []
     for backbone in (UNET, DIT):
         for seed in range(num):
-            made.append(record(backbone, seed, {region: values[seed] for (name, region), values in errors.items() if name == backbone}))
-    path = factory.write_run(folder, made, claim="physics", primary=PRIMARY, match=None, **changes)
+            own = {region: values[seed] for (name, region), values in errors.items() if name == backbone}
+            made.append(record(backbone, seed, own, reach))
+    path = factory.write_run(folder, made, claim="physics", primary=PRIMARY, match=None)
     for place, own in enumerate(made):
         assert own is not None
         save_arrays(path / f"{own.name}-{own.fingerprint[:8]}" / "physics.npz", **arrays(place))
@@ -134,6 +137,24 @@ def test_seeds_that_cannot_tell_carry_nothing(tmp_path: Path) -> None:
     assert "the seeds cannot tell UNet-XS and DiT-XS/2 from the nearest training clip" in Learning().says(run, found)[0]
 
 
+def test_a_difference_that_other_clips_may_turn_is_not_carried(tmp_path: Path) -> None:
+    """Seeds that agree to a hundredth, and clips that spread by as much as model and floor are apart."""
+    run = run_of(tmp_path, learnt(), reach=0.6)
+    found = findings.find(run)
+    assert found.conclusion.state == "inconclusive"
+    each = found.floors[0]
+    assert each.effect.difference.p_value is not None and each.effect.difference.p_value > 0.1
+    assert each.effect.reason.startswith("may be chance: 4 seeds, 8 clips")
+    half = 0.6 * 2**0.5  # of two intervals of clips drawn apart
+    assert each.effect.difference.low == pytest.approx(-0.48 - half) and each.effect.difference.high == pytest.approx(-0.48 + half)
+
+
+def test_clips_that_spread_little_leave_the_seeds_to_decide(tmp_path: Path) -> None:
+    sure, careful = (findings.find(run_of(tmp_path / name, learnt(), reach=reach)) for name, reach in (("a", None), ("b", 1e-4)))
+    assert sure.conclusion.state == careful.conclusion.state == "supported"
+    assert [each.effect.difference for each in sure.floors] == [each.effect.difference for each in careful.floors]
+
+
 def test_two_seeds_are_too_few(tmp_path: Path) -> None:
     errors = {key: values[:2] for key, values in learnt().items()}
     found = findings.find(run_of(tmp_path, errors))
@@ -148,6 +169,7 @@ def test_two_seeds_are_too_few(tmp_path: Path) -> None:
         ({"a": ["supported", "not supported"], "b": ["not supported", "supported"]}, "not supported"),  # no one model in both
         ({"a": ["supported", "inconclusive"]}, "inconclusive"),
         ({"a": ["inconclusive", "not supported"], "b": ["not supported", "supported"]}, "not supported"),
+        ({"a": ["not supported", "supported"], "b": ["supported", "inconclusive"]}, "inconclusive"),  # b may have learnt it
         ({}, "not tested"),
     ],
 )

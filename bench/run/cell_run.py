@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.files import StoreError, now, remove_folder, write_text
-from bench.data.latents.autoencoder import decode_clips, encode_clips
+from bench.data.latents.autoencoder import decode_clips
 from bench.data.plugin import BrokenPlugin
 from bench.data.progress import Progress, silent
-from bench.data.ragged import Frames, Ragged, clip_shapes
+from bench.data.ragged import Frames, clip_shapes
 from bench.data.sealed import warn_damaged
 from bench.meters.flops import count_flops, num_params
 from bench.meters.memory import FOUND, PhaseMemory, is_out_of_memory
@@ -32,7 +32,6 @@ from bench.records.artefacts import (
     PHYSICS,
     SHEET,
     WEIGHTS,
-    framed,
     load_frames,
     point_file,
     save_arrays,
@@ -49,12 +48,13 @@ from bench.run.measure.costs import autoencoder_measurements, sampling_measureme
 from bench.run.measure.grid import measure_grid
 from bench.run.measure.memory import memory_measurements, predicted_storage
 from bench.run.measure.peak import study_peak
-from bench.run.measure.physics import measure_physics, measure_twins
+from bench.run.measure.physics import measure_physics
 from bench.run.measure.points import measure_points
 from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
+from bench.run.measure.sheet import save_sheet
 from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
-from bench.run.stages import SHEET_CLIPS, ReferenceSet, TrainingSet, reference_set, training_set
+from bench.run.stages import ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
 from bench.training import sharded_checkpoint
 from bench.training.acceleration import HALF, accelerate
@@ -301,7 +301,8 @@ class CellRun:
         named = {f"{name}/{subject}": values for name, sets in quality.features.items() for subject, values in sets.items()}
         save_tensors(self.folder / FEATURES, {name: torch.from_numpy(np.array(values)) for name, values in named.items()})
         self.artefacts["features"] = FEATURES
-        self._save_sheet()
+        save_sheet(self.folder / SHEET, self.reference, self.generated, self.untrained)
+        self.artefacts["sheet"] = SHEET
 
     def measure_points(self) -> None:
         """Samples at points of the training."""
@@ -313,25 +314,19 @@ class CellRun:
         """Samples at other shapes."""
         if not self.ranks.leads:
             return
-        self.found["grid"] = measure_grid(
-            self.cell, self.backbone, self.reference, self.judge, self.job.results, self.device, self.progress
-        )
+        where = (self.job.results, self.device, self.progress)
+        self.found["grid"] = measure_grid(self.cell, self.backbone, self.reference, self.judge, *where)
 
     def measure_physics(self) -> None:
         """How far what is predicted follows the laws of its world."""
         if not self.ranks.leads:
             return
-        given, told = self.training_set, (self.job.results, self.device, self.progress)
-        found = measure_physics(self.cell, self.backbone, given, *told)
+        given, initial = self.training_set, partial(build_backbone, self.cell, self.training_set)
+        found = measure_physics(self.cell, self.backbone, initial, given, self.job.results, self.device, self.progress)
         self.measurements += found.measurements
         if found.arrays:
             save_arrays(self.folder / PHYSICS, **found.arrays)
             self.artefacts["physics"] = PHYSICS
-        if self.cell.evaluation.twins:
-            self.measurements += measure_twins(self.cell, self.backbone, given, *told)
-            if self.cell.evaluation.untrained:
-                initial = build_backbone(self.cell, given).to(self.device).eval()
-                self.measurements += measure_twins(self.cell, initial, given, *told, subject="untrained")
 
     # --- their parts
 
@@ -359,20 +354,6 @@ class CellRun:
             save_frames(path, frames, labels=given.labels, fps=np.float64(given.clips.fps))
         self.artefacts[kind] = path.name
         return frames
-
-    def _save_sheet(self) -> None:
-        """The few clips that the report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
-        real, encoder = self.reference.held_out["test"][:SHEET_CLIPS], self.training_set.autoencoder
-        latents = [encode_clips(encoder, np.array(clip)[None])[0] for clip in real]
-        sets = {"real": real, "reconstruction": decode_clips(encoder, latents), "generated": self.generated[:SHEET_CLIPS]}
-        if self.untrained is not None:
-            sets["untrained"] = self.untrained[:SHEET_CLIPS]
-        arrays = {name: framed(frames) for name, frames in sets.items()}
-        if isinstance(self.generated, Ragged):  # how much of its grey frame the k-th clip of every set fills
-            arrays["shapes"] = np.array(clip_shapes(sets["generated"]))
-        labels, fps = self.training_set.labels[:SHEET_CLIPS], np.float64(self.training_set.clips.fps)
-        save_arrays(self.folder / SHEET, **arrays, labels_real=labels, labels_generated=labels, fps=fps)
-        self.artefacts["sheet"] = SHEET
 
     def _write(self, status: Status, reason: str | None) -> None:
         """The record of all that is known; of several processes that fail, the first one's."""

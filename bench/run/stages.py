@@ -24,8 +24,6 @@ from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.known import given_of
 
-SHEET_CLIPS = 16  # clips of each kind kept for the report's sample sheets
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ import pandas as pd
 from bench.data.progress import Reporter
 from bench.metrics.distances.bias import CLIPS_PER_FEATURE, frechet_infinite_n
 from bench.metrics.distances.frechet import Features, FrechetSubsets, frechet_distance
-from bench.metrics.distances.interval import Interval, jackknife, jackknife_difference
+from bench.metrics.distances.interval import Interval, binomial_interval, jackknife, jackknife_difference
 from bench.metrics.distances.kernel import kernel_distance
 
 SEED = 5  # `PAIR_SHARE` and `PAIR_LEAST` of interval.py were chosen with others
@@ -134,13 +133,6 @@ def simulate(row: CoverageRow, index: int, runs: int, reporter: Reporter) -> dic
             covered = sum(interval.low <= target <= interval.high for interval in found)
             counts[column] = (len(found) - covered if column == "different" else covered, len(found))
     return counts
-
-
-def binomial_interval(count: Any, total: Any) -> tuple[Any, Any]:
-    """95 % interval of a share (Wilson), or of an array of them."""
-    z, share = 1.96, count / total
-    middle, half = share + z**2 / (2 * total), z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return (middle - half) / (1 + z**2 / total), (middle + half) / (1 + z**2 / total)
 
 
 FACTS = ["family", "spectrum", "n", "d", "models"]  # of a row, as tables show it

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,3 +108,10 @@ def jackknife_variance(value: ByGroup, groups: int = NUM_GROUPS) -> float:
     scale = 2 * (groups - 1) / groups**3 / (own**2 + others)
     of_pairs = min(scale * float(together.var(ddof=1)), plain / 2)
     return plain - PAIR_SHARE * of_pairs if of_pairs > PAIR_LEAST * plain else plain
+
+
+def binomial_interval(count: Any, total: Any) -> tuple[Any, Any]:
+    """95 % interval of a share (Wilson), or of an array of them."""
+    z, share = 1.96, count / total
+    middle, half = share + z**2 / (2 * total), z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return (middle - half) / (1 + z**2 / total), (middle + half) / (1 + z**2 / total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.ndimage
+import scipy  # its parts are imported when they are used: whoever only names worlds and scores needs none
 
 from bench.data.physics.fluid.drawing import BACKGROUND, POOL
 

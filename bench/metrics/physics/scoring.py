@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from bench.data.physics.regions import Region
 from bench.metrics.physics.contract import PerClip, Scorecard, Stage
@@ -87,5 +87,5 @@ def mean_interval(values: np.ndarray | Sequence[float]) -> tuple[float | None, f
     num = len(values)
     if num < 2:
         return None, None
-    mean, reach = float(np.mean(values)), float(stats.t.ppf(0.975, num - 1)) * float(np.std(values, ddof=1)) / math.sqrt(num)
+    mean, reach = float(np.mean(values)), float(stdtrit(num - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(num)
     return mean - reach, mean + reach

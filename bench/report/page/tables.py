@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.records.record import FLOORS
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
@@ -153,8 +154,7 @@ def why_text(row: MeasureRow) -> str:
 
 def reference_texts(rows: Sequence[MeasureRow], row: MeasureRow) -> list[str]:
     """Floor, ceiling and start of a quality measure: real clips, the autoencoder's, the untrained model's."""
-    titles = {"real": "real", "reconstruction": "autoencoder", "twin": "start moved by 1 %", "nearest": "nearest training clip"}
-    titles |= {"continued": "constant velocity", "frozen": "frozen frame"}
+    titles = {"real": "real", "reconstruction": "autoencoder"} | {name: scores.TITLES[name].lower() for name in FLOORS}
     guesses = {name: row.references[name][0] for name in NAIVE if name in row.references}  # of these the best is enough
     best_guess = (max if row.better == "higher" else min)(guesses, key=guesses.__getitem__, default=None)
     parts = [f"{titles[name]} {reference_text(row, name)}" for name in row.references if name not in guesses or name == best_guess]

@@ -127,7 +127,8 @@ def floor_table(floors: list[FloorContrast]) -> Table:
         "reason",
     ]
     caption = (
-        "Primary error of each contender less that of the best guess without physics in its region, mean over seeds with 95 % interval"
+        "Primary error of each contender less that of the best guess without physics in its region, with the wider of the 95 % intervals "
+        "over seeds and over clips"
     )
     return Table("physics-floors", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
 

@@ -14,7 +14,7 @@ from bench.report.load import Run
 from bench.report.render import words
 from bench.report.verdicts import ratios
 from bench.report.verdicts.claim_lead import costs_said
-from bench.report.verdicts.claims import ClaimState, Effect, Finding, Key, Part, is_measure, state_of
+from bench.report.verdicts.claims import ClaimState, Effect, Finding, Key, Part, is_measure
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.learned import NAIVE, WHERE, FloorContrast
 from bench.report.verdicts.ratios import AxisRatios
@@ -50,7 +50,7 @@ class Learning:
         return "inconclusive" if not finding.carried else "not supported" if finding.favours in NAIVE else "supported"
 
     def whole(self, parts: Sequence[Part]) -> ClaimState:
-        """Supported where one contender is in both regions, not supported where none is in one of them; the lead says nothing of it."""
+        """Supported where one contender is in both regions, not supported where every one fails in one of them; the lead says nothing."""
         learnt: dict[str, list[ClaimState]] = {}
         for part in parts:
             if part.key is not None and part.key[0] == "floor":
@@ -58,7 +58,9 @@ class Learning:
         each = [_both(states) for states in learnt.values()]
         if "supported" in each:
             return "supported"
-        return state_of(each) if each else "not tested"
+        if "inconclusive" in each:  # this one may have learnt it
+            return "inconclusive"
+        return "not supported" if each else "not tested"
 
     def says(self, run: Run, findings: Findings) -> list[str]:
         """What each backbone learnt, then which predicts better, then what they cost."""

@@ -3,8 +3,7 @@
 What does not depend on the backbone, the floors, is scored once and cached for all rivals.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bench.data.progress import Progress
 from bench.data.sealed import kept_or_made
 from bench.data.source import SourceConfig, load_clips
 from bench.data.sources.physics import OUTSIDE, Config
+from bench.metrics.distances.interval import binomial_interval
 from bench.metrics.physics.contract import PerClip, Scorecard, Stage
 from bench.metrics.physics.scoring import TWINS, frozen, measurements, nearest, score_clips
 from bench.metrics.physics.table import scorecard_of
@@ -33,7 +33,6 @@ from bench.training.sampling import SamplePlan, sample
 
 MOVED = 0.01  # of every parameter of a start, in the clips that say how far chaos goes
 DRAWN, SHOWN = 8, 4  # clips of a region whose readings, and whose frames, are kept for the report
-Z = 1.96  # standard errors of a 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +54,27 @@ def physics_sets(cell: Cell) -> list[SourceConfig]:
 
 
 def measure_physics(
+    cell: Cell,
+    backbone: Any,
+    initial: Callable[[], Any],
+    training: TrainingSet,
+    results: Path,
+    device: torch.device,
+    progress: Progress,
+) -> PhysicsFound:
+    """Every region of the cell, and its twins; `initial` makes the backbone with the weights that it began with."""
+    found = _measure_regions(cell, backbone, training, results, device, progress)
+    if cell.evaluation.twins:
+        found.measurements.extend(_measure_twins(cell, backbone, training, results, device, progress, "trained"))
+        if cell.evaluation.untrained:
+            began = initial().to(device).eval()
+            found.measurements.extend(_measure_twins(cell, began, training, results, device, progress, "untrained"))
+    return found
+
+
+def _measure_regions(
     cell: Cell, backbone: Any, training: TrainingSet, results: Path, device: torch.device, progress: Progress
 ) -> PhysicsFound:
-    """Every region of the cell."""
     assert isinstance(cell.data, Config)
     card, found, arrays = scorecard_of(cell.data.world), list[Measurement](), dict[str, np.ndarray]()
     for done, region in enumerate(cell.evaluation.regions):
@@ -144,8 +161,8 @@ def _without_model(
     }
 
 
-def measure_twins(
-    cell: Cell, backbone: Any, training: TrainingSet, results: Path, device: torch.device, progress: Progress, subject: str = "trained"
+def _measure_twins(
+    cell: Cell, backbone: Any, training: TrainingSet, results: Path, device: torch.device, progress: Progress, subject: str
 ) -> list[Measurement]:
     """Of every law of the world: share of pairs whose valid clip has the lower denoising loss, 1/2 by chance; and over all laws."""
     assert isinstance(cell.data, Config)
@@ -154,20 +171,18 @@ def measure_twins(
     for done, law in enumerate(laws):
         progress(done, len(laws), f"twins, {law}")
         clips = load_clips(cell.data.paired(law, num, known), cache_folder(results))
-        frames = clips.splits["test"].frames
-        latents = [encode_clips(training.autoencoder, np.array(clip)[None])[0] for clip in frames]
+        latents = list(encode_clips(training.autoencoder, np.asarray(clips.splits["test"].frames)))
         shares = preferred(backbone, latents[::2], latents[1::2], cell, device)
-        found.append(_preference(f"{TWINS}_{law}", shares, subject, clips.digest, cell))
+        found.append(_preference(f"{TWINS}_{law}", shares, subject, clips.digest, cell, of_one_law=True))
         every.append(shares)
         sources.append(clips.digest)
-    return [_preference(TWINS, np.concatenate(every), subject, content_hash(sources)[:32], cell), *found]
+    return [_preference(TWINS, np.concatenate(every), subject, content_hash(sources)[:32], cell, of_one_law=False), *found]
 
 
-def _preference(name: str, shares: np.ndarray, subject: str, source: str, cell: Cell) -> Measurement:
-    """The share of n pairs (n,), with Wilson's interval."""
+def _preference(name: str, shares: np.ndarray, subject: str, source: str, cell: Cell, *, of_one_law: bool) -> Measurement:
+    """The share of n pairs (n,), with Wilson's interval; of all laws together none, since these break the same clips."""
     num, share = len(shares), float(shares.mean())
-    middle, spread = (share + Z**2 / (2 * num)) / (1 + Z**2 / num), Z / (1 + Z**2 / num)
-    reach = spread * math.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
+    low, high = binomial_interval(float(shares.sum()), num) if of_one_law else (None, None)
     protocol = {"measure": "twin preference", "version": 1, "clips": source, "num_pairs": num, "timesteps": list(TIMESTEPS)}
     return Measurement(
         name=name,
@@ -175,9 +190,9 @@ def _preference(name: str, shares: np.ndarray, subject: str, source: str, cell: 
         value=share,
         unit=SHARE,
         better="higher",
-        low=middle - reach,
-        high=middle + reach,
-        interval="Wilson's, over pairs, 95 %",
+        low=low,
+        high=high,
+        interval="Wilson's, over pairs, 95 %" if of_one_law else "none: the laws share their valid clips",
         floor=0.5,
         floor_source="chance",
         protocol=protocol | {"known_frames": cell.objective.known_frames, "objective": cell.objective.name},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 
 import numpy as np
-import scipy.ndimage
+import scipy  # its parts are imported when they are used: whoever only names worlds and scores needs none
 
 from bench.data.physics.fluid.flow import PER_CELL, Flow
 from bench.data.physics.fluid.surface import resampled

@@ -8,7 +8,7 @@ The lid lets go: no liquid leaves through it, but none hangs from it either, as 
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are imported when they are used: whoever only names worlds and scores needs none
 
 from bench.data.physics.fluid.particles import Faces
 

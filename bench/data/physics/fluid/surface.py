@@ -8,8 +8,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import scipy.ndimage
-import scipy.sparse
+import scipy  # its parts are imported when they are used: whoever only names worlds and scores needs none
 
 from bench.data.physics.fluid.tank import Tank
 
