@@ -67,3 +67,12 @@ def test_flatten_and_hash() -> None:
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 1, "b": 3})
     with pytest.raises(ValueError, match="not JSON compliant"):
         content_hash(float("nan"))
+
+
+def test_fields_that_came_later_are_in_no_hash_until_they_are_asked() -> None:
+    content = tiny_cell().model_dump(mode="json")
+    assert not {"parallel", "branches"} & content.keys()
+    assert not {"regions", "region_samples", "twins"} & content["evaluation"].keys() and "known_frames" not in content["objective"]
+    asked = tiny_cell(branches=[0.5], optimizer={"schedule": "cooldown"}, objective={"known_frames": 1}).model_dump(mode="json")
+    assert asked["branches"] == [0.5] and asked["objective"]["known_frames"] == 1
+    assert Cell.model_validate(content) == tiny_cell() and Cell.model_validate(asked).model_dump(mode="json") == asked

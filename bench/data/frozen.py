@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from bench.shapes import did_you_mean
 
@@ -17,6 +17,17 @@ class Frozen(BaseModel):
     """A model whose unknown keys are errors and whose fields never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a diverged loss is NaN, and JSON has none
+
+
+class Grown(Frozen):
+    """A model that has got fields since content of it was hashed: those are left out at their default, and older content keeps its hash."""
+
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unasked = {name for name in self.added if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in fields(self).items() if name not in unasked}
 
 
 def content_hash(value: Any) -> str:

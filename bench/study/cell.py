@@ -6,10 +6,10 @@ measured was measured alike.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from bench.backbone import canonical_name
-from bench.data.frozen import Frozen, Seed, content_hash, flatten
+from bench.data.frozen import Frozen, Grown, Seed, content_hash, flatten
 from bench.data.latents.config import Autoencoder
 from bench.data.physics.regions import Region
 from bench.data.policy.config import Batching
@@ -24,17 +24,14 @@ MIN_FEATURES = 2  # a covariance needs two clips
 COOLDOWN = 0.15  # of a budget, its end, over which the schedule `cooldown` falls
 
 
-class Objective(Frozen, allow_inf_nan=False):
+class Objective(Grown, allow_inf_nan=False):
     """What is learnt. `rectified_flow` predicts velocity on the line from data to noise; `v_prediction` is Salimans & Ho (2202.00512)."""
+
+    added = ("known_frames",)
 
     name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"  # noise path and target
     label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
     known_frames: int = Field(0, ge=0, le=MOST_FRAMES)  # first frames of a clip that are given; the others are predicted. 0: all are
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what a cell that predicts whole clips does not ask, as before it could: it keeps its fingerprint, and its folder."""
-        return {name: value for name, value in fields(self).items() if name != "known_frames" or value}
 
 
 class Optimizer(Frozen, allow_inf_nan=False):
@@ -62,8 +59,10 @@ class Sampler(Frozen, allow_inf_nan=False):
     batch_size: int = Field(32, ge=1, le=10**6)  # clips denoised at once; their noise does not depend on it
 
 
-class Evaluation(Frozen):
+class Evaluation(Grown):
     """What is measured of the samples."""
+
+    added = ("regions", "region_samples", "twins")
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
@@ -93,12 +92,6 @@ class Evaluation(Frozen):
             raise Refusal(f"num_samples must be 0 or {MIN_FEATURES} and more, which a covariance needs, got {self.num_samples}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what a cell that scores no physics does not ask, as before it could: it keeps its fingerprint, and its folder."""
-        unasked = {"regions": not self.regions, "region_samples": not self.regions, "twins": not self.twins}
-        return {name: value for name, value in fields(self).items() if not unasked.get(name)}
-
 
 class Acceleration(Frozen):
     """Faster or smaller, the same mathematics: an option for both backbones, measured like everything else."""
@@ -120,8 +113,10 @@ class Parallel(Frozen):
         return self
 
 
-class Cell(Frozen, allow_inf_nan=False):
+class Cell(Grown, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
+
+    added = ("parallel", "branches")
 
     backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"
     data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
@@ -201,12 +196,6 @@ class Cell(Frozen, allow_inf_nan=False):
             )
         if self.parallel.kind != "none":
             raise Refusal(f"branches keep the state of one process, got parallel.kind {self.parallel.kind!r}; leave out one of the two")
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what was not there before and is not asked: such a cell keeps its fingerprint, and its folder."""
-        absent = {"parallel": Parallel(), "branches": ()}
-        return {name: value for name, value in fields(self).items() if name not in absent or getattr(self, name) != absent[name]}
 
     def fingerprint(self) -> str:
         """Hash of all of the cell that decides its numbers, and of the protocol version; 64 hex digits."""
