@@ -148,4 +148,4 @@ def test_the_archive_is_small_and_holds_no_weights() -> None:
         *(f"attempt-{n}.json" for n in range(1, 10)),
     }
     assert {Path(name).name for name in files} <= names
-    assert sum(map(len, files.values())) < 60e6  # under a megabyte a cell: record, features, sheet
+    assert sum(map(len, files.values())) < 90e6  # under a megabyte a cell: record, features, sheet

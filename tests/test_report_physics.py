@@ -134,7 +134,7 @@ def test_seeds_that_cannot_tell_carry_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path, {(name, region): noisy for name in (UNET, DIT) for region in ("in", "out")})
     found = findings.find(run)
     assert found.conclusion.state == "inconclusive"
-    assert "the seeds cannot tell UNet-XS and DiT-XS/2 from the nearest training clip" in Learning().says(run, found)[0]
+    assert "seeds and clips cannot tell UNet-XS and DiT-XS/2 from the nearest training clip" in Learning().says(run, found)[0]
 
 
 def test_a_difference_that_other_clips_may_turn_is_not_carried(tmp_path: Path) -> None:

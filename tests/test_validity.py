@@ -323,6 +323,30 @@ def test_further_cells_are_asked_too_and_have_a_budget_of_their_own(tmp_path: Pa
     assert list(of("seeds", 2)) == ["seeds differ"]
 
 
+def test_further_cells_may_have_the_choice_of_their_backbone_where_all_rivals_do(tmp_path: Path) -> None:
+    """No rival gains by it, and no headline rests on them; the page says so. One that alone has it is at a disadvantage."""
+
+    def of(name: str, differs: dict[str, tuple[str, ...]]) -> tuple[list[str], str]:
+        made: list[Record | None] = [finished(backbone, 0, tuning=tuned({RATE: 2.0})) for backbone in MEANS]
+        for backbone in MEANS:
+            own = finished(backbone, 0, tuning=tuned({RATE: 2.0}, differs=differs[backbone]))
+            made.append(own.model_copy(update={"name": f"few-{own.name}"}))
+
+        def further(snapshot: dict[str, Any]) -> None:
+            for cell in snapshot["cells"][2:]:
+                cell["axes"]["data.num_train"], cell["further"] = 3, True
+
+        run = load_run(listed(write_run(tmp_path / name, made, sheets=False, asks_tuning=True), further))
+        answer = next(each for each in validity.check(run).answers if each.check.name == "rates not tuned")
+        return [fault.what for fault in answer.faults], answer.detail
+
+    lent = ("data.num_train: 6 | 3",)
+    faults, detail = of("all", dict.fromkeys(MEANS, lent))
+    assert faults == [] and detail.endswith("further cells have the choice made under other fields (data.num_train: 6 | 3)")
+    faults, _ = of("one", {backbone: lent if backbone == DIT else () for backbone in MEANS})
+    assert faults == ["tuned under other fields (data.num_train: 6 | 3)"]
+
+
 def test_cells_whose_axes_give_them_other_data_may_have_other_protocols(tmp_path: Path) -> None:
     folder = run_of(tmp_path, lambda made: other_protocol(made) | {"data": made.data.model_copy(update={"digest": "7" * 32})})  # type: ignore[union-attr]
     assert list(failing(folder)) == ["clips differ", "protocols differ"]

@@ -97,7 +97,7 @@ def _learnt(floors: Sequence[FloorContrast], region: Region) -> str:
     if names := outcomes["worse"]:
         texts.append(f"{words.listed(names)} predict{'s' if len(names) == 1 else ''} worse than {floor}")
     if names := outcomes["open"]:
-        texts.append(f"the seeds cannot tell {words.listed(names)} from {floor}")
+        texts.append(f"seeds and clips cannot tell {words.listed(names)} from {floor}")
     where = WHERE[region].replace("it was", "they were")
     return f"{where[0].upper()}{where[1:]} {'; '.join(texts)}."
 

@@ -150,12 +150,23 @@ def tuning(run: Run) -> Iterator[Fault]:
         if tuning.at_edge:
             chosen = listed(f"{key} {tuning.chosen[key]}" for key in tuning.at_edge)
             yield Fault(cells=(name,), what=f"tuned to the edge of what was tried ({chosen})", remedy=f"widen the grid and {AGAIN}")
-        if tuning.differs:
+        if tuning.differs and name not in _lent(run):
             yield Fault(
                 cells=(name,), what=f"tuned under other fields ({'; '.join(tuning.differs)})", remedy=f"tune as it runs and {AGAIN}"
             )
     efforts = ((record.name, _effort(record, record.tuning)) for record in run.records if record.tuning)
     yield from _differing(efforts, str, f"give every contender as many trials and {AGAIN}")
+
+
+def _lent(run: Run) -> dict[str, str]:
+    """Further cells whose fields are those that their backbone was tuned to as it runs otherwise, and whose rivals' are too -> how it was
+    tuned: no rival has an advantage, and no headline rests on them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for cell in run.cells:
+        if cell.further and cell.record and cell.record.tuning:
+            own = {key: value for key, value in cell.axes.items() if key != "backbone"}
+            groups.setdefault(content_hash(own), []).append((cell.name, "; ".join(cell.record.tuning.differs)))
+    return {name: differs for group in groups.values() if len({each for _, each in group}) == 1 for name, differs in group if differs}
 
 
 def _effort(record: Record, tuning: Tuning) -> str:
@@ -175,7 +186,10 @@ def tuned_how(run: Run) -> str:
     if run.tunes is not None:
         return "its cells are the trials of a tuning"
     efforts = dict.fromkeys(_effort(record, record.tuning) for record in run.records if record.tuning)
-    return f"{listed(efforts)} each" if efforts else "declared untuned: contenders have the fields that the matrix gives them"
+    if not efforts:
+        return "declared untuned: contenders have the fields that the matrix gives them"
+    lent = dict.fromkeys(_lent(run).values())
+    return f"{listed(efforts)} each" + (f"; further cells have the choice made under other fields ({listed(lent)})" if lent else "")
 
 
 def foreseen(run: Run) -> Iterator[Fault]:
