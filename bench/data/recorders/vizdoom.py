@@ -94,12 +94,13 @@ def _played(game: Any, levels: tuple[str, ...], seed: int, num_frames: int) -> n
     for frame in range(warm_up + num_frames):
         if frame == until:
             move, until = moves[rng.integers(len(moves))], frame + int(rng.integers(HELD[0], HELD[1] + 1))
-        game.make_action(move, TICS)
-        state = game.get_state()
-        if state is None:  # the episode has ended
+        shown = frame >= warm_up
+        game.set_action(move)
+        game.advance_action(TICS, shown)  # what is not kept is not drawn
+        if game.is_episode_finished():
             return None
-        if frame >= warm_up:
-            frames[frame - warm_up] = state.screen_buffer
+        if shown:
+            frames[frame - warm_up] = game.get_state().screen_buffer
     return frames
 
 
