@@ -217,3 +217,16 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
             if values.ndim < 3 or values.shape[:2] != expected:
                 raise Refusal(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
     return ClipSet(frames=frames, labels=labels, clip_ids=tuple(meta["clip_ids"]), truth=truth)
+
+
+def labels_in_turn(labels: np.ndarray, num: int) -> list[int]:
+    """Indices of `num` clips of labels (N,) in turn, so that no class fills a sheet of a few; within a label in order.
+
+    >>> labels_in_turn(np.array([0, 0, 0, 1, 2, 1]), 4)
+    [0, 3, 4, 1]
+    """
+    queues = {label: [i for i, other in enumerate(labels) if other == label] for label in sorted(set(labels.tolist()))}
+    chosen: list[int] = []
+    while len(chosen) < num and any(queues.values()):
+        chosen += [queue.pop(0) for queue in queues.values() if queue]
+    return chosen[:num]

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.data.clips import labels_in_turn
 from bench.data.files import write_bytes
 from bench.records.artefacts import load_frames
 from bench.report.grid.shape_map import shape_text
@@ -128,10 +129,10 @@ def _sheet(
 def _columns(sheet: Sheet, num_common: int, num: int) -> list[int]:
     """Which clips are shown: of every class in turn; where they have several shapes, of every shape in turn, and in their order."""
     if sheet.shapes is None:
-        return spread(sheet.labels_generated[:num_common], num)
+        return labels_in_turn(sheet.labels_generated[:num_common], num)
     order = sorted(set(sheet.shapes[:num_common]), key=lambda shape: (shape[1] * shape[2], shape[2], shape[0]))
     places = np.array([order.index(shape) for shape in sheet.shapes[:num_common]])
-    return sorted(spread(places, num), key=lambda k: (places[k], k))
+    return sorted(labels_in_turn(places, num), key=lambda k: (places[k], k))
 
 
 def gallery(samples: Path, num_columns: int = 8, max_bytes: int = 2_000_000) -> Path:
@@ -143,19 +144,6 @@ def gallery(samples: Path, num_columns: int = 8, max_bytes: int = 2_000_000) -> 
     path = samples.with_suffix(".webp")
     write_bytes(path, _animation(rows, fps, max_bytes)[0])
     return path
-
-
-def spread(labels: np.ndarray, num: int) -> list[int]:
-    """Indices of `num` clips with the labels in turn, so that no class fills the sheet; within a label in order.
-
-    >>> spread(np.array([0, 0, 0, 1, 2, 1]), 4)
-    [0, 3, 4, 1]
-    """
-    queues = {label: [i for i, other in enumerate(labels) if other == label] for label in sorted(set(labels.tolist()))}
-    chosen: list[int] = []
-    while len(chosen) < num and any(queues.values()):
-        chosen += [queue.pop(0) for queue in queues.values() if queue]
-    return chosen[:num]
 
 
 def matching(labels: np.ndarray, wanted: Sequence[int] | np.ndarray) -> list[int]:

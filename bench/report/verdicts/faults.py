@@ -143,14 +143,14 @@ def tuning(run: Run) -> Iterator[Fault]:
     """Where contenders were to be tuned and were not, or not alike; nothing of a run that declares its fields untuned."""
     if not run.asks_tuning:
         return
-    tuned = [(record.name, record.tuning) for record in run.records if record.tuning]
+    tuned, lent = [(record.name, record.tuning) for record in run.records if record.tuning], _lent(run)
     if without := tuple(record.name for record in run.records if not record.tuning):
         yield Fault(cells=without, what="not tuned", remedy=f"tune every contender (`tune` of the matrix) and {AGAIN}")
     for name, tuning in tuned:
         if tuning.at_edge:
             chosen = listed(f"{key} {tuning.chosen[key]}" for key in tuning.at_edge)
             yield Fault(cells=(name,), what=f"tuned to the edge of what was tried ({chosen})", remedy=f"widen the grid and {AGAIN}")
-        if tuning.differs and name not in _lent(run):
+        if tuning.differs and name not in lent:
             yield Fault(
                 cells=(name,), what=f"tuned under other fields ({'; '.join(tuning.differs)})", remedy=f"tune as it runs and {AGAIN}"
             )
@@ -159,8 +159,10 @@ def tuning(run: Run) -> Iterator[Fault]:
 
 
 def _lent(run: Run) -> dict[str, str]:
-    """Further cells whose fields are those that their backbone was tuned to as it runs otherwise, and whose rivals' are too -> how it was
-    tuned: no rival has an advantage, and no headline rests on them."""
+    """Further cell -> the fields under which its choice was made, where they are not its own and all its rivals have such a choice too.
+
+    No rival gains by it, and no headline rests on further cells.
+    """
     groups: dict[str, list[tuple[str, str]]] = {}
     for cell in run.cells:
         if cell.further and cell.record and cell.record.tuning:

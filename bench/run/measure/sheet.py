@@ -1,11 +1,11 @@
 """The few clips of a cell that a report shows: real test clips, the same through the autoencoder, and generated ones of their classes."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bench.data.clips import labels_in_turn
 from bench.data.latents.autoencoder import decode_clips, encode_clips
 from bench.data.ragged import Frames, Ragged, clip_shapes, stacked
 from bench.records.artefacts import framed, save_arrays
@@ -17,7 +17,7 @@ SHEET_CLIPS = 16  # of each kind
 def save_sheet(path: Path, reference: ReferenceSet, generated: Frames, untrained: Frames | None) -> None:
     """A few clips of every set that there is, each in a frame of grey where they have several shapes. StoreError as `save_arrays`."""
     given = reference.training
-    places = shown_places(given.labels, SHEET_CLIPS)
+    places = sorted(labels_in_turn(given.labels, SHEET_CLIPS))
     real = _at(reference.held_out["test"], places)
     latents = [encode_clips(given.autoencoder, np.array(clip)[None])[0] for clip in real]
     sets = {"real": real, "reconstruction": decode_clips(given.autoencoder, latents), "generated": _at(generated, places)}
@@ -28,20 +28,6 @@ def save_sheet(path: Path, reference: ReferenceSet, generated: Frames, untrained
         arrays["shapes"] = np.array(clip_shapes(sets["generated"]))
     labels, fps = given.labels[places], np.float64(given.clips.fps)
     save_arrays(path, **arrays, labels_real=labels, labels_generated=labels, fps=fps)
-
-
-def shown_places(labels: np.ndarray, num: int) -> list[int]:
-    """Of so many clips the first of each label, then the second of each, and so on, in the order of the clips.
-
-    >>> shown_places(np.array([0, 0, 0, 1, 1, 2]), 4)
-    [0, 1, 3, 5]
-    """
-    times: Counter[int] = Counter()
-    rounds = []
-    for place, label in enumerate(labels.tolist()):
-        rounds.append((times[label], place))
-        times[label] += 1
-    return sorted(place for _, place in sorted(rounds)[:num])
 
 
 def _at(frames: Frames, places: Sequence[int]) -> Frames:
