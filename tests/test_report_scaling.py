@@ -12,6 +12,7 @@ from bench.records.prediction import PREDICTION
 from bench.report import archive, build
 from bench.report.load import load_run
 from bench.report.page import page
+from bench.report.scaling.tables import is_within
 from bench.report.scaling.words import counted, flops, number, size
 from bench.report.verdicts.answer import answer
 from bench.report.verdicts.claims import Trend
@@ -131,3 +132,13 @@ def test_numbers_as_people_say_them() -> None:
     assert [flops(value) for value in (5.1e9, 3.12e13)] == ["5.1 GFLOP", "31.2 TFLOP"]
     assert [number(value) for value in (0.1234, -0.5, 0.0, 2e-7)] == ["0.123", "\N{MINUS SIGN}0.5", "0", "2.0e\N{MINUS SIGN}07"]
     assert size(1e6, 1e5, 1e7) == "1 million [100 thousand, 10 million]" and size(1e6, 1.0, 1e9) == "not determined"
+
+
+def test_what_a_budget_buys_is_beyond_what_was_tried_in_size_or_in_clips(tmp_path: Path, trained: Trained) -> None:
+    scaling = find(load_run(run_of(tmp_path, trained))).scaling
+    assert scaling is not None and scaling.law is not None
+    family = scaling.points.families[0]
+    points = [point for point in scaling.points.fitted if point.family == family]
+    sizes, clips = sorted(point.params for point in points), sorted(point.clips for point in points)
+    for params, num, within in ((sizes[0], clips[-1], True), (sizes[0], clips[-1] + 1, False), (sizes[-1] + 1, clips[0], False)):
+        assert is_within(scaling.law, family, params, num) is within

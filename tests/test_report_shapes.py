@@ -373,3 +373,8 @@ def test_contenders_on_two_axes_are_coloured_by_backbone(tmp_path: Path) -> None
     assert looks["UNet-XS crop"]["marker"] == looks["DiT-XS/2 crop"]["marker"] != looks["UNet-XS pad"]["marker"]
     plain = load_run(write_run(tmp_path / "b", pair(1)))
     assert [canvas.look(plain, name)["marker"] for name in plain.contenders] == ["o", "s"]
+    one = plain.cells[0]
+    cells = tuple(one.model_copy(update={"contender": f"b{k}", "axes": {"backbone": f"m:b{k}"}}) for k in range(20))
+    many = Run.model_construct(**{**dict(plain), "cells": cells})
+    seen = [canvas.look(many, name) for name in many.contenders]
+    assert len({(each["color"], each["marker"]) for each in seen}) == 20

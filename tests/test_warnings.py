@@ -157,6 +157,20 @@ def test_others_on_the_device_are_told(tmp_path: Path) -> None:
     assert found.each[0].sentence.startswith("Up to 2 other processes were on the GPU while DiT-XS/2 trained")
 
 
+def test_many_that_were_disturbed_have_one_sentence(tmp_path: Path) -> None:
+    course = record(DIT, 0).training
+    assert course
+    made = []
+    for place, name in enumerate((UNET, DIT, "dit:DiT-S/2")):
+        own = record(UNET if name == UNET else DIT, 0, training=course.model_copy(update={"other_cpu_share": 0.2 + 0.1 * place}))
+        cell = own.cell.model_copy(update={"backbone": name})
+        made.append(own.model_copy(update={"cell": cell, "name": f"cell-{place}", "fingerprint": cell.fingerprint()}))
+    run = load_run(write_run(tmp_path, made, sheets=False))
+    said = [alert.sentence for alert in warnings.of(run, find(run)).each if alert.name == "disturbed"]
+    who = "while 3 of 3 contenders trained: each was slower than it is, and in its seconds learnt less."
+    assert said == [f"Others took up to 40 % of the processors {who}"]
+
+
 def test_files_left_out_are_named(tmp_path: Path) -> None:
     names = [f"{letter}.mp4" for letter in "gfedcba"]
     own = record(DIT, 0).data

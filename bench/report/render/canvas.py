@@ -80,7 +80,8 @@ def look(run: Run, contender: str) -> dict[str, Any]:
     if len(set(backbones.values())) > 1 and len(set(others.values())) > 1:
         colour = list(dict.fromkeys(backbones.values())).index(backbones[contender])
         mark = style = list(dict.fromkeys(others.values())).index(others[contender])
-    return {"color": colour_of(colour), "marker": MARKERS[mark % len(MARKERS)], "linestyle": STYLES[style % len(STYLES)]}
+    turned = mark + mark // len(MARKERS)  # colours and markers are as many: the ninth has the first colour, and not its marker
+    return {"color": colour_of(colour), "marker": MARKERS[turned % len(MARKERS)], "linestyle": STYLES[style % len(STYLES)]}
 
 
 def colour_of(place: int) -> str:

@@ -71,7 +71,8 @@ def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> Non
             [point.loss for point in own],
             linestyle="none", marker="o", markersize=5 if held else 3.5, color=colour, markerfacecolor="none" if held else colour,
         )  # fmt: skip
-        axes.annotate(short(size), (cost * clips[0], curve[0]), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+        end, offset, aligned = (-1, (4, -3), "left") if held else (0, (0, 3), "center")  # others begin close to where a held-out one does
+        axes.annotate(short(size), (cost * clips[end], curve[end]), xytext=offset, textcoords="offset points", ha=aligned, fontsize=8)
     drawn = {(point.params, point.clips): point.flops for point in found.points.held_out if point.family == family}
     for each in found.outcomes:
         if each.family == family and (at := drawn.get((each.params, each.clips))):

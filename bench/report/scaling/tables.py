@@ -118,7 +118,7 @@ def compute_table(law: StudyLaw) -> Table:
             cost = law.costs[family]
             clips = budget / (cost.scale * params[0] ** cost.exponent)
             low, high = loss.interval(LEVEL)
-            note = EXTRAPOLATION if times > 1 or not _within(law, family, params[0]) else "within what was tried"
+            note = EXTRAPOLATION if times > 1 or not is_within(law, family, params[0], clips) else "within what was tried"
             lines.append(
                 (
                     flops(budget),
@@ -139,9 +139,11 @@ def compute_table(law: StudyLaw) -> Table:
     return Table("compute", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
 
 
-def _within(law: StudyLaw, family: str, params: float) -> bool:
-    sizes = [point.params for point in law.points.fitted if point.family == family]
-    return min(sizes) <= params <= max(sizes)
+def is_within(law: StudyLaw, family: str, params: float, clips: float) -> bool:
+    """Whether a size and a number of clips are among those that the law was fitted to."""
+    points = [point for point in law.points.fitted if point.family == family]
+    tried = ([point.params for point in points], params), ([point.clips for point in points], clips)
+    return all(min(values) <= asked <= max(values) for values, asked in tried)
 
 
 def isoflop_table(found: ScalingFindings) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.report.load import Run
 from bench.report.render import words
 from bench.report.scaling.rule import CARRIED, GAINS, Steeper, unsure_gains
-from bench.report.scaling.words import bounds, exponent, percent
+from bench.report.scaling.words import bounds, exponent, number, percent
 from bench.report.verdicts.claims import ClaimState, Finding, Key, Part, Trend, state_of
 from bench.report.verdicts.ratios import AxisRatios
 
@@ -101,7 +101,7 @@ def steeper_said(found: ScalingFindings, each: Steeper) -> str:
     first, second = labels[each.first], labels[each.second]
     if each.outcome == "not compared":
         return f"Which of {first} and {second} gains more from compute was not compared: that both improve is not sure."
-    found_text = f"the exponents differ by {each.difference:.2g} {bounds(each.low, each.high)}"
+    found_text = f"the exponents differ by {number(each.difference)} {bounds(each.low, each.high)}"
     if each.winner is None:
         return f"Which of {first} and {second} gains more from compute is open: {found_text}."
     return f"{labels[each.winner]} gains more from compute than {first if each.winner == each.second else second}: {found_text}."

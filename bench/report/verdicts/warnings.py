@@ -21,6 +21,7 @@ LIMIT = 0.5  # of the distance from real to generated clips, beyond which the au
 CHANCE = 3.0  # standard errors between two shares of clips
 RATE = "optimizer.learning_rate"
 MOST_NAMED = 5
+MOST_APART = 2  # contenders with a sentence each on how busy the machine was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +163,18 @@ def _copies(run: Run, findings: Findings) -> Iterator[str]:
 
 def _disturbed(run: Run, findings: Findings) -> Iterator[str]:
     """Others were at work on the device while it was measured."""
-    for contender in run.contenders:
-        courses = [record.training for record in _records(run, contender) if record.training]
-        share = max((course.other_cpu_share for course in courses), default=0.0)
-        if share > DISTURBED:
-            timed = any(record.cell.budget.axis == "seconds" for record in _records(run, contender))
-            cost = "it was slower than it is, and in its seconds learnt less" if timed else "its speed is that of what was left"
-            yield f"Others took up to {100 * share:.0f} % of the processors while {contender} trained: {cost}."
-        others = max((course.other_processes for course in courses), default=0)
+    courses = {name: [record.training for record in _records(run, name) if record.training] for name in run.contenders}
+    shares = {name: max((course.other_cpu_share for course in own), default=0.0) for name, own in courses.items()}
+    busy = {name: share for name, share in shares.items() if share > DISTURBED}
+    several = len(busy) > MOST_APART
+    for names in [list(busy)] if several else [[name] for name in busy]:
+        timed = any(record.cell.budget.axis == "seconds" for name in names for record in _records(run, name))
+        who = f"{len(busy)} of {len(run.contenders)} contenders" if several else names[0]
+        slower = f"{'each' if several else 'it'} was slower than it is, and in its seconds learnt less"
+        cost = slower if timed else f"{'the speed of each' if several else 'its speed'} is that of what was left"
+        yield f"Others took up to {100 * max(busy[name] for name in names):.0f} % of the processors while {who} trained: {cost}."
+    for contender, own in courses.items():
+        others = max((course.other_processes for course in own), default=0)
         if others:
             were = "processes were" if others > 1 else "process was"
             yield f"Up to {others} other {were} on the GPU while {contender} trained: its timings are worth nothing."
