@@ -34,7 +34,7 @@ def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
             Line2D([], [], color=INK, linewidth=1.6, linestyle=canvas.STYLES[1]),
             Line2D([], [], color=INK, marker="|", markersize=9, linestyle="none"),
             Line2D([], [], color=INK, marker="o", markersize=5, markerfacecolor="none", linestyle="none"),
-            floor,
+            *([floor] if found.law.fitted.law.floor > 0 else []),
         ]
         labels = [
             "loss of a run",
@@ -44,7 +44,7 @@ def draw_scaling(found: ScalingFindings | None) -> Drawing | None:
             "held out: what came",
             "floor E",
         ]
-        canvas.put_legend(figure, handles, labels)
+        canvas.put_legend(figure, handles, labels[: len(handles)])
         caption = (
             "Validation loss at eight fixed timesteps, a curve a size with its parameters, a point a run and budget. "
             "The law is fitted to the filled points alone; intervals of the largest size were written down before it trained."
