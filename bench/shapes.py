@@ -85,6 +85,7 @@ class LatentSpec:
     temporal_stride: int  # frames per latent frame
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
     given_channels: int = 0  # further channels of what a backbone takes, which tell of a clip's known frames; it predicts none of them
+    text_width: int = 0  # channels of a token of a clip's caption, where a backbone is given these; 0: it is given none
 
     @property
     def input_channels(self) -> int:

@@ -18,7 +18,7 @@ ROOMS = (
     "shapes", "data", "backbone", "study", "records", "meters", "metrics", "training", "run", "report", "commands", "perf", "cli",
 )  # fmt: skip
 TORCH_FREE = (
-    "bench/cli.py", "bench/shapes.py", "bench/backbone.py",
+    "bench/cli.py", "bench/shapes.py", "bench/backbone/*.py",
     "dit/__init__.py", "baselines/__init__.py", "baselines/diffusers_zoo/__init__.py",
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/physics/**/*.py",
