@@ -145,3 +145,21 @@ def test_frames_of_many_shapes_are_reserved_on_disk(tmp_path: Path) -> None:
     open_ragged_frames(tmp_path, {"train": [(10, 24, 24)] * 50})
     stat = (tmp_path / "train.npy").stat()
     assert stat.st_blocks * 512 >= 50 * 10 * 24 * 24 * 3
+
+
+def test_captions_come_back_and_those_of_clips_that_are_cut_off_go(tmp_path: Path) -> None:
+    frames = open_frames(tmp_path, dict.fromkeys(SPLITS, 3), (2, 8, 8))
+    texts = ("a red disc", "", "two rings")
+    splits = {split: ClipSet(frames[split], np.zeros(3, int), ids(split, 2), captions=texts) for split in SPLITS}
+    save_clips(tmp_path, splits, label_names=(), fps=8.0)
+    assert all(clips.captions == ("a red disc", "") for clips in read_clips(tmp_path, "").splits.values())
+    meta = json.loads((tmp_path / META).read_text())
+    meta["splits"]["val"]["captions"] = ["a red disc"]
+    (tmp_path / META).write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="val captions in .* are 1, expected 2 texts"):
+        read_clips(tmp_path, "")
+
+
+def test_clips_without_captions_have_none(tmp_path: Path) -> None:
+    write_ragged(tmp_path)
+    assert all(clips.captions is None for clips in read_clips(tmp_path, "").splits.values())

@@ -36,6 +36,7 @@ class ClipSet:
     clip_ids: tuple[str, ...]  # N names, each unique over all splits
     # Exact state, each (N, T, objects, ...), T of the longest clip. Behind a shorter clip's end floats are NaN and integers -1.
     truth: dict[str, np.ndarray] | None = None
+    captions: tuple[str, ...] | None = None  # what is to be seen in each, "" where nothing says it; None where the data has none
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -131,7 +132,11 @@ def save_clips(
         "skipped": [[entry.name, entry.reason] for entry in skipped],
         "lost": dict(lost or {}),
         "notes": notes,
-        "splits": {split: {"clip_ids": clips.clip_ids, "bytes": files[split]} for split, clips in splits.items()},
+        "splits": {
+            split: {"clip_ids": clips.clip_ids, "bytes": files[split]}
+            | ({} if clips.captions is None else {"captions": clips.captions[: len(clips.clip_ids)]})
+            for split, clips in splits.items()
+        },
     }
     (folder / META).write_text(json.dumps(meta))
 
@@ -216,7 +221,10 @@ def _read_split(folder: Path, split: str, meta: dict[str, Any], num_labels: int)
         for name, values in truth.items():
             if values.ndim < 3 or values.shape[:2] != expected:
                 raise Refusal(f"{split} truth {name!r} in {folder} has shape {values.shape}, expected {expected} + (objects, ...)")
-    return ClipSet(frames=frames, labels=labels, clip_ids=tuple(meta["clip_ids"]), truth=truth)
+    captions = tuple(meta["captions"]) if "captions" in meta else None
+    if captions is not None and (len(captions) != num or not all(isinstance(caption, str) for caption in captions)):
+        raise Refusal(f"{split} captions in {folder} are {len(captions)}, expected {num} texts")
+    return ClipSet(frames=frames, labels=labels, clip_ids=tuple(meta["clip_ids"]), truth=truth, captions=captions)
 
 
 def labels_in_turn(labels: np.ndarray, num: int) -> list[int]:
