@@ -76,11 +76,12 @@ class Autoregressive(nn.Module):
         rotary = of_query_key_value(*tables) if self.config.positions == "rotary" else None
         if rotary is None:
             tokens = tokens + tables[0]
-        clips, attending = equal_clips(len(tokens), length, tokens.device), partial(attend_units, units=arrangement)
-        for block, rows in zip(self.dit.blocks, of_blocks, strict=True):
+        clips = equal_clips(len(tokens), length, tokens.device)
+        for place, (block, rows) in enumerate(zip(self.dit.blocks, of_blocks, strict=True)):
+            ends = place == len(self.dit.blocks) - 1  # of clean tokens the last block has keys and values alone
+            attending = partial(attend_units, units=arrangement._replace(ends=ends))
             tokens = block(tokens, rows if which is None else rows.index_select(0, which), clips, rotary, attending)
-        num = num_clips * num_units
-        out = self.predicted(tokens[:num], last[:num]).view(num_clips, num_units * length, -1)  # (B, N, P)
+        out = self.predicted(tokens, last[: len(tokens)]).view(num_clips, num_units * length, -1)  # (B, N, P)
         return list(unpatchify(out, patch, shape))
 
     def modulation(self, times: Tensor, labels: Tensor | None, dtype: torch.dtype) -> list[Tensor]:

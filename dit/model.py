@@ -27,7 +27,7 @@ from dit.positions import of_query_key_value
 if TYPE_CHECKING:
     from dit import DiTConfig
 
-Attending = Callable[[Tensor], Tensor]  # queries, keys and values (N, 3, K, E) -> (N, K, E)
+Attending = Callable[[Tensor], Tensor]  # queries, keys and values (N, 3, K, E) -> (N, K, E), or less: of the first tokens
 FREQUENCY_CHANNELS = 256  # width of the sinusoidal time features
 
 
@@ -158,11 +158,13 @@ class Block(nn.Module):
     ) -> Tensor:
         """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None.
 
-        `attending`: which tokens see which, where it is not all of a clip.
+        `attending`: which tokens see which, where it is not all of a clip; it may leave out the last of G, which then end here.
         """
         shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
         branch = modulated_norm(tokens, shift, factor, clips)  # norm(tokens) factor + shift: (G, N/G, D)
         branch = self.attention(branch, clips, rotary, attending)  # (G, N/G, D)
+        if (going := len(branch)) < len(tokens):  # the others were there to be looked at
+            tokens, gate, mlp_shift, mlp_factor, mlp_gate = (each[:going] for each in (tokens, gate, mlp_shift, mlp_factor, mlp_gate))
         tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
         branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_factor, clips))  # (G, N/G, D)
         return gated_sum(tokens, mlp_gate, branch, clips)  # (G, N/G, D)
@@ -183,7 +185,7 @@ class Attention(nn.Module):
         if rotary is not None:
             qkv = rotate_query_key(qkv, *rotary)  # (G, N/G, 3, K, E)
         heads = attend(qkv.flatten(0, 1), clips) if attending is None else attending(qkv.flatten(0, 1))  # (N, K, E)
-        return self.out(heads.reshape(tokens.shape))  # (G, N/G, D)
+        return self.out(heads.reshape(-1, *tokens.shape[1:]))  # (G, N/G, D)
 
 
 class Linear(nn.Linear):

@@ -24,6 +24,7 @@ class Arrangement(NamedTuple):
 
     units: int  # U, of a clip
     length: int  # n, tokens of a unit
+    ends: bool = False  # nothing follows but what is predicted: of clean tokens nothing is asked, B U n rows come out
 
     @property
     def rows(self) -> int:
@@ -32,11 +33,13 @@ class Arrangement(NamedTuple):
 
 
 def attend_units(qkv: Tensor, units: Arrangement) -> Tensor:
-    """softmax(query key^T / sqrt(E)) value over what each token sees: (B (2 U - 1) n, 3, K, E) -> (B (2 U - 1) n, K, E)."""
+    """softmax(query key^T / sqrt(E)) value over what each token sees: (B (2 U - 1) n, 3, K, E) -> (B (2 U - 1) n, K, E), or B U n at the
+    end."""
     noised, clean = split(qkv, units)
     query, key, value = torch.cat([noised, clean], dim=1).permute(2, 0, 3, 1, 4)  # (B, K, (2 U - 1) n, E) each
     heads = F.scaled_dot_product_attention(query, key, value, attn_mask=sees(units, qkv.device)).transpose(1, 2)
-    return join(*heads.split([units.units * units.length, (units.units - 1) * units.length], dim=1))
+    num_noised = units.units * units.length
+    return join(heads[:, :num_noised], heads[:, num_noised:], units)
 
 
 def attend_in_turn(qkv: Tensor, units: Arrangement) -> Tensor:
@@ -46,10 +49,10 @@ def attend_in_turn(qkv: Tensor, units: Arrangement) -> Tensor:
     for unit in range(units.units):
         before, own = clean[:, : unit * units.length], slice(unit * units.length, (unit + 1) * units.length)
         of_noised.append(_attend(noised[:, own], before))
-        if unit < units.units - 1:
+        if unit < units.units - 1 and not units.ends:
             of_clean.append(_attend(clean[:, own], before))
     empty = clean.new_empty(len(clean), 0, *clean.shape[-2:])
-    return join(torch.cat(of_noised, dim=1), torch.cat(of_clean, dim=1) if of_clean else empty)
+    return join(torch.cat(of_noised, dim=1), torch.cat(of_clean, dim=1) if of_clean else empty, units)
 
 
 def split(packed: Tensor, units: Arrangement) -> tuple[Tensor, Tensor]:
@@ -59,9 +62,9 @@ def split(packed: Tensor, units: Arrangement) -> tuple[Tensor, Tensor]:
     return packed[:noised].unflatten(0, (num_clips, -1)), packed[noised:].view(num_clips, -1, *packed.shape[1:])
 
 
-def join(noised: Tensor, clean: Tensor) -> Tensor:
-    """The inverse of `split`."""
-    return torch.cat([noised.flatten(0, 1), clean.flatten(0, 1)])
+def join(noised: Tensor, clean: Tensor, units: Arrangement) -> Tensor:
+    """The inverse of `split`; at the end without the clean ones."""
+    return noised.flatten(0, 1) if units.ends else torch.cat([noised.flatten(0, 1), clean.flatten(0, 1)])
 
 
 def sees(units: Arrangement, device: torch.device) -> Tensor:

@@ -87,6 +87,7 @@ class Measurement(Frozen):
         return {key: value for key, value in fields.items() if key != "protocol_fingerprint"} if isinstance(fields, dict) else fields
 
 
+GIVEN_PAST = "of a unit given its clean past"  # what a protocol says of a loss under `loss`; of whole clips it says nothing
 PREDICTED = "predicted_storage_bytes"  # a measurement: the peak that is told of a step without taking it
 
 
@@ -168,10 +169,11 @@ class Sampling(Frozen):
     """Raw course of sampling, one entry a batch, the first (warm-up) one apart."""
 
     num_clips: int
-    num_evals: int  # backbone calls a clip
+    num_evals: int  # backbone calls a clip, one after another but for guidance's
     batch_time_s: list[float]
     batch_clips: list[int]
     work: Work | None = None  # of one pass over all clips, without guidance
+    flops: int | None = None  # of all calls for all clips, where they are not alike: of a backbone that generates units
     warmup_time_s: float = 0.0  # of a call before, that no rate counts
 
 

@@ -44,6 +44,7 @@ class UnitAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, units: Arrangement) -> Tensor:
         packed = qkv.new_empty(len(qkv), *qkv.shape[2:])
         noised, clean = unit_attention.split(packed, units)
+        num_out = noised.shape[0] * noised.shape[1] if units.ends else len(packed)
         own_out = by_unit(noised, units)  # (B U, K, n, E)
         own, log_sums = private.FLASH(*by_unit(unit_attention.split(qkv, units)[0], units))
         own_out.copy_(own)
@@ -64,14 +65,16 @@ class UnitAttention(torch.autograd.Function):
             known.copy_(total)
         ctx.save_for_backward(qkv, packed, *sums)
         ctx.units = units
-        return packed
+        return packed[:num_out]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         qkv, packed, *sums = ctx.saved_tensors
         units: Arrangement = ctx.units
-        outs, grads_out = unit_attention.split(packed, units), unit_attention.split(grad.contiguous(), units)
+        outs = unit_attention.split(packed, units)
+        grad = grad.contiguous()
+        grads_out = (grad.view_as(outs[0]), outs[1]) if units.ends else unit_attention.split(grad, units)
         grads = torch.empty_like(qkv)
         own_noised, of_clean = unit_attention.split(grads, units)
         of_clean.zero_()
@@ -128,12 +131,15 @@ def passes(qkv: Tensor, units: Arrangement) -> Iterator[Pass]:
         causal = length == 1
         mask = None if causal else steps(units, qkv.dtype)
         yield Pass(NOISED, after, [noised[0, :, :, after], clean[1], clean[2]], causal, mask)
-        yield Pass(CLEAN, every, list(clean), causal, mask)
+        if not units.ends:
+            yield Pass(CLEAN, every, list(clean), causal, mask)
         return
     for unit in range(1, units.units):
         keys = [part[:, :, : unit * length] for part in clean[1:]]
         before, own = slice((unit - 1) * length, unit * length), slice(unit * length, (unit + 1) * length)
         yield Pass(NOISED, own, [noised[0, :, :, own], *keys], False, None)
+        if units.ends:
+            continue
         yield Pass(CLEAN, before, [clean[0, :, :, before], *keys], False, None)
 
 
