@@ -32,12 +32,14 @@ class UnitGeneration:
         self._rows: dict[float | None, list[Tensor]] = {}  # time, None: clean -> modulation
         self._tables: tuple[Tensor, ...] | None = None
 
+    @torch.no_grad()
     def predict(self, latents: Tensor, timestep: float) -> Tensor:
         """Of this unit, noised (B, C, t, h, w) at one time in [0, 1] for all -> the prediction, same shape."""
         tokens = self._through(latents, timestep)
         out = self.model.predicted(tokens, self._rows[timestep][-1])
         return unpatchify(out, self.model.config.patch_size, self.size)
 
+    @torch.no_grad()
     def keep(self, latents: Tensor) -> None:
         """This unit is done, clean (B, C, t, h, w): the next ones see it, and it is their turn."""
         if self.unit + 1 < self.num_units:
