@@ -52,9 +52,7 @@ def test_units_fill_a_clip_once_in_the_order_of_tokens() -> None:
         assert (order.diff() >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("unit", "counts"), [("patch", (2339, 2339)), ("frame", (259, 2331)), ("2f", (129, 2322)), ("clip", (25, 2250))]
-)
+@pytest.mark.parametrize(("unit", "counts"), [("patch", (2339, 2339)), ("frame", (259, 2331)), ("2f", (129, 2322)), ("clip", (25, 2250))])
 def test_calls_and_tokens_of_a_clip(unit: str, counts: tuple[int, int]) -> None:
     """90 tokens, 25 steps; within 5 % of the 2,250 tokens of a DiT."""
     units = num_units((10, 6, 6), unit_shape(unit, (10, 6, 6), (1, 2, 2)))
@@ -189,7 +187,7 @@ def test_wrong_inputs_are_refused() -> None:
         generation.predict(latents, 0.5)
     for _ in range(4):
         generation.keep(latents[:, :, :1])
-    with pytest.raises(Refusal, match="all 4 units .* are generated; start anew"):
+    with pytest.raises(Refusal, match=r"all 4 units .* are generated; start anew"):
         generation.predict(latents[:, :, :1], 0.5)
 
 

@@ -196,8 +196,6 @@ def check_units(cell: Cell, backbone: Any) -> None:
     name = f"{cell.backbone!r} generates a clip unit after unit"
     if cell.objective.name != "rectified_flow":
         raise Refusal(f"objective.name {cell.objective.name!r}: {name}, which is learnt by rectified_flow alone; use that")
-    if cell.batching.token_dropping is not None:
-        raise Refusal(f"batching.token_dropping: {name}, and units with dropped tokens are no past to go on from; remove it")
     if POLICIES.find(cell.batching.policy).pads:
         use = " or ".join(map(repr, UNIFORM))
         raise Refusal(f"batching.policy {cell.batching.policy!r} pads clips, and {name}: padding would be a past; use {use}")
