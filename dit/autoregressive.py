@@ -40,7 +40,7 @@ class Autoregressive(nn.Module):
     def __init__(self, config: AutoregressiveConfig, spec: LatentSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
-        self.generates_units = config.generates_units
+        self.generates_units, self.unit = config.generates_units, config.unit
         self.num_tokens, self.check, self.units = config.num_tokens, config.check, config.units
         self.dit = DiT(config, spec)
         # In the place of a time embedding. A clip of one unit has no past.

@@ -136,7 +136,7 @@ def test_validation_is_given_the_past_and_one_time_for_all_units() -> None:
 
 def test_a_loss_given_its_past_has_another_protocol() -> None:
     blocks = {unit: loss_protocol(tiny_cell(backbone=f"dit:AR-XS/2-{unit}"), "clips", 4, "a") for unit in ("frame", "clip")}
-    assert blocks["frame"].pop("loss") == GIVEN_PAST
+    assert blocks["frame"].pop("loss") == f"{GIVEN_PAST}, frame"
     assert blocks["frame"] == blocks["clip"] == loss_protocol(tiny_cell(), "clips", 4, "a")
 
 
@@ -255,7 +255,7 @@ def test_a_whole_cell(tmp_path: Path) -> None:
     assert all(canary.passed for canary in record.canaries)
     assert {"unit = clip equals the DiT", "cached sampling equals the training pass"} <= {canary.name for canary in record.canaries}
     loss, tflops = record.measurement("val_loss"), record.measurement("sample_tflop_per_s")
-    assert loss is not None and loss.protocol is not None and loss.protocol["loss"] == GIVEN_PAST
+    assert loss is not None and loss.protocol is not None and loss.protocol["loss"] == f"{GIVEN_PAST}, frame"
     assert tflops is not None and tflops.value == pytest.approx(record.sampling.flops / sum(record.sampling.batch_time_s) / 1e12)
     storage = record.measurement("sample_peak_storage_bytes")
     assert storage is not None and storage.value > 4 * record.backbone.num_params

@@ -98,7 +98,8 @@ class GeneratesUnits(Backbone, Protocol):
     Its loss is that of a unit given its past, which is none that a backbone has that denoises whole clips: the two are not compared.
     """
 
-    generates_units: bool  # True; its factory says the same, and has `units` too. False: a clip is one unit, and it is any other backbone
+    generates_units: bool  # True; its factory says the same, and has `unit` too. False: a clip is one unit, and it is any other backbone
+    unit: str  # what it calls them: losses of one kind of unit compare
 
     def units(self, shape: Shape) -> list[Box]:
         """Where the units of a clip of latents (T, H, W) lie, in the order in which they are generated: boxes that fill it."""

@@ -197,7 +197,7 @@ def check_units(cell: Cell, backbone: Any) -> None:
     if cell.objective.name != "rectified_flow":
         raise Refusal(f"objective.name {cell.objective.name!r}: {name}, which is learnt by rectified_flow alone; use that")
     if POLICIES.find(cell.batching.policy).pads:
-        use = " or ".join(map(repr, UNIFORM))
+        use = " or ".join(repr(policy.name) for policy in POLICIES.own.values() if not (policy.pads or policy.needs_ragged))
         raise Refusal(f"batching.policy {cell.batching.policy!r} pads clips, and {name}: padding would be a past; use {use}")
 
 

@@ -106,10 +106,11 @@ def autoencoder_measurements(network: FrameAutoencoder, test: Frames, device: to
 
 def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> dict[str, Any]:
     """Everything beside the backbone's weights that changes a validation loss."""
+    factory: Any = find_factory(cell.backbone)
     return {
         "measure": "validation loss of the averaged weights",
         "objective": cell.objective.name,
-        **({"loss": GIVEN_PAST} if by_units(find_factory(cell.backbone)) else {}),
+        **({"loss": f"{GIVEN_PAST}, {factory.unit}"} if by_units(factory) else {}),
         **({"known_frames": cell.objective.known_frames} if cell.objective.known_frames else {}),
         "timesteps": list(VALIDATION_TIMESTEPS),
         "num_clips": num_clips,
