@@ -4,19 +4,23 @@ A name is `DiT-<size>/<patch>[t<frames>][-sincos]`:
     DiT-S/2          size S, one token per 2x2 latent voxels of one frame
     DiT-S/2t2        the same over two frames: a 2x2x2 tubelet per token
     DiT-S/2-sincos   sine-cosine positions, as in the paper, in place of rotary ones
+    AR-S/2-frame     the same blocks, a clip generated frame by frame; other units: patch, 2f, 4f, clip (dit/units.py)
 Sizes S to XL are those of DiT (Peebles & Xie, 2212.09748, table 1); XS is ours, for a machine without a GPU.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.backbone import with_changes
 from bench.shapes import LatentSpec, Shape, check_divisible
+from dit.units import NAMED, boxes, frames_of, unit_shape
 
 if TYPE_CHECKING:
+    from dit.autoregressive import Autoregressive
     from dit.model import DiT
 
 # fmt: off
@@ -72,7 +76,7 @@ class DiTConfig:
         """Tokens of one clip of latents (T, H, W): (T/p_t)(H/p_h)(W/p_w)."""
         return math.prod(size // patch for size, patch in zip(shape, self.patch_size, strict=True))
 
-    def configured(self, **changes: Any) -> DiTConfig:
+    def configured(self, **changes: Any) -> Self:
         """The configuration with other fields. ValueError for a field that it lacks or a value of another type."""
         return with_changes(self, changes)
 
@@ -86,22 +90,83 @@ class DiTConfig:
         head_dim = max(6, 2 * round(width * self.head_dim / 2)) if few else self.head_dim
         return {"depth": self.depth + deeper, "num_heads": num_heads, "hidden_size": num_heads * head_dim}
 
-    def __call__(self, spec: LatentSpec) -> DiT:
+    def __call__(self, spec: LatentSpec) -> DiT | Autoregressive:
         """The model for this latent space, freshly initialised from torch's global generator."""
         from dit.model import DiT
 
         return DiT(self, spec)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveConfig(DiTConfig):
+    """One row of the ladder of the models that generate a clip unit after unit."""
+
+    ragged: ClassVar[bool] = False
+    takes_known_frames: ClassVar[bool] = False
+    unit: str = "frame"  # see dit/units.py
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frames_of(self.unit)
+
+    @property
+    def generates_units(self) -> bool:
+        """Whether a clip is more than one unit: else it is a DiT's, loss, sampling and all."""
+        return self.unit != "clip"
+
+    @property
+    def unit_frames(self) -> int | None:
+        """Frames of tokens in a unit; None for a patch and the whole clip."""
+        return frames_of(self.unit)
+
+    def unit_shape(self, shape: Shape) -> Shape:
+        """Latent (T, H, W) of a unit of a clip of latents (T, H, W)."""
+        return unit_shape(self.unit, shape, self.patch_size)
+
+    def units(self, shape: Shape) -> list[tuple[slice, slice, slice]]:
+        """Where the units of a clip of latents (T, H, W) lie, in the order in which they are generated."""
+        return boxes(shape, self.unit_shape(shape))
+
+    def check(self, shape: Shape) -> None:
+        """ValueError where latents (T, H, W) do not divide into patches or units."""
+        check_divisible("AR", shape, self.patch_size)
+        self.unit_shape(shape)
+
+    def canaries(self, spec: LatentSpec) -> dict[str, Callable[[], float]]:
+        """Self-checks of a cell, name -> largest relative difference, which torch is imported for when they are called."""
+
+        def clip() -> float:
+            from dit.unit_twin import clip_gap
+
+            return clip_gap(self, spec)
+
+        def cache() -> float:
+            from dit.unit_twin import cache_gap
+
+            return cache_gap(self, spec)
+
+        return {"unit = clip equals the DiT": clip} | ({"cached sampling equals the training pass": cache} if self.generates_units else {})
+
+    def __call__(self, spec: LatentSpec) -> Autoregressive:
+        """The model for this latent space, freshly initialised from torch's global generator."""
+        from dit.autoregressive import Autoregressive
+
+        return Autoregressive(self, spec)
+
+
 def _ladder() -> dict[str, DiTConfig]:
     """Every name and its configuration. Tubelets and sine-cosine positions are variants of the plain patch, not of each other."""
-    ladder = {}
+    ladder: dict[str, DiTConfig] = {}
     for size, (depth, hidden_size, num_heads) in SIZES.items():
         for patch in PATCHES:
             variants = {f"t{frames}" if frames > 1 else "": (frames, "rotary") for frames in TUBELETS} | {"-sincos": (1, "sincos")}
             for suffix, (frames, positions) in variants.items():
                 ladder[f"DiT-{size}/{patch}{suffix}"] = DiTConfig(
                     depth=depth, hidden_size=hidden_size, num_heads=num_heads, patch_size=(frames, patch, patch), positions=positions
+                )
+            for unit in NAMED:
+                ladder[f"AR-{size}/{patch}-{unit}"] = AutoregressiveConfig(
+                    depth=depth, hidden_size=hidden_size, num_heads=num_heads, patch_size=(1, patch, patch), unit=unit
                 )
     return ladder
 

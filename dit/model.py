@@ -10,6 +10,7 @@ Shapes on the right: G = B clips of one length with N/B tokens each, else G = 1 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,7 @@ from dit.positions import of_query_key_value
 if TYPE_CHECKING:
     from dit import DiTConfig
 
+Attending = Callable[[Tensor], Tensor]  # queries, keys and values (N, 3, K, E) -> (N, K, E), or less: of the first tokens
 FREQUENCY_CHANNELS = 256  # width of the sinusoidal time features
 
 
@@ -151,11 +153,18 @@ class Block(nn.Module):
             Linear(config.mlp_ratio * config.hidden_size, config.hidden_size),
         )
 
-    def forward(self, tokens: Tensor, rows: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None."""
+    def forward(
+        self, tokens: Tensor, rows: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None, attending: Attending | None = None
+    ) -> Tensor:
+        """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None.
+
+        `attending`: which tokens see which, where it is not all of a clip; it may leave out the last of G, which then end here.
+        """
         shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
         branch = modulated_norm(tokens, shift, factor, clips)  # norm(tokens) factor + shift: (G, N/G, D)
-        branch = self.attention(branch, clips, rotary)  # (G, N/G, D)
+        branch = self.attention(branch, clips, rotary, attending)  # (G, N/G, D)
+        if (going := len(branch)) < len(tokens):  # the others were there to be looked at
+            tokens, gate, mlp_shift, mlp_factor, mlp_gate = (each[:going] for each in (tokens, gate, mlp_shift, mlp_factor, mlp_gate))
         tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
         branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_factor, clips))  # (G, N/G, D)
         return gated_sum(tokens, mlp_gate, branch, clips)  # (G, N/G, D)
@@ -170,13 +179,13 @@ class Attention(nn.Module):
         self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.out = Linear(hidden_size, hidden_size)
 
-    def forward(self, tokens: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Tokens (G, N/G, D) -> same; `rotary_tables` or None."""
+    def forward(self, tokens: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None, attending: Attending | None = None) -> Tensor:
+        """Tokens (G, N/G, D) -> same; `rotary_tables` or None; `attending` in the place of attention inside each clip."""
         qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (G, N/G, 3, K, E)
         if rotary is not None:
             qkv = rotate_query_key(qkv, *rotary)  # (G, N/G, 3, K, E)
-        heads = attend(qkv.flatten(0, 1), clips)  # (N, K, E)
-        return self.out(heads.reshape(tokens.shape))  # (G, N/G, D)
+        heads = attend(qkv.flatten(0, 1), clips) if attending is None else attending(qkv.flatten(0, 1))  # (N, K, E)
+        return self.out(heads.reshape(-1, *tokens.shape[1:]))  # (G, N/G, D)
 
 
 class Linear(nn.Linear):

@@ -161,6 +161,12 @@ def clips_of(seqlens: Sequence[int], cu_seqlens: Tensor, dtype: torch.dtype) -> 
     return PackClips(runs, cu_seqlens, segments, (numbers[:, None] == segments).to(dtype))
 
 
+def equal_clips(num: int, length: int, device: torch.device) -> PackClips:
+    """Units as a pack of clips of one length: each has a row of modulation."""
+    ends = torch.arange(0, num * length + 1, length, dtype=torch.int32, device=device)
+    return PackClips([(num, length)], ends, None, None)
+
+
 def segment_ids(cu_seqlens: Tensor, num_tokens: int) -> Tensor:
     """cu_seqlens (B + 1,) -> the clip of each token (N,). N is given by the host, or the device would have to be asked."""
     clips = torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device)

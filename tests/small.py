@@ -6,4 +6,5 @@ from dit import BACKBONES as DITS
 BACKBONES = {
     "UNet-XXS": UNETS["UNet-XS"].configured(block_channels=[16, 32], context_width=64),
     "DiT-XXS/2": DITS["DiT-XS/2"].configured(depth=2, hidden_size=88),
+    "AR-XXS/2-frame": DITS["AR-XS/2-frame"].configured(depth=2, hidden_size=88),
 }

@@ -53,7 +53,9 @@ def test_every_name_builds() -> None:
         for name in BACKBONES:
             if name.startswith("DiT-XS"):
                 assert load_backbone(f"dit:{name}", IMAGENET).ragged
-    assert len(BACKBONES) == len(SIZES) * 3 * 3
+            elif name.startswith("AR-XS"):
+                assert not load_backbone(f"dit:{name}", IMAGENET).ragged
+    assert len(BACKBONES) == len(SIZES) * 3 * (3 + 5)
 
 
 def test_names_say_what_is_built() -> None:

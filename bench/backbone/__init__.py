@@ -3,8 +3,11 @@
 from bench.backbone.config import check_field, tuples, with_changes
 from bench.backbone.contract import (
     Backbone,
+    Box,
     DropsTokens,
     Factory,
+    GeneratesUnits,
+    Generation,
     Shardable,
     TakesKnownFrames,
     TakesText,
@@ -28,8 +31,11 @@ from bench.backbone.operations import PRODUCTS, Operation, Operations, torch_ope
 __all__ = [
     "PRODUCTS",
     "Backbone",
+    "Box",
     "DropsTokens",
     "Factory",
+    "GeneratesUnits",
+    "Generation",
     "Operation",
     "Operations",
     "Shardable",

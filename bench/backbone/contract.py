@@ -72,6 +72,53 @@ class TakesText(Backbone, Protocol):
         ...
 
 
+Box = tuple[slice, slice, slice]  # of latent voxels (T, H, W)
+
+
+class Generation(Protocol):
+    """Clips of one shape in the making, unit after unit."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that are kept from one call to the next."""
+        ...
+
+    def predict(self, latents: Tensor, timestep: float) -> Tensor:
+        """The prediction of the unit whose turn it is: its noised latents (B, C, t, h, w), one time in [0, 1] for all -> same shape."""
+        ...
+
+    def keep(self, latents: Tensor) -> None:
+        """The unit is done: its clean latents (B, C, t, h, w) are the past of those after it, and the next one's turn comes."""
+        ...
+
+
+class GeneratesUnits(Backbone, Protocol):
+    """A backbone that generates a clip unit after unit, each given the clean ones before it: a frame, a patch.
+
+    Its loss is that of a unit given its past, which is none that a backbone has that denoises whole clips: the two are not compared.
+    """
+
+    generates_units: bool  # True; its factory says the same, and has `unit` too. False: a clip is one unit, and it is any other backbone
+    unit: str  # what it calls them: losses of one kind of unit compare
+
+    def units(self, shape: Shape) -> list[Box]:
+        """Where the units of a clip of latents (T, H, W) lie, in the order in which they are generated: boxes that fill it."""
+        ...
+
+    def __call__(
+        self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, *, clean: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        """As above; timesteps (B, units), or (B,) for all of a clip's; `clean`, the clips without noise, which are the past of their units.
+
+        Without `clean`, as who only measures calls it, `latents` are their own past: a pass costs what it does in training.
+        """
+        ...
+
+    def generate(self, shape: Shape, labels: Tensor | None, num_clips: int) -> Generation:
+        """A start for `num_clips` clips of latents (T, H, W) with labels (B,)."""
+        ...
+
+
 class Shardable(Backbone, Protocol):
     """A backbone whose weights can lie in parts in several processes (`parallel.kind: fsdp`)."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.backbone import Backbone, load_backbone
+from bench.backbone import Backbone, Generation, load_backbone
 from bench.data.plugin import BrokenPlugin
 from bench.shapes import LatentSpec, Shape
 
@@ -27,6 +27,26 @@ def flops_of(backbone: Backbone, spec: LatentSpec, shape: Shape) -> int:
     On `meta` attention takes its matrix-product form, which the counter sees; on a CPU its fused kernel counts as zero.
     """
     return _forward(backbone, spec, shape)[0]
+
+
+def generation_flops(name: str, spec: LatentSpec, shape: Shape, num_steps: int) -> int:
+    """FLOPs of generating one clip unit after unit, without guidance: every step of every unit, and what is kept of it.
+
+    Every step is of the same time here, and what a backbone keeps for a time is counted with the first unit's steps.
+    """
+    with torch.device("meta"):
+        network: Any = load_backbone(name, spec)
+        labels = torch.zeros(1, dtype=torch.long) if spec.num_labels else None
+    network.requires_grad_(False)
+    generation: Generation = network.generate(shape, labels, 1)
+    total = 0
+    for box in network.units(shape):
+        unit = torch.empty(1, spec.latent_channels, *(part.stop - part.start for part in box), device="meta")
+        for calls, call in ((num_steps, lambda unit=unit: generation.predict(unit, 0.5)), (1, lambda unit=unit: generation.keep(unit))):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                call()
+            total += calls * counter.get_total_flops()
+    return total
 
 
 def _forward(backbone: Backbone, spec: LatentSpec, shape: Shape) -> tuple[int, Any]:

@@ -87,6 +87,8 @@ class Measurement(Frozen):
         return {key: value for key, value in fields.items() if key != "protocol_fingerprint"} if isinstance(fields, dict) else fields
 
 
+GIVEN_PAST = "of a unit given its clean past"  # so a protocol's `loss` begins, behind it the unit; of whole clips there is none
+OF_CLIPS = "of whole clips"
 PREDICTED = "predicted_storage_bytes"  # a measurement: the peak that is told of a step without taking it
 
 
@@ -168,10 +170,11 @@ class Sampling(Frozen):
     """Raw course of sampling, one entry a batch, the first (warm-up) one apart."""
 
     num_clips: int
-    num_evals: int  # backbone calls a clip
+    num_evals: int  # backbone calls a clip, one after another but for guidance's
     batch_time_s: list[float]
     batch_clips: list[int]
     work: Work | None = None  # of one pass over all clips, without guidance
+    flops: int | None = None  # of all calls for all clips, where they are not alike: of a backbone that generates units
     warmup_time_s: float = 0.0  # of a call before, that no rate counts
 
 
@@ -286,6 +289,12 @@ class Record(Frozen):
     def measurement(self, name: str, subject: str = "trained") -> Measurement | None:
         """The measurement of that name and subject, or None where this attempt did not get so far."""
         return next((m for m in self.measurements if m.name == name and m.subject == subject), None)
+
+    @property
+    def loss_of(self) -> str:
+        """What its losses are of: whole clips, or a unit given its clean past, which are different quantities."""
+        loss = self.measurement("val_loss")
+        return str((loss.protocol or {}).get("loss", OF_CLIPS)) if loss else OF_CLIPS
 
     @property
     def disturbed(self) -> bool:

@@ -53,7 +53,7 @@ from bench.run.measure.points import measure_points
 from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
 from bench.run.measure.sheet import save_sheet
-from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
+from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_flops, sampling_storage, sampling_work
 from bench.run.stages import ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
 from bench.training import sharded_checkpoint
@@ -269,7 +269,9 @@ class CellRun:
         memory.start()
         latents, course = self._sampled(self.backbone)
         peaks = {name: max(every) for name, every in self.ranks.counts(memory.peaks(), FOUND).items()}
-        sampling = course.model_copy(update={"work": sampling_work(latents, self.backbone, self.flops_of)})
+        work = sampling_work(latents, self.backbone, self.flops_of)
+        flops = sampling_flops(self.cell, latents, self.backbone, self.training_set.spec)
+        sampling = course.model_copy(update={"work": work, "flops": flops})
         self.found["sampling"] = sampling
         storage_bytes = sampling_storage(self.cell, self.backbone, self.training_set, self.device)
         self.measurements += sampling_measurements(sampling, self.facts, peaks, storage_bytes)

@@ -174,6 +174,7 @@ def check_cell(cell: Cell) -> None:
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
     check_known_frames(cell, factory)
+    check_units(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
         check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
@@ -186,6 +187,18 @@ def check_known_frames(cell: Cell, backbone: Any) -> None:
             f"objective.known_frames {cell.objective.known_frames} needs a backbone that takes known frames, {cell.backbone!r} does not; "
             "use 0 or another backbone"
         )
+
+
+def check_units(cell: Cell, backbone: Any) -> None:
+    """Refusal for what a backbone that generates a clip unit after unit, or its factory, cannot be trained by."""
+    if not getattr(backbone, "generates_units", False):
+        return
+    name = f"{cell.backbone!r} generates a clip unit after unit"
+    if cell.objective.name != "rectified_flow":
+        raise Refusal(f"objective.name {cell.objective.name!r}: {name}, which is learnt by rectified_flow alone; use that")
+    if POLICIES.find(cell.batching.policy).pads:
+        use = " or ".join(repr(policy.name) for policy in POLICIES.own.values() if not (policy.pads or policy.needs_ragged))
+        raise Refusal(f"batching.policy {cell.batching.policy!r} pads clips, and {name}: padding would be a past; use {use}")
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -18,7 +18,7 @@ from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.run.checks import check_all, check_policy, latent_spec, tell_broken
+from bench.run.checks import check_all, check_policy, check_units, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
 from bench.run.measure.physics import physics_sets
@@ -117,6 +117,7 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
     """Bytes of the latents that the cell trains and is judged on. Refusal for a shape or a policy that its backbone cannot do."""
     check_policy(cell, backbone)
+    check_units(cell, backbone)
     if cell.parallel.kind == "fsdp":
         check_sharded(backbone)
     if cell.batching.token_dropping is not None and not hasattr(backbone, "kept_voxels"):

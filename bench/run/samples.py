@@ -18,6 +18,7 @@ from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Progress, Reporter
 from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
+from bench.meters.flops import generation_flops
 from bench.meters.process import find_here
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
@@ -31,6 +32,7 @@ from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, guided, sample
+from bench.training.units import by_units
 
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
@@ -127,9 +129,33 @@ def sampling_storage(cell: Cell, backbone: Any, given: TrainingSet, device: torc
     latents = [torch.zeros((given.spec.input_channels, *largest), device=device) for _ in range(count)]
     times = torch.full((count,), 0.5, device=device)
     alive = (list(backbone.parameters()), list(backbone.buffers()), latents)
+    if by_units(backbone):
+        return _unit_storage(cell, backbone, latents, labels, alive)
     with StorageMeter(*alive) as meter, autocast(device, HALF[cell.precision]):
         guided(backbone, latents, times, labels, null_label, cell.sampler.guidance_scale)
     return meter.peak_bytes
+
+
+def _unit_storage(cell: Cell, backbone: Any, latents: list[Tensor], labels: Tensor | None, alive: tuple[Any, ...]) -> int:
+    """The same of a backbone that generates units: all units are gone through, the last of them with the whole cache."""
+    guides = cell.sampler.guidance_scale != 1.0
+    clips = torch.stack(latents * 2 if guides else latents)
+    shape = (clips.shape[2], clips.shape[3], clips.shape[4])
+    with StorageMeter(*alive, clips) as meter, autocast(clips.device, HALF[cell.precision]):
+        generation = backbone.generate(shape, torch.cat([labels, labels]) if guides and labels is not None else labels, len(clips))
+        for box in backbone.units(shape):
+            generation.predict(clips[:, :, *box], 0.5)
+            generation.keep(clips[:, :, *box])
+    return meter.peak_bytes
+
+
+def sampling_flops(cell: Cell, latents: list[Tensor], backbone: Any, spec: LatentSpec) -> int | None:
+    """FLOPs of all calls that made all samples, guidance included; None where it is so many times those of a pass."""
+    if not by_units(backbone):
+        return None
+    sampler, shapes = cell.sampler, Counter((clip.shape[1], clip.shape[2], clip.shape[3]) for clip in latents)
+    total = sum(num * generation_flops(cell.backbone, spec, shape, sampler.num_steps) for shape, num in shapes.items())
+    return total * (1 if sampler.guidance_scale == 1.0 else 2)
 
 
 def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shape], int]) -> Work:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.backbone import Box
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch, BatchStream
 from bench.data.policy.config import TokenDropping
@@ -23,6 +24,7 @@ from bench.study.cell import Cell
 from bench.training.known import given_of, unknown, with_given
 from bench.training.objective import PATHS, differences, draw_noise, draw_uniform, mean_square, noised
 from bench.training.step import StepBatch
+from bench.training.units import by_units, draw_times, noised_by_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class Drawn(StepBatch):
             # By `where` and not by an index: how many voxels an index picks would have to be asked of the device.
             found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
             return torch.where(self.mask, found, 0).square().sum() / self.num_values * (1.0 if self.factor is None else self.factor)
-        predictions = backbone(self.latents, self.timesteps, self.labels)
+        predictions = backbone(self.latents, self.timesteps, self.labels, **self.past)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
         own, targets = unknown(own, self.known_frames), unknown(self.targets, self.known_frames)
         if self.factor is None:
@@ -97,6 +99,7 @@ class Drawer:
         self.cell, self.data, self.device = cell, data, device
         self.path = PATHS[cell.objective.name]
         self.known_frames = cell.objective.known_frames
+        self.units: Callable[[Shape], list[Box]] | None = backbone.units if by_units(backbone) else None
         self.pads = POLICIES.find(cell.batching.policy).pads
         dropping = cell.batching.token_dropping
         self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None
@@ -122,7 +125,11 @@ class Drawer:
         factor = None if places is None else float(num_processes) if places else 0.0
         clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in items]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
-        timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
+        boxes = None if self.units is None else self.units((clips[0].shape[1], clips[0].shape[2], clips[0].shape[3]))
+        if boxes is None:
+            timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
+        else:
+            timesteps = self.path.snap(torch.stack([draw_times(seed, draw, len(boxes)) for draw in draws]))  # (B, U)
         labels = None
         if self.data.labels is not None:
             dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
@@ -130,8 +137,11 @@ class Drawer:
                 [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, items, strict=True)]
             )
             labels = to_device(labels, self.device)
-        here = clips_to_device(clips, self.device)
-        mixed, targets = noised(self.path, here, clips_to_device(noise, self.device), timesteps)
+        here, noise = clips_to_device(clips, self.device), clips_to_device(noise, self.device)
+        if boxes is None:
+            mixed, targets = noised(self.path, here, noise, timesteps)
+        else:
+            mixed, targets = noised_by_unit(self.path, here, noise, timesteps, boxes)
         if self.known_frames:
             mixed = with_given(mixed, given_of(here, self.known_frames))
         kept = mask = None
@@ -150,6 +160,7 @@ class Drawer:
             targets=targets,
             timesteps=to_device(timesteps, self.device),
             labels=labels,
+            clean=None if boxes is None else here,
             kept=kept,
             mask=mask,
             num_values=num_values,

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from bench.backbone import Backbone
+from bench.backbone import Backbone, Generation
 from bench.data.progress import Progress, silent
 from bench.data.ragged import in_batches
 from bench.meters.clock import synchronize
@@ -23,6 +23,7 @@ from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.known import with_given, with_known
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
+from bench.training.units import by_units
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
 SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {
@@ -80,35 +81,41 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         given = None if plan.given is None else [plan.given[index].to(device) for index in batch]
         synchronize(device)
         start_s = time.perf_counter()
-        latents = _denoise(backbone, noise, given, labels, spec.num_labels, plan.cell)
+        if by_units(backbone):
+            latents = denoise_units(backbone, noise, labels, spec.num_labels, plan.cell)
+        else:
+            latents = _denoise(backbone, noise, given, labels, spec.num_labels, plan.cell)
         synchronize(device)
         batch_time_s.append(time.perf_counter() - start_s)
         batch_clips.append(len(batch))
         found |= {index: clip.float().cpu() for index, clip in zip(batch, latents, strict=True)}
         progress(len(found), len(places), "sampling")
-    num_evals = sampler.num_steps * (1 if sampler.guidance_scale == 1.0 else 2)
+    num_evals = calls(backbone, plan) * (1 if sampler.guidance_scale == 1.0 else 2)
     course = Sampling(num_clips=len(found), num_evals=num_evals, batch_time_s=batch_time_s, batch_clips=batch_clips)
     return [found[index] for index in places], course
 
 
-def _denoise(
-    backbone: Backbone, noise: list[Tensor], given: list[Tensor] | None, labels: Tensor | None, null_label: int, cell: Cell
-) -> list[Tensor]:
-    """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
+def schedule(cell: Cell) -> tuple[Any, list[float]]:
+    """A scheduler of the cell's sampler, at its start, and the time of each step, on the host: the same as in training, 1 = noise."""
     objective, sampler = cell.objective.name, cell.sampler
     scheduler = SCHEDULERS[objective, sampler.solver]()
     if sampler.solver == "euler":  # even steps from noise to data, the last one to 0
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / sampler.num_steps, sampler.num_steps))
     else:
         scheduler.set_timesteps(sampler.num_steps)
+    if objective == "rectified_flow":
+        return scheduler, scheduler.sigmas.tolist()
+    return scheduler, [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
+
+
+def _denoise(
+    backbone: Backbone, noise: list[Tensor], given: list[Tensor] | None, labels: Tensor | None, null_label: int, cell: Cell
+) -> list[Tensor]:
+    """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
+    sampler = cell.sampler
+    scheduler, times = schedule(cell)
     sizes = [clip.numel() for clip in noise]
     flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
-    # Read on the host once: the same timesteps as in training, 1 = noise.
-    times = (
-        scheduler.sigmas.tolist()
-        if objective == "rectified_flow"
-        else [(t + 1) / NUM_TRAIN_TIMESTEPS for t in scheduler.timesteps.tolist()]
-    )
     for step, timestep in enumerate(scheduler.timesteps):
         latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
         timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)
@@ -118,3 +125,42 @@ def _denoise(
         flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]
     clips = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
     return clips if given is None else with_known(clips, given, cell.objective.known_frames)
+
+
+def denoise_units(
+    backbone: Any, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell, first: int | None = None
+) -> list[Tensor]:
+    """The same loop unit after unit, each given the clean ones before it; clips of one shape. A unit's noise is its part of the clip's.
+
+    `first`: of how many units at the beginning; the others stay noise. Guidance has two pasts, with the label and without.
+    """
+    sampler, clips = cell.sampler, torch.stack(noise)  # (B, C, T, H, W)
+    shape, pasts = (clips.shape[2], clips.shape[3], clips.shape[4]), 1
+    if sampler.guidance_scale != 1.0:
+        assert labels is not None  # a cell without classes has no guidance
+        labels, pasts = torch.cat([labels, torch.full_like(labels, null_label)]), 2
+    generation: Generation = backbone.generate(shape, labels, pasts * len(noise))
+    for box in backbone.units(shape)[:first]:
+        scheduler, times = schedule(cell)
+        unit = clips[:, :, *box].contiguous()  # (B, C, t, h, w)
+        for step, timestep in enumerate(scheduler.timesteps):
+            with autocast(clips.device, HALF[cell.precision]):
+                prediction = generation.predict(unit.repeat(pasts, 1, 1, 1, 1), times[step]).float()
+            if pasts == 2:
+                cond, uncond = prediction.chunk(2)
+                prediction = uncond + sampler.guidance_scale * (cond - uncond)
+            unit = scheduler.step(prediction, timestep, unit, return_dict=False)[0]
+        with autocast(clips.device, HALF[cell.precision]):
+            generation.keep(unit.repeat(pasts, 1, 1, 1, 1))
+        clips[:, :, *box] = unit
+    return list(clips.unbind())
+
+
+def calls(backbone: Any, plan: SamplePlan) -> int:
+    """Evaluations of a clip, without guidance: the steps, or those of all units and one more of each but the last. Of clips of several
+    shapes the rounded mean."""
+    steps = plan.cell.sampler.num_steps
+    if not by_units(backbone):
+        return steps
+    every = [len(backbone.units(shape)) * (steps + 1) - 1 for shape in plan.shapes]
+    return round(sum(every) / len(every))

@@ -48,6 +48,12 @@ class StepBatch:
     targets: list[Tensor]  # the same without it; empty for a sampling step
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)
+    clean: list[Tensor] | None = None  # B of (C, T, H, W), of a backbone that generates units: the past of each; timesteps are (B, U)
+
+    @property
+    def past(self) -> dict[str, list[Tensor]]:
+        """What such a backbone is given beside what all are."""
+        return {} if self.clean is None else {"clean": self.clean}
 
 
 def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.device) -> StepBatch:
@@ -107,14 +113,15 @@ class TrainStep:
         self.release()
         self.prepare(batch)
         try:
-            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels)
+            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels, **batch.past)
         finally:
             self._restore()
 
     def prepare(self, batch: StepBatch) -> None:
         """What the first step does beside stepping, done before."""
         if self._half_weights is not None:
-            self._half_weights.prepare(functools.partial(self._through, self.module, batch.latents, batch.timesteps, batch.labels))
+            call = functools.partial(self._through, self.module, batch.latents, batch.timesteps, batch.labels, **batch.past)
+            self._half_weights.prepare(call)
 
     def release(self) -> None:
         """Passes as they are."""

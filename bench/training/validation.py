@@ -14,6 +14,7 @@ from bench.training.draws import clips_to_device, to_device
 from bench.training.known import given_of, unknown, with_given
 from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
 from bench.training.ranks import ALONE, Ranks
+from bench.training.units import by_units
 
 PER_TRAINED = 4  # clips at once for each of a training step, which holds the activations of all layers and these of one
 
@@ -24,10 +25,10 @@ def validation_losses(
 ) -> dict[float, float]:
     """Timestep -> mean loss of the first `num_clips` validation clips, each at its own shape, in the precision of the cell.
 
-    Known frames are left out.
+    Known frames are left out. A backbone that generates units has all of a clip's at the same time, each given those before it, clean.
     Of several processes each has a part of the batches; all go through the network equally often, the last of them for nothing maybe.
     """
-    path = PATHS[cell.objective.name]
+    path, given_past = PATHS[cell.objective.name], by_units(backbone)
     batches = list(in_batches(val.shapes[:num_clips], lambda shape: PER_TRAINED * clips_per_batch(shape, cell.batching)))
     losses = {}
     for place, timestep in enumerate(VALIDATION_TIMESTEPS):
@@ -44,7 +45,7 @@ def validation_losses(
             if known:
                 mixed = with_given(mixed, given_of(here, known))
             with autocast(device, HALF[cell.precision]):
-                predictions = backbone(mixed, to_device(timesteps, device), labels)
+                predictions = backbone(mixed, to_device(timesteps, device), labels, **({"clean": here} if given_past else {}))
             total += clip_losses(unknown(predictions, known), unknown(targets, known)).double().sum() * (index < len(batches))
         losses[timestep] = float(ranks.total(total)) / num_clips
     return losses

@@ -11,6 +11,7 @@ from dit.kernels.attention import attend, attention_products
 from dit.kernels.linear import linear
 from dit.kernels.modulation import gated_sum, modulated_norm, modulations, over_clips, sum_of_clips
 from dit.kernels.positions import clip_order, position_tables, rotate_query_key
+from dit.kernels.units import attend_units
 
 # Each is (plain, fast). What the fast way does:
 OPERATIONS = Operations(
@@ -25,5 +26,6 @@ OPERATIONS = Operations(
     position_tables=position_tables,  # cached by pack
     attend=attend,  # one derivative for a pack
     attention_products=attention_products,  # of long clips and in bfloat16, in place of the fused kernel
+    attend_units=attend_units,  # without a mask: parts of a softmax merged
 )
 OF_A_CPU = ("attention_products", "over_clips", "sum_of_clips")  # elsewhere their formula runs

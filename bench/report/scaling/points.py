@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.backbone import short_name
-from bench.records.record import Record
+from bench.records.record import OF_CLIPS, Record
 from bench.report.scaling.law import Losses
 from bench.study.forecast import MIN_BUDGETS, MIN_SIZES, Forecast, family_of
 
@@ -30,6 +30,7 @@ class LawPoint:
     flops: float  # of training
     loss: float
     held_out: bool
+    loss_of: str = OF_CLIPS  # which of the quantities that are called a loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class LawPoints:
     @property
     def lacks(self) -> str:
         """Why no law can be fitted; "" where one can."""
+        if len(kinds := dict.fromkeys(point.loss_of for point in self.fitted)) > 1:
+            return f"losses are different quantities ({'; '.join(kinds)}), and no law holds them all"
         for family, label in self.labels.items():
             own = [point for point in self.fitted if point.family == family]
             sizes, budgets = len({point.params for point in own}), len({point.clips for point in own})
@@ -106,6 +109,7 @@ def _of_record(folder: str, record: Record, forecast: Forecast) -> Sequence[LawP
             flops=TRAINING * flops,
             loss=loss,
             held_out=name in forecast.held_out,
+            loss_of=record.loss_of,
         )
         for part, clips, flops, loss in ends
         if math.isfinite(loss) and loss > 0

@@ -14,10 +14,9 @@ from bench.records.record import Measurement
 from bench.report.load import POLICY, CellResult, Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts.compare import protocol_differences
+from bench.report.verdicts.compare import LOSS, protocol_differences
 from bench.shapes import Refusal
 
-LOSS = "val_loss"
 UNSEEN = ("sampler.", "evaluation.")  # axes that no validation loss sees: what is trained is the same at every value
 
 

@@ -20,6 +20,8 @@ from bench.report.verdicts.stats import Difference, SeedInterval, Verdict
 from bench.study.budget import BUDGETS
 from bench.study.matrix import MATCHED
 
+LOSS = "val_loss"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -211,6 +213,8 @@ def _interval(values: list[float], metric: metrics.Metric) -> SeedInterval:
 def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) -> str | None:
     """Why values must not be put side by side: another protocol, protocol version, machine or version. None where they may."""
     records = [cell.record for cell in run.cells if cell.record and cell.name in set(lines["cell"])]
+    if set(lines["name"]) == {LOSS} and (odd := losses_apart(run)):
+        return f"different quantities: {odd}"
     if len(set(lines["protocol_fingerprint"].fillna("none"))) > 1:
         return f"different protocols ({'; '.join(protocol_differences(records, set(lines['name']))) or 'some have none'})"
     versions = sorted({record.protocol_version for record in records})
@@ -219,6 +223,17 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
     if metric.machine and (differing := differing_machines(records)):
         return f"different machines or versions ({', '.join(differing)})"
     return None
+
+
+def losses_apart(run: Run) -> str | None:
+    """That losses of this run are of several kinds, and whose; None where they are of one."""
+    kinds: dict[str, dict[str, None]] = {}
+    for cell in run.cells:
+        if cell.record and cell.record.measurement(LOSS):
+            kinds.setdefault(cell.record.loss_of, {})[cell.contender] = None
+    if len(kinds) < 2:
+        return None
+    return "; ".join(f"the loss of {', '.join(contenders)} is {kind}" for kind, contenders in kinds.items())
 
 
 def differing_machines(records: Sequence[Record]) -> dict[str, list[Any]]:

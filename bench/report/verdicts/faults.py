@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.data.frozen import content_hash, flatten
 from bench.records.artefacts import WEIGHTS
-from bench.records.record import FINAL, WORK, Record, Training
+from bench.records.record import FINAL, WORK, Measurement, Record, Training
 from bench.report.load import CellResult, Run
 from bench.report.render.catalogue import commit_text
 from bench.report.verdicts.compare import differing_machines, protocol_differences
@@ -220,12 +220,19 @@ def protocols(run: Run) -> Iterator[Fault]:
         for cell in cells:
             for m in cell.record.measurements if cell.record and cell.status == "ok" else ():
                 if m.subject == "trained":
-                    prints.setdefault(m.name, {}).setdefault(m.protocol_fingerprint, []).append(cell.name)
+                    prints.setdefault(m.name, {}).setdefault(_print_of(m), []).append(cell.name)
         for measure, found in prints.items():
             if len(found) > 1:
                 fewest, records = min(found.values(), key=len), [cell.record for cell in cells if cell.record]
                 differing = "; ".join(protocol_differences(records, {measure})) or "some have none"
                 yield Fault(cells=tuple(fewest), what=f"{measure} under another protocol ({differing})", remedy=again)
+
+
+def _print_of(measurement: Measurement) -> str | None:
+    """Of its protocol, but for what the loss is of: that follows from the backbone, and such losses are never compared."""
+    if measurement.protocol is None or "loss" not in measurement.protocol:
+        return measurement.protocol_fingerprint
+    return content_hash({key: value for key, value in measurement.protocol.items() if key != "loss"})[:16]
 
 
 def scaled(run: Run) -> Iterator[Fault]:

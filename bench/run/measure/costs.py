@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.backbone import find_factory
 from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips
 from bench.data.ragged import Frames, Ragged
 from bench.meters.clock import synchronize
-from bench.records.record import WORK, BackboneFacts, Measurement, Sampling, Training
+from bench.records.record import GIVEN_PAST, WORK, BackboneFacts, Measurement, Sampling, Training
 from bench.run.measure.memory import memory_measurements
 from bench.run.stages import TrainingSet
 from bench.study.cell import Cell
 from bench.training.objective import VALIDATION_TIMESTEPS
+from bench.training.units import by_units
 
 TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
 
@@ -72,8 +74,9 @@ def sampling_measurements(sampling: Sampling, backbone: BackboneFacts, peaks: di
     """Rates and memory of sampling; the warm-up call is not in the window."""
     assert sampling.work is not None
     work = _total([sampling.work])
+    flops = sampling.num_evals * work["flops"] if sampling.flops is None else sampling.flops
     return [
-        *_rates("sample", work, sum(sampling.batch_time_s), sampling.num_evals * work["flops"], backbone),
+        *_rates("sample", work, sum(sampling.batch_time_s), flops, backbone),
         Measurement(name="sample_peak_storage_bytes", value=storage_bytes, unit="B", better="lower"),
         *memory_measurements(peaks, "sample_"),
     ]
@@ -103,9 +106,11 @@ def autoencoder_measurements(network: FrameAutoencoder, test: Frames, device: to
 
 def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> dict[str, Any]:
     """Everything beside the backbone's weights that changes a validation loss."""
+    factory: Any = find_factory(cell.backbone)
     return {
         "measure": "validation loss of the averaged weights",
         "objective": cell.objective.name,
+        **({"loss": f"{GIVEN_PAST}, {factory.unit}"} if by_units(factory) else {}),
         **({"known_frames": cell.objective.known_frames} if cell.objective.known_frames else {}),
         "timesteps": list(VALIDATION_TIMESTEPS),
         "num_clips": num_clips,

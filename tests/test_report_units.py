@@ -1,0 +1,61 @@
+"""Losses that are given their past, on a page: never compared with those of whole clips, and no fault of the run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.records.record import GIVEN_PAST, OF_CLIPS
+from bench.report.load import load_run
+from bench.report.page.page import write
+from bench.report.scaling.points import points_of
+from bench.report.verdicts.compare import losses_apart
+from bench.report.verdicts.faults import protocols
+from tests.report_factory import PROTOCOL, record, write_run
+from tests.test_report import changed, rows_of, text_of
+
+UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"
+
+
+def conditional(seed: int, unit: str = "frame", **changes: Any) -> Any:
+    return changed(record(DIT, seed), val_loss={"protocol": {**PROTOCOL, "loss": f"{GIVEN_PAST}, {unit}", **changes}})
+
+
+def test_a_loss_given_its_past_is_not_compared_and_no_fault(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [*(record(UNET, seed) for seed in range(3)), *(conditional(seed) for seed in range(3))])
+    row = rows_of(folder)[1]["val_loss"]
+    assert row.verdict is not None and row.verdict.outcome == "not compared"
+    told = f"the loss of UNet-XS is {OF_CLIPS}; the loss of DiT-XS/2 is {GIVEN_PAST}, frame"
+    assert row.verdict.reason == f"different quantities: {told}"
+    assert not [entry for entry in row.entries if entry.best]
+    run = load_run(folder)
+    assert losses_apart(run) == told
+    assert not list(protocols(run))
+    write([run], tmp_path / "out")
+    assert "different quantities" in text_of(tmp_path / "out") and told in text_of(tmp_path / "out")  # the table, and the curves
+
+
+def test_other_differences_of_its_protocol_are_still_faults(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, [record(UNET, 0), conditional(0, dtype="bf16")])
+    faults = list(protocols(load_run(folder)))
+    assert len(faults) == 1 and "val_loss under another protocol" in faults[0].what
+
+
+def test_losses_of_one_unit_are_compared(tmp_path: Path) -> None:
+    block = {"protocol": {**PROTOCOL, "loss": f"{GIVEN_PAST}, frame"}}
+    folder = write_run(tmp_path, [*(changed(record(UNET, s), val_loss=block) for s in range(3)), *(conditional(s) for s in range(3))])
+    verdict = rows_of(folder)[1]["val_loss"].verdict
+    assert verdict is not None and verdict.outcome != "not compared"
+    folder = write_run(tmp_path / "two", [changed(record(UNET, 0), val_loss=block), conditional(0, "patch")])
+    verdict = rows_of(folder)[1]["val_loss"].verdict
+    assert verdict is not None and verdict.outcome == "not compared"  # a patch has another past than a frame
+
+
+def test_no_law_holds_two_kinds_of_loss() -> None:
+    facts = {"backbone": SimpleNamespace(num_params=10)}
+    records = [("a", record(UNET, 0).model_copy(update=facts)), ("b", conditional(0).model_copy(update=facts))]
+    forecast: Any = SimpleNamespace(held_out=())
+    for _, made in records:
+        assert made.training is not None
+        made.training.step_work[:] = [(1, 1, 1, 1, 1)]
+    assert "losses are different quantities" in points_of(records, forecast).lacks
+    assert "different quantities" not in points_of(records[:1], forecast).lacks
