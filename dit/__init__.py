@@ -41,6 +41,7 @@ class DiTConfig:
 
     ragged: ClassVar[bool] = True  # any mix of shapes in one batch
     takes_known_frames: ClassVar[bool] = True
+    takes_text: ClassVar[bool] = True
     depth: int  # transformer blocks
     hidden_size: int  # D
     num_heads: int  # K
