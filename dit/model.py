@@ -1,7 +1,8 @@
 """The patch transformer (DiT, Peebles & Xie, 2212.09748) over spacetime patches of clips of any mix of shapes.
 
 Conditioning is adaLN-Zero: time and label make one vector a clip, which shifts, scales and gates every branch.
-Attention is joint over (T H W), then, where clips have captions, to each clip's own. With one frame and sine-cosine positions this is DiT as published.
+Attention is joint over (T H W), then, where clips have captions, to each clip's own.
+With one frame and sine-cosine positions this is DiT as published.
 
 Functions of `dit.kernels` are the formulas of `attention.py`, `modulation.py` and `positions.py`, and `F.linear`, made faster.
 Shapes on the right: G = B clips of one length with N/B tokens each, else G = 1 row with the N tokens of all.

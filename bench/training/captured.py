@@ -14,33 +14,41 @@ class CapturedPass:
     """`run`, a pass through `backbone` in the precision of the run, captured by `torch.cuda.make_graphed_callables`."""
 
     def __init__(
-        self, backbone: nn.Module, run: Callable[..., list[Tensor]], latents: list[Tensor], timesteps: Tensor, labels: Tensor | None
+        self,
+        backbone: nn.Module,
+        run: Callable[..., list[Tensor]],
+        latents: list[Tensor],
+        timesteps: Tensor,
+        labels: Tensor | None,
+        told: dict[str, Tensor],
     ):
         """The batch is a sample: any other has its shapes."""
         self.shapes = [clip.shape for clip in latents]
-        sample = _tensors(latents, timesteps, labels)
+        sample = _tensors(latents, timesteps, labels, told)
+        names = ([] if labels is None else ["labels"]) + list(told)
         # Copies, since the graph's own inputs are written at every call.
         self._pass: Any = torch.cuda.make_graphed_callables(
-            _Captured(backbone, run), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
+            _Captured(backbone, run, names), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
         )
 
-    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, **told: Tensor) -> list[Tensor]:
         """As the backbone. The predictions are the graph's own memory, written at the next call."""
         assert [clip.shape for clip in latents] == self.shapes
-        return list(self._pass(*_tensors(latents, timesteps, labels)).unbind())
+        return list(self._pass(*_tensors(latents, timesteps, labels, told)).unbind())
 
 
 class _Captured(nn.Module):
     """A pass with tensors in and out, and the backbone's weights for its own."""
 
-    def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]]) -> None:
+    def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]], names: list[str]) -> None:
         super().__init__()
-        self.backbone, self._run = backbone, run
+        self.backbone, self._run, self._names = backbone, run, names
 
-    def forward(self, latents: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, T, H, W), (B,), (B,) -> (B, C, T, H, W)."""
-        return torch.stack(self._run(list(latents.unbind()), timesteps, labels))
+    def forward(self, latents: Tensor, timesteps: Tensor, *given: Tensor) -> Tensor:
+        """(B, C, T, H, W), (B,), and what has the names, (B,) each -> (B, C, T, H, W)."""
+        told = dict(zip(self._names, given, strict=True))
+        return torch.stack(self._run(list(latents.unbind()), timesteps, told.pop("labels", None), **told))
 
 
-def _tensors(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> tuple[Any, ...]:
-    return torch.stack(latents), timesteps, *([] if labels is None else [labels])
+def _tensors(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, told: dict[str, Tensor]) -> tuple[Any, ...]:
+    return torch.stack(latents), timesteps, *([] if labels is None else [labels]), *told.values()

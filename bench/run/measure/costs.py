@@ -107,6 +107,7 @@ def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> d
         "measure": "validation loss of the averaged weights",
         "objective": cell.objective.name,
         **({"known_frames": cell.objective.known_frames} if cell.objective.known_frames else {}),
+        **({"text": cell.text.model_dump(mode="json", exclude={"dropout"})} if cell.text is not None else {}),
         "timesteps": list(VALIDATION_TIMESTEPS),
         "num_clips": num_clips,
         "clips": clips,
