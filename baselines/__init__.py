@@ -35,6 +35,7 @@ class UNetConfig:
 
     ragged: ClassVar[bool] = False  # one shape a batch
     takes_known_frames: ClassVar[bool] = True
+    takes_text: ClassVar[bool] = True
     block_channels: tuple[int, ...]  # width of each level, outermost first; each level halves height and width
     num_res_blocks: int  # residual blocks of a level on the way down; one more on the way up
     head_dim: int  # E, the width of one attention head

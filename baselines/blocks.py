@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ class Given:
 
     num_frames: int
     shifts: dict[nn.Module, Tensor]  # of each residual block, (B, C'), from time and label
-    context: dict[nn.Module, tuple[Attend, Tensor, Tensor]]  # of each spatial transformer, how it attends to the context, and to what
+    context: dict[nn.Module, tuple[Any, ...]]  # of each spatial transformer, how it attends to the context, and to what
     positions: dict[int, Tensor]  # width -> (T, width), a sinusoid of the frame index
 
 
@@ -57,16 +58,20 @@ class Sharing:
         self.transformers = [module for module in unet.modules() if isinstance(module, SpatialTransformer)]
         self.over_time = {module.width: module for module in unet.modules() if isinstance(module, FramePositions)}
 
-    def __call__(self, cond: Tensor, context: Tensor, num_frames: int) -> Given:
-        """Cond (B, D), context (B, 2, context_width)."""
+    def __call__(self, cond: Tensor, context: Tensor, num_frames: int, mask: Tensor | None = None) -> Given:
+        """Cond (B, D), context (B, n, context_width), and which of its tokens are there, (B, n) bool; None: all."""
         shifts = projections([block.time_emb_proj for block in self.blocks], F.silu(cond))
         attentions = self.attentions()
         keys_values = projections([layer for attention in attentions for layer in (attention.to_k, attention.to_v)], context)
-        pairs = list(zip(keys_values[::2], keys_values[1::2], strict=True))  # (B, 2, C) each
+        pairs = list(zip(keys_values[::2], keys_values[1::2], strict=True))  # (B, n, C) each
+        # Of many tokens, as a caption has, no weights are multiplied into keys and values: that pays for two.
+        ways: list[tuple[Any, ...]] = (
+            list(contexts(attentions, pairs)) if mask is None else [(attend_text, keys, values, mask) for keys, values in pairs]
+        )
         return Given(
             num_frames=num_frames,
             shifts=dict(zip(self.blocks, shifts, strict=True)),
-            context=dict(zip(self.transformers, contexts(attentions, pairs), strict=True)),
+            context=dict(zip(self.transformers, ways, strict=True)),
             positions=dict(zip(self.over_time, self.tables(num_frames, cond), strict=True)),
         )
 
@@ -107,12 +112,12 @@ class TemporalConvolution(TemporalConvLayer):
 class SpatialTransformer(Transformer2DModel):
     """Attention within each frame, then to the context."""
 
-    def forward(self, maps: Tensor, attend: Attend, keys: Tensor, values: Tensor) -> Tensor:
-        """(F, C, H, W), how to attend to the context and its keys and values, as `contexts` has them -> (F, C, H, W)."""
+    def forward(self, maps: Tensor, attend: Attend, *context: Tensor) -> Tensor:
+        """(F, C, H, W), how to attend to the context, and its keys, values and mask, if any, as `Sharing` has them -> (F, C, H, W)."""
         tokens = linear_to_tokens(self.proj_in, self.norm(maps))  # (F, S, C)
         (block,) = self.transformer_blocks
         tokens = attend_space(block.attn1, block.norm1(tokens), residual=tokens)
-        tokens = attend(block.attn2, block.norm2(tokens), keys, values, residual=tokens)
+        tokens = attend(block.attn2, block.norm2(tokens), *context, residual=tokens)
         return linear_to_map(self.proj_out, feed_forward(block, tokens), maps)
 
 
@@ -228,6 +233,15 @@ def attend_space(attention: Attention, tokens: Tensor, *, residual: Tensor) -> T
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # (F, K, S, E) each
     mixed = F.scaled_dot_product_attention(query, key, value)
     return linear(attention.to_out[0], mixed.transpose(1, 2).flatten(2), residual)
+
+
+def attend_text(attention: Attention, tokens: Tensor, keys: Tensor, values: Tensor, mask: Tensor, *, residual: Tensor) -> Tensor:
+    """Attention to the tokens of context that are there: tokens (F, S, C), keys and values (B, n, C), mask (B, n) bool -> (F, S, C)."""
+    by_clip = (len(keys), -1, attention.heads, keys.shape[2] // attention.heads)
+    query = linear(attention.to_q, tokens).reshape(by_clip).transpose(1, 2)  # (B, K, T S, E)
+    key, value = (each.to(query.dtype).reshape(by_clip).transpose(1, 2) for each in (keys, values))  # (B, K, n, E) each
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
+    return linear(attention.to_out[0], mixed.transpose(1, 2).reshape(tokens.shape), residual)
 
 
 def attend_time(attention: Attention, tokens: Tensor, num_clips: int, *, residual: Tensor) -> Tensor:

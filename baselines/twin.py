@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
 from baselines.unet import VideoUNet, sizes
+from bench.backbone import Text
 
 if TYPE_CHECKING:
     from baselines import UNetConfig
@@ -41,9 +43,16 @@ def one_frame_gap(config: UNetConfig, spec: LatentSpec) -> float:
         twin = image_twin(model)
         side = 2 ** len(config.block_channels)
         latents = [torch.randn(spec.input_channels, 1, side, side) for _ in range(2)]
+        text = None
+        if spec.text_width:  # a whole caption, and one of half as many tokens
+            mask = torch.arange(spec.text_tokens) < torch.tensor([[spec.text_tokens], [max(1, spec.text_tokens // 2)]])
+            text = Text(tokens=torch.randn(2, spec.text_tokens, spec.text_width), mask=mask)
     timesteps = torch.tensor([0.2, 0.8])
     labels = torch.tensor([0, spec.num_labels]) if spec.num_labels else None
     context, label = model.conditioning(2, labels)
-    expected = twin(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label).sample
-    actual = torch.stack(model(latents, timesteps, labels))[:, :, 0]
+    told: dict[str, Tensor] = {}
+    if text is not None:
+        context, told["encoder_attention_mask"] = model.with_text(context, text)
+    expected = twin(torch.stack(latents)[:, :, 0], 1000 * timesteps, context, timestep_cond=label, **told).sample
+    actual = torch.stack(model(latents, timesteps, labels, text=text))[:, :, 0]
     return float((actual - expected).abs().max() / expected.abs().max())

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from torch import Tensor, nn
 
 from baselines.blocks import LAYERS, FramePositions, Sharing, replace_layers
 from baselines.kernels import laid_out, norm_silu
-from bench.backbone import check_inputs
+from bench.backbone import Text, check_inputs
 from bench.shapes import LatentSpec
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class VideoUNet(nn.Module):
 
     ragged = False
     takes_known_frames = True
+    takes_text = True
 
     def __init__(self, config: UNetConfig, spec: LatentSpec) -> None:
         super().__init__()
@@ -38,13 +40,18 @@ class VideoUNet(nn.Module):
         self.context = nn.Parameter(torch.empty(2, config.context_width))
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.context_width) if spec.num_labels else None
+        # A caption's tokens stand behind those two.
+        self.text_embed = nn.Linear(spec.text_width, config.context_width) if spec.text_width else None
         self._initialise()
 
-    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
-        """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
-        check_inputs("UNet", self, self.spec, latents, timesteps, labels)
+    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, *, text: Text | None = None) -> list[Tensor]:
+        """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,), captions, or None -> B clips of the same shape."""
+        check_inputs("UNet", self, self.spec, latents, timesteps, labels, text)
         context, label = self.conditioning(len(latents), labels)
-        return list(self.unet(torch.stack(latents), 1000.0 * timesteps.float(), context, label))
+        mask = None
+        if text is not None:
+            context, mask = self.with_text(context, text)
+        return list(self.unet(torch.stack(latents), 1000.0 * timesteps.float(), context, label, mask))
 
     def conditioning(self, num_clips: int, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens to attend to, (B, 2, context_width), and the label to add to time, (B, context_width) or None; labels (B,) or None."""
@@ -52,6 +59,13 @@ class VideoUNet(nn.Module):
             return self.context.expand(num_clips, -1, -1), None
         label = self.label_embed(labels)  # (B, context_width)
         return torch.stack([self.context[0] + label, self.context[1].expand_as(label)], dim=1), label
+
+    def with_text(self, context: Tensor, text: Text) -> tuple[Tensor, Tensor]:
+        """Tokens (B, 2, context_width) and L of a caption -> all (B, 2 + L, context_width), and which of them are there, (B, 2 + L) bool."""
+        assert self.text_embed is not None
+        # Encoders differ in scale by far more than their captions do.
+        told = self.text_embed(F.layer_norm(text.tokens, text.tokens.shape[-1:]))
+        return torch.cat([context.to(told.dtype), told], dim=1), F.pad(text.mask, (context.shape[1], 0), value=True)
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The layers: what is compiled one by one, or recomputed one by one in backward.
@@ -81,6 +95,9 @@ class VideoUNet(nn.Module):
         nn.init.normal_(self.context, std=0.02)
         if self.label_embed is not None:
             nn.init.normal_(self.label_embed.weight, std=0.02)
+        if self.text_embed is not None:
+            nn.init.normal_(self.text_embed.weight, std=0.02)
+            nn.init.zeros_(self.text_embed.bias)
 
 
 class LatentUNet(UNet3DConditionModel):
@@ -88,13 +105,16 @@ class LatentUNet(UNet3DConditionModel):
 
     sharing: Sharing
 
-    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None) -> Tensor:
-        """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, 2, context_width), label (B, context_width) or None -> like latents."""
+    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor, label: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """(B, C, T, H, W), timesteps (B,) in [0, 1000], context (B, n, context_width), label (B, context_width) or None -> like latents.
+
+        `mask`, (B, n) bool: which tokens of the context are there; None: all.
+        """
         num_frames = latents.shape[2]
         cond = self.time_embedding(self.time_proj(timesteps).to(latents.dtype), label)  # (B, 4 C)
         maps = latents.transpose(1, 2).flatten(0, 1)  # (F, C of the latents, H, W)
         maps = self.conv_in(laid_out(maps))  # (F, C, H, W)
-        given = self.sharing(cond, context, num_frames)
+        given = self.sharing(cond, context, num_frames, mask)
         maps = self.transformer_in(maps, given.positions[maps.shape[1]])  # (F, C, H, W)
         skips = [maps]
         for level in self.down_blocks:

@@ -108,12 +108,17 @@ def sample(
     shape: Annotated[
         str | None, typer.Option(metavar="TxHxW", help="Frames, height, width of every clip, in pixels. By default as scored.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="What is to be seen; repeat it, and clips take them in turn.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="A text file of prompts, one a line.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write, .npz; more-samples.npz in the cell's folder by default.")
     ] = None,
     results: Results = RESULTS,
 ) -> None:
     """Make more clips from a finished cell's weights; they go on after those of its record. Also writes a picture of them."""
+    from bench.commands.prompts import read_prompts
     from bench.records.store import latest
     from bench.report.page.sheets import gallery
     from bench.run.launch import sample_cell
@@ -127,7 +132,8 @@ def sample(
     path = out or cell / "more-samples.npz"
     if path.suffix != ".npz":
         raise Refusal(f"--out {path} must end in .npz")
-    sample_cell(record, cell, results, num_clips, parse_shape(shape, "--shape") if shape else None, path)
+    texts = read_prompts(prompt or (), prompts)
+    sample_cell(record, cell, results, num_clips, parse_shape(shape, "--shape") if shape else None, path, texts)
     typer.echo(path)
     typer.echo(gallery(path))
 

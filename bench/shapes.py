@@ -86,6 +86,7 @@ class LatentSpec:
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
     given_channels: int = 0  # further channels of what a backbone takes, which tell of a clip's known frames; it predicts none of them
     text_width: int = 0  # channels of a token of a clip's caption, where a backbone is given these; 0: it is given none
+    text_tokens: int = 0  # L of these, the same for every clip: a mask says which are of its caption
 
     @property
     def input_channels(self) -> int:
@@ -95,6 +96,10 @@ class LatentSpec:
     def with_known_frames(self) -> LatentSpec:
         """The same for clips whose first frames are known: their latents, and a mask that says which frames these are."""
         return replace(self, given_channels=self.latent_channels + 1)
+
+    def with_text(self, width: int, num_tokens: int) -> LatentSpec:
+        """The same for clips that are told of in so many tokens of this width."""
+        return replace(self, text_width=width, text_tokens=num_tokens)
 
     def latent_shape(self, clip_shape: Shape) -> Shape:
         """Clip (T, H, W) in pixels -> latents (T, H, W). Refusal where a stride does not divide."""

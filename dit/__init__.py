@@ -45,6 +45,7 @@ class DiTConfig:
 
     ragged: ClassVar[bool] = True  # any mix of shapes in one batch
     takes_known_frames: ClassVar[bool] = True
+    takes_text: ClassVar[bool] = True
     depth: int  # transformer blocks
     hidden_size: int  # D
     num_heads: int  # K
@@ -103,6 +104,7 @@ class AutoregressiveConfig(DiTConfig):
 
     ragged: ClassVar[bool] = False
     takes_known_frames: ClassVar[bool] = False
+    takes_text: ClassVar[bool] = False  # they would have to reach the clean copy too
     unit: str = "frame"  # see dit/units.py
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """The patch transformer (DiT, Peebles & Xie, 2212.09748) over spacetime patches of clips of any mix of shapes.
 
 Conditioning is adaLN-Zero: time and label make one vector a clip, which shifts, scales and gates every branch.
-Attention is joint over (T H W). With one frame and sine-cosine positions this is DiT as published.
+Attention is joint over (T H W), then, where clips have captions, to each clip's own.
+With one frame and sine-cosine positions this is DiT as published.
 
 Functions of `dit.kernels` are the formulas of `attention.py`, `modulation.py` and `positions.py`, and `F.linear`, made faster.
 Shapes on the right: G = B clips of one length with N/B tokens each, else G = 1 row with the N tokens of all.
@@ -17,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.backbone import check_inputs
+from bench.backbone import Text, check_inputs
 from bench.shapes import LatentSpec, Shape
 from dit.kernels import attend, clip_order, gated_sum, linear, modulated_norm, modulations, position_tables, rotate_query_key
-from dit.modulation import no_autocast
+from dit.kernels.attention import attend_to_text
+from dit.modulation import EPS, no_autocast
 from dit.packing import PackClips, check_kept, clips_of, kept_voxels, pack, unpack
 from dit.positions import of_query_key_value
 
@@ -36,6 +38,7 @@ class DiT(nn.Module):
 
     ragged = True
     takes_known_frames = True
+    takes_text = True
 
     def __init__(self, config: DiTConfig, spec: LatentSpec, *, out_channels: int | None = None) -> None:
         """`out_channels` other than the latents' serves the published parameter counts, which include a learned sigma."""
@@ -48,18 +51,27 @@ class DiT(nn.Module):
         self.time_embed = TimeEmbedding(config.hidden_size)
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, config.hidden_size) if spec.num_labels else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.text_embed = nn.Linear(spec.text_width, config.hidden_size) if spec.text_width else None
+        self.blocks = nn.ModuleList(Block(config, has_text=bool(spec.text_width)) for _ in range(config.depth))
         self.final_modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.final = nn.Linear(config.hidden_size, (out_channels or spec.latent_channels) * patch_voxels)
         self._initialise()
 
-    def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, kept: list[Tensor] | None = None) -> list[Tensor]:
-        """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shapes.
+    def forward(
+        self,
+        latents: list[Tensor],
+        timesteps: Tensor,
+        labels: Tensor | None,
+        kept: list[Tensor] | None = None,
+        *,
+        text: Text | None = None,
+    ) -> list[Tensor]:
+        """B clips (C, T_i, H_i, W_i), timesteps (B,) in [0, 1], labels (B,) or None, their captions or None -> B clips of the same shapes.
 
         `kept` drops tokens (NaViT, 2307.06304, section 2.2): of each clip, the indices (n_i,) int64 of those that stay, on the host,
         increasing, counted over w fastest, then h, then t. The others cost nothing, and the prediction is zero there: see `kept_voxels`.
         """
-        shapes = check_inputs("DiT", self, self.spec, latents, timesteps, labels)
+        shapes = check_inputs("DiT", self, self.spec, latents, timesteps, labels, text)
         if kept is not None:
             if len(kept) != len(latents):
                 raise ValueError(f"kept has tokens of {len(kept)} clips, got {len(latents)} latents; pass one tensor of indices for each")
@@ -73,16 +85,24 @@ class DiT(nn.Module):
             if self.label_embed is not None:
                 cond = cond + self.label_embed(labels)  # (B, D)
         if packed.order != tuple(range(len(shapes))):
-            cond = cond.index_select(0, torch.tensor(packed.order).to(device, non_blocking=True))
+            order = torch.tensor(packed.order).to(device, non_blocking=True)
+            cond = cond.index_select(0, order)
+            text = None if text is None else Text(tokens=text.tokens.index_select(0, order), mask=text.mask.index_select(0, order))
         width = self.config.head_dim if self.config.positions == "rotary" else self.config.hidden_size
         tables = position_tables(self.config.positions, packed.grids, width, device, packed.kept)
-        values = self.forward_packed(tokens, tables, packed.cu_seqlens, packed.seqlens, cond)  # (N, P)
+        values = self.forward_packed(tokens, tables, packed.cu_seqlens, packed.seqlens, cond, text)  # (N, P)
         return unpack(values, packed, self.config.patch_size, shapes)
 
     def forward_packed(
-        self, tokens: Tensor, tables: tuple[Tensor, ...], cu_seqlens: Tensor, seqlens: tuple[int, ...], cond: Tensor
+        self,
+        tokens: Tensor,
+        tables: tuple[Tensor, ...],
+        cu_seqlens: Tensor,
+        seqlens: tuple[int, ...],
+        cond: Tensor,
+        text: Text | None = None,
     ) -> Tensor:
-        """The network on tensors: tokens (N, D), `position_tables`, cu_seqlens (B + 1,) int32, cond (B, D) -> patches (N, P).
+        """The network on tensors: tokens (N, D), `position_tables`, cu_seqlens (B + 1,) int32, cond (B, D), captions -> patches (N, P).
 
         Equally long clips are a batch, and what a clip shares, such as modulation, broadcasts over its tokens. Any others are one row,
         and it is copied to each token. `seqlens` are integers of the host.
@@ -99,8 +119,12 @@ class DiT(nn.Module):
             tokens = tokens + tables[0]
         layers: list[nn.Linear] = [*(block.modulation for block in self.blocks), self.final_modulation]  # type: ignore[list-item]
         *of_blocks, last = modulations(layers, F.silu(cond), tokens.dtype)  # (B, 6 D) each, (B, 2 D)
+        told: tuple[Tensor, ...] = ()
+        if text is not None and self.text_embed is not None:
+            # Encoders differ in scale by far more than their captions do.
+            told = self.text_embed(F.layer_norm(text.tokens, text.tokens.shape[-1:], eps=EPS)), text.mask  # (B, L, D), (B, L)
         for block, rows in zip(self.blocks, of_blocks, strict=True):
-            tokens = block(tokens, rows, clips, rotary)  # (G, N/G, D)
+            tokens = block(tokens, rows, clips, rotary, told=told)  # (G, N/G, D)
         shift, factor = last.chunk(2, dim=-1)  # (B, D) each
         return self.final(modulated_norm(tokens, shift, factor, clips)).flatten(0, 1)  # (N, P)
 
@@ -133,9 +157,12 @@ class DiT(nn.Module):
             nn.init.normal_(self.label_embed.weight, std=0.02)
 
         # Zero modulation means no shift, no scale and closed gates; a zero last layer means no prediction yet.
+        # A caption says nothing at first: the model starts as the same without text.
         for module in self.modules():
             if isinstance(module, Block):
                 nn.init.zeros_(module.modulation.weight)
+            elif isinstance(module, TextAttention):
+                nn.init.zeros_(module.out.weight)
         nn.init.zeros_(self.final_modulation.weight)
         nn.init.zeros_(self.final.weight)
 
@@ -143,10 +170,11 @@ class DiT(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each normalised, modulated and gated by the clip's conditioning (adaLN-Zero, figure 3)."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, *, has_text: bool = False) -> None:
         super().__init__()
         self.modulation = nn.Linear(config.hidden_size, 6 * config.hidden_size)
         self.attention = Attention(config.hidden_size, config.num_heads)
+        self.text_attention = TextAttention(config.hidden_size, config.num_heads) if has_text else None
         self.mlp = nn.Sequential(
             Linear(config.hidden_size, config.mlp_ratio * config.hidden_size),
             nn.GELU(approximate="tanh"),
@@ -154,11 +182,18 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, rows: Tensor, clips: PackClips, rotary: tuple[Tensor, Tensor] | None, attending: Attending | None = None
+        self,
+        tokens: Tensor,
+        rows: Tensor,
+        clips: PackClips,
+        rotary: tuple[Tensor, Tensor] | None,
+        attending: Attending | None = None,
+        told: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """Tokens (G, N/G, D) -> same; rows (B, 6 D) that `modulation` makes of the conditioning after SiLU, `rotary_tables` or None.
 
         `attending`: which tokens see which, where it is not all of a clip; it may leave out the last of G, which then end here.
+        `told`: captions (B, L, D) and their mask (B, L), where there are any.
         """
         shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = rows.chunk(6, dim=-1)  # (B, D) each
         branch = modulated_norm(tokens, shift, factor, clips)  # norm(tokens) factor + shift: (G, N/G, D)
@@ -166,6 +201,8 @@ class Block(nn.Module):
         if (going := len(branch)) < len(tokens):  # the others were there to be looked at
             tokens, gate, mlp_shift, mlp_factor, mlp_gate = (each[:going] for each in (tokens, gate, mlp_shift, mlp_factor, mlp_gate))
         tokens = gated_sum(tokens, gate, branch, clips)  # tokens + gate branch: (G, N/G, D)
+        if self.text_attention is not None:
+            tokens = tokens + self.text_attention(tokens, clips, *told)  # (G, N/G, D)
         branch = self.mlp(modulated_norm(tokens, mlp_shift, mlp_factor, clips))  # (G, N/G, D)
         return gated_sum(tokens, mlp_gate, branch, clips)  # (G, N/G, D)
 
@@ -186,6 +223,25 @@ class Attention(nn.Module):
             qkv = rotate_query_key(qkv, *rotary)  # (G, N/G, 3, K, E)
         heads = attend(qkv.flatten(0, 1), clips) if attending is None else attending(qkv.flatten(0, 1))  # (N, K, E)
         return self.out(heads.reshape(-1, *tokens.shape[1:]))  # (G, N/G, D)
+
+
+class TextAttention(nn.Module):
+    """Multi-head attention of each token to the caption of its clip; it starts at zero. Neither time nor label modulates it."""
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = Linear(hidden_size, hidden_size)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size)
+        self.out = Linear(hidden_size, hidden_size)
+
+    def forward(self, tokens: Tensor, clips: PackClips, text: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (G, N/G, D), text (B, L, D), mask (B, L) bool -> (G, N/G, D)."""
+        normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS).to(tokens.dtype)
+        query = self.query(normed).unflatten(-1, (self.num_heads, -1)).flatten(0, 1)  # (N, K, E)
+        key_value = self.key_value(text).unflatten(-1, (2, self.num_heads, -1))  # (B, L, 2, K, E)
+        heads = attend_to_text(query, key_value.to(query.dtype), mask, clips)  # (N, K, E)
+        return self.out(heads.reshape(tokens.shape))  # (G, N/G, D)
 
 
 class Linear(nn.Linear):

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone import Backbone, Generation, load_backbone
 from bench.data.plugin import BrokenPlugin
+from bench.meters.text import stand_in_text
 from bench.shapes import LatentSpec, Shape
 
 
@@ -56,7 +57,7 @@ def _forward(backbone: Backbone, spec: LatentSpec, shape: Shape) -> tuple[int, A
     timesteps = torch.empty(1, device="meta")
     labels = torch.zeros(1, dtype=torch.long, device="meta") if spec.num_labels else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        outputs = network(latents, timesteps, labels)
+        outputs = network(latents, timesteps, labels, **stand_in_text(spec, 1, "meta"))
     return counter.get_total_flops(), outputs
 
 

@@ -231,6 +231,15 @@ class AutoencoderFacts(Frozen):
     train_loss: float | None  # None of a pretrained one
 
 
+class TextFacts(Frozen):
+    """What reads the captions of a cell."""
+
+    key: str  # identity: of an encoder of words its vocabulary, of a frozen one its files
+    num_captions: int  # different ones, the empty one among them
+    num_words: int  # that an encoder of words knows; 0 of a frozen one
+    num_params: int  # of what is trained along
+
+
 class BackboneFacts(Frozen):
     """The backbone of a cell, at the data's one shape."""
 
@@ -275,6 +284,7 @@ class Record(Frozen):
     machines: list[str] = Field(default_factory=list)  # device, threads and torch of every process that trained it
     data: DataFacts | None = None
     autoencoder: AutoencoderFacts | None = None
+    text: TextFacts | None = None
     backbone: BackboneFacts | None = None
     ledger: Ledger | None = None  # what the batching policy makes of the training clips
     training: Training | None = None

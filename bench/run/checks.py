@@ -7,12 +7,14 @@ from bench.backbone import check_latents, find_factory
 from bench.data.frozen import content_hash
 from bench.data.plugin import BrokenPlugin
 from bench.data.policy.table import POLICIES, UNIFORM
+from bench.data.text.config import EncodedText, text_size
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
 from bench.metrics.physics.table import scorecards
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
+from bench.run.extra import needs
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, did_you_mean
 from bench.study.cell import Cell
@@ -32,7 +34,13 @@ def latent_spec(cell: Cell, num_labels: int) -> LatentSpec | None:
         temporal_stride=1,
         num_labels=num_labels,
     )
-    return spec.with_known_frames() if cell.objective.known_frames else spec
+    return given_to(cell, spec)
+
+
+def given_to(cell: Cell, spec: LatentSpec) -> LatentSpec:
+    """A latent space, and what a cell's backbone is given beside noised latents and labels: known frames, captions."""
+    spec = spec.with_known_frames() if cell.objective.known_frames else spec
+    return spec if cell.text is None else spec.with_text(*text_size(cell.text))
 
 
 def seedless(cell: Cell) -> str:
@@ -42,13 +50,13 @@ def seedless(cell: Cell) -> str:
 
 def checked_by(cell: Cell) -> str:
     """What cells share whose canaries check the same: the code of a step, on the same data, in the same precision."""
-    parts = {"backbone", "data", "batching", "autoencoder", "objective", "precision", "acceleration", "device"}
+    parts = {"backbone", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
     return content_hash(cell.model_dump(mode="json", include=parts))
 
 
 def same_step(cell: Cell) -> str:
     """What cells share whose training steps need the same memory; where shapes differ, which clips are in a step depends on the seed."""
-    parts = {"backbone", "data", "batching", "autoencoder", "objective", "precision", "acceleration", "device"}
+    parts = {"backbone", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
     parts |= {"seed"} if cell.batching.batch_size is None else set()
     return content_hash(cell.model_dump(mode="json", include=parts))
 
@@ -175,6 +183,7 @@ def check_cell(cell: Cell) -> None:
     check_policy(cell, factory)
     check_known_frames(cell, factory)
     check_units(cell, factory)
+    check_text(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
         check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
@@ -199,6 +208,31 @@ def check_units(cell: Cell, backbone: Any) -> None:
     if POLICIES.find(cell.batching.policy).pads:
         use = " or ".join(repr(policy.name) for policy in POLICIES.own.values() if not (policy.pads or policy.needs_ragged))
         raise Refusal(f"batching.policy {cell.batching.policy!r} pads clips, and {name}: padding would be a past; use {use}")
+
+
+def check_text(cell: Cell, backbone: Any) -> None:
+    """Refusal for captions that a backbone, or its factory, does not say that it takes, or an encoder that is not there."""
+    if cell.text is None:
+        return
+    if not getattr(backbone, "takes_text", False):
+        raise Refusal(
+            f"text.encoder {cell.text.encoder} needs a backbone that takes captions, {cell.backbone!r} does not; leave out text or use "
+            "another backbone"
+        )
+    if isinstance(cell.text, EncodedText):
+        needs("transformers", extra="text", asked=f"text.encoder {cell.text.encoder}")
+    text_size(cell.text)
+
+
+def check_prompts(cell: Cell, has_labels: bool) -> None:
+    """Refusal for prompts to a cell that reads none, or has never seen a caption without its clip's label."""
+    if cell.text is None:
+        raise Refusal("--prompt is for a cell with text, and this one was given no captions; train one with text and data.captions")
+    if has_labels and not cell.objective.label_dropout:
+        raise Refusal(
+            "--prompt: this cell has read captions beside labels alone (objective.label_dropout 0), and a prompt has no label; train it "
+            "with objective.label_dropout above 0"
+        )
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -81,6 +81,7 @@ class SampleJob(Task):
     num_clips: int
     shape: Shape | None  # of the clips, (T, H, W) in pixels; None = as those that were scored
     out: Path
+    prompts: tuple[str, ...] = ()  # what is to be seen, clip by clip in turn; (): what the test clips' captions say
 
     @property
     def limit_s(self) -> float:

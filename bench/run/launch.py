@@ -18,7 +18,7 @@ from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
 from bench.records.store import latest, write_run
-from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_weights
+from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_prompts, check_weights
 from bench.run.device import on_this_machine
 from bench.run.expected.fit import planned
 from bench.run.fan_out import FanOut, run_on, write_lost
@@ -171,8 +171,15 @@ def check_study(study: Study, results: Path, until: Literal["named", "checked"] 
         raise Refusal(f"cell {', '.join(ended.cells)}: {ended.reason}")
 
 
-def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path) -> None:
-    """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored."""
+def sample_cell(
+    record: Record, folder: Path, results: Path, num_clips: int, shape: Shape | None, out: Path, prompts: Sequence[str] = ()
+) -> None:
+    """Make more clips from a finished cell, in a process of its own; of `shape` (T, H, W) in pixels, or of the shapes that were scored.
+
+    Of `prompts` in turn, or of what the test clips show. Refusal where these would not decide what is made.
+    """
+    if prompts:
+        check_prompts(record.cell, bool(record.data and record.data.label_names))
     cache = results.resolve() / "cache"
     for place in (cache, *cache.glob("*/")):
         refuse_link(place)
@@ -185,6 +192,7 @@ def sample_cell(record: Record, folder: Path, results: Path, num_clips: int, sha
         num_clips=num_clips,
         shape=shape,
         out=out.resolve(),
+        prompts=tuple(prompts),
     )
     run_job(job)
 

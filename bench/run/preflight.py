@@ -18,7 +18,7 @@ from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
-from bench.run.checks import check_all, check_policy, check_units, latent_spec, tell_broken
+from bench.run.checks import check_all, check_policy, check_units, given_to, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
 from bench.run.measure.physics import physics_sets
@@ -98,8 +98,12 @@ def _told() -> Iterator[None]:
 def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     """The size of a cell, once its data, its latent space and its backbone are known to go together."""
     clips = load_clips(cell.data, cache_folder(job.results), progress)
-    if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
-        raise Refusal(f"sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
+    if cell.sampler.guidance_scale != 1.0 and not clips.label_names and cell.text is None:
+        raise Refusal(f"sampler.guidance_scale {cell.sampler.guidance_scale} needs classes or captions, and this cell has none; use 1.0")
+    if cell.text is not None and any(split.captions is None for split in clips.splits.values()):
+        raise Refusal(
+            f"text.encoder {cell.text.encoder} needs clips with captions, and source {cell.data.source!r} gives none; leave out text"
+        )
     with _told():
         spec = latent_space(cell, job.results, progress)
     with torch.device("meta"):
@@ -139,8 +143,7 @@ def latent_space(cell: Cell, results: Path, progress: Reporter) -> LatentSpec:
     num_labels = len(clips.label_names)
     if (known := latent_spec(cell, num_labels)) is not None:
         return known
-    spec = load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels)
-    return spec.with_known_frames() if cell.objective.known_frames else spec
+    return given_to(cell, load_autoencoder(cell.autoencoder, clips, cache, pick_device(cell), progress).spec(num_labels))
 
 
 def _apart(study: Study, sizes: dict[str, CellSize]) -> list[str]:

@@ -1,10 +1,12 @@
 """Samples of a cell: those that are scored, at the shapes and of the classes of the test clips, and more of them, at any shape."""
 
+import contextlib
 import itertools
 import math
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Progress, Reporter
 from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
+from bench.data.text.table import CaptionTable, unknown_words
 from bench.meters.flops import generation_flops
 from bench.meters.process import find_here
 from bench.meters.storage import StorageMeter
@@ -26,14 +29,16 @@ from bench.records.record import Sampling, Work
 from bench.records.store import latest
 from bench.run.job import SampleJob
 from bench.run.measure.products import use_products
-from bench.run.stages import TrainingSet, training_set
-from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
+from bench.run.stages import TrainingSet, table_of, training_set
+from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text, visible
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
+from bench.training.captioned import with_captions
 from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, guided, sample
 from bench.training.units import by_units
 
+MOST_WORDS = 40  # of a vocabulary, that are shown
 FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be made is looked for
 
 
@@ -58,10 +63,35 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
             )
         shapes = [latent_shape(job.shape, training.spec, backbone)] * job.num_clips
     given = None if training.given is None else [training.given[place] for place in places]
-    plan = SamplePlan(cell=cell, spec=training.spec, shapes=shapes, labels=labels, given=given, first_clip=cell.evaluation.num_samples)
-    latents, _ = sample(backbone.to(device).eval(), plan, device, progress)
+    table, captions, told = training.table, None if training.captions is None else training.captions[places], {}
+    if table is not None and captions is not None and job.prompts:
+        table = table_of(cell, training.clips, job.prompts, job.results, device, progress)
+        warn_unknown(job.prompts, table)
+        prompts = [job.prompts[index % len(job.prompts)] for index in range(job.num_clips)]
+        captions, labels = table.places(prompts), np.full_like(labels, training.spec.num_labels)
+        told = {"prompts": np.array(prompts)}
+    plan = SamplePlan(
+        cell=cell,
+        spec=training.spec,
+        shapes=shapes,
+        labels=labels,
+        given=given,
+        captions=captions,
+        empty_caption=0 if table is None else table.empty,
+        first_clip=cell.evaluation.num_samples,
+    )
+    backbone.to(device).eval()
+    with contextlib.nullcontext() if table is None else backbone.reading(table):
+        latents, _ = sample(backbone, plan, device, progress)
     frames = decode_clips(training.autoencoder, latents)
-    save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps))
+    save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps), **told)
+
+
+def warn_unknown(prompts: Sequence[str], table: CaptionTable) -> None:
+    """Name the words of prompts that an encoder of words has never seen, which it leaves out."""
+    if table.vocabulary and (words := unknown_words(prompts, table.vocabulary)):
+        known = ", ".join(table.vocabulary[:MOST_WORDS]) + (", ..." if len(table.vocabulary) > MOST_WORDS else "")
+        print(visible(f"no training caption has {', '.join(words)}, which is left out; known words: {known}"), file=sys.stderr)
 
 
 def _wake(backbone: Any, path: Path, remedy: str) -> None:
@@ -105,11 +135,13 @@ def sample_scored(
     count = min(cell.sampler.batch_size, len(given.labels))
     one_step = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": 1})})
     few = None if given.given is None else given.given[:count]
-    warm_up = SamplePlan(cell=one_step, spec=given.spec, shapes=given.shapes[:count], labels=given.labels[:count], given=few)
+    shared: dict[str, Any] = {"spec": given.spec, "shapes": given.shapes, "labels": given.labels}
+    shared |= {"captions": given.captions, "empty_caption": given.empty_caption}
+    warm_up = SamplePlan(cell=one_step, given=few, places=range(count), **shared)
     _, before = sample(backbone, warm_up, device)
     places = ranks.own(len(given.shapes))
     own = None if ranks.num == 1 else places
-    plan = SamplePlan(cell=cell, spec=given.spec, shapes=given.shapes, labels=given.labels, given=given.given, places=own)
+    plan = SamplePlan(cell=cell, given=given.given, places=own, **shared)
     ranks.wait()
     latents, course = sample(backbone, plan, device, progress)
     if ranks.num > 1:
@@ -126,13 +158,14 @@ def sampling_storage(cell: Cell, backbone: Any, given: TrainingSet, device: torc
     count, null_label = min(cell.sampler.batch_size, cell.evaluation.num_samples), given.spec.num_labels
     largest = max(given.shapes, key=math.prod)  # a full batch of the largest clips
     labels = torch.zeros(count, dtype=torch.long, device=device) if null_label else None
+    captions = None if given.captions is None else torch.zeros(count, dtype=torch.long, device=device)
     latents = [torch.zeros((given.spec.input_channels, *largest), device=device) for _ in range(count)]
     times = torch.full((count,), 0.5, device=device)
     alive = (list(backbone.parameters()), list(backbone.buffers()), latents)
     if by_units(backbone):
         return _unit_storage(cell, backbone, latents, labels, alive)
     with StorageMeter(*alive) as meter, autocast(device, HALF[cell.precision]):
-        guided(backbone, latents, times, labels, null_label, cell.sampler.guidance_scale)
+        guided(backbone, latents, times, labels, null_label, cell.sampler.guidance_scale, captions, given.empty_caption)
     return meter.peak_bytes
 
 
@@ -169,7 +202,8 @@ def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shap
 
 def inputs_of(cell: Cell, training: TrainingSet) -> str:
     """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
-    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key)
+    text = None if training.table is None else training.table.key
+    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key, text)
 
 
 def trained_on(folder: Path) -> str | None:
@@ -177,11 +211,11 @@ def trained_on(folder: Path) -> str | None:
     record = latest(folder)
     if record is None or record.data is None or record.autoencoder is None:
         return None
-    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key)
+    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key, None if record.text is None else record.text.key)
 
 
-def _identity(fingerprint: str, clips: str, autoencoder: str) -> str:
-    return content_hash([fingerprint, clips, autoencoder])
+def _identity(fingerprint: str, clips: str, autoencoder: str, text: str | None) -> str:
+    return content_hash([fingerprint, clips, autoencoder, *([] if text is None else [text])])
 
 
 INPUTS = "inputs.txt"  # in a cell's folder, from the first phase on: identity of what it trains on
@@ -203,7 +237,10 @@ def read_inputs(folder: Path) -> str | None:
 
 
 def build_backbone(cell: Cell, training: TrainingSet) -> Any:
-    """The cell's backbone with the initial weights of its seed."""
+    """The cell's backbone with the initial weights of its seed, and what reads captions around it where the cell has text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(cell.seed, "weights", 0))
-        return load_backbone(cell.backbone, training.spec)
+        backbone: Any = load_backbone(cell.backbone, training.spec)
+    if cell.text is None or training.table is None:
+        return backbone
+    return with_captions(backbone, cell.text, training.table, cell.seed)

@@ -3,6 +3,7 @@
 Each stage is cached under the hash of exactly what determines it, so the first cell pays and all others read.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from bench.data.policy.ledger import Ledger, ledger, starved
 from bench.data.progress import Progress
 from bench.data.ragged import Frames
 from bench.data.source import load_clips
+from bench.data.text.encoder import caption_table
+from bench.data.text.table import CaptionTable
 from bench.metrics.extractors.features import cached_features, usable
 from bench.metrics.extractors.table import Extractor, load_extractor
+from bench.run.checks import given_to
 from bench.shapes import LatentSpec, Refusal, Shape
 from bench.study.cell import Cell
 from bench.training.known import given_of
@@ -41,6 +45,13 @@ class TrainingSet:
     given: (
         list[Tensor] | None
     )  # of each of them, the latents of the test clip's known frames (bench/training/known.py); None: none is known
+    table: CaptionTable | None = None  # of all captions of the data; None: the cell has no text
+    captions: np.ndarray | None = None  # (n,) of the clips to generate, places in it
+
+    @property
+    def empty_caption(self) -> int:
+        """Where the empty caption is."""
+        return 0 if self.table is None else self.table.empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +82,23 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
     cache = cache_folder(results)
     clips = load_clips(cell.data, cache, progress)
     autoencoder = load_autoencoder(cell.autoencoder, clips, cache, device, progress)
-    spec, known = autoencoder.spec(num_labels=len(clips.label_names)), cell.objective.known_frames
-    spec = spec.with_known_frames() if known else spec
+    spec, known = given_to(cell, autoencoder.spec(num_labels=len(clips.label_names))), cell.objective.known_frames
+    table = None
+    if cell.text is not None:
+        table = table_of(cell, clips, [text for split in clips.splits for text in captions_of(clips, split)], results, device, progress)
     fitted = {split: _held_out(cell, clips, split) for split in ("val", "test")}
     fitted["train"] = fit(clips.splits["train"].shapes, training_rules(cell.data, cell.batching, spec))
     sets = {}
     for split in ("train", "val"):
         latents = cached_latents(autoencoder, clips.splits[split].frames, fitted[split], clips.digest, split, cache, progress)
         labels = fitted[split].of_items(clips.splits[split].labels)
-        sets[split] = LatentSet(latents=latents, labels=labels if spec.num_labels else None, null_label=spec.num_labels)
+        sets[split] = LatentSet(
+            latents=latents,
+            labels=labels if spec.num_labels else None,
+            null_label=spec.num_labels,
+            captions=None if table is None else fitted[split].of_items(table.places(captions_of(clips, split))),
+            empty_caption=0 if table is None else table.empty,
+        )
     generated, given = fitted["test"].items[: cell.evaluation.num_samples], None
     if known:
         given = known_of(autoencoder, fitted_clips(clips.splits["test"].frames, fitted["test"], cell.evaluation.num_samples), known)
@@ -94,7 +113,23 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
         labels=clips.splits["test"].labels[[item.clip for item in generated]],
         shapes=[spec.latent_shape(item.shape) for item in generated],
         given=given,
+        table=table,
+        captions=None if table is None else table.places(captions_of(clips, "test"))[[item.clip for item in generated]],
     )
+
+
+def captions_of(clips: Clips, split: str) -> tuple[str, ...]:
+    """Of each clip. Refusal where the data has none."""
+    captions = clips.splits[split].captions
+    if captions is None:
+        raise Refusal(f"the {split} clips have no captions, which text needs; give data.captions or leave out text")
+    return captions
+
+
+def table_of(cell: Cell, clips: Clips, captions: Iterable[str], results: Path, device: torch.device, progress: Progress) -> CaptionTable:
+    """Captions, of any clips, as the encoder of a cell reads them that is trained on `clips`."""
+    assert cell.text is not None
+    return caption_table(cell.text, captions, captions_of(clips, "train"), cache_folder(results), device, progress)
 
 
 def known_of(autoencoder: FrameAutoencoder, clips: Frames, known_frames: int) -> list[Tensor]:

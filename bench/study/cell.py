@@ -14,6 +14,7 @@ from bench.data.latents.config import Autoencoder
 from bench.data.physics.regions import Region
 from bench.data.policy.config import Batching
 from bench.data.source import MOST_CLIPS, MOST_FRAMES, SourceConfig, check_clip_shape, load_config
+from bench.data.text.config import Captioning
 from bench.shapes import Refusal, Shape
 from bench.study.budget import BUDGETS, Budget
 
@@ -116,12 +117,13 @@ class Parallel(Frozen):
 class Cell(Grown, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
-    added = ("parallel", "branches")
+    added = ("parallel", "branches", "text")
 
     backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"
     data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
     batching: Batching
     autoencoder: Autoencoder
+    text: Captioning | None = None  # what reads the captions of the data; null: backbones are given none
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
     budget: Budget
@@ -149,6 +151,12 @@ class Cell(Grown, allow_inf_nan=False):
                 )
             if not self.objective.known_frames:
                 raise Refusal(f"evaluation.{asked} is of clips that go on from known frames; give objective.known_frames, such as 3")
+        if self.text is not None:
+            if getattr(self.data, "captions", "unknown") is None:
+                raise Refusal(f"text.encoder {self.text.encoder} needs clips with captions; give data.captions, or leave out text")
+            if self.evaluation.regions or self.evaluation.twins:
+                asked = "regions" if self.evaluation.regions else "twins"
+                raise Refusal(f"evaluation.{asked} is of clips without captions; leave out text or evaluation.{asked}")
         if known := self.objective.known_frames:
             unfit = {
                 "data of several shapes": self.data.mixed,

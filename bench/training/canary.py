@@ -5,6 +5,7 @@ import copy
 import gc
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bench.records.record import Canary
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
 from bench.study.budget import Budget
 from bench.study.cell import Cell, Parallel
+from bench.training.captioned import Captioned
 from bench.training.objective import draw_noise
 from bench.training.trainer import Interrupted, Trainer
 
@@ -53,11 +55,15 @@ def batch_against_single(backbone: Any, spec: LatentSpec, shape: Shape, device: 
     latents = [draw_noise(0, "canary", index, (spec.input_channels, *each)).to(device) for index, each in enumerate(shapes)]
     timesteps = torch.linspace(0.1, 0.9, len(shapes), device=device)
     labels = torch.arange(len(shapes), device=device) % spec.num_labels if spec.num_labels else None
-    together = backbone(latents, timesteps, labels)
+    told = {}
+    if isinstance(backbone, Captioned):  # another caption for each clip, as far as there are
+        told = {"captions": torch.arange(len(shapes), device=device) % len(backbone.mask)}
+    together = backbone(latents, timesteps, labels, **told)
     worst = 0.0
     for index, clip in enumerate(latents):
         label = None if labels is None else labels[index : index + 1]
-        alone = backbone([clip], timesteps[index : index + 1], label)[0]
+        own = {name: captions[index : index + 1] for name, captions in told.items()}
+        alone = backbone([clip], timesteps[index : index + 1], label, **own)[0]
         worst = max(worst, float((together[index] - alone).abs().max() / alone.abs().max()))
     return worst
 
@@ -75,7 +81,12 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     small = cell.model_copy(
         update={"budget": Budget(steps=4), "batching": batching, "optimizer": optimizer, "acceleration": plain, "parallel": Parallel()}
     )
-    few = LatentSet(latents=val.latents[:2], labels=None if val.labels is None else val.labels[:2], null_label=val.null_label)
+    few = replace(
+        val,
+        latents=val.latents[:2],
+        labels=None if val.labels is None else val.labels[:2],
+        captions=None if val.captions is None else val.captions[:2],
+    )
 
     def trainer(folder: str, should_stop: Callable[[], bool]) -> Trainer:
         network = copy.deepcopy(backbone)

@@ -20,35 +20,38 @@ class CapturedPass:
         latents: list[Tensor],
         timesteps: Tensor,
         labels: Tensor | None,
-        clean: list[Tensor] | None = None,
+        told: dict[str, Any],
     ):
         """The batch is a sample: any other has its shapes."""
         self.shapes = [clip.shape for clip in latents]
-        sample = _tensors(latents, timesteps, labels, clean)
+        sample = _tensors(latents, timesteps, labels, told)
+        names = ([] if labels is None else ["labels"]) + list(told)
         # Copies, since the graph's own inputs are written at every call.
         self._pass: Any = torch.cuda.make_graphed_callables(
-            _Captured(backbone, run, has_labels=labels is not None), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
+            _Captured(backbone, run, names), tuple(tensor.clone() for tensor in sample), allow_unused_input=True
         )
 
-    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, clean: list[Tensor] | None = None) -> list[Tensor]:
+    def __call__(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, **told: Any) -> list[Tensor]:
         """As the backbone. The predictions are the graph's own memory, written at the next call."""
         assert [clip.shape for clip in latents] == self.shapes
-        return list(self._pass(*_tensors(latents, timesteps, labels, clean)).unbind())
+        return list(self._pass(*_tensors(latents, timesteps, labels, told)).unbind())
 
 
 class _Captured(nn.Module):
     """A pass with tensors in and out, and the backbone's weights for its own."""
 
-    def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]], *, has_labels: bool) -> None:
+    def __init__(self, backbone: nn.Module, run: Callable[..., list[Tensor]], names: list[str]) -> None:
         super().__init__()
-        self.backbone, self._run, self._has_labels = backbone, run, has_labels
+        self.backbone, self._run, self._names = backbone, run, names
 
-    def forward(self, latents: Tensor, timesteps: Tensor, *more: Tensor) -> Tensor:
-        """(B, C, T, H, W), (B,) or (B, U), then labels (B,) where there are any and clean latents (B, C, T, H, W) -> (B, C, T, H, W)."""
-        labels, *rest = more if self._has_labels else (None, *more)
-        past = {"clean": list(rest[0].unbind())} if rest and rest[0] is not None else {}
-        return torch.stack(self._run(list(latents.unbind()), timesteps, labels, **past))
+    def forward(self, latents: Tensor, timesteps: Tensor, *given: Tensor) -> Tensor:
+        """(B, C, T, H, W), (B,) or (B, U), and what has the names, (B,) or (B, C, T, H, W) each -> (B, C, T, H, W)."""
+        told: dict[str, Any] = dict(zip(self._names, given, strict=True))
+        if "clean" in told:
+            told["clean"] = list(told["clean"].unbind())
+        return torch.stack(self._run(list(latents.unbind()), timesteps, told.pop("labels", None), **told))
 
 
-def _tensors(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, clean: list[Tensor] | None) -> tuple[Any, ...]:
-    return torch.stack(latents), timesteps, *([] if labels is None else [labels]), *([] if clean is None else [torch.stack(clean)])
+def _tensors(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, told: dict[str, Any]) -> tuple[Any, ...]:
+    more = [torch.stack(value) if isinstance(value, list) else value for value in told.values()]
+    return torch.stack(latents), timesteps, *([] if labels is None else [labels]), *more

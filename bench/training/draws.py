@@ -82,9 +82,9 @@ class Drawn(StepBatch):
         """
         if self.mask is not None:
             # By `where` and not by an index: how many voxels an index picks would have to be asked of the device.
-            found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept), self.targets)
+            found = differences(backbone(self.latents, self.timesteps, self.labels, kept=self.kept, **self.told), self.targets)
             return torch.where(self.mask, found, 0).square().sum() / self.num_values * (1.0 if self.factor is None else self.factor)
-        predictions = backbone(self.latents, self.timesteps, self.labels, **self.past)
+        predictions = backbone(self.latents, self.timesteps, self.labels, **self.told)
         own = [prediction[:, :t, :h, :w] for prediction, (t, h, w) in zip(predictions, self.shapes, strict=True)]
         own, targets = unknown(own, self.known_frames), unknown(self.targets, self.known_frames)
         if self.factor is None:
@@ -130,9 +130,17 @@ class Drawer:
             timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
         else:
             timesteps = self.path.snap(torch.stack([draw_times(seed, draw, len(boxes)) for draw in draws]))  # (B, U)
-        labels = None
+        labels, told = None, dict[str, Any]()
+        untold = [False] * len(draws)  # which clips lose caption and label, so that guidance knows the model without either
+        if self.data.captions is not None and self.cell.text is not None:
+            untold = [draw_uniform(seed, "text_dropout", draw) < self.cell.text.dropout for draw in draws]
+            captions = [self.data.empty_caption if drop else int(self.data.captions[i]) for drop, i in zip(untold, items, strict=True)]
+            told["captions"] = to_device(torch.tensor(captions), self.device)
         if self.data.labels is not None:
-            dropped = [draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout for draw in draws]
+            dropped = [
+                lost or draw_uniform(seed, "label_dropout", draw) < self.cell.objective.label_dropout
+                for lost, draw in zip(untold, draws, strict=True)
+            ]
             labels = torch.tensor(
                 [self.data.null_label if drop else int(self.data.labels[i]) for drop, i in zip(dropped, items, strict=True)]
             )
@@ -160,7 +168,7 @@ class Drawer:
             targets=targets,
             timesteps=to_device(timesteps, self.device),
             labels=labels,
-            clean=None if boxes is None else here,
+            told=told if boxes is None else told | {"clean": here},
             kept=kept,
             mask=mask,
             num_values=num_values,

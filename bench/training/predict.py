@@ -13,12 +13,13 @@ from torch.utils._pytree import tree_map_only
 
 from bench.backbone import check_latents, load_backbone
 from bench.meters.storage import StorageMeter
+from bench.meters.text import stand_in_text
 from bench.records.record import Memory
 from bench.shapes import LatentSpec, Refusal
 from bench.study.cell import Acceleration
 from bench.training.acceleration import accelerate
 from bench.training.draws import Drawn
-from bench.training.step import OPTIONS, Stepper, StepPoint, make_batch
+from bench.training.step import OPTIONS, Stepper, StepPoint, make_batch, tensors_of
 
 PLAIN = Acceleration()
 
@@ -66,6 +67,7 @@ class Predictor:
         self._stepper.backbone.train()
         with self._running():
             batch = replace(drawn, **{name: tree_map_only(Tensor, self._like, value) for name, value in vars(drawn).items()})
+            batch = replace(batch, told=stand_in_text(self.spec, len(batch.latents), self.device))  # no encoder is here
             with self._stepper.meter("training", batch) as meter:
                 train_step(batch.loss, OPTIONS.warmup_steps, 0.0)
         return to_memory(meter)
@@ -88,7 +90,8 @@ class Predictor:
             batch = make_batch(self.spec, point, phase, self.device)
             with stepper.meter(phase, batch) as meter:
                 loss = stepper.backward(batch)
-            given = [*batch.latents, *batch.targets, batch.timesteps, *([] if batch.labels is None else [batch.labels])]
+            given = [*batch.latents, *batch.targets, batch.timesteps, *tensors_of(batch.told)]
+            given += [] if batch.labels is None else [batch.labels]
             inputs_bytes = sum(tensor.nbytes for tensor in given)
             if self._update_bytes is None:
                 with stepper.meter(phase, batch, loss, [weight.grad for weight in stepper.params]) as after:

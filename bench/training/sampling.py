@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from bench.backbone import Backbone, Generation
+from bench.backbone import Generation
 from bench.data.progress import Progress, silent
 from bench.data.ragged import in_batches
 from bench.meters.clock import synchronize
@@ -35,14 +35,25 @@ SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {
 
 
 def guided(
-    backbone: Backbone, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, null_label: int, scale: float
+    backbone: Any,
+    latents: list[Tensor],
+    timesteps: Tensor,
+    labels: Tensor | None,
+    null_label: int,
+    scale: float,
+    captions: Tensor | None = None,
+    empty_caption: int = 0,
 ) -> list[Tensor]:
-    """Classifier-free guidance (Ho & Salimans 2022, 2207.12598): uncond + scale * (cond - uncond). Scale 1 is one call."""
+    """Classifier-free guidance (Ho & Salimans 2022, 2207.12598): uncond + scale * (cond - uncond). Scale 1 is one call.
+
+    Uncond has neither label nor caption.
+    """
     if scale == 1.0:
-        return backbone(latents, timesteps, labels)
-    assert labels is not None  # a cell without classes has no guidance
-    both = torch.cat([labels, torch.full_like(labels, null_label)])
-    predictions = backbone([*latents, *latents], timesteps.repeat(2), both)
+        return backbone(latents, timesteps, labels, **({} if captions is None else {"captions": captions}))
+    assert labels is not None or captions is not None  # a cell without classes and captions has no guidance
+    both = None if labels is None else torch.cat([labels, torch.full_like(labels, null_label)])
+    told = {} if captions is None else {"captions": torch.cat([captions, torch.full_like(captions, empty_caption)])}
+    predictions = backbone([*latents, *latents], timesteps.repeat(2), both, **told)
     cond, uncond = predictions[: len(latents)], predictions[len(latents) :]
     return [u + scale * (c - u) for c, u in zip(cond, uncond, strict=True)]
 
@@ -56,6 +67,8 @@ class SamplePlan:
     shapes: Sequence[Shape]  # latent (T, H, W) of each clip
     labels: Sequence[int] | np.ndarray  # as many; of data without classes they are not looked at
     given: Sequence[Tensor] | None = None  # (C + 1, T, H, W) of each clip, of `known.given_of`; None: no frame is known
+    captions: Sequence[int] | np.ndarray | None = None  # as many, places in the backbone's table; None: it is given none
+    empty_caption: int = 0  # the place of the empty one
     first_clip: int = 0  # index of the first one: the noise of a clip is that of its index
     places: Sequence[int] | None = None  # of the clips that are made here; None: all
 
@@ -78,13 +91,16 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         draws = zip(batch, sizes, strict=True)
         noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
         labels = torch.tensor([int(plan.labels[index]) for index in batch], device=device) if spec.num_labels else None
+        captions = None
+        if plan.captions is not None:
+            captions = torch.tensor([int(plan.captions[index]) for index in batch], device=device)
         given = None if plan.given is None else [plan.given[index].to(device) for index in batch]
         synchronize(device)
         start_s = time.perf_counter()
         if by_units(backbone):
             latents = denoise_units(backbone, noise, labels, spec.num_labels, plan.cell)
         else:
-            latents = _denoise(backbone, noise, given, labels, spec.num_labels, plan.cell)
+            latents = _denoise(backbone, noise, given, labels, captions, plan)
         synchronize(device)
         batch_time_s.append(time.perf_counter() - start_s)
         batch_clips.append(len(batch))
@@ -109,10 +125,11 @@ def schedule(cell: Cell) -> tuple[Any, list[float]]:
 
 
 def _denoise(
-    backbone: Backbone, noise: list[Tensor], given: list[Tensor] | None, labels: Tensor | None, null_label: int, cell: Cell
+    backbone: Any, noise: list[Tensor], given: list[Tensor] | None, labels: Tensor | None, captions: Tensor | None, plan: SamplePlan
 ) -> list[Tensor]:
     """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
-    sampler = cell.sampler
+    cell, null_label = plan.cell, plan.spec.num_labels
+    sampler, told = cell.sampler, (captions, plan.empty_caption)
     scheduler, times = schedule(cell)
     sizes = [clip.numel() for clip in noise]
     flat = torch.cat([clip.flatten() for clip in noise])  # (sum of C T H W,)
@@ -120,7 +137,7 @@ def _denoise(
         latents = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]
         timesteps = torch.full((len(noise),), times[step], device=flat.device)  # (B,)
         with autocast(flat.device, HALF[cell.precision]):
-            predictions = guided(backbone, with_given(latents, given), timesteps, labels, null_label, sampler.guidance_scale)
+            predictions = guided(backbone, with_given(latents, given), timesteps, labels, null_label, sampler.guidance_scale, *told)
         prediction = torch.cat([clip.float().flatten() for clip in predictions])
         flat = scheduler.step(prediction, timestep, flat, return_dict=False)[0]
     clips = [part.view(clip.shape) for part, clip in zip(flat.split(sizes), noise, strict=True)]

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bench.meters.clock import StepTimer
 from bench.meters.storage import StorageMeter, optimizer_state
+from bench.meters.text import stand_in_text
 from bench.shapes import LatentSpec, Shape
 from bench.study.cell import COOLDOWN, Optimizer
 from bench.training.acceleration import HALF, autocast
@@ -48,12 +49,7 @@ class StepBatch:
     targets: list[Tensor]  # the same without it; empty for a sampling step
     timesteps: Tensor  # (B,)
     labels: Tensor | None  # (B,)
-    clean: list[Tensor] | None = None  # B of (C, T, H, W), of a backbone that generates units: the past of each; timesteps are (B, U)
-
-    @property
-    def past(self) -> dict[str, list[Tensor]]:
-        """What such a backbone is given beside what all are."""
-        return {} if self.clean is None else {"clean": self.clean}
+    told: dict[str, Any] = field(default_factory=dict)  # what else the backbone is called with: `captions` (B,), `text`, or `clean` clips
 
 
 def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.device) -> StepBatch:
@@ -64,7 +60,13 @@ def make_batch(spec: LatentSpec, point: StepPoint, phase: str, device: torch.dev
         targets=[torch.full((spec.latent_channels, *point.shape), 0.1, device=device) for _ in range(num_targets)],
         timesteps=torch.full((num,), 0.5, device=device),
         labels=torch.zeros(num, dtype=torch.long, device=device) if spec.num_labels else None,
+        told=stand_in_text(spec, num, device),
     )
+
+
+def tensors_of(told: dict[str, Any]) -> list[Tensor]:
+    """Those of what a backbone is told of its clips."""
+    return [tensor for value in told.values() for tensor in ([value] if isinstance(value, Tensor) else vars(value).values())]
 
 
 def here(weight: Tensor) -> Tensor:
@@ -113,15 +115,15 @@ class TrainStep:
         self.release()
         self.prepare(batch)
         try:
-            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels, **batch.past)
+            self._captured = CapturedPass(self.backbone, self._pass, batch.latents, batch.timesteps, batch.labels, batch.told)
         finally:
             self._restore()
 
     def prepare(self, batch: StepBatch) -> None:
         """What the first step does beside stepping, done before."""
         if self._half_weights is not None:
-            call = functools.partial(self._through, self.module, batch.latents, batch.timesteps, batch.labels, **batch.past)
-            self._half_weights.prepare(call)
+            given = (batch.latents, batch.timesteps, batch.labels)
+            self._half_weights.prepare(functools.partial(self._through, self.module, *given, **batch.told))
 
     def release(self) -> None:
         """Passes as they are."""
@@ -227,7 +229,7 @@ class Stepper:
         """Forward and backward of a training step; the loss."""
         assert self.train_step is not None
         with self.timers["forward"].step():
-            loss = mean_square(self.train_step.predict(batch.latents, batch.timesteps, batch.labels), batch.targets)
+            loss = mean_square(self.train_step.predict(batch.latents, batch.timesteps, batch.labels, **batch.told), batch.targets)
         # On this thread: where a fake device has no driver, torch has no thread for it.
         with self.timers["backward"].step(), torch.autograd.set_multithreading_enabled(False):
             self.train_step.backward(loss)
@@ -243,7 +245,7 @@ class Stepper:
     def sample(self, batch: StepBatch) -> None:
         """One evaluation of a sampler without guidance; the solver's own arithmetic is left out."""
         with autocast(self.device, self.half):
-            self.backbone(batch.latents, batch.timesteps, batch.labels)
+            self.backbone(batch.latents, batch.timesteps, batch.labels, **batch.told)
 
     def meter(self, phase: str, batch: StepBatch, *more: Any) -> StorageMeter:
         """A storage meter that knows what is alive before the step, `more` among it."""
@@ -252,7 +254,7 @@ class Stepper:
             assert self.train_step is not None
             self.train_step.prepare(batch)
             kinds |= self.train_step.alive()
-        given = (batch.latents, batch.targets, batch.timesteps, batch.labels, more)
+        given = (batch.latents, batch.targets, batch.timesteps, batch.labels, tensors_of(batch.told), more)
         return StorageMeter(*given, model=self.backbone, **kinds)
 
     def read_timers(self) -> dict[str, float]:

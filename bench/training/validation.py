@@ -40,12 +40,13 @@ def validation_losses(
             noise = [draw_noise(0, f"validation_noise_{place}", clip, tuple(own.shape)) for clip, own in zip(clips, latents, strict=True)]
             timesteps = path.snap(torch.full((len(clips),), timestep))
             labels = None if val.labels is None else to_device(torch.tensor(val.labels[clips]), device)
+            told = {} if val.captions is None else {"captions": to_device(torch.tensor(val.captions[clips]), device)}
             here, known = clips_to_device(latents, device), cell.objective.known_frames
             mixed, targets = noised(path, here, clips_to_device(noise, device), timesteps)
             if known:
                 mixed = with_given(mixed, given_of(here, known))
             with autocast(device, HALF[cell.precision]):
-                predictions = backbone(mixed, to_device(timesteps, device), labels, **({"clean": here} if given_past else {}))
+                predictions = backbone(mixed, to_device(timesteps, device), labels, **told, **({"clean": here} if given_past else {}))
             total += clip_losses(unknown(predictions, known), unknown(targets, known)).double().sum() * (index < len(batches))
         losses[timestep] = float(ranks.total(total)) / num_clips
     return losses

@@ -46,6 +46,12 @@ def attend_by_length(qkv: Tensor, clips: PackClips) -> Tensor:
     return attention.attend(qkv, clips)
 
 
+def attend_to_text(query: Tensor, key_value: Tensor, mask: Tensor, clips: PackClips) -> Tensor:
+    """`attention.attend_to_text`; for a compiler one graph for all packs."""
+    masked = torch.compiler.is_compiling()
+    return (attention.attend_to_text_masked if masked else attention.attend_to_text)(query, key_value, mask, clips)
+
+
 def attend_on_cpu(qkv: Tensor, clips: PackClips) -> Tensor:
     """Each run by the products that are chosen for it, or by the fused kernel, which the plain formula takes for a run alone."""
     qkv = qkv.contiguous()

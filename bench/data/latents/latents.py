@@ -32,6 +32,8 @@ class LatentSet:
     latents: Latents  # (N, C, T, H, W) float32, or N of (C, T, H, W)
     labels: np.ndarray | None  # (N,) int64, None without classes
     null_label: int
+    captions: np.ndarray | None = None  # (N,) int64, places in a table of captions; None without text
+    empty_caption: int = 0  # the place of the empty one
 
     def __len__(self) -> int:
         return len(self.latents)

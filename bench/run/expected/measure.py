@@ -25,6 +25,7 @@ from bench.meters.flops import count_flops
 from bench.meters.process import pick_device
 from bench.metrics.extractors.features import extract
 from bench.metrics.extractors.table import load_extractor
+from bench.run.checks import given_to
 from bench.run.expected.pace import Pace, by_axis
 from bench.run.job import PaceJob
 from bench.run.measure.products import use_products
@@ -64,7 +65,7 @@ def measured(cell: Cell) -> Pace:
     frames = np.random.default_rng(0).integers(256, size=(CLIPS, *clip, 3), dtype=np.uint8)
     autoencoder, found = _autoencoder(cell.autoencoder, frames, device)
     found |= _of_pixels(cell, autoencoder, frames)
-    spec = autoencoder.spec(len(source_labels(cell.data)))
+    spec = given_to(cell, autoencoder.spec(len(source_labels(cell.data))))
     shape, asked = spec.latent_shape(clip), cell.evaluation
     backbone: Any = load_backbone(cell.backbone, spec)
     accelerate(backbone, cell.acceleration)

@@ -112,6 +112,7 @@ def loss_protocol(cell: Cell, clips: str, num_clips: int, autoencoder: str) -> d
         "objective": cell.objective.name,
         **({"loss": f"{GIVEN_PAST}, {factory.unit}"} if by_units(factory) else {}),
         **({"known_frames": cell.objective.known_frames} if cell.objective.known_frames else {}),
+        **({"text": cell.text.model_dump(mode="json", exclude={"dropout"})} if cell.text is not None else {}),
         "timesteps": list(VALIDATION_TIMESTEPS),
         "num_clips": num_clips,
         "clips": clips,

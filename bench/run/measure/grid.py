@@ -4,6 +4,7 @@ At every shape of the grid the same source makes real clips of just that shape, 
 of the k-th clip of a cell is the same for all contenders.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from bench.metrics.quality import pixel_measurements
 from bench.records.record import GridPoint, Measurement
 from bench.run.measure.costs import loss_protocol
 from bench.run.measure.quality import distances
-from bench.run.stages import ReferenceSet, cache_folder, features_of, subject_boxes
+from bench.run.stages import ReferenceSet, cache_folder, captions_of, features_of, subject_boxes, table_of
 from bench.shapes import Refusal, Shape, shape_text
 from bench.study.cell import Cell
 from bench.training.sampling import SamplePlan, sample
@@ -84,7 +85,24 @@ def _measure(
     test, val = (real.splits[split].frames for split in ("test", "val"))
     assert isinstance(test, np.ndarray) and isinstance(val, np.ndarray)
     labels = real.splits["test"].labels
-    generated, _ = sample(backbone, SamplePlan(cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels), device)
+    table, captions, empty_caption = None, None, 0
+    if cell.text is not None:
+        table = table_of(cell, given.clips, captions_of(real, "test"), results, device, silent)
+        captions, empty_caption = table.places(captions_of(real, "test")), table.empty
+    plan = SamplePlan(
+        cell=cell, spec=given.spec, shapes=[latent_shape] * num, labels=labels, captions=captions, empty_caption=empty_caption
+    )
+    latents, num_labels = encode_clips(given.autoencoder, test).numpy(), given.spec.num_labels
+    held_out = LatentSet(
+        latents=latents,
+        labels=labels if num_labels else None,
+        null_label=num_labels,
+        captions=captions,
+        empty_caption=empty_caption,
+    )
+    with contextlib.nullcontext() if table is None else backbone.reading(table):  # their captions are not those of the cell's clips
+        generated, _ = sample(backbone, plan, device)
+        loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
     clips: dict[str, Frames] = {"trained": decode_clips(given.autoencoder, generated), "real": val}
     manifest = extractor.manifest
     sets = {**clips, "test": test}
@@ -96,9 +114,6 @@ def _measure(
     found = distances(features, manifest, cell, real, num, shape, device, "given")
     boxes = subject_boxes(real, "test")
     pixels = PixelSets(clips=clips, test=test, source=real.digest, mixed=True, boxes=None if boxes is None else list(boxes))
-    latents, num_labels = encode_clips(given.autoencoder, test).numpy(), given.spec.num_labels
-    held_out = LatentSet(latents=latents, labels=labels if num_labels else None, null_label=num_labels)
-    loss = mean_loss(validation_losses(backbone, held_out, num, cell, device))
     protocol = loss_protocol(cell, real.digest, num, given.autoencoder.key) | {"shape": list(shape), "split": "test"}
     return [
         *found,
