@@ -82,6 +82,6 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: st
 
 
 def test_frames_of_several_shapes_have_no_error_by_frame() -> None:
-    data = {**tiny_cell().data.model_dump(), "aspects": [[16, 16], [16, 32]]}
-    with pytest.raises((Refusal, ValueError), match="evaluation.drift compares the k-th frames of clips of one shape"):
+    data = {**tiny_cell().data.model_dump(), "shapes": [[4, 16, 16], [4, 16, 32]]}
+    with pytest.raises((Refusal, ValueError), match=r"evaluation.drift compares the k-th frames of clips of one shape"):
         tiny_cell(data=data, evaluation=ASKED, batching={"policy": "bucket", "voxel_budget": 512})

@@ -40,9 +40,7 @@ def generation_table(run: Run) -> Table:
         texts = [NONE if value is None else _text(metric, value / divisor) for value in values.values()]
         lines.append((f"{title}{f' [{unit}]' if unit else ''}", *texts))
         data.append({"measurement": name, **values})
-    caption = (
-        "Latents of one clip of the data's shape, decoding apart; mean over seeds. All of a clip that is denoised whole is there at once"
-    )
+    caption = "Latents of one clip of the data's shape, decoding apart; mean over seeds. A clip that is denoised whole is there all at once"
     return Table("generation", caption, ("Of a clip", *run.contenders), tuple(lines), data=pd.DataFrame(data))
 
 
@@ -81,9 +79,7 @@ def frame_figure(run: Run) -> Drawing | None:
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         floor = (Line2D([], [], color=INK, linewidth=1, linestyle=":", alpha=0.6), "real against real")
         canvas.legend(figure, run, list(dict.fromkeys(cell.contender for cell in cells)), [floor])
-        caption = (
-            "Distance of each frame of the generated clips to that frame of the test clips, by its colours. A line that climbs is drift."
-        )
+        caption = "Distance of each frame of generated clips to that frame of the test clips, by its colours. A line that climbs is drift."
         return Drawing(name="frames", title="Error by frame", caption=caption, svg=canvas.svg(figure))
 
 
