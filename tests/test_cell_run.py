@@ -35,6 +35,8 @@ METHODS = {
     "quality on the way": "measure_points",
     "shape grid": "measure_grid",
     "physics": "measure_physics",
+    "latency": "measure_latency",
+    "drift": "measure_drift",
 }
 
 
@@ -69,7 +71,7 @@ def record_in(folder: Path) -> Record:
 def test_phases_run_in_the_order_in_which_records_name_them(tmp_path: Path) -> None:
     done: list[str] = []
     cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "points": [0.5], "grid": [[4, 16, 16]]}).run()
-    assert done == [name for name in METHODS if name != "physics"]
+    assert done == [name for name in METHODS if name not in ("physics", "latency", "drift")]
     assert done.index("training") < done.index("reference set")  # training does not wait for the judge
     assert record_in(tmp_path).status == "ok" and list(record_in(tmp_path).time_split_s) == done
 
@@ -86,7 +88,7 @@ def test_physics_comes_last(tmp_path: Path, asked: dict[str, Any]) -> None:
 def test_what_is_not_asked_for_is_left_out(tmp_path: Path) -> None:
     done: list[str] = []
     cell_run(tmp_path, done, evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False}).run()
-    assert set(METHODS) - set(done) == {"untrained model", "quality on the way", "shape grid", "physics"}
+    assert set(METHODS) - set(done) == {"untrained model", "quality on the way", "shape grid", "physics", "latency", "drift"}
 
 
 def test_without_samples_a_cell_trains_and_no_more(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.records.record import GIVEN_PAST, OF_CLIPS
+from bench.records.record import GIVEN_PAST, OF_CLIPS, FrameError, Measurement
 from bench.report.load import load_run
+from bench.report.page import generation
 from bench.report.page.page import write
 from bench.report.scaling.points import points_of
 from bench.report.verdicts.compare import losses_apart
@@ -59,3 +60,36 @@ def test_no_law_holds_two_kinds_of_loss() -> None:
         made.training.step_work[:] = [(1, 1, 1, 1, 1)]
     assert "losses are different quantities" in points_of(records, forecast).lacks
     assert "different quantities" not in points_of(records[:1], forecast).lacks
+
+
+# --- what generating takes, and error by frame
+
+
+def with_frames(made: Any, slope: float, length: int = 20) -> Any:
+    errors = [FrameError(frame=frame, distance=0.1 + slope * frame, floor=0.05) for frame in range(length)]
+    more = [
+        Measurement(name="generation_calls", value=259, unit="1", better="none"),
+        Measurement(name="first_frame_s", value=0.0125, unit="s", better="lower"),
+        Measurement(name="cache_bytes", value=3 * 2**20, unit="B", better="lower"),
+    ]
+    return made.model_copy(update={"frames": errors, "measurements": [*made.measurements, *more]})
+
+
+def test_the_page_tells_what_generating_takes_and_how_errors_grow(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, [with_frames(record(UNET, 0), 0.0), with_frames(record(DIT, 0), 0.5)]))
+    lines = {line[0]: line[1:] for line in generation.generation_table(run).rows}
+    assert lines["network calls, one after another"] == ("259", "259")
+    assert lines["time to its first frame [ms]"] == ("12.5", "12.5")
+    assert lines["kept from call to call [MiB]"] == ("3.00", "3.00")
+    frames = generation.frame_table(run)
+    assert len(frames.rows) == generation.MOST_FRAMES and (frames.rows[0][0], frames.rows[-1]) == ("0", ("19", "0.100", "9.60", "0.0500"))
+    assert frames.data is not None and len(frames.data) == 20
+    write([run], tmp_path / "out")
+    text = text_of(tmp_path / "out")
+    assert "What generating a clip takes" in text and "A line that climbs is drift." in text
+
+
+def test_a_run_that_asks_for_neither_shows_neither(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, [record(UNET, 0), record(DIT, 0)]))
+    assert not generation.generation_table(run).rows and not generation.frame_table(run).rows
+    assert generation.frame_figure(run) is None

@@ -59,8 +59,8 @@ def test_a_draw_has_a_time_a_unit_and_all_else_as_rivals_have_it() -> None:
     assert len(found.timesteps.unique()) == 8
     assert torch.equal(torch.stack(found.targets), torch.stack(other.targets))  # the same clips and noise
     assert found.labels is not None and torch.equal(found.labels, other.labels)  # type: ignore[arg-type]
-    assert found.clean is not None and other.clean is None
-    for clip, mixed, target, times in zip(found.clean, found.latents, found.targets, found.timesteps, strict=True):
+    assert found.told["clean"] is not None and "clean" not in other.told
+    for clip, mixed, target, times in zip(found.told["clean"], found.latents, found.targets, found.timesteps, strict=True):
         assert_close(mixed, clip + times[:, None, None] * target)  # frame by frame on the line from the clip to noise
     again = own.draw(own.stream.batch(1))
     assert torch.equal(again.timesteps, found.timesteps)
@@ -77,8 +77,8 @@ def test_noise_is_by_the_unit_of_a_voxel(unit: str) -> None:
     model = small(config(unit), SPEC)
     found = drawer(model).draw(drawer(model).stream.batch(0))
     number = unit_numbers(tuple(model.units(SHAPE)), SHAPE)
-    assert found.clean is not None
-    for clip, mixed, target, times in zip(found.clean, found.latents, found.targets, found.timesteps, strict=True):
+    assert found.told["clean"] is not None
+    for clip, mixed, target, times in zip(found.told["clean"], found.latents, found.targets, found.timesteps, strict=True):
         assert_close(mixed, clip + times[number] * target)
 
 
@@ -88,7 +88,7 @@ def test_parts_of_a_batch_are_the_batch() -> None:
     batch = own.stream.batch(0)
     whole, second = own.draw(batch), own.draw(batch, [1], 2)
     assert torch.equal(second.timesteps, whole.timesteps[1:])
-    assert whole.clean is not None and second.clean is not None and torch.equal(second.clean[0], whole.clean[1])
+    assert whole.told["clean"] is not None and torch.equal(second.told["clean"][0], whole.clean[1])
 
 
 # --- the loss
@@ -97,7 +97,7 @@ def test_parts_of_a_batch_are_the_batch() -> None:
 def test_the_loss_is_of_the_noised_copy_given_the_clean_one() -> None:
     model = small(config(), SPEC)
     drawn = drawer(model).draw(drawer(model).stream.batch(0))
-    expected = torch.stack(model(drawn.latents, drawn.timesteps, drawn.labels, clean=drawn.clean)) - torch.stack(drawn.targets)
+    expected = torch.stack(model(drawn.latents, drawn.timesteps, drawn.labels, clean=drawn.told["clean"])) - torch.stack(drawn.targets)
     assert_close(drawn.loss(model), expected.square().mean())
     blind = torch.stack(model(drawn.latents, drawn.timesteps, drawn.labels)) - torch.stack(drawn.targets)
     assert (blind.square().mean() - expected.square().mean()).abs() > 1e-3  # it looks at what it is given
@@ -286,10 +286,9 @@ def test_a_captured_pass_is_given_clean_clips_where_there_are_any() -> None:
     clip, times, labels = torch.ones(1, 1, 1, 1), torch.rand(2, 3), torch.tensor([1, 2])
     for given in (labels, None):
         for clean in ([clip * 2, clip * 3], None):
-            batch = StepBatch(latents=[clip, clip], targets=[], timesteps=times, labels=given, clean=clean)
-            _Captured(torch.nn.Identity(), run, has_labels=given is not None)(
-                *_tensors(batch.latents, batch.timesteps, batch.labels, batch.clean)
-            )
+            told = {} if clean is None else {"clean": clean}
+            names = ([] if given is None else ["labels"]) + list(told)
+            _Captured(torch.nn.Identity(), run, names)(*_tensors([clip, clip], times, given, told))
             found, more = seen.pop()
             assert (found is None) == (given is None)
             assert [float(each.mean()) for each in more.get("clean", [])] == ([] if clean is None else [2.0, 3.0])

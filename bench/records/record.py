@@ -198,6 +198,14 @@ class QualityPoint(Frozen):
     measurements: list[Measurement] = Field(default_factory=list)  # subject: trained
 
 
+class FrameError(Frozen):
+    """How far one frame of the generated clips is from that frame of real ones, as a set (bench/metrics/drift.py)."""
+
+    frame: int
+    distance: Number
+    floor: Number  # the same of other real clips
+
+
 class Canary(Frozen):
     """A self-check that ran with the cell. A failed one means its numbers cannot be trusted."""
 
@@ -293,6 +301,7 @@ class Record(Frozen):
     measurements: list[Measurement] = Field(default_factory=list)
     points: list[QualityPoint] = Field(default_factory=list)  # on the way there
     grid: list[GridPoint] = Field(default_factory=list)  # of the shape grid
+    frames: list[FrameError] = Field(default_factory=list)  # error by frame, in their order
     canaries: list[Canary] = Field(default_factory=list)
     artefacts: dict[str, str] = Field(default_factory=dict)  # what -> file name inside the cell's folder
 

@@ -63,7 +63,7 @@ class Sampler(Frozen, allow_inf_nan=False):
 class Evaluation(Grown):
     """What is measured of the samples."""
 
-    added = ("regions", "region_samples", "twins")
+    added = ("regions", "region_samples", "twins", "latency", "drift")
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
@@ -75,6 +75,8 @@ class Evaluation(Grown):
     regions: tuple[Region, ...] = ()  # of a physics world, whose test clips are gone on with and scored; needs objective.known_frames
     region_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # test clips of each
     twins: int = Field(0, ge=0, le=MOST_CLIPS)  # pairs of a valid clip and one that breaks a law, of each law: which has the lower loss?
+    latency: bool = False  # also time one clip and 64 at once, count calls, tokens and FLOPs of generating one, and what is kept meanwhile
+    drift: bool = False  # also measure the error of every frame, and how it grows from frame to frame; of data of one shape
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
 
     @model_validator(mode="after")
@@ -89,6 +91,8 @@ class Evaluation(Grown):
             raise Refusal(f"regions names {', '.join(twice)} more than once")
         if (self.regions or self.twins) and not self.num_samples:
             raise Refusal(f"num_samples 0 trains and samples nothing, so that {'regions' if self.regions else 'twins'} cannot be scored")
+        if (self.latency or self.drift) and not self.num_samples:
+            raise Refusal(f"num_samples 0 trains and samples nothing, so that {'latency' if self.latency else 'drift'} cannot be measured")
         if 0 < self.num_samples < MIN_FEATURES:
             raise Refusal(f"num_samples must be 0 or {MIN_FEATURES} and more, which a covariance needs, got {self.num_samples}")
         return self
@@ -169,6 +173,8 @@ class Cell(Grown, allow_inf_nan=False):
                 raise Refusal(
                     f"objective.known_frames {known} leaves nothing to predict of data.num_frames {self.data.num_frames}; use fewer"
                 )
+        if self.evaluation.drift and self.data.mixed:
+            raise Refusal("evaluation.drift compares the k-th frames of clips of one shape, and this data has several; leave it out")
         if self.data.mixed and self.batching.batch_size is not None:
             raise Refusal(
                 f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"

@@ -98,7 +98,7 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         synchronize(device)
         start_s = time.perf_counter()
         if by_units(backbone):
-            latents = denoise_units(backbone, noise, labels, spec.num_labels, plan.cell)
+            latents, _ = generated_by_unit(backbone, noise, labels, spec.num_labels, plan.cell)
         else:
             latents = _denoise(backbone, noise, given, labels, captions, plan)
         synchronize(device)
@@ -144,9 +144,9 @@ def _denoise(
     return clips if given is None else with_known(clips, given, cell.objective.known_frames)
 
 
-def denoise_units(
+def generated_by_unit(
     backbone: Any, noise: list[Tensor], labels: Tensor | None, null_label: int, cell: Cell, first: int | None = None
-) -> list[Tensor]:
+) -> tuple[list[Tensor], Generation]:
     """The same loop unit after unit, each given the clean ones before it; clips of one shape. A unit's noise is its part of the clip's.
 
     `first`: of how many units at the beginning; the others stay noise. Guidance has two pasts, with the label and without.
@@ -170,7 +170,7 @@ def denoise_units(
         with autocast(clips.device, HALF[cell.precision]):
             generation.keep(unit.repeat(pasts, 1, 1, 1, 1))
         clips[:, :, *box] = unit
-    return list(clips.unbind())
+    return list(clips.unbind()), generation
 
 
 def calls(backbone: Any, plan: SamplePlan) -> int:

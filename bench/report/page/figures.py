@@ -14,7 +14,7 @@ from bench.records.record import Measurement
 from bench.report.grid import shape_figures
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import CellResult, Run
-from bench.report.page import ratio_picture, tuning
+from bench.report.page import generation, ratio_picture, tuning
 from bench.report.page.tables import time_split
 from bench.report.physics import figures as physics_figures
 from bench.report.render import canvas
@@ -47,6 +47,7 @@ def all_figures(run: Run, found: Findings, grid: ShapeMap | None, shown: AxisRat
         training_curves(run),
         tuning.tuning_curves(run),
         quality_course(run, rows),
+        generation.frame_figure(run),
         time_bars(run),
     ]
     return [replace(each, svg=canvas.own_ids(each.svg, f"{prefix}{each.name}")) for each in drawings if each is not None]

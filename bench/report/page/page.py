@@ -228,7 +228,7 @@ BEFORE = {
     "shapes": ("shapes",),
     "factorial-buckets": ("interaction",),
 }
-AFTER = {"verdicts": ("quality", "training"), "tuning": ("tuning",), "time": ("time",)}
+AFTER = {"verdicts": ("quality", "training"), "tuning": ("tuning",), "time": ("time",), "frames": ("frames",)}
 TITLES = {
     "foresight": "What was foreseen, and what came",
     "exponents": "How losses fall with size, data and compute",
@@ -254,6 +254,8 @@ TITLES = {
     "paired": "Do these samples differ?",
     "time": "Where the time went",
     "memory": "Memory of training",
+    "generation": "What generating a clip takes",
+    "frames": "Error by frame",
     "differences": "What differs",
     "mismatch": "How well the contenders are matched",
     "data": "The data",

@@ -12,7 +12,7 @@ from bench.records.record import FLOORS
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import material, memory, pipeline, provenance, tuning
+from bench.report.page import generation, material, memory, pipeline, provenance, tuning
 from bench.report.physics import scores
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
@@ -50,6 +50,8 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         paired_table(run, rows),
         time_table(run),
         memory.memory_table(run),
+        generation.generation_table(run),
+        generation.frame_table(run),
         provenance.difference_table(run),
         mismatch_table(run, rows),
         *material.tables(run),

@@ -81,6 +81,7 @@ _LOSS = (Metric(r"val_loss", "Validation loss", "quality", axis=True),)
 _DIVERSITY = tuple(
     Metric(rf"{name.lower()}_{_EXTRACTOR}", f"{name}, {{0}}", "quality") for name in ("Precision", "Recall", "Density", "Coverage")
 )
+_DRIFT = (Metric(r"frame_drift", "Growth of the error from frame to frame", "quality"),)
 _COPIES = (
     Metric(r"copy_rate", "Clips that look like copies of training clips", "quality", "fraction"),
     Metric(r"train_nearness_ratio", "Nearness to training clips over that of real clips", "quality"),
@@ -126,6 +127,9 @@ _COSTS = (
     Metric(r"first_step_extra_s", "First training step, beyond the median", "speed", "time", machine=True),
     Metric(r"other_cpu_share", "Processors taken by others in training", "speed", "fraction", machine=True),
     *_rates("sample", "Sampling"),
+    Metric(r"latency_1_s", "Time of one clip alone", "speed", "time", machine=True),
+    Metric(r"latency_64_s", "Time of 64 clips at once", "speed", "time", machine=True),
+    Metric(r"first_frame_s", "Time to the first frame of one clip", "speed", "time", machine=True),
     Metric(r"encode_frames_per_s", "Encoding rate of the autoencoder", "speed", machine=True),
     Metric(r"decode_frames_per_s", "Decoding rate of the autoencoder", "speed", machine=True),
     Metric(
@@ -156,6 +160,10 @@ _COSTS = (
     *_memory("sample_", " in sampling"),
     Metric(r"num_params", "Parameters", "cost", "count", axis=True, exact=True),
     Metric(r"flops_per_clip", "Forward FLOPs of a clip", "cost", "flops", axis=True, exact=True, plain=_FLOPS),
+    Metric(r"generation_calls", "Network calls of generating a clip, one after another", "cost", "count", exact=True),
+    Metric(r"generation_tokens", "Tokens through the network for a clip", "cost", "count", exact=True),
+    Metric(r"generation_flops", "FLOPs of generating a clip", "cost", "flops", exact=True),
+    Metric(r"cache_bytes", "Kept from call to call while generating a clip", "memory", "bytes", exact=True),
     Metric(r"train_energy_per_clip_j", "Energy of a training clip, whole device", "cost", axis=True, machine=True),
     Metric(r"train_flops", "Training FLOPs", "cost", "flops"),
     Metric(r"train_steps", "Training steps", "cost", "count"),
@@ -174,7 +182,7 @@ def known() -> tuple[Metric, ...]:
     names = "|".join(name for kind in kinds for name in (re.escape(kind.canonical), kind.prefix + _EXTRACTOR.strip("()")))
     improvement = Metric(rf"({names}){EXCESS_RATIO}", "Improvement over untrained, {0}", "quality")
     found = [*(metric for kind in kinds for metric in _distances(kind)), improvement]
-    return (*found, *_LOSS, *_physics(), *clips, *_DIVERSITY, *_COPIES, *versions, *_COSTS)
+    return (*found, *_LOSS, *_physics(), *clips, *_DIVERSITY, *_DRIFT, *_COPIES, *versions, *_COSTS)
 
 
 def _physics() -> Iterator[Metric]:

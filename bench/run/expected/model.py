@@ -117,6 +117,8 @@ def phases_of(cell: Cell, pace: Pace, canaries: bool) -> dict[str, float]:
         "shape grid": len(asked.grid) * asked.grid_samples * evaluations(cell) * (pace.grid_s or 0.0),
         "physics": len(asked.regions) * asked.region_samples * (denoising_s + (pace.clip_s or 0.0)) + twin_evaluations(cell) * eval_s,
     }
+    if asked.latency:  # one clip four times, 64 of them, and a step of each before
+        phases["latency"] = 70 * denoising_s
     return phases
 
 

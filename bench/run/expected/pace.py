@@ -83,7 +83,8 @@ def of_record(record: Record, *, quality: bool) -> Pace:
 
 def _of_sampling(record: Record, quality: bool) -> dict[str, Any]:
     assert record.sampling is not None
-    cell, split, num, evals = record.cell, record.time_split_s, record.sampling.num_clips, record.sampling.num_evals
+    cell, split, num = record.cell, record.time_split_s, record.sampling.num_clips
+    evals = evaluations(cell)  # and not the calls that it took: units one after another are so many more for each
     denoising_s = sum(record.sampling.batch_time_s)
     eval_s = denoising_s / (num * evals)
     found = {
