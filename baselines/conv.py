@@ -10,8 +10,7 @@ Maps are (B, T, H, W, C): to a convolution of the B T frames a view in channels-
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +43,12 @@ class VideoConv(nn.Module):
         self.num_tokens, self.check = config.num_tokens, config.check
         widths, cond_width = config.block_channels, config.cond_width
         self.embed = nn.Linear(spec.input_channels, widths[0])
-        self.time_embed = TimeEmbedding(cond_width)
+        self.time_embed = ConvTime(cond_width)
         # The last row is the null label, used by label dropout and guidance.
         self.label_embed = nn.Embedding(spec.num_labels + 1, cond_width) if spec.num_labels else None
 
         def stage(level: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(config, widths[level], spec.text_width) for _ in range(config.num_blocks[level]))
+            return nn.ModuleList(ConvBlock(config, widths[level], spec.text_width) for _ in range(config.num_blocks[level]))
 
         outer = range(len(widths) - 1)
         self.down = nn.ModuleList(stage(level) for level in outer)
@@ -71,7 +70,7 @@ class VideoConv(nn.Module):
         *of_blocks, last = projections([*(block.modulation for block in blocks), self.final_modulation], F.silu(cond))
         rows = dict(zip(blocks, of_blocks, strict=True))  # (B, 3 C) each
 
-        def through(stage: nn.ModuleList, maps: Tensor) -> Tensor:
+        def through(stage: Any, maps: Tensor) -> Tensor:
             for block in stage:
                 maps = block(maps, rows[block], text)
             return maps
@@ -95,11 +94,14 @@ class VideoConv(nn.Module):
 
     def shard_units(self) -> list[list[nn.Module]]:
         """Modulation apart: that of all blocks is computed before them, together."""
-        return [[block.modulation for block in self._blocks()], *([block] for block in self._blocks())]
+        blocks = self._blocks()
+        modulations: list[nn.Module] = [block.modulation for block in blocks]
+        alone: list[list[nn.Module]] = [[block] for block in blocks]
+        return [modulations, *alone]
 
-    def _blocks(self) -> list[Block]:
-        stages: Sequence[nn.ModuleList] = [*self.down, self.middle, *reversed(self.up)]  # type: ignore[list-item]
-        return [block for stage in stages for block in stage]  # type: ignore[misc]
+    def _blocks(self) -> list[ConvBlock]:
+        stages: list[Any] = [*self.down, self.middle, *reversed(self.up)]
+        return [block for stage in stages for block in stage]
 
     def _initialise(self) -> None:
         """As the DiT does: a block starts as the identity and the model predicts zero; what has no like in it, as torch does."""
@@ -116,15 +118,15 @@ class VideoConv(nn.Module):
 
         # Zero modulation means no shift, no scale and closed gates; a zero last layer means no prediction yet.
         for module in self.modules():
-            if isinstance(module, Block):
+            if isinstance(module, ConvBlock):
                 nn.init.zeros_(module.modulation.weight)
-            elif isinstance(module, TextAttention):
+            elif isinstance(module, ConvText):
                 nn.init.zeros_(module.out.weight)
         nn.init.zeros_(self.final_modulation.weight)
         nn.init.zeros_(self.final.weight)
 
 
-class Block(nn.Module):
+class ConvBlock(nn.Module):
     """Voxels meet within each channel, in space and then in time; then channels meet at each voxel; then comes the text, where there is."""
 
     def __init__(self, config: ConvConfig, width: int, text_width: int) -> None:
@@ -135,7 +137,7 @@ class Block(nn.Module):
         self.expand = nn.Linear(width, config.expansion * width)
         self.contrast = nn.Parameter(torch.zeros(config.expansion * width))  # of response normalisation, its gamma
         self.contract = nn.Linear(config.expansion * width, width)
-        self.text = TextAttention(width, text_width) if text_width else None
+        self.text = ConvText(width, text_width) if text_width else None
 
     def forward(self, maps: Tensor, rows: Tensor, text: Text | None) -> Tensor:
         """Maps (B, T, H, W, C) -> same; rows (B, 3 C) that `modulation` makes of the conditioning after SiLU."""
@@ -151,7 +153,7 @@ class Block(nn.Module):
         return self.text(maps, text)
 
 
-class TextAttention(nn.Module):
+class ConvText(nn.Module):
     """Each voxel attends to the tokens of its clip's caption. Starts as the identity."""
 
     def __init__(self, width: int, text_width: int) -> None:
@@ -169,7 +171,7 @@ class TextAttention(nn.Module):
         return maps + self.out(mixed.transpose(1, 2).flatten(2)).view(maps.shape)
 
 
-class TimeEmbedding(nn.Module):
+class ConvTime(nn.Module):
     """Timesteps (B,) in [0, 1] -> (B, D): sinusoids, then two layers; as the DiT's."""
 
     def __init__(self, width: int) -> None:
@@ -191,12 +193,11 @@ def over_space(maps: Tensor, convolution: nn.Conv2d) -> Tensor:
 
     On maps smaller than the kernel its outer taps see padding alone: without them the sum is the same, and shorter.
     """
-    batch, frames, height, width, channels = maps.shape
-    reach = [min(KERNEL // 2, side - 1) for side in (height, width)]
+    reach = [min(KERNEL // 2, side - 1) for side in maps.shape[2:4]]
     rows, columns = (slice(KERNEL // 2 - each, KERNEL // 2 + each + 1) for each in reach)
     weight = convolution.weight[:, :, rows, columns]
     planes = maps.flatten(0, 1).permute(0, 3, 1, 2)  # (B T, C, H, W)
-    planes = F.conv2d(planes, weight, convolution.bias, padding=tuple(reach), groups=channels)
+    planes = F.conv2d(planes, weight, convolution.bias, padding=tuple(reach), groups=maps.shape[4])
     return planes.permute(0, 2, 3, 1).reshape(maps.shape)
 
 

@@ -16,7 +16,7 @@ from baselines.conv import EPS, TEXT_HEADS
 from bench.backbone import Text
 
 if TYPE_CHECKING:
-    from baselines.conv import Block, TextAttention, VideoConv
+    from baselines.conv import ConvBlock, ConvText, VideoConv
     from baselines.conv_config import ConvConfig
     from bench.shapes import LatentSpec
 
@@ -61,7 +61,7 @@ class ImageTwin(nn.Module):
 class ImageBlock(nn.Module):
     """A block of images: one convolution of 7x7 in each channel, two of 1x1, and text through torch's own attention."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: ConvBlock) -> None:
         super().__init__()
         self.modulation, self.space, self.contrast = block.modulation, block.space, block.contrast
         self.expand, self.contract = pointwise(block.expand), pointwise(block.contract)
@@ -81,7 +81,7 @@ class ImageBlock(nn.Module):
 class ImageText(nn.Module):
     """The attention to text of a block, by torch's own layer."""
 
-    def __init__(self, layer: TextAttention) -> None:
+    def __init__(self, layer: ConvText) -> None:
         super().__init__()
         width = layer.query.out_features
         self.attention = nn.MultiheadAttention(width, TEXT_HEADS, kdim=width, vdim=width, batch_first=True)
@@ -106,7 +106,7 @@ def normed(maps: Tensor) -> Tensor:
     return (maps - mean) / (variance + EPS).sqrt()
 
 
-def stage(blocks: Sequence[Block] | Any) -> nn.ModuleList:
+def stage(blocks: Sequence[ConvBlock] | Any) -> nn.ModuleList:
     """Image blocks of a level's."""
     return nn.ModuleList(map(ImageBlock, blocks))
 
@@ -156,19 +156,20 @@ def one_frame_gap(config: ConvConfig, spec: LatentSpec) -> float:
 
     As clips of one frame, and as clips whose frames are all the same.
     """
-    with torch.random.fork_rng(devices=[]):  # the cell's own randomness must not notice
+    with torch.random.fork_rng(devices=[]):  # both models draw weights; the cell's own randomness must not notice
         torch.manual_seed(0)
         model = config(spec).eval()
         for weights in model.parameters():
             if not bool(weights.any()):  # closed gates and a zero last layer would agree with anything
                 nn.init.normal_(weights, std=0.1)
+        twin = ImageTwin(model)
         side = 2 ** len(config.block_channels)
         images = torch.randn(2, spec.input_channels, side, side)
         text = Text(tokens=torch.randn(2, 3, spec.text_width), mask=torch.tensor([[True] * 3, [True, False, True]]))
     timesteps = torch.tensor([0.2, 0.8])
     labels = torch.tensor([0, spec.num_labels]) if spec.num_labels else None
     given = text if spec.text_width else None
-    expected = ImageTwin(model)(images, timesteps, labels, given)[:, :, None]  # (B, C, 1, H, W)
+    expected = twin(images, timesteps, labels, given)[:, :, None]  # (B, C, 1, H, W)
     worst = 0.0
     for frames in (1, STILL_FRAMES):
         clips = list(images[:, :, None].expand(-1, -1, frames, -1, -1))
