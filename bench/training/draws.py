@@ -105,7 +105,7 @@ class Drawer:
 
     def shapes_of(self, batch: Batch) -> StepShapes:
         """What is known of a step before its tensors are there."""
-        shapes = [self.stream.shapes[item] for item in batch.items]
+        shapes = self.stream.shapes_of(batch)
         kept = None
         if self.kept_tokens is not None:
             kept = [self.kept_tokens.num_kept(item, batch.epoch) for item in batch.items]
@@ -121,6 +121,8 @@ class Drawer:
         draws, items = [batch.first_draw + place for place in own], [batch.items[place] for place in own]
         factor = None if places is None else float(num_processes) if places else 0.0
         clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in items]
+        if batch.frames is not None:
+            clips = [clip[:, frame : frame + 1] for clip, frame in zip(clips, (batch.frames[place] for place in own), strict=True)]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
         timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
         labels = None
