@@ -120,9 +120,8 @@ class Drawer:
         own = range(len(batch.items)) if places is None else places or [0]
         draws, items = [batch.first_draw + place for place in own], [batch.items[place] for place in own]
         factor = None if places is None else float(num_processes) if places else 0.0
-        clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in items]
-        if batch.frames is not None:
-            clips = [clip[:, frame : frame + 1] for clip, frame in zip(clips, (batch.frames[place] for place in own), strict=True)]
+        shown = [slice(None) if batch.frames is None else slice(batch.frames[place], batch.frames[place] + 1) for place in own]
+        clips = [torch.from_numpy(np.array(self.data.latents[item][:, frames])) for item, frames in zip(items, shown, strict=True)]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
         timesteps = self.path.snap(torch.tensor([draw_uniform(seed, "timestep", draw) for draw in draws]))
         labels = None
