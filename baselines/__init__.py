@@ -1,5 +1,7 @@
 """The latent-diffusion video U-Net: names, sizes and shape rules. Knows no torch; `unet.py` is imported when a model is built.
 
+Beside it the modern convolutional network, see `conv_config.py`.
+
 The arrangement is Gen-1's (Esser et al., 2302.03011): the image U-Net of Stable Diffusion with a temporal convolution after
 every spatial residual block and temporal attention after every spatial attention. UNet-L has the widths of ModelScope's video U-Net
 (2308.06571) and Stable Diffusion; the smaller ones match a DiT at patch 2 in parameters.
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from baselines.conv_config import LADDER, ConvConfig
 from bench.backbone import with_changes
 from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels
 
@@ -87,9 +90,9 @@ class UNetConfig:
         return VideoUNet(self, spec)
 
 
-BACKBONES = {
+BACKBONES: dict[str, UNetConfig | ConvConfig] = {
     f"UNet-{size}": UNetConfig(
         block_channels=channels, num_res_blocks=num_res_blocks, head_dim=head_dim, norm_groups=norm_groups, context_width=context_width
     )
     for size, (channels, num_res_blocks, head_dim, norm_groups, context_width) in SIZES.items()
-}
+} | LADDER

@@ -21,6 +21,7 @@ from bench.shapes import Refusal
 
 TITLES = {
     "rivals": "A training step (forward, mean square, backward) against plain diffusers with the same weights",
+    "contenders": "A training step against that of other contenders of as many parameters: seconds of theirs over its own",
     "precision": "bfloat16 under autocast against float32",
     "peak": "Share of the measured matrix-product peak",
     "gains": "What each change gains: the step with the plain code it replaced, over the step as it is",

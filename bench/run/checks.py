@@ -186,7 +186,10 @@ def check_cell(cell: Cell) -> None:
     check_text(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
-        check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
+        shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
+        check_latents(factory, shape)
+        if cell.batching.stills:
+            check_latents(factory, (1, *shape[1:]))
 
 
 def check_known_frames(cell: Cell, backbone: Any) -> None:

@@ -132,6 +132,8 @@ def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> 
         for shape, num in fit(clips.splits[split].shapes, rule).num_of().items():
             latent_shape = spec.latent_shape(shape)
             check_latents(backbone, latent_shape)
+            if cell.batching.stills:
+                check_latents(backbone, (1, *latent_shape[1:]))
             num_latent_voxels += num * num_voxels(latent_shape)
     return 4 * spec.latent_channels * num_latent_voxels
 

@@ -108,7 +108,7 @@ def training_set(cell: Cell, results: Path, device: torch.device, progress: Prog
         spec=spec,
         ledger=ledger(clips.splits["train"].shapes, fitted["train"], cell.batching, spec, cell.seed, subject_boxes(clips, "train")),
         train=sets["train"],
-        trained_shapes=tuple(shape for shape in fitted["train"].shapes if shape not in starved(fitted["train"], cell.batching, spec)),
+        trained_shapes=_trained_shapes(cell, fitted["train"], spec),
         val=sets["val"],
         labels=clips.splits["test"].labels[[item.clip for item in generated]],
         shapes=[spec.latent_shape(item.shape) for item in generated],
@@ -130,6 +130,14 @@ def table_of(cell: Cell, clips: Clips, captions: Iterable[str], results: Path, d
     """Captions, of any clips, as the encoder of a cell reads them that is trained on `clips`."""
     assert cell.text is not None
     return caption_table(cell.text, captions, captions_of(clips, "train"), cache_folder(results), device, progress)
+
+
+def _trained_shapes(cell: Cell, fitted: Fitted, spec: LatentSpec) -> tuple[Shape, ...]:
+    """In pixels, those of items that fill batches, and of stills cut from them."""
+    starving = starved(fitted, cell.batching, spec)
+    shapes = [shape for shape in fitted.shapes if shape not in starving]
+    stills = [(1, height, width) for _, height, width in shapes if cell.batching.stills]
+    return (*shapes, *stills)
 
 
 def known_of(autoencoder: FrameAutoencoder, clips: Frames, known_frames: int) -> list[Tensor]:

@@ -40,6 +40,7 @@ class BudgetAxis:
     whole: bool = True  # amounts are whole numbers from 1 on, and progress counts them; else numbers above 0
     prefixed: bool = False  # an amount is said with a prefix of the measurement's unit, behind the words: "1.20 training PFLOP"
     measurement: str | None = None  # of a record, which such a budget fixes: nobody can win it
+    per_item: bool = False  # counts a still image as much as a clip
     drawn: bool = False  # follows from the clips drawn alone, and not from how fast: what a branch of a run uses is known
 
     def checked(self, amount: Any) -> float:
@@ -69,6 +70,7 @@ BUDGETS: Registry[BudgetAxis] = Registry(
             words="training clips",
             meaning="clips drawn",
             measurement="train_samples",
+            per_item=True,
             drawn=True,
         ),
         BudgetAxis(

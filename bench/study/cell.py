@@ -175,6 +175,8 @@ class Cell(Grown, allow_inf_nan=False):
                 )
         if self.evaluation.drift and self.data.mixed:
             raise Refusal("evaluation.drift compares the k-th frames of clips of one shape, and this data has several; leave it out")
+        if stills := self.batching.stills:
+            self._check_stills(stills)
         if self.data.mixed and self.batching.batch_size is not None:
             raise Refusal(
                 f"batching.batch_size {self.batching.batch_size} is for data of one shape, and this has several; give batching.voxel_budget"
@@ -194,6 +196,19 @@ class Cell(Grown, allow_inf_nan=False):
         if self.branches:
             self._check_branches()
         return self
+
+    def _check_stills(self, stills: float) -> None:
+        """Refusal for stills that are cut from none, go on from known frames, or would be counted as clips are."""
+        if self.data.num_frames == 1:
+            raise Refusal(f"batching.stills {stills} is of the frames of clips, and data.num_frames is 1: all are stills; use 0")
+        if known := self.objective.known_frames:
+            raise Refusal(f"batching.stills {stills} leaves nothing to predict after objective.known_frames {known}; use 0 for one of them")
+        if BUDGETS.find(self.budget.axis).per_item:
+            known_axes = ", ".join(name for name in BUDGETS.names() if not BUDGETS.find(name).per_item)
+            raise Refusal(
+                f"batching.stills {stills}: budget.{self.budget.axis} counts a still as much as a clip of {self.data.num_frames} frames; "
+                f"use one of {known_axes}"
+            )
 
     def _check_branches(self) -> None:
         """Refusal for branches that would not be what a run of such a part of the budget is."""

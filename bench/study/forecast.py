@@ -108,6 +108,8 @@ def _check_cell(named: NamedCell) -> None:
     cell = named.cell
     if cell.batching.batch_size is None or cell.data.mixed:
         raise Refusal(f"forecast: cell {named.name} has clips of several shapes, and the law counts clips; give data of one shape")
+    if cell.batching.stills:
+        raise Refusal(f"forecast: cell {named.name} has batching.stills {cell.batching.stills}, and the law counts clips; use 0")
     if not BUDGETS.find(cell.budget.axis).drawn:
         raise Refusal(
             f"forecast: cell {named.name} trains for {cell.budget.axis}, and what that comes to is not known before; use samples, "

@@ -74,7 +74,8 @@ def resumed_against_uninterrupted(cell: Cell, backbone: nn.Module, train: Latent
     What the checkpoint holds (weights, optimiser, average) must come back exactly on every device; later losses are compared.
     """
     optimizer = cell.optimizer.model_copy(update={"warmup_steps": 0})  # steps large enough to tell
-    batching = Batching(batch_size=2, shuffle_window=cell.batching.shuffle_window)  # nor is a large set permuted here
+    own = cell.batching
+    batching = Batching(batch_size=2, shuffle_window=own.shuffle_window, stills=own.stills)  # nor is a large set permuted here
     if len(set(train.shapes)) > 1:  # the policy's own batches, as small as they can be
         batching = cell.batching.model_copy(update={"voxel_budget": max(map(num_voxels, train.shapes))})
     plain = cell.acceleration.model_copy(update={"compile": "none"})  # what is fastest is not asked for four steps

@@ -108,7 +108,7 @@ class Drawer:
 
     def shapes_of(self, batch: Batch) -> StepShapes:
         """What is known of a step before its tensors are there."""
-        shapes = [self.stream.shapes[item] for item in batch.items]
+        shapes = self.stream.shapes_of(batch)
         kept = None
         if self.kept_tokens is not None:
             kept = [self.kept_tokens.num_kept(item, batch.epoch) for item in batch.items]
@@ -123,7 +123,8 @@ class Drawer:
         own = range(len(batch.items)) if places is None else places or [0]
         draws, items = [batch.first_draw + place for place in own], [batch.items[place] for place in own]
         factor = None if places is None else float(num_processes) if places else 0.0
-        clips = [torch.from_numpy(np.array(self.data.latents[item])) for item in items]
+        shown = [slice(None) if batch.frames is None else slice(batch.frames[place], batch.frames[place] + 1) for place in own]
+        clips = [torch.from_numpy(np.array(self.data.latents[item][:, frames])) for item, frames in zip(items, shown, strict=True)]
         noise = [draw_noise(seed, "noise", draw, tuple(clip.shape)) for draw, clip in zip(draws, clips, strict=True)]
         boxes = None if self.units is None else self.units((clips[0].shape[1], clips[0].shape[2], clips[0].shape[3]))
         if boxes is None:

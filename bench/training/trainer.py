@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.latents.latents import LatentSet
+from bench.data.policy.stills import first_of_clips
 from bench.data.progress import Progress, silent
 from bench.data.seeds import stream_seed
 from bench.meters.clock import StepTimer, StopWatch, seconds_between
@@ -37,7 +38,7 @@ from bench.training.trial import candidates, choose
 from bench.training.validation import mean_loss, validation_losses
 
 TRIAL_BATCHES = 4  # that ways of running a step are tried on
-METERED = 1  # the step whose storage is metered: the first that finds the optimiser's state in place, a warm-up
+METERED = 1  # from here on the first step of clips has its storage metered: it finds the optimiser's state in place, a warm-up
 READ_INTERVAL = 20  # steps between reads of losses on a GPU, each of which waits for the device
 
 
@@ -77,7 +78,13 @@ class Trainer:
         half = HALF[cell.precision]
         self.train_step = TrainStep(spread(backbone.to(device), cell.parallel, device, half), cell.optimizer, device, half)
         self.drawer = Drawer(cell, train, backbone, self.device)
-        self._one_shape = len(set(train.shapes)) == 1 and cell.batching.batch_size is not None and cell.batching.token_dropping is None
+        self.metered = first_of_clips(cell.batching.stills, METERED)
+        self._one_shape = (
+            len(set(train.shapes)) == 1
+            and cell.batching.batch_size is not None
+            and cell.batching.token_dropping is None
+            and not cell.batching.stills
+        )
         self.memory = PhaseMemory(self.device)
         self.memory.start()
         # A plug-in may draw from the global generator, as dropout does; ours do not.
@@ -115,7 +122,8 @@ class Trainer:
         self.train_step.release()
         if way == "graphs":
             if self.device.type != "cuda" or not self._one_shape:
-                where = f"a {self.device.type} device" if self.device.type != "cuda" else f"batches of {self.cell.batching.policy}"
+                own = "stills beside clips" if self.cell.batching.stills else f"batches of {self.cell.batching.policy}"
+                where = f"a {self.device.type} device" if self.device.type != "cuda" else own
                 raise Refusal(f"acceleration.compile 'graphs' captures CUDA kernels of batches of one shape, got {where}; use none or auto")
             accelerate(self.train_step.module, self.cell.acceleration.model_copy(update={"compile": "none"}))
             self.train_step.capture(batch)
@@ -181,7 +189,7 @@ class Trainer:
             start_s = time.perf_counter()
             drawn = self.draw(state.step)
             state.data_time_s.append(time.perf_counter() - start_s)
-            if state.step == METERED and not self._is_sharded:
+            if state.step == self.metered and not self._is_sharded:
                 backbone = self.train_step.module
                 with StorageMeter(vars(drawn), model=backbone, buffers=list(backbone.buffers()), **self.train_step.alive()) as meter:
                     self._unread.append(self.update(drawn))

@@ -15,6 +15,8 @@ from bench.data.policy.ledger import EPOCHS, ledger
 from bench.data.policy.table import POLICIES
 from bench.shapes import Refusal, Shape
 
+STEPS = 100  # that are counted where some show stills: their share is then right to the per cent
+
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
@@ -57,8 +59,9 @@ def _account(subject: Audited, name: str, batching: Batching) -> Account:
 
 def _batches(shapes: Sequence[Shape], batching: Batching, seed: int) -> list[tuple[Shape, ...]]:
     """Shapes in each batch of the epochs that the ledger counts."""
-    if batching.batch_size is not None:  # of one shape, so that one batch is like another
-        return [tuple(shapes[:1]) * batching.batch_size]
+    if batching.batch_size is not None:  # of one shape, so that one batch is like another of clips, or of stills
+        own = BatchStream(shapes[:1], batching, seed)
+        return [tuple(own.shapes_of(own.batch(step))) for step in range(STEPS if batching.stills else 1)]
     stream, policy = BatchStream(shapes, batching, seed), POLICIES.find(batching.policy)
     batches = [members for epoch in range(EPOCHS) for members in stream.epoch(epoch)]
     return [policy.given(tuple(shapes[item] for item in members)) for members in batches]

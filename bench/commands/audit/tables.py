@@ -93,6 +93,9 @@ def policies(result: AuditResult) -> Section:
     add("distinct shapes of items", lambda ledger: f"{ledger.num_shapes:,}")
     add("latent voxels of an item", lambda ledger: _three(*ledger.voxels_per_item))
     add("steps an epoch", lambda ledger: number(ledger.steps_per_epoch))
+    if any(ledger and ledger.stills for ledger in ledgers):
+        add("steps that show still images", lambda ledger: _share(ledger.stills))
+        add("still images an epoch", lambda ledger: number(ledger.stills_per_epoch))
     lines = [f"{policy.name}: items of {_counts(policy.items)}" for policy in result.policies if policy.ledger]
     lines += [f"{policy.name} cannot be done: {policy.refused}" for policy in result.policies if policy.refused]
     table = Table(

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from bench.data.policy.config import Batching
 from bench.data.policy.order import drawn_clips, num_windows, window_clips
+from bench.data.policy.stills import FIRST_STILL_DRAW, drawn_stills, shows_stills, still_steps
 from bench.data.policy.table import POLICIES
 from bench.shapes import Refusal, Shape, num_voxels, shape_text
 
@@ -26,6 +27,7 @@ class Batch:
     items: tuple[int, ...]  # of the training set
     first_draw: int  # draw index of the first; the others follow
     epoch: int = 0  # of the first
+    frames: tuple[int, ...] | None = None  # latent frame of each item that is shown, as a still; None: all of them are, as clips
 
 
 class BatchStream:
@@ -46,7 +48,10 @@ class BatchStream:
     def batch(self, index: int) -> Batch:
         """The batch of optimiser step `index`, from 0."""
         if self.batching.batch_size is not None:  # one shape: batches go on over the ends of epochs, and nothing waits
-            first, num = index * self.batching.batch_size, self.batching.batch_size
+            stills = still_steps(self.batching.stills, index)
+            if shows_stills(self.batching.stills, index):
+                return self._of_stills(stills)
+            first, num = (index - stills) * self.batching.batch_size, self.batching.batch_size
             items = drawn_clips(self.seed, len(self.shapes), first, num, self.batching.shuffle_window)
             return Batch(tuple(items), first, first // len(self.shapes))
         while self._starts[-1][0] <= index:
@@ -62,6 +67,20 @@ class BatchStream:
         batches = self._plan(plan)
         before = sum(len(items) for items in batches[: index - first_batch])
         return Batch(batches[index - first_batch], first_draw + before, plan // self.plans_per_epoch)
+
+    def shapes_of(self, batch: Batch) -> list[Shape]:
+        """Latent (T, H, W) of each clip, or still, of a batch."""
+        shapes = [self.shapes[item] for item in batch.items]
+        return shapes if batch.frames is None else [(1, height, width) for _, height, width in shapes]
+
+    def _of_stills(self, index: int) -> Batch:
+        """The `index`-th batch of stills."""
+        assert self.batching.batch_size is not None
+        frames = self.shapes[0][0]
+        num = self.batching.batch_size * frames
+        first = index * num
+        clips, shown = drawn_stills(self.seed, len(self.shapes), frames, first, num, self.batching.shuffle_window)
+        return Batch(tuple(clips), FIRST_STILL_DRAW + first, first // len(self.shapes), tuple(shown))
 
     def epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         """All batches of an epoch. Refusal where there is none."""

@@ -1,10 +1,10 @@
 """What a matrix says of batching: the policy, how much is in a batch, and which tokens are dropped."""
 
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from bench.data.frozen import Count, Frozen
+from bench.data.frozen import Count, Frozen, Grown
 from bench.data.policy.table import POLICIES
 from bench.shapes import Refusal, Shape
 
@@ -27,12 +27,14 @@ class TokenDropping(Frozen):
         return self
 
 
-class Batching(Frozen):
+class Batching(Grown):
     """How clips become batches: what of a clip is used (fitting.py), and which clips share a step (batches.py).
 
     `crop`: one shape. `bucket`: several, one a batch. `pack`: every clip at its own shape, any mix in a batch, for backbones that take
     one. `pad`: own shapes too, filled up with zeros to the largest of the batch, which the loss leaves out.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("shuffle_window", "stills")
 
     policy: str = "crop"  # a name of POLICIES (table.py), or one that another distribution registers
     batch_size: int | None = Field(None, ge=1, le=10**6)  # clips in one optimiser step, where all have one shape
@@ -41,6 +43,7 @@ class Batching(Frozen):
     buckets: tuple[Shape, ...] = ()  # of `bucket`, (T, H, W) in pixels; () = the most frequent shapes of the clips
     token_dropping: TokenDropping | None = None  # of `pack`; None: all tokens are trained on
     shuffle_window: int | None = Field(None, ge=2, le=10**9)  # draws that are mixed at once, of a set read in runs; None: a whole epoch
+    stills: float = Field(0.0, ge=0, lt=1)  # share of steps, and so of latent voxels, that show single frames of clips (stills.py)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -53,9 +56,9 @@ class Batching(Frozen):
             raise Refusal(f"batching.policy {self.policy!r} takes no buckets; remove them")
         if self.token_dropping is not None and not policy.drops_tokens:
             raise Refusal(f"batching.policy {self.policy!r} takes no token_dropping; remove it")
+        if self.stills and self.batch_size is None:
+            raise Refusal(
+                f"batching.stills {self.stills} is for batches of so many clips of one shape; give batch_size, or 0: clips of several "
+                "shapes have still images among them"
+            )
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a window as before there were any: cells keep their fingerprints, and their folders."""
-        return {name: value for name, value in fields(self).items() if name != "shuffle_window" or value is not None}

@@ -77,6 +77,8 @@ class Ledger:
     subject_kept: float | None  # mean share of the subject's box inside the window, over frames of items; None without boxes
     subject_whole: float | None  # share of items that show all of it in every frame
     losses: tuple[str, ...]  # clips and buckets that are lost, by name, with what would be right
+    stills: float = 0.0  # share of steps, and of the frames that they show, that are still images
+    stills_per_epoch: float = 0.0  # still images in the steps of an epoch, in which as many frames are shown as the items have
 
 
 def ledger(
@@ -92,7 +94,13 @@ def ledger(
     if isinstance(alike := fitted.items, Alike) and batching.batch_size is not None and boxes is None:  # what holds of one holds of all
         one = Fitted(items=alike.first, lost=(), shapes=fitted.shapes)
         found = ledger(shapes[:1], one, batching, spec, seed)
-        return replace(found, num_clips=len(shapes), num_items=len(alike), steps_per_epoch=len(alike) / batching.batch_size)
+        return replace(
+            found,
+            num_clips=len(shapes),
+            num_items=len(alike),
+            steps_per_epoch=len(alike) / batching.batch_size,
+            stills_per_epoch=found.stills_per_epoch * len(shapes),
+        )
     latent_shapes = [spec.latent_shape(item.shape) for item in fitted.items]
     drawn, room, steps = _drawn(latent_shapes, batching, seed)
     total = sum(math.prod(shape) for shape in shapes)
@@ -137,6 +145,8 @@ def ledger(
         subject_kept=kept_box,
         subject_whole=whole,
         losses=tuple(losses),
+        stills=batching.stills,
+        stills_per_epoch=batching.stills * sum(shape[0] for shape in latent_shapes),
     )
 
 

@@ -21,9 +21,11 @@ FIELDS = {  # of a record's ledger -> as a reader knows it
     "clips_used": "clips used",
     **{f"room.{kind}": f"batches: {title}" for kind, title in ROOM.items()},
     "steps_per_epoch": "steps an epoch",
+    "stills": "steps that show still images",
+    "stills_per_epoch": "still images an epoch",
     **SUBJECT,
 }
-COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch")
+COUNTS = ("num_clips", "num_items", "num_shapes", "steps_per_epoch", "stills_per_epoch")
 
 
 def ledgers(run: Run) -> dict[str, list[dict[str, Any]]]:

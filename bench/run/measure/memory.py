@@ -7,7 +7,7 @@ from bench.meters.memory import FOUND
 from bench.records.record import PREDICTED, Measurement
 from bench.shapes import LatentSpec
 from bench.training.predict import Predictor
-from bench.training.trainer import METERED, Trainer
+from bench.training.trainer import Trainer
 
 
 def memory_measurements(found: Mapping[str, int], prefix: str = "") -> list[Measurement]:
@@ -40,7 +40,7 @@ def _predicted(trainer: Trainer, spec: LatentSpec) -> int | None:
     cell = trainer.cell
     try:
         predictor = Predictor(cell.backbone, spec, cell.precision, trainer.device.type, cell.acceleration)
-        return predictor.peak_drawn(trainer.draw(METERED)).num_bytes
+        return predictor.peak_drawn(trainer.draw(trainer.metered)).num_bytes
     except Exception as error:  # noqa: BLE001  an operator that takes no tensors without contents; a trained cell is not lost for that
         print(f"memory of {cell.backbone} is not predicted: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return None

@@ -1,4 +1,4 @@
-"""Contenders beside the DiT of the same size: a training step, and clips sampled, on one thread."""
+"""The autoregressive models beside the DiT of their size: a training step, and clips sampled, on one thread."""
 
 import time
 from functools import partial
