@@ -210,8 +210,9 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                level = "###" if name.startswith(("equal-", "named-")) else "##"
-                parts += [f"{level} {markdown(TITLES.get(name, table.caption))}", table_markdown(table).rstrip()]
+                asked = name.startswith(("equal-", "named-"))
+                title = table.caption.partition(":")[0] if asked else TITLES.get(name, table.caption)
+                parts += [f"{'###' if asked else '##'} {markdown(title)}", table_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(fenced(part.run.command))

@@ -44,8 +44,7 @@ class NextPatch(Questions):
             return [untested(run), *filter(None, [costs_said(run, findings.rows)])]
         told = outcome_said(run, own)
         if own.verdict.carried:
-            worse = "" if own.verdict.first_better else "not "
-            first = f"Predicting the next patch does {worse}make better clips: {told}."
+            first = f"Predicting the next patch makes {'better' if own.verdict.first_better else 'worse'} clips: {told}."
         else:
             first = f"Whether predicting the next patch makes better clips is open: {told}."
         rest = " ".join(contrast_said(run, each) for each in found if each is not own)

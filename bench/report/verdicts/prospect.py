@@ -141,7 +141,10 @@ def of_contrast(run: Run, found: Findings, each: NamedContrast) -> Prospect | No
     gap = Gap.of(each.by_seed, usual=SEED_DEVIATION.get(each.row.name.partition("@")[0]))
     key = key_of(each.title, each.row.name, each.under)
     made = _prospect(run, found, key, [gap] if gap else [], min(map(len, each.by_seed)), verdict)
-    return made and _with_clips(made, each.row)
+    if made is None:
+        return None
+    told = made.sentence[0].lower() + made.sentence[1:]
+    return _with_clips(replace(made, sentence=f"On {each.title}, {told}"), each.row)
 
 
 def of_headline(run: Run, found: Findings) -> Prospect | None:
