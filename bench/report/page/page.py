@@ -35,7 +35,7 @@ MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
 SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run that holds cells out, under its picture
 CONTRASTS = "What was asked before the run"
-LATER = ("flips", "tuning", "rates", "tried")  # tables that stand after the curves of training, where a run has them
+LATER = ("flips", "tuning", "rates", "tried", "published")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -249,6 +249,7 @@ TITLES = {
     "tuning": "Tuning",
     "rates": "Learning rates by size",
     "tried": "What else was tried",
+    "published": "What others published, beside this",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "contrasts": "One policy against another under the same backbone",

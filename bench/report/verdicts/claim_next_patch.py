@@ -13,7 +13,7 @@ from bench.report.load import Run
 from bench.report.verdicts.claim_lead import costs_said
 from bench.report.verdicts.claim_questions import Questions, contrast_said, headline, outcome_said, untested
 from bench.report.verdicts.claims import ClaimState, Finding, Part
-from bench.report.verdicts.named import Compared
+from bench.report.verdicts.named import ContrastVerdict
 from bench.study.contrasts import NEXT_PATCH
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class NextPatch(Questions):
 
     def state(self, finding: Finding | None) -> ClaimState:
         """Of the claim's own contrast what it says of the claim; of another, who leads."""
-        if not isinstance(finding, Compared) or finding.title != NEXT_PATCH or not finding.carried:
+        if not isinstance(finding, ContrastVerdict) or finding.title != NEXT_PATCH or not finding.carried:
             return super().state(finding)
         return "supported" if finding.first_better else "not supported"
 

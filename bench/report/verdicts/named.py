@@ -28,7 +28,7 @@ MOST_MEASURES = 3  # of quality, in the table of contenders
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared(Verdict):
+class ContrastVerdict(Verdict):
     """A verdict between the two sides of a contrast, which it knows by name."""
 
     title: str
@@ -51,7 +51,7 @@ class NamedContrast:
     row: MeasureRow
     by_seed: tuple[tuple[float, ...], tuple[float, ...]]
     missing: dict[str, str]  # contender -> why some of its seeds have no value
-    verdict: Compared
+    verdict: ContrastVerdict
 
     @property
     def main(self) -> bool:
@@ -77,9 +77,9 @@ def interval_text(row: MeasureRow, values: Sequence[float]) -> str:
     return f"{row.text(found.mean)}{bounds}"
 
 
-def compared(title: str, sides: tuple[str, str], verdict: Verdict) -> Compared:
+def compared(title: str, sides: tuple[str, str], verdict: Verdict) -> ContrastVerdict:
     """A verdict of two contenders as that of a contrast."""
-    return Compared(**{each.name: getattr(verdict, each.name) for each in fields(Verdict)}, title=title, sides=sides)
+    return ContrastVerdict(**{each.name: getattr(verdict, each.name) for each in fields(Verdict)}, title=title, sides=sides)
 
 
 def key_of(title: str, measure: str, under: Mapping[str, Any]) -> Key:
@@ -143,7 +143,7 @@ def values_of(run: Run, contender: str, name: str) -> list[float]:
 
 def decided(each: NamedContrast, verdict: Verdict) -> NamedContrast:
     """The contrast with its verdict corrected."""
-    assert isinstance(verdict, Compared)
+    assert isinstance(verdict, ContrastVerdict)
     return replace(each, verdict=verdict)
 
 
