@@ -44,6 +44,11 @@ def test_sides_are_backbones_by_either_name(tmp_path: Path) -> None:
     assert load_study(str(write_matrix(tmp_path))).contrasts == {}
 
 
+def test_validate_says_what_is_asked(tmp_path: Path) -> None:
+    path = write_matrix(tmp_path, axes={"backbone": BACKBONES[:2]}, match=None, contrasts={"which": ["UNet-XS", "DiT-XS/2"]})
+    assert "asks which (baselines:UNet-XS against dit:DiT-XS/2)" in here("validate", path).stdout
+
+
 def test_a_side_fixes_other_axes_too(tmp_path: Path) -> None:
     axes = {"backbone": BACKBONES[:2], "objective.label_dropout": [0.0, 0.3]}
     labelled = {"backbone": "UNet-XS", "objective.label_dropout": 0.3}

@@ -115,9 +115,7 @@ CHECKS: tuple[Check, ...] = (
         faults=faults.commits,
         detail=lambda run: faults.listed({commit: None for record in run.records for commit in record.commits}),
     ),
-    Check(
-        name="headline changed", asks="Claim, primary measure, contrasts and cells were the same when each cell ran", faults=faults.headline
-    ),
+    Check(name="headline changed", asks="Claim, primary measure and cells were the same when each cell ran", faults=faults.headline),
     Check(
         name="trained before its prediction",
         asks="What is held out trained after it was predicted, and the law was fitted to records that are here",
