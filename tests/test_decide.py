@@ -145,3 +145,17 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path) -> None:
         done = here("run", matrix, *words, "--results", tmp_path / "results")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert said in done.stderr
+
+
+def test_contrasts_are_decided_pair_by_pair(tmp_path: Path, trained: Callable[[Value], list[list[int]]]) -> None:
+    """Seeds go to the sides of what is open, and to no contender that no contrast has."""
+    passes, lines = trained(lambda name, seed: 1000.0 + seed if "depth: 3" in name else noisy(name, seed)), list[str]()
+    four = [*THREE, "tests.small:DiT-XXS/2{depth: 1}"]
+    contrasts = {"depth": [THREE[2], THREE[1]], "convolution": [THREE[0], THREE[1]]}
+    run_until_decided(study_of(tmp_path, four, contrasts=contrasts), tmp_path / "results", lines.append, "c", None)
+    run = load_run(tmp_path / "results" / "tiny")
+    seeds = {name: len(run.of(name)) for name in run.contenders}
+    assert seeds["UNet-XXS"] == seeds["DiT-XXS/2"] > seeds["DiT-XXS/2{depth: 3}"] == seeds["DiT-XXS/2{depth: 1}"] == 3
+    assert passes[0] == [0, 1, 2] * 4 and passes[1] == [3, 3] and not run.changed
+    assert lines[0].startswith("tiny: one more seed for UNet-XXS and DiT-XXS/2: the chance that 12 seeds each tell")
+    assert {part.name: part.state for part in find(run).conclusion.parts}["depth"] == "leads"

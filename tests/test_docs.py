@@ -183,6 +183,7 @@ NUM_CELLS = {
     "predict.yaml": 6,
     "tuned.yaml": 6,
     "flips.yaml": 12,
+    "contrasts.yaml": 15,
     "depths.yaml": 3,
     "my-videos.yaml": 6,
 }

@@ -19,7 +19,8 @@ from bench.data.policy.table import POLICIES, UNIFORM
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.page import tables
-from bench.report.verdicts import answer, compare, findings
+from bench.report.render.budget import budget_text
+from bench.report.verdicts import compare, findings
 from bench.report.verdicts.claim_table import claim_of
 from bench.run.checks import check_cell
 from bench.shapes import Refusal
@@ -215,7 +216,7 @@ def test_a_report_speaks_of_both(tmp_path: Path) -> None:
     contrasts = {line[1]: line[3] for line in tables.contrast_table(found.contrasts).rows}
     assert contrasts["UNet-XS pairs \u2212 UNet-XS pad"].startswith("pairs better, carried")
     assert build([tmp_path / "invented"], tmp_path / "out")
-    assert answer.budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
+    assert budget_text("giga_macs", 3.0) == "3 GMAC of forward passes"
     budget = SimpleNamespace(axis="giga_macs", amount=3.0)
     record = SimpleNamespace(cell=SimpleNamespace(budget=budget))
     fixed: Any = SimpleNamespace(cells=[SimpleNamespace(record=record, further=False)])
@@ -235,7 +236,7 @@ def test_what_is_registered_never_takes_the_place_of_ours_and_says_what_is_wrong
 
 
 def test_a_report_of_what_is_not_installed_keeps_its_words() -> None:
-    assert answer.budget_text("giga_macs", 3.0) == "3 giga_macs"
-    assert [answer.budget_text(*budget) for budget in (("steps", 1200), ("seconds", 90.0), ("train_flops", 1.2e15))] == [
+    assert budget_text("giga_macs", 3.0) == "3 giga_macs"
+    assert [budget_text(*budget) for budget in (("steps", 1200), ("seconds", 90.0), ("train_flops", 1.2e15))] == [
         "1,200 training steps", "90 seconds of training", "1.20 training PFLOP",
     ]  # fmt: skip

@@ -22,6 +22,7 @@ from bench.report.verdicts import validity
 from bench.shapes import Refusal, visible
 from bench.study import matrix as matrices
 from bench.study.cell import differences
+from bench.study.contrasts import told
 from bench.study.matrix import Study
 
 
@@ -29,6 +30,8 @@ def print_study(study: Study) -> None:
     """The resolved cells of a study and, for every pair of rivals, the fields that differ."""
     console = Console(highlight=False)
     console.print(f"[bold]{escape(study.name)}[/]: {escape(visible(study.matrix.description))}")
+    for title, sides in study.contrasts.items():
+        console.print(f"  asks {told({title: sides})}", markup=False)
     flat = [flatten(named.cell.model_dump(mode="json")) for named in study.cells]
     shared = {key: value for key, value in flat[0].items() if all(other.get(key, ...) == value for other in flat)}
     console.print("\n[bold]all cells[/]")

@@ -12,6 +12,7 @@ from bench.records.environment import Environment
 from bench.records.products import ProductTrial
 from bench.shapes import Refusal, Shape, visible
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.contrasts import Contrasts
 from bench.study.forecast import Forecast
 from bench.study.looks import Looks
 from bench.study.matrix import Match, MatchProof
@@ -266,6 +267,7 @@ class Asked(Frozen):
 
     claim: str | None = None
     primary: str | None = None  # the distance that decides
+    contrasts: Contrasts = Field(default_factory=dict)  # title -> axes of the two contenders that it compares
     cells: tuple[str, ...] = ()  # folders of all cells of the run
     until_decided: Looks | None = None  # None: seeds were fixed
     prediction: str | None = None  # hash of what was predicted of the cell before it trained, where anything was
@@ -354,6 +356,7 @@ class RunSnapshot(Frozen):
     description: str = ""
     claim: str | None = None
     primary: str | None = None  # the distance that the headline rests on; None: none does
+    contrasts: Contrasts = Field(default_factory=dict)  # title -> axes of two contenders; where there are any, the headline rests on them
     primary_card: str = ""  # what the report cards said of its extractor on this data, when it was run
     match: Match | None = None
     tunes: Tune | None = None  # what its cells are the trials of, in a run that tunes

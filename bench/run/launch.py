@@ -32,6 +32,7 @@ from bench.run.threads import is_quiet
 from bench.run.tune.resolve import Train, tuned
 from bench.shapes import Refusal, Shape
 from bench.study.cell import PROTOCOL_VERSION, Cell
+from bench.study.contrasts import told
 from bench.study.forecast import held_out
 from bench.study.matrix import NamedCell, Study
 
@@ -224,7 +225,13 @@ def _latest_final(folder: Path, cell: Cell) -> Record | None:
 def _jobs(study: Study, results: Path, *, spins: bool = False, prediction: str | None = None) -> dict[str, CellJob]:
     """Cell's name -> its job, with what this run asks, as each of its records keeps it."""
     folders = tuple(named.folder for named in study.cells)
-    asked = Asked(claim=study.matrix.claim, primary=study.matrix.primary, cells=folders, until_decided=study.until_decided)
+    asked = Asked(
+        claim=study.matrix.claim,
+        primary=study.matrix.primary,
+        contrasts=study.contrasts,
+        cells=folders,
+        until_decided=study.until_decided,
+    )
     own = {"matrix": study.name, "results": results, "spins": spins, "track": study.track}
     predicted = {named.name: asked.model_copy(update={"prediction": prediction}) for named in held_out(study.matrix.forecast, study.cells)}
     return {
@@ -235,7 +242,7 @@ def _jobs(study: Study, results: Path, *, spins: bool = False, prediction: str |
 
 def _check_headline(study: Study, folder: Path) -> None:
     """StoreError where the headline would be chosen after the fact: cells have finished while something else was to decide."""
-    asked = study.matrix.claim, study.matrix.primary
+    asked = study.matrix.claim, study.matrix.primary, study.contrasts
     for path in sorted(folder.glob("*/")):
         try:
             record = latest(path)
@@ -243,9 +250,11 @@ def _check_headline(study: Study, folder: Path) -> None:
             continue
         if record is None or record.status not in FINAL or record.protocol_version != PROTOCOL_VERSION:
             continue
-        before = record.asked.claim, record.asked.primary
+        before = record.asked.claim, record.asked.primary, record.asked.contrasts
         if before != asked:
-            shown = [f"claim={claim or 'null'} primary={primary or 'null'}" for claim, primary in (before, asked)]
+            shown = [f"claim={claim or 'null'} primary={primary or 'null'}" for claim, primary, _ in (before, asked)]
+            if before[2] != asked[2]:
+                shown = [f"{text} contrasts {told(each[2])}" for text, each in zip(shown, (before, asked), strict=True)]
             raise StoreError(
                 f"{path} has finished under {shown[0]}, and this run asks {shown[1]}; what decides is named before the run: "
                 f"put {shown[0]} back, or copy the matrix under another name"
@@ -258,6 +267,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
         description=study.matrix.description,
         claim=study.matrix.claim,
         primary=study.matrix.primary,
+        contrasts=study.contrasts,
         primary_card=card_text(study),
         match=study.matrix.match,
         tunes=study.tunes,

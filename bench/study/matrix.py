@@ -18,6 +18,7 @@ from bench.backbone import canonical_name, short_name, split_name
 from bench.data.frozen import Frozen, content_hash, dotted, explain, flatten
 from bench.shapes import Refusal, did_you_mean, told_of
 from bench.study.cell import Cell
+from bench.study.contrasts import Contrasts, Side, contrasts_of
 from bench.study.forecast import Forecast, check_forecast
 from bench.study.looks import Looks
 from bench.study.scale import Scaling
@@ -62,6 +63,7 @@ class Matrix(Frozen):
     include: list[dict[str, Any]] = Field(default_factory=list)  # further cells: what each sets over defaults; beside `axes` no headline
     exclude: list[dict[str, Any]] = Field(default_factory=list)  # cells to leave out: those with all values of one of these
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)  # repeats of every cell; a claim needs three
+    contrasts: dict[str, list[Side]] = Field(default_factory=dict)  # title -> two contenders: with any, the headline rests on these alone
     match: Match | None = None  # None: rivals may cost what they cost
     tune: Tune | None = None  # null: rivals have the fields that the matrix gives them, tuned or not
     forecast: Forecast | None = None  # null: all cells train, and none is predicted
@@ -126,6 +128,11 @@ class Study(Frozen):
     track: tuple[str, ...] = ()  # trackers that are told how its cells go
     words: tuple[str, ...] = Field((), exclude=True)  # as the command line has them: its matrix and the overrides
 
+    @property
+    def contrasts(self) -> Contrasts:
+        """Title -> the axes of both contenders, as its cells have them now."""
+        return contrasts_of(self.matrix.contrasts, self.cells, self.matrix.claim)
+
     def rivals(self) -> list[tuple[NamedCell, NamedCell]]:
         """Pairs of cells that differ in their backbone and agree on every other axis and the seed."""
         alike: dict[str, list[int]] = {}  # what they agree on -> places of cells: of ten thousand cells all pairs are too many
@@ -157,7 +164,10 @@ def load_study(name: str, overrides: list[str] | None = None) -> Study:
     if matrix.forecast is not None:
         with told_of(f"matrix {path.stem}"):
             matrix = matrix.model_copy(update={"forecast": check_forecast(matrix.forecast, cells)})
-    return Study(name=path.stem, matrix=matrix, cells=cells, words=(name, *(overrides or [])))
+    study = Study(name=path.stem, matrix=matrix, cells=cells, words=(name, *(overrides or [])))
+    with told_of(f"matrix {path.stem}"):
+        _ = study.contrasts  # refused here, and not after the first cell
+    return study
 
 
 def check_tuned(tune: Tune, overrides: Iterable[str]) -> None:

@@ -3,7 +3,7 @@ before it, and torch's fused kernel says what each sums to, so that they merge i
 
 No key is copied, and noised tokens of other units are never multiplied with. A clean unit sees keys in one run, its own last, and needs no
 merging. The derivative of each part is the fused kernel's own: it needs the output and the sum of the whole softmax, and not which part of
-the keys it is given. `bench/perf/test_contenders.py` measures the ways.
+the keys it is given. `bench/perf/test_units.py` measures the ways.
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ import typer
 from bench.data.files import write_files
 from bench.data.progress import Reporter
 from bench.perf.evidence.seed_noise import SeedNoise
-from bench.perf.evidence.verdicts import NOISE, RIVALS, SHIFT, WIDE, StudyDesign, Values, findings_of, is_right, studies_of
+from bench.perf.evidence.verdicts import ASKED, NOISE, RIVALS, SHIFT, WIDE, StudyDesign, Values, findings_of, is_right, studies_of
 from bench.report.verdicts import claims, prospect, spending
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import LEVELS, Effect
 from bench.report.verdicts.prospect import Gap
-from bench.report.verdicts.sequential import look, look_for
+from bench.report.verdicts.sequential import look, look_between, look_for
 from bench.report.verdicts.stats import welch
 from bench.shapes import Refusal, lines_of
 from bench.study.looks import Looks
@@ -91,6 +91,11 @@ class GrowingStudy:
             if self.design.claim == "backbone":  # by the values, which is faster than by findings
                 better: Literal["lower", "higher"] = "lower" if self.better[self.primary] == "lower" else "higher"
                 found = look(self.shown(self.primary), better=better, looks=LOOKS, extensions=self.extensions)
+            elif self.design.claim == "next-patch":
+                names, values = list(self.counts), self.shown(self.primary)
+                pairs = [(names[first], names[second]) for first, second in ASKED.values()]
+                asked = {name: values[name] for pair in pairs for name in pair}
+                found = look_between(pairs, asked, LOOKS, self.extensions)
             else:
                 self.judge_anew()
                 decisive = [self.findings[part.key] for part in self.conclusion.parts if part.key]
@@ -184,6 +189,7 @@ def designs() -> Iterator[GrowingDesign]:
         yield of(contenders, law, "until decided")
     for law in ("normal", "resampled"):
         yield of(4, law, "until decided", claim="shapes")
+        yield of(5, law, "until decided", claim="next-patch")
         yield of(2, law, "fixed, then until decided")
         yield of(2, law, "fixed, then as told")
         yield of(3, law, "fixed", seeds=5, shift=-SHIFT)

@@ -84,8 +84,9 @@ def to_markdown(rows: pd.DataFrame, gate: pd.DataFrame, tests: pd.DataFrame, riv
         f"## One contender better by {SHIFT} seed deviations on the measure that decides",
         "",
         f"Of `shapes`, everything that is not cropped; of `physics` {FAR:g} deviations below the floor, inside and outside, which two",
-        "tests of five must carry. To lead is to beat every other contender, so with more of them, all equal but one,",
-        "it takes more: the best of five rivals is nearer by chance than one rival is.",
+        "tests of five must carry; of `next-patch` the first of three contrasts, each of two among the five contenders. To lead is to",
+        "beat every other contender, so with more of them, all equal but one, it takes more: the best of five rivals is nearer by",
+        "chance than one rival is.",
         "",
         markdown_table(
             ("claim", "contenders", "seeds", "noise", "rivals", "headline says so", "headline says another thing"),

@@ -26,12 +26,13 @@ from bench.perf.evidence.seed_noise import SeedNoise, correlations, recorded
 from bench.perf.gate import quality
 from bench.report.load import load_run
 from bench.report.render import catalogue
-from bench.report.verdicts import claims, factorial
+from bench.report.verdicts import claims, factorial, named
 from bench.report.verdicts.claim_physics import JUDGED
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import CROP, Conclusion, Finding, Key
 from bench.report.verdicts.stats import judge
 from bench.shapes import Refusal, lines_of
+from bench.study.contrasts import NEXT_PATCH
 
 SPREAD = 0.5  # of the logarithm of a contender's seed deviation, about what recorded studies have beyond that of so few seeds
 SEED, NOISE = 7, "seeds.csv"
@@ -42,6 +43,8 @@ SHIFT = 2.5  # a true difference, in seed standard deviations
 FAR = 10.0  # what the first contender's errors are below a floor, likewise: seeds move an error by a tenth, and floors are a half off
 LEVEL, FLOOR = 100.0, "nearest"  # mean of every value where nothing differs, and so of the floor
 BACKBONES, PIPELINES = ("first", "second"), (CROP.word, "buckets", "own shapes")
+# Title -> its two contenders, of a study of named contrasts: three against one, and a fifth that none of them has.
+ASKED = {NEXT_PATCH: (0, 1), "next frame": (2, 1), "convolution or attention": (3, 1)}
 Values = Mapping[str, Mapping[str, Sequence[float]]]  # measure -> contender -> one value a seed
 
 
@@ -49,7 +52,7 @@ Values = Mapping[str, Mapping[str, Sequence[float]]]  # measure -> contender -> 
 class StudyDesign:
     """Which studies are simulated."""
 
-    claim: str  # backbone, shapes, physics
+    claim: str  # backbone, shapes, physics, next-patch
     contenders: int
     seeds: int
     law: str  # normal, resampled
@@ -100,6 +103,12 @@ def findings_of(
                 apart = {seed: [value - LEVEL] for seed, value in enumerate(values[measure][name])}
                 effect = factorial.effect_of("learned", apart, (1.0,), better=better[measure], names=(FLOOR, name), share=share)
                 found["floor", name, region] = effect
+    if claim == "next-patch":
+        by_name, lower = values[primary], better[primary] == "lower"
+        for title, (first, second) in ASKED.items():
+            sides = names[first], names[second]
+            verdict = judge({name: by_name[name] for name in sides}, better="lower" if lower else "higher", share=share)
+            found[named.key_of(title, primary, {})] = named.compared(title, sides, verdict)
     if claim == "shapes":
         for pipeline in PIPELINES[1 : len(names) // 2]:
             four = [f"{backbone} {policy}" for backbone in BACKBONES for policy in (CROP.word, pipeline)]
@@ -159,7 +168,7 @@ def is_right(conclusion: Conclusion) -> bool:
     """Whether the part on quality says what was planted; of physics, whether all of it does."""
     if conclusion.parts[0].key is not None and conclusion.parts[0].key[0] == "floor":
         return conclusion.state == "supported"
-    part = conclusion.parts[0]
+    part = next((part for part in conclusion.parts if part.name == NEXT_PATCH), conclusion.parts[0])
     if part.state == "leads":
         return getattr(part.finding, "leader", None) == "contender 0"
     return part.state == "supported"
@@ -208,6 +217,9 @@ def designs() -> Iterator[StudyDesign]:
         yield StudyDesign(claim="physics", contenders=2, seeds=seeds, law=law, rivals=rivals)
         if rivals == 0:
             yield StudyDesign(claim="physics", contenders=2, seeds=seeds, law=law, shift=FAR)
+    for seeds, (law, rivals), shift in itertools.product(SEEDS, laws, (0.0, SHIFT)):  # three contrasts among five contenders
+        if not shift or (rivals == 0 and seeds in SEEDS[:3]):
+            yield StudyDesign(claim="next-patch", contenders=5, seeds=seeds, law=law, rivals=rivals, shift=shift)
 
 
 def main(runs: Sequence[Path], out: Path, studies: int, primary: str) -> None:

@@ -21,7 +21,7 @@ from bench.report.render.canvas import Drawing
 from bench.report.render.markdown import fenced, markdown
 from bench.report.render.table import Table, to_latex
 from bench.report.render.table import to_markdown as table_markdown
-from bench.report.verdicts import answer, best, compare, factorial, findings, validity, warnings
+from bench.report.verdicts import answer, best, claim_questions, compare, factorial, findings, validity, warnings
 from bench.report.verdicts.answer import Answer
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow
@@ -34,7 +34,8 @@ HERE = Path(__file__).parent
 MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
 SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run that holds cells out, under its picture
-LATER = ("flips", "tuning", "rates", "tried")  # tables that stand after the curves of training, where a run has them
+CONTRASTS = "What was asked before the run"
+LATER = ("flips", "tuning", "rates", "tried", "published")  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -53,6 +54,7 @@ class Chapter:
     tables: dict[str, Table]
     paper: str  # LaTeX
     drawings: list[Drawing]
+    contrasts: list[str]  # what those say that the matrix asks, a sentence each
     sheets: Sheets | None
     notes: list[str]  # on the sheets
     untrusted: list[str]
@@ -107,6 +109,7 @@ def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:
         blocks=blocks,
         tables=made,
         paper=paper.to_paper(run, rows),
+        contrasts=[claim_questions.contrast_said(run, each) for each in claim_questions.headline(found)],
         drawings=figures.all_figures(run, found, grid, answered.ratios, prefix),
         sheets=pictures,
         notes=notes,
@@ -180,6 +183,7 @@ def render(chapters: Sequence[Chapter], css: str) -> str:
         most_verdicts=MOST_VERDICTS,
         most_warnings=MOST_WARNINGS,
         scaling=[(name, TITLES[name]) for name in SCALING],
+        asked=CONTRASTS,
         later={name: TITLES[name] for name in LATER},
     )
 
@@ -201,10 +205,14 @@ def to_markdown(chapters: Sequence[Chapter]) -> str:
         for name, table in part.tables.items():
             for figure in BEFORE.get(name, ()):
                 parts += _picture(part, figure)
+            if table is next((each for key, each in part.tables.items() if key.startswith("equal-")), None):
+                parts += [f"## {CONTRASTS}", *map(markdown, part.contrasts)]
             if name == "measurements":
                 parts.append(f"Every number as stored: [measurements.csv](tables/{part.prefix}measurements.csv).")
             else:
-                parts += [f"## {markdown(TITLES.get(name, table.caption))}", table_markdown(table).rstrip()]
+                asked = name.startswith(("equal-", "named-"))
+                title = table.caption.partition(":")[0] if asked else TITLES.get(name, table.caption)
+                parts += [f"{'###' if asked else '##'} {markdown(title)}", table_markdown(table).rstrip()]
             for figure in AFTER.get(name, ()):
                 parts += _picture(part, figure)
         parts.append(fenced(part.run.command))
@@ -241,6 +249,7 @@ TITLES = {
     "tuning": "Tuning",
     "rates": "Learning rates by size",
     "tried": "What else was tried",
+    "published": "What others published, beside this",
     "factorial-buckets": "Backbone and data pipeline: buckets against crops",
     "factorial-own-shapes": "Backbone and data pipeline: own shapes against crops",
     "contrasts": "One policy against another under the same backbone",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
+from bench.report.render.budget import budget_text
 from bench.report.render.table import NONE, escape_latex
 from bench.report.verdicts import compare
-from bench.report.verdicts.answer import budget_text
 from bench.report.verdicts.compare import Entry, MeasureRow
 from bench.report.verdicts.ratios import shown_rows
 

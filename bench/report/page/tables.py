@@ -12,13 +12,13 @@ from bench.records.record import FLOORS
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import generation, material, memory, pipeline, provenance, tuning
+from bench.report.page import generation, material, memory, pipeline, provenance, published, tuning
 from bench.report.physics import scores
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
 from bench.report.render.table import NONE, Table, stacked
 from bench.report.scaling.tables import scaling_tables
-from bench.report.verdicts import best, compare, factorial, flips, paired, validity
+from bench.report.verdicts import best, compare, factorial, flips, named, paired, validity
 from bench.report.verdicts.best import Choice
 from bench.report.verdicts.claims import LEVELS
 from bench.report.verdicts.compare import Entry, MeasureRow
@@ -37,6 +37,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
     tables = [
         *([scores.floor_table(findings.floors), scores.score_table(run)] if scores.is_measured(run) else []),
         *scaling_tables(findings.scaling),
+        *named.named_tables(run, rows, findings.named),
         *([verdict_table(rows)] if run.tunes is None else []),  # values of one field are tried, and nobody leads
         *factorial.tables(blocks),
         contrast_table(findings.contrasts),
@@ -44,6 +45,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         tuning.tuning_table(run),
         tuning.rate_table(run),
         best.tried_table(run, choices),
+        published.published_table(run),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),
         comparison_table(run, rows),

@@ -8,13 +8,13 @@ from bench.report.grid.shape_map import shape_text
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
+from bench.report.render.budget import budget_text
 from bench.report.verdicts import prospect, tuned
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.factorial import by_policy
 from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.ratios import AxisRatios
 from bench.shapes import Shape
-from bench.study.budget import BUDGETS
 from bench.study.cell import Cell
 
 MOST_SENTENCES = 3
@@ -36,7 +36,7 @@ class Answer:
 
 def answer(run: Run, findings: Findings) -> Answer:
     """What the claim's own rule and words make of the findings."""
-    claim, command = claim_of(run.claim), ""
+    claim, command = claim_of(run.claim, bool(run.contrasts)), ""
     mark: AnswerMark = "no verdict" if run.untrusted else "decided" if findings.conclusion.carried else "open"
     if run.untrusted:
         failed = words.listed([f"{', '.join(canaries)} of {name}" for name, canaries in run.untrusted.items()])
@@ -97,17 +97,6 @@ def _clips_text(cell: Cell) -> str:
     if getattr(data, "native", False):
         return f"clips at their own shapes, up to {data.num_frames} frames and the area of {size}"
     return f"{data.num_frames} frames of {size}"
-
-
-def budget_text(axis: str, amount: float) -> str:
-    """A budget as a reader says it."""
-    if axis not in BUDGETS.names():
-        return f"{metrics.count(amount)} {axis}"
-    known = BUDGETS.find(axis)
-    if not known.prefixed:
-        return f"{metrics.count(amount)} {known.words}"
-    divisor, unit = metrics.scale_of(metrics.find(known.measurement or axis), amount, "")
-    return f"{metrics.number(amount / divisor)} {known.words} {unit}"
 
 
 def machine_text(environment: Any) -> str:

@@ -46,12 +46,12 @@ def best_of(run: Run) -> dict[str, Choice]:
 def at_their_best(run: Run) -> tuple[Run, dict[str, Choice]]:
     """The run with each backbone's best contender alone, and the choices; as it is where its other axes are not to be chosen among.
 
-    Those are axes that a claim is about or a budget, and whatever no validation loss tells.
+    Those are axes that a claim is about or a budget, whatever no validation loss tells, and all of a run whose contrasts name contenders.
     """
     main = [cell for cell in run.cells if not cell.further]
     others = {key for cell in main for key in cell.axes} - {"backbone"}
     apart = {key for key in others if key == POLICY or f"{key}.".startswith(("budget.", "backbone."))}
-    if not others or apart or run.tunes is not None:
+    if not others or apart or run.tunes is not None or run.contrasts:
         return run, {}
     try:
         choices = best_of(run)

@@ -90,8 +90,8 @@ class Trend:
 
 
 Finding = Verdict | Effect | Trend
-# ("lead", measure), ("effect", pipeline, measure, kind), ("contrast", first contender, second, measure), ("floor", contender, region) or
-# ("trend", family, measure)
+# ("lead", measure), ("effect", pipeline, measure, kind), ("contrast", first contender, second, measure), ("floor", contender, region),
+# ("named", title, measure, condition) or ("trend", family, measure)
 Key = tuple[str, ...]
 
 

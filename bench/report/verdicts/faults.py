@@ -12,6 +12,7 @@ from bench.report.load import CellResult, Run
 from bench.report.render.catalogue import commit_text
 from bench.report.verdicts.compare import differing_machines, protocol_differences
 from bench.study.budget import BUDGETS, Spent
+from bench.study.contrasts import told as contrasts_told
 from bench.study.tune import Tuning
 
 AGAIN = "run the matrix again"
@@ -310,6 +311,9 @@ def headline(run: Run) -> Iterator[Fault]:
         asked, now = (record.asked.claim, record.asked.primary), (run.claim, run.primary)
         if asked != now:
             shown = [f"claim {claim or 'none'} and primary {primary or 'none'}" for claim, primary in (asked, now)]
+            yield Fault(cells=(record.name,), what=f"asked for {shown[0]}, the run asks for {shown[1]}", remedy=remedy)
+        if record.asked.contrasts != run.contrasts:
+            shown = [f"contrasts {contrasts_told(contrasts)}" for contrasts in (record.asked.contrasts, run.contrasts)]
             yield Fault(cells=(record.name,), what=f"asked for {shown[0]}, the run asks for {shown[1]}", remedy=remedy)
     if run.changed:
         listed = {cell.path.name for cell in run.cells}

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 from bench.report.load import Run
 from bench.report.scaling.findings import ScalingFindings, find_scaling
-from bench.report.verdicts import compare, factorial, flips, learned
+from bench.report.verdicts import compare, factorial, flips, learned, named
 from bench.report.verdicts.claim_table import claim_of
 from bench.report.verdicts.claims import COMPOSITION, Conclusion, Effect, Finding, Key, settle
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import DesignRow, PolicyContrast
 from bench.report.verdicts.flips import EqualPair
 from bench.report.verdicts.learned import FloorContrast
+from bench.report.verdicts.named import NamedContrast
 from bench.report.verdicts.stats import Verdict
 
 
@@ -22,6 +23,7 @@ class Findings:
     rows: list[MeasureRow]
     blocks: list[DesignRow]
     contrasts: list[PolicyContrast]
+    named: list[NamedContrast]  # that the matrix asks, under every condition that it has
     pairs: list[EqualPair]  # that are equal in something else than the main contenders
     floors: list[FloorContrast]  # of a physics world
     scaling: ScalingFindings | None  # of a run that holds cells out
@@ -36,18 +38,21 @@ def find(run: Run) -> Findings:
     blocks = factorial.blocks(run, rows)
     shown = [row for row in rows if row.subject == "trained" and row.metric.group == "quality"]
     contrasts = factorial.contrasts(run, [row for row in shown if row.name.partition("@")[0] in (run.primary, COMPOSITION[0])])
-    pairs = flips.equal_pairs(run, rows)
+    asked = named.named_contrasts(run, rows)
+    pairs = [] if run.contrasts else flips.equal_pairs(run, rows)  # which pairs are compared, the matrix has said
     floors = learned.floor_contrasts(run, rows)
     open_ones = dict(_keyed(rows, blocks, contrasts, pairs)) | {_floor_key(each): each.effect for each in floors}
+    open_ones |= {named.key_of(each.title, each.row.name, each.under): each.verdict for each in asked}
     scaling = find_scaling(run)
     open_ones |= {("trend", each.label, "val_loss"): each for each in (scaling.trends if scaling else ())}
-    decided, conclusion = settle(claim_of(run.claim), open_ones, run.primary)
+    decided, conclusion = settle(claim_of(run.claim, bool(run.contrasts)), open_ones, run.primary)
     decisive = {part.key for part in conclusion.parts}
     tested = [decided[key] for key, finding in open_ones.items() if finding.outcome == "open" and key not in decisive]
     return Findings(
         rows=[_row(row, decided) for row in rows],
         blocks=[_block(block, decided) for block in blocks],
         contrasts=[_contrast(each, decided) for each in contrasts],
+        named=[_named(each, decided) for each in asked],
         pairs=[_pair(each, decided) for each in pairs],
         floors=[_floor(each, decided) for each in floors],
         scaling=scaling,
@@ -113,6 +118,12 @@ def _contrast(each: PolicyContrast, decided: dict[Key, Finding]) -> PolicyContra
     found = decided[_contrast_key(each)]
     assert isinstance(found, Effect)
     return replace(each, effect=found)
+
+
+def _named(each: NamedContrast, decided: dict[Key, Finding]) -> NamedContrast:
+    found = decided[named.key_of(each.title, each.row.name, each.under)]
+    assert isinstance(found, Verdict)
+    return named.decided(each, found)
 
 
 def _pair(pair: EqualPair, decided: dict[Key, Finding]) -> EqualPair:

@@ -25,6 +25,7 @@ from bench.report.verdicts.claims import LEVELS, Effect, Key
 from bench.report.verdicts.compare import MeasureRow
 from bench.report.verdicts.factorial import WEIGHTS, DesignRow
 from bench.report.verdicts.findings import Findings
+from bench.report.verdicts.named import NAMED, NamedContrast, key_of
 from bench.report.verdicts.seed_noise import SEED_DEVIATION
 from bench.report.verdicts.sequential import predictive
 from bench.report.verdicts.spending import boundary, share
@@ -132,12 +133,29 @@ def of_effect(run: Run, found: Findings, block: DesignRow, effect: Effect) -> Pr
     return made and _with_clips(made, block.row)
 
 
+def of_contrast(run: Run, found: Findings, each: NamedContrast) -> Prospect | None:
+    """Of a contrast that the matrix names; None where it is carried, or more seeds would tell nothing."""
+    verdict = each.verdict
+    if verdict.outcome != "inconclusive" or verdict.leader is None or each.missing:
+        return None
+    gap = Gap.of(each.by_seed, usual=SEED_DEVIATION.get(each.row.name.partition("@")[0]))
+    key = key_of(each.title, each.row.name, each.under)
+    made = _prospect(run, found, key, [gap] if gap else [], min(map(len, each.by_seed)), verdict)
+    if made is None:
+        return None
+    told = made.sentence[0].lower() + made.sentence[1:]
+    return _with_clips(replace(made, sentence=f"On {each.title}, {told}"), each.row)
+
+
 def of_headline(run: Run, found: Findings) -> Prospect | None:
     """Of the first test that the headline rests on and that is not carried."""
     for key in (part.key for part in found.conclusion.parts if part.key and not (part.finding and part.finding.carried)):
         for row in found.rows if key[0] == "lead" else ():
             if row.name == key[1] and row.subject == "trained":
                 return of_row(run, found, row)
+        for each in found.named if key[0] == NAMED else ():
+            if key == key_of(each.title, each.row.name, each.under):
+                return of_contrast(run, found, each)
         for block in found.blocks if key[0] == "effect" else ():
             if (block.design.pipeline, block.row.name) == key[1:3] and (effect := block.effect(key[3])):
                 return of_effect(run, found, block, effect)

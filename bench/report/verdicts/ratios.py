@@ -136,16 +136,24 @@ def series_of(row: MeasureRow, contenders: Sequence[str]) -> Mapping[str, Sequen
     return {name: [value for _, value in row.entry(name).by_seed] for name in contenders}
 
 
-def against_first(run: Run, rows: Sequence[MeasureRow]) -> AxisRatios | None:
-    """Every contender against the first one; None where there is nothing to show."""
+def against_first(
+    run: Run, rows: Sequence[MeasureRow], first: str | None = None, carried: Mapping[frozenset[str], bool] | None = None
+) -> AxisRatios | None:
+    """Every contender against the first one, or another; None where there is nothing to show.
+
+    `carried`: pairs whose clips were compared by name, and whether the seeds tell them apart; then no others are told apart by quality.
+    """
     if len(run.contenders) < 2:
         return None
-    first, *others = run.contenders
+    first = first or run.contenders[0]
+    others = [name for name in run.contenders if name != first]
     made = []
     shown = shown_rows(run, rows)
     for title, row in shown.items():
         values = series_of(row, run.contenders)
-        found = [ratio(row, [values[first]], [values[name]], name, _carried(row, first, name)) for name in others]
+        known = carried if title == QUALITY else None
+        told = {name: _carried(row, first, name) if known is None else known.get(frozenset((first, name)), False) for name in others}
+        found = [ratio(row, [values[first]], [values[name]], name, told[name]) for name in others]
         made.append(ratio_row(title, _note(row) if title == QUALITY else "", found))
     if QUALITY in shown:
         values = series_of(shown[QUALITY], run.contenders)

@@ -148,6 +148,11 @@ def look_at(run: Run, found: Findings) -> Look:
     if any(finding is None or finding.outcome == "not compared" for finding, _ in parts):
         why = "; ".join(finding.reason if finding else f"{run.primary} was not measured" for finding, _ in parts)
         return Look(state="stuck", more=(), reason=why)
+    if run.contrasts:
+        asked = [each for each in found.named if each.main]
+        values = {name: list(series) for each in asked for name, series in zip(each.sides, each.by_seed, strict=True)}
+        missing = {name: why for each in asked for name, why in each.missing.items()}
+        return look_between([each.sides for each in asked], values, run.looks, run.extensions, missing)
     if isinstance(parts[0][0], Verdict):
         row = next(row for row in found.rows if ("lead", row.name) == parts[0][1] and row.subject == "trained")
         values = {entry.contender: [value for _, value in entry.by_seed] for entry in row.entries}
@@ -175,6 +180,39 @@ def look_for(effects: Sequence[Effect], counts: Mapping[str, int], looks: Looks,
         return Look(state="carried", more=(), reason=f"{sum(walk.passed for walk in walks)} of {len(walks)} tests carried", chance=1.0)
     walk = max(left or walks, key=lambda walk: walk.deviate)
     return _on(list(counts), counts, walk.chance() + walk.reversed.chance(), walk)
+
+
+def look_between(
+    pairs: Sequence[tuple[str, str]],
+    values: Mapping[str, Sequence[float]],
+    looks: Looks,
+    extensions: int = 0,
+    missing: Mapping[str, str] | None = None,
+) -> Look:
+    """Which pairs differ, each at its part of the level: one more seed for both of every pair that is neither carried nor hopeless.
+
+    A contender that several pairs have gets one for all of them. Who is better may be either: both sides of a test are looked at.
+    """
+    counts = {name: len(series) for name, series in values.items()}
+    if first := _first(counts, looks, missing or {}):
+        return first
+    level, walks = LEVELS["headline"] / len(pairs), dict[tuple[str, str], Walk]()
+    for pair in pairs:
+        first_values, second_values = (values[name] for name in pair)
+        seeds, fraction = min(counts[name] for name in pair), _fraction(first_values, second_values, looks)
+        difference = stats.welch(first_values, second_values)
+        walk = _walk(difference, 1, fraction, seeds, looks=looks, extensions=extensions, level=level)
+        walks[pair] = walk if walk.deviate > 0 else walk.reversed
+    opened = {pair: walk for pair, walk in walks.items() if not walk.passed}
+    if not opened:
+        return Look(state="carried", more=(), reason=f"{len(walks)} of {len(walks)} contrasts carried", chance=1.0)
+    chances = {pair: walk.chance() + walk.reversed.chance() for pair, walk in opened.items()}
+    left = [pair for pair, chance in chances.items() if chance >= FUTILE and min(counts[name] for name in pair) < looks.most]
+    if not left and len(opened) < len(walks):
+        return Look(state="carried", more=(), reason=f"{len(walks) - len(opened)} of {len(walks)} contrasts carried", chance=1.0)
+    best = max(left or opened, key=lambda pair: chances[pair])
+    pool = list(dict.fromkeys(name for pair in left or [best] for name in pair))
+    return _on(pool, counts, chances[best], opened[best])
 
 
 def _first(counts: Mapping[str, int], looks: Looks, missing: Mapping[str, str]) -> Look | None:

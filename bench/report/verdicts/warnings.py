@@ -120,7 +120,7 @@ def _not_matched(run: Run, findings: Findings) -> Iterator[str]:
             apart = f"{100 * (ratio - 1):.2g} % apart in {_lower(row.metric.title)}"
             yield f"The contenders are not matched: they are {apart}, and the matrix allows {100 * tolerance:.3g} %."
     backbones = {record.cell.backbone for record in run.records}
-    if run.match is None and claim_of(run.claim).of_backbones and len(backbones) > 1:
+    if run.match is None and claim_of(run.claim, bool(run.contrasts)).of_backbones and len(backbones) > 1:
         known = {row.name: ratio for row, ratio, _ in compare.mismatches(run, findings.rows)}
         sizes = [
             f"{metrics.number(known[name], 2)} times in {title}"
