@@ -156,7 +156,7 @@ def test_captions_come_back_and_those_of_clips_that_are_cut_off_go(tmp_path: Pat
     meta = json.loads((tmp_path / META).read_text())
     meta["splits"]["val"]["captions"] = ["a red disc"]
     (tmp_path / META).write_text(json.dumps(meta))
-    with pytest.raises(ValueError, match="val captions in .* are 1, expected 2 texts"):
+    with pytest.raises(ValueError, match=r"val captions in .* are 1, expected 2 texts"):
         read_clips(tmp_path, "")
 
 
