@@ -62,7 +62,7 @@ class Sampler(Frozen, allow_inf_nan=False):
 class Evaluation(Grown):
     """What is measured of the samples."""
 
-    added = ("regions", "region_samples", "twins")
+    added = ("regions", "region_samples", "twins", "clip_score")
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
@@ -74,6 +74,7 @@ class Evaluation(Grown):
     regions: tuple[Region, ...] = ()  # of a physics world, whose test clips are gone on with and scored; needs objective.known_frames
     region_samples: int = Field(32, ge=MIN_FEATURES, le=MOST_CLIPS)  # test clips of each
     twins: int = Field(0, ge=0, le=MOST_CLIPS)  # pairs of a valid clip and one that breaks a law, of each law: which has the lower loss?
+    clip_score: str | None = Field(None, min_length=1)  # folder or hub name of a CLIP, which scores samples against what they were told
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
 
     @model_validator(mode="after")
