@@ -20,7 +20,7 @@ DIRECTIONS: Mapping[str, float] = {"right": 0.0, "down": math.pi / 2, "left": ma
 ANGLE_SLACK = math.pi / 6  # that a motion lies off its word's at most; half-way to the next word are 45 degrees
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 STEADY = 2  # first steps between frames in which the first object keeps its direction, which is read from them
-TURN = 0.02  # of a unit vector of direction, from which on an object has bounced; rounding is far below
+TURN = 0.02  # that a step's unit vector lies off the first velocity's, from which on an object has bounced; rounding is far below
 
 _FORM = re.compile(
     rf"(?:(?P<number>{'|'.join(NUMBERS[1:])}) objects: )?a (?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
@@ -82,10 +82,12 @@ def told_of_state(state: np.ndarray) -> Told:
 
 
 def turns(state: np.ndarray, num_frames: int) -> bool:
-    """Does the first object of a state (T, objects, 10) go another way in any of its first frames than in the first of all?"""
-    velocity = state[:num_frames, 0, [STATE.index("vx"), STATE.index("vy")]]
-    ways = velocity / np.maximum(np.linalg.norm(velocity, axis=1, keepdims=True), 1e-12)  # (T, 2)
-    return bool(np.linalg.norm(ways - ways[0], axis=1).max() > TURN)
+    """Does the first object of a state (T, objects, 10) leave its first way within so many frames, so far as the places show it?"""
+    places = state[:num_frames, 0, [STATE.index("x"), STATE.index("y")]]
+    velocity = state[0, 0, [STATE.index("vx"), STATE.index("vy")]]
+    steps = np.diff(places, axis=0)  # (T - 1, 2)
+    ways = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-12)
+    return bool((np.linalg.norm(ways - velocity / np.linalg.norm(velocity), axis=1) > TURN).any())
 
 
 def captions_of(states: Sequence[np.ndarray]) -> tuple[str, ...]:

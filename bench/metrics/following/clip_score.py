@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,9 @@ class ClipNetwork:
     mean: Tensor  # (3, 1, 1)
     std: Tensor
     weights_sha256: str  # of the file of weights; of several, of their hashes
+    settings_sha256: str  # of the hashes of all other files that are read, the tokenizer's among them
 
+    @torch.no_grad()
     def frames(self, clip: np.ndarray) -> Tensor:
         """Clip (T, H, W, 3) uint8 -> (D,) mean of its frames' embeddings, each of length 1; float64."""
         parts = []
@@ -55,6 +56,7 @@ class ClipNetwork:
             parts.append(functional.normalize(self.network.visual_projection(pooled), dim=-1))
         return torch.cat(parts).double().mean(dim=0).cpu()
 
+    @torch.no_grad()
     def captions(self, texts: Sequence[str]) -> Tensor:
         """N texts -> (N, D) embeddings of length 1; float64. What is longer than the network reads is cut off."""
         most = self.network.config.text_config.max_position_embeddings
@@ -86,7 +88,8 @@ def load_clip_network(name: str, device: torch.device) -> ClipNetwork:
         unsafe = next((path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))), None)
         found = f"has {unsafe} alone, a pickle, which can run code; convert it" if unsafe else "has no *.safetensors; put the weights there"
         raise Refusal(f"evaluation.clip_score {name!r} {found}, as model.safetensors")
-    _check_config(name, folder)
+    if (kind := _json(name, folder / "config.json").get("model_type")) != "clip":
+        raise Refusal(f"evaluation.clip_score {name!r} holds a network of the kind {kind!r}; give one of the kind 'clip'")
     try:
         with _quiet():
             network, told = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
@@ -96,9 +99,10 @@ def load_clip_network(name: str, device: torch.device) -> ClipNetwork:
     if missing := sorted(told["missing_keys"]):
         raise Refusal(f"evaluation.clip_score {name!r} lacks {len(missing)} weights of its network, {missing[0]} among them; get it whole")
     stored = folder / "preprocessor_config.json"
-    facts = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+    facts = _json(name, stored) if stored.is_file() else {}
     mean, std = (torch.tensor(facts.get(key, own), device=device)[:, None, None] for key, own in (("image_mean", MEAN), ("image_std", STD)))
     hashes = [sha256_file(path, "") for path in weights]
+    settings = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt")]
     return ClipNetwork(
         name=name,
         network=network.float().eval().to(device),
@@ -106,6 +110,7 @@ def load_clip_network(name: str, device: torch.device) -> ClipNetwork:
         mean=mean,
         std=std,
         weights_sha256=hashes[0] if len(hashes) == 1 else sha256_texts(hashes),
+        settings_sha256=sha256_texts([f"{path.name} {sha256_file(path, '')}" for path in settings]),
     )
 
 
@@ -123,13 +128,12 @@ def _folder(name: str) -> Path:
         ) from error
 
 
-def _check_config(name: str, folder: Path) -> None:
+def _json(name: str, path: Path) -> dict[str, Any]:
+    """A file of a network's folder. Refusal for one that is no JSON object."""
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise _unloadable(name, error) from error
-    if kind != "clip":
-        raise Refusal(f"evaluation.clip_score {name!r} holds a network of the kind {kind!r}; give one of the kind 'clip'")
 
 
 def _unloadable(name: str, error: Exception) -> Refusal:
@@ -142,17 +146,19 @@ def _line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, transformers does not print which of the weights it does not need."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Inside, transformers prints neither a bar nor which of the weights it does not need."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
 
 
-@torch.inference_mode()
 def measurements(
     captions: Sequence[str], clips: Mapping[str, Frames], network: ClipNetwork, source: str, versions: Mapping[str, str]
 ) -> list[Measurement]:
@@ -167,6 +173,7 @@ def measurements(
         "version": VERSION,
         "model": network.name,
         "weights_sha256": network.weights_sha256,
+        "settings_sha256": network.settings_sha256,
         "resize": RESIZE,
         "clips": source,
         "captions_sha256": sha256_texts([captions[place] for place in told]),

@@ -18,8 +18,7 @@ from bench.study.cell import Cell
 
 def measure_following(cell: Cell, reference: ReferenceSet, generated: Mapping[str, Frames], device: torch.device) -> list[Measurement]:
     """Of each subject of `generated`, told the captions of the first n test clips in order, and of those clips; [] where none was told."""
-    captions = scored_captions(cell, reference.training.clips)
-    if not is_told(cell) or captions is None:
+    if not is_told(cell) or (captions := scored_captions(cell, reference.training.clips)) is None:
         return []
     test, autoencoder = reference.held_out["test"], reference.training.autoencoder
     latents = [encode_clips(autoencoder, np.asarray(clip)[None])[0] for clip in test]
