@@ -12,7 +12,8 @@ from scipy import stats
 from bench.data.ragged import Ragged
 from bench.data.source import clips_digest, load_clips
 from bench.data.sources import worlds
-from bench.data.sources.worlds import SHAPES, STATE, Config, boxes, clip_shape, render, simulate
+from bench.data.sources.worlds import Config, boxes, clip_shape, simulate
+from bench.data.worlds.drawing import BACKGROUND, SHAPES, STATE, render
 from bench.shapes import Shape
 
 
@@ -73,7 +74,7 @@ def test_truth_is_where_the_pixels_are(num_frames: int, height: int, width: int)
     truth = states(made, 16)
     frames = render(np.stack([truth[name] for name in STATE], axis=-1), height, width)
     assert frames.shape == (16, num_frames, height, width, 3)
-    weight = frames.max(axis=-1).astype(float) - worlds.BACKGROUND  # (N, T, H, W)
+    weight = frames.max(axis=-1).astype(float) - BACKGROUND  # (N, T, H, W)
     total = weight.sum(axis=(2, 3))
     row = (weight.sum(axis=3) * np.arange(height)).sum(axis=2) / total
     column = (weight.sum(axis=2) * np.arange(width)).sum(axis=2) / total
@@ -92,7 +93,7 @@ def test_pixels_show_shape_angle_and_hue() -> None:
     frames = render(state, 100, 100)[:, 0]
     lit = frames[..., 1] > 128
     assert frames[frames[..., 1] == 255][:, [0, 2]].max() == 0
-    cover = (frames[..., 1].astype(float) - worlds.BACKGROUND) / (255 - worlds.BACKGROUND)
+    cover = (frames[..., 1].astype(float) - BACKGROUND) / (255 - BACKGROUND)
     radius = 40.0
     areas = {"disc": np.pi, "square": 2.0, "triangle": 0.75 * 3**0.5, "ring": np.pi * 0.75}
     for shape, name in enumerate(SHAPES):
@@ -326,7 +327,7 @@ def test_box_is_the_extent_of_what_is_drawn(height: int, width: int) -> None:
     frames = render(state, height, width)
     box = boxes(list(state), [(5, height, width)] * 16)  # (N, T, objects, 4)
     assert box.shape == (16, 5, 1, 4)
-    half_lit = frames.max(axis=-1) > (worlds.BACKGROUND + 255) / 2  # (N, T, H, W)
+    half_lit = frames.max(axis=-1) > (BACKGROUND + 255) / 2  # (N, T, H, W)
     for clip, frame in itertools.product(range(16), range(5)):
         rows, columns = np.nonzero(half_lit[clip, frame])
         drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

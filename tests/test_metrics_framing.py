@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.sources.worlds import BACKGROUND, Config, boxes, clip_shape, render, simulate
+from bench.data.sources.worlds import Config, boxes, clip_shape, simulate
+from bench.data.worlds.drawing import BACKGROUND, render
 from bench.metrics.distances.interval import jackknife
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.pixels.framing import Framing, measure, truth

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from bench.data.sources import worlds
+from bench.data.worlds.drawing import render
 from bench.metrics.battery.corruptions import AXES
 from bench.metrics.distances.frechet import frechet_distance
 from bench.metrics.extractors import golden, motion_training
@@ -33,7 +34,7 @@ def world_clips(split: str, num: int, num_frames: int = 16, size: int = 32) -> n
         num_frames=num_frames, height=size, width=size, num_train=num, num_val=1, num_test=1, seed=5, num_objects=2, radius=(0.12, 0.24),
         speed=(0.4, 1.2), damping=0.5,
     )  # fmt: skip
-    return worlds.render(np.stack([worlds.simulate(config, split, index) for index in range(num)]), size, size)
+    return render(np.stack([worlds.simulate(config, split, index) for index in range(num)]), size, size)
 
 
 @pytest.fixture(scope="module")

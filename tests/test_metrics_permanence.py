@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.sources.worlds import BACKGROUND, STATE, Config, render, simulate
+from bench.data.sources.worlds import Config, simulate
+from bench.data.worlds.drawing import BACKGROUND, STATE, render
 from bench.metrics.pixels.permanence import THRESHOLDS, hue_deviation, measure, objects, verdicts
 
 NUM = 100  # clips: a rate of 0.99 is one miss

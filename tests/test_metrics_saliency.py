@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.data.sources.worlds import Config, render, simulate
+from bench.data.sources.worlds import Config, simulate
+from bench.data.worlds.drawing import render
 from bench.metrics.distances.interval import jackknife
 from bench.metrics.distances.wasserstein import mean_wasserstein
 from bench.metrics.pixels.saliency import FEATURES, SETTINGS, energy, measure

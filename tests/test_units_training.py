@@ -25,7 +25,7 @@ from bench.study.matrix import NamedCell
 from bench.training.draws import Drawer
 from bench.training.objective import draw_noise, draw_uniform
 from bench.training.sampling import SamplePlan, sample
-from bench.training.step import StepBatch, TrainStep
+from bench.training.step import TrainStep
 from bench.training.trainer import Trainer
 from bench.training.units import draw_times, unit_numbers
 from bench.training.validation import validation_losses

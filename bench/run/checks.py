@@ -11,10 +11,12 @@ from bench.data.text.config import EncodedText, text_size
 from bench.metrics.battery.cards import told
 from bench.metrics.distances.table import distances
 from bench.metrics.extractors.manifest import MANIFESTS
+from bench.metrics.following.values import FOLLOWING
 from bench.metrics.physics.table import scorecards
 from bench.metrics.protocol import CANONICAL_EXTRACTOR, read_name
 from bench.metrics.weights import table as weights
 from bench.run.extra import needs
+from bench.run.told import check_clip_score, check_followed
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, did_you_mean
 from bench.study.cell import Cell
@@ -126,6 +128,10 @@ def check_primary(study: Study) -> None:
     if cards := [card for card in scorecards() if any(value.name == name for value in card.values)]:
         _check_physics_primary(study, name, [world for card in cards for world in card.worlds])
         return
+    if any(value.name == name for value in FOLLOWING):
+        for named in study.cells:
+            check_followed(named.name, name, named.cell)
+        return
     kind, extractor = (read_name(name) if "@" not in name else None) or (None, "")
     if kind is None or extractor not in MANIFESTS:
         among = [distance.name(known, CANONICAL_EXTRACTOR) for distance in distances().values() for known in MANIFESTS]
@@ -179,6 +185,7 @@ def check_extractors(cell: Cell) -> None:
 def check_cell(cell: Cell) -> None:
     """Refusal for a backbone that is not there or a shape it cannot take, as far as this is known without torch."""
     check_extractors(cell)
+    check_clip_score(cell)
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
     check_known_frames(cell, factory)

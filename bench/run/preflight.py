@@ -18,6 +18,7 @@ from bench.data.progress import Reporter
 from bench.data.source import Clips, load_clips
 from bench.meters.flops import count_flops, num_params
 from bench.meters.process import pick_device
+from bench.metrics.following.clip_score import load_clip_network
 from bench.run.checks import check_all, check_policy, check_units, given_to, latent_spec, tell_broken
 from bench.run.job import PrepareJob
 from bench.run.measure.peak import study_peak
@@ -104,6 +105,10 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
         raise Refusal(
             f"text.encoder {cell.text.encoder} needs clips with captions, and source {cell.data.source!r} gives none; leave out text"
         )
+    if cell.evaluation.clip_score is not None:
+        if clips.splits["test"].captions is None:
+            raise Refusal(f"evaluation.clip_score {cell.evaluation.clip_score!r} needs captions, and this data has none; use null")
+        load_clip_network(cell.evaluation.clip_score, pick_device(cell))
     with _told():
         spec = latent_space(cell, job.results, progress)
     with torch.device("meta"):

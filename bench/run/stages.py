@@ -173,6 +173,13 @@ def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torc
     )
 
 
+def scored_captions(cell: Cell, clips: Clips) -> tuple[str, ...] | None:
+    """What the test clips that samples are compared with say, in their order; None where the data has no captions."""
+    told = clips.splits["test"].captions
+    items = _held_out(cell, clips, "test").items[: cell.evaluation.num_samples]
+    return None if told is None else tuple(told[item.clip] for item in items)
+
+
 def _held_out(cell: Cell, clips: Clips, split: str) -> Fitted:
     """Items of a held-out split. Refusal where there are fewer than are to be compared."""
     fitted, num = fit(clips.splits[split].shapes, held_out_rules(cell.data, cell.batching)), cell.evaluation.num_samples

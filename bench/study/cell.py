@@ -63,7 +63,7 @@ class Sampler(Frozen, allow_inf_nan=False):
 class Evaluation(Grown):
     """What is measured of the samples."""
 
-    added = ("regions", "region_samples", "twins", "latency", "drift")
+    added = ("regions", "region_samples", "twins", "latency", "drift", "clip_score")
 
     extractors: tuple[str, ...] = Field(("motion", "i3d"), min_length=1)  # their features are compared; only i3d's may be called FVD
     num_samples: int = Field(64, ge=0, le=MOST_CLIPS)  # generated clips, and as many held-out ones; 0: training and its loss alone
@@ -77,6 +77,7 @@ class Evaluation(Grown):
     twins: int = Field(0, ge=0, le=MOST_CLIPS)  # pairs of a valid clip and one that breaks a law, of each law: which has the lower loss?
     latency: bool = False  # also time one clip and 64 at once, count calls, tokens and FLOPs of generating one, and what is kept meanwhile
     drift: bool = False  # also measure the error of every frame, and how it grows from frame to frame; of data of one shape
+    clip_score: str | None = Field(None, min_length=1)  # folder or hub name of a CLIP, which scores samples against what they were told
     untrained: bool = True  # also score the initial weights: same sampler, n and decoder; `once` in a matrix: of its first seed
 
     @model_validator(mode="after")

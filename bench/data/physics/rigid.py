@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.data.physics.world import Film, Parameter, Range, Ranges, Scene, World
-from bench.data.sources.worlds import BACKGROUND, STATE, render
+from bench.data.worlds.drawing import BACKGROUND, STATE, render
 from bench.shapes import Refusal, Shape
 
 SIDE = 10.0  # units of a frame's shorter side

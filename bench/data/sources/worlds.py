@@ -1,7 +1,8 @@
 """Rigid bodies in a box, by pymunk: endless clips whose exact state is known in every frame.
 
 A clip shows one bright shape (its class: disc, square, triangle, ring) of any hue that moves over a plain dark
-background and bounces off the frame's edges without loss. Further objects, gravity, and damping are options.
+background and bounces off the frame's edges without loss. Further objects, gravity, and damping are options; so are captions, which
+say colour, shape, direction, bounces and number, and then all of these are such as have a name.
 
 Units: lengths in the frame's shorter side, x to the right, y down, both from the top left corner; time in seconds.
 So x * min(height, width) - 0.5 is a column index, and a clip has the same motion at any resolution. Clips may have many
@@ -11,11 +12,9 @@ Every body collides as the disc around it, and without friction. So motion does 
 damping spin never changes (a spinning square stays nameable) and energy is kept to rounding.
 """
 
-import colorsys
-import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -24,28 +23,30 @@ import pydantic
 import pymunk
 
 from bench.data.clips import SPLITS, ClipSet, open_ragged_frames, save_clips
-from bench.data.frozen import Count, Seed
+from bench.data.frozen import Count, Grown, Seed
 from bench.data.progress import Progress
 from bench.data.ragged import by_shape
 from bench.data.source import MOST_CLIPS, SourceConfig, Survey, check_clip_shape, digest_of
+from bench.data.worlds.caption import ANGLE_SLACK, COLOURS, DIRECTIONS, HUE_SLACK, NUMBERS, STEADY, captions_of, turns
+from bench.data.worlds.combinations import MOST_UNSEEN, Combination, combinations, held_out, is_unseen
+from bench.data.worlds.drawing import NUM_SIDES, SHAPES, STATE, render
 from bench.shapes import Refusal, Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
 ADDED = ("shapes", "margin", "placement")  # fields that the first cached clips did not have
-SHAPES = ("disc", "square", "triangle", "ring")
-NUM_SIDES = {"square": 4, "triangle": 3}  # of the regular polygons among them
-RING_HOLE = 0.5  # inner over outer radius
-BACKGROUND = 16  # grey level
-STATE = ("x", "y", "vx", "vy", "angle", "angular_velocity", "radius", "hue", "shape", "mass")  # hue in turns; shape indexes SHAPES
 MOST_STATES = 10**8  # of all objects in all frames of all clips: 80 bytes each are held in memory
+TRIES = 1000  # draws of a start, before there is taken to be none
 BATCH = 64  # clips rendered at once; bounds memory
 
 NonNegative = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 RangeFromZero = tuple[NonNegative, NonNegative]
+Unseen = Annotated[int, pydantic.Field(ge=0, le=MOST_UNSEEN, multiple_of=len(SHAPES))]
 
 
-class Config(SourceConfig):
+class Config(Grown, SourceConfig):
     """A world and how many clips of it."""
+
+    added = ("captions", "unseen")
 
     source: Literal["worlds"] = "worlds"
     num_train: Annotated[int, pydantic.Field(ge=1, le=MOST_CLIPS)]  # clips in the training split
@@ -62,6 +63,8 @@ class Config(SourceConfig):
     shapes: tuple[Shape, ...] = ()  # (T, H, W) in pixels, dealt to clips in turn; one named twice comes twice as often. () = the one shape
     margin: NonNegative = 0.0  # between every object's disc and the frame's edge, at all times; shorter sides
     placement: Literal["uniform", "edges"] = "uniform"  # edges: the first object starts in an outer third of the longer side
+    captions: Literal["none", "generated"] = "none"  # generated: all is drawn such that words can tell it; num_objects is the most
+    unseen: Unseen = 0  # combinations of colour, shape and direction that half of the test clips have and no other clip; needs captions
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Self:
@@ -73,6 +76,7 @@ class Config(SourceConfig):
                 f"radius = {self.radius} and margin = {self.margin}: a radius must be above 0, and with the margin below 0.5, "
                 "or a shape does not fit the frame"
             )
+        self._can_be_told()
         for shape in self.shapes or [clip_shape(self, 0)]:
             check_clip_shape("shapes has", shape, least=(1, 8, 8))
             self._fits_frame(*shape[1:])
@@ -80,6 +84,19 @@ class Config(SourceConfig):
         if (num_states := (self.num_train + self.num_val + self.num_test) * longest * self.num_objects) > MOST_STATES:
             raise Refusal(f"clips x frames x objects are {num_states:,}, at most {MOST_STATES:,} can be; use fewer or shorter clips")
         return self
+
+    def _can_be_told(self) -> None:
+        """Refusal for what no caption of a clip would be true of."""
+        if self.captions == "none":
+            if self.unseen:
+                raise Refusal(f"unseen = {self.unseen} is of what captions say, and there are none; give captions: generated, or unseen: 0")
+            return
+        if self.gravity:
+            raise Refusal(f"gravity = {self.gravity} turns objects, so that no word says where one moves; captions need gravity: 0")
+        if self.num_objects > len(NUMBERS):
+            raise Refusal(f"num_objects = {self.num_objects} with captions, which know {len(NUMBERS)} colours; use {len(NUMBERS)} or fewer")
+        if not self.speed[0]:
+            raise Refusal(f"speed = {self.speed} lets objects rest, so that no word says where one moves; captions need both above 0")
 
     def _fits_frame(self, height: int, width: int) -> None:
         """Refusal where a frame of this aspect has no room for what is to be in it."""
@@ -135,7 +152,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
         truth["shape"] = np.nan_to_num(truth["shape"], nan=-1).astype(np.int64)
         if not set(ADDED).isdisjoint(config.identity(added=ADDED)):  # the truth of older configs is cached without it
             truth["box"] = boxes(states[split], shapes[split])
-        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, len(shapes[split])), truth)
+        told = captions_of(states[split]) if config.captions == "generated" else None
+        splits[split] = ClipSet(frames[split], truth["shape"][:, 0, 0], clip_ids(split, len(shapes[split])), truth, told)
     save_clips(folder, splits, label_names=SHAPES, fps=config.fps)
 
 
@@ -220,8 +238,27 @@ def clip_rng(seed: int, split: str, index: int) -> np.random.Generator:
 
 
 def simulate(config: Config, split: str, index: int) -> np.ndarray:
-    """State of every object in every frame: (T, objects, 10) float64, the columns of STATE."""
+    """State of every object in every frame: (T, objects, 10) float64, the columns of STATE; NaN of an object that is not there."""
     rng = clip_rng(config.seed, split, index)
+    if config.captions == "none":
+        return _simulated_once(config, rng, index, config.num_objects, None)
+    number, unseen = int(rng.integers(1, config.num_objects + 1)), held_out(config.seed, config.unseen)
+    seen = not (config.unseen and is_unseen(split, index))
+    among = combinations(SHAPES[index % len(SHAPES)], unseen, seen=seen)
+    told = among[int(rng.integers(len(among)))]
+    for _ in range(TRIES):
+        state = _simulated_once(config, rng, index, number, told)
+        if not turns(state, STEADY + 1):  # so that pixels show which way it starts
+            missing = np.full((len(state), config.num_objects - number, len(STATE)), np.nan)
+            return np.concatenate([state, missing], axis=1)
+    raise Refusal(
+        f"speed = {config.speed} at fps = {config.fps} and radius = {config.radius} leave no way to go for {STEADY} frames, which captions "
+        "need; use lower speeds, more frames a second or smaller objects"
+    )
+
+
+def _simulated_once(config: Config, rng: np.random.Generator, index: int, num_objects: int, told: Combination | None) -> np.ndarray:
+    """State (T, num_objects, 10) from one draw of everything but what is `told` of the first object."""
     num_frames, *size = clip_shape(config, index)
     height, width = (side / min(size) for side in size)
     space = pymunk.Space()
@@ -238,18 +275,23 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
         space.add(wall)
     bodies: list[pymunk.Body] = []
     constants = []  # radius, hue, shape, mass of each
-    for radius, (x, y) in _placed(config, rng, width, height):
+    colours = _colours(rng, told)
+    for radius, (x, y) in _placed(config, rng, width, height, num_objects):
         shape = index % len(SHAPES) if not bodies else int(rng.integers(len(SHAPES)))  # classes in equal numbers
         mass = math.pi * radius**2
         body = pymunk.Body(mass, mass * radius**2 / 2)
         disc = pymunk.Circle(body, radius)
         disc.elasticity, disc.friction = 1.0, 0.0
         direction, speed = rng.uniform(-config.tilt, config.tilt), rng.uniform(*config.speed)
+        if told is not None:  # `tilt` is of the turns of what is drawn alone
+            word = told[2] if not bodies else list(DIRECTIONS)[rng.integers(len(DIRECTIONS))]
+            direction = DIRECTIONS[word] + rng.uniform(-ANGLE_SLACK, ANGLE_SLACK)
         body.position, body.velocity = (x, y), (speed * math.cos(direction), speed * math.sin(direction))
         body.angle, body.angular_velocity = rng.uniform(-config.tilt, config.tilt), rng.uniform(-config.spin, config.spin)
         space.add(body, disc)
+        hue = rng.uniform() if told is None else (colours[len(bodies)] / len(COLOURS) + rng.uniform(-HUE_SLACK, HUE_SLACK)) % 1
         bodies.append(body)
-        constants.append((radius, rng.uniform(), shape, mass))
+        constants.append((radius, hue, shape, mass))
     state = np.empty((num_frames, len(bodies), len(STATE)))
     for frame in range(num_frames):
         for _ in range(config.num_substeps if frame else 0):
@@ -258,11 +300,21 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
     return state
 
 
-def _placed(config: Config, rng: np.random.Generator, width: float, height: float) -> Iterator[tuple[float, tuple[float, float]]]:
+def _colours(rng: np.random.Generator, told: Combination | None) -> list[int]:
+    """Places in COLOURS: the first object's as told, then every other one in a drawn order, so that no two objects share a name."""
+    if told is None:
+        return []
+    own = COLOURS.index(told[0])
+    return [own, *(other for other in rng.permutation(len(COLOURS)).tolist() if other != own)]
+
+
+def _placed(
+    config: Config, rng: np.random.Generator, width: float, height: float, num_objects: int
+) -> Iterator[tuple[float, tuple[float, float]]]:
     """Radius and centre of each object, inside the frame's margin and apart. Starts over when the last ones find no room."""
-    for _ in range(1000):
+    for _ in range(TRIES):
         discs: list[tuple[float, tuple[float, float]]] = []
-        for _ in range(20 * config.num_objects):
+        for _ in range(20 * num_objects):
             radius = rng.uniform(*config.radius)
             near = radius + config.margin
             ranges = [(near, width - near), (near, height - near)]
@@ -273,57 +325,7 @@ def _placed(config: Config, rng: np.random.Generator, width: float, height: floa
             x, y = (rng.uniform(*bounds) for bounds in ranges)
             if all(math.hypot(x - other[0], y - other[1]) > radius + reach for reach, other in discs):
                 discs.append((radius, (x, y)))
-            if len(discs) == config.num_objects:
+            if len(discs) == num_objects:
                 yield from discs
                 return
     raise Refusal(f"num_objects = {config.num_objects} of radius {config.radius} found no room; use fewer or smaller ones")
-
-
-def render(states: np.ndarray, height: int, width: int) -> np.ndarray:
-    """States (N, T, objects, 10) -> frames (N, T, H, W, 3) uint8, edges smoothed over one pixel by the distance to the outline."""
-    side = min(height, width)
-    num, num_frames, num_objects, _ = states.shape
-    flat = states.reshape(num * num_frames, num_objects, len(STATE)).astype(np.float32)
-    rows = np.arange(height, dtype=np.float32)[:, None] + 0.5
-    columns = np.arange(width, dtype=np.float32)[None, :] + 0.5
-    image = np.full((len(flat), height, width, 3), BACKGROUND, dtype=np.float32)
-    shapes = states[:, 0, :, STATE.index("shape")].astype(int)  # (N, objects): does not change within a clip
-    for k in range(num_objects):
-        for shape, name in enumerate(SHAPES):
-            chosen = np.repeat(shapes[:, k] == shape, num_frames)
-            if not chosen.any():
-                continue
-            x, y, _, _, angle, _, radius, hue, _, _ = flat[chosen, k].T[:, :, None, None]
-            dx, dy = columns - x * side, rows - y * side  # (frames, 1, W), (frames, H, 1)
-            cover = np.clip(0.5 - DISTANCES[name](dx, dy, angle, radius * side), 0, 1)[..., None]  # (frames, H, W, 1)
-            colour = np.array([colorsys.hsv_to_rgb(float(turn), 1.0, 1.0) for turn in hue[:, 0, 0]], dtype=np.float32) * 255  # (frames, 3)
-            image[chosen] += cover * (colour[:, None, None] - image[chosen])
-    return (image + 0.5).astype(np.uint8).reshape(num, num_frames, height, width, 3)
-
-
-def _disc(dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Signed distance to a disc's outline in pixels, negative inside."""
-    return np.sqrt(dx * dx + dy * dy) - radius
-
-
-def _ring(dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """As a disc, with a hole."""
-    distance = np.sqrt(dx * dx + dy * dy)
-    return np.maximum(distance - radius, RING_HOLE * radius - distance)
-
-
-def _polygon(num_sides: int, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Distance to the nearest side's line of a regular polygon in the circle of `radius`, standing on a side at angle 0."""
-    turns = np.arange(num_sides, dtype=np.float32).reshape(-1, 1, 1, 1) / num_sides
-    sides = angle + math.pi / 2 + 2 * math.pi * turns  # (sides, frames, 1, 1), where each side's normal points; y is down
-    distance = dx * np.cos(sides[0]) + dy * np.sin(sides[0])
-    for side in sides[1:]:
-        np.maximum(distance, dx * np.cos(side) + dy * np.sin(side), out=distance)
-    return distance - radius * math.cos(math.pi / num_sides)
-
-
-DISTANCES: dict[str, Callable[..., np.ndarray]] = {
-    "disc": _disc,
-    "ring": _ring,
-    **{name: functools.partial(_polygon, num_sides) for name, num_sides in NUM_SIDES.items()},
-}

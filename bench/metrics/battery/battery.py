@@ -15,6 +15,7 @@ import torch
 
 from bench.data.progress import Progress
 from bench.data.sources import worlds
+from bench.data.worlds.drawing import render
 from bench.metrics.battery.corruptions import AXES, Axis
 from bench.metrics.battery.judgements import CARD_VERSION, AxisResult, CurvePoint, ReportCard, judge
 from bench.metrics.distances.interval import NUM_GROUPS, jackknife
@@ -61,7 +62,7 @@ def world_clips(size: int = SIZE, num_clips: int = NUM_CLIPS, num_frames: int = 
     for split in ("battery-reference", "battery-source"):
         states = np.stack([worlds.simulate(config, split, index) for index in range(num_clips)])
         parts = np.split(states, range(worlds.BATCH, num_clips, worlds.BATCH))
-        sets.append(np.concatenate([worlds.render(part, size, size) for part in parts]))
+        sets.append(np.concatenate([render(part, size, size) for part in parts]))
     description = config.model_dump(mode="json", exclude={"num_train", "num_val", "num_test"}) | {"generator": worlds.GENERATOR_VERSION}
     return BatteryClips(reference=sets[0][:, :num_frames], source=sets[1], arrow=True, description=description)
 

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from bench.data.files import write_bytes, write_text
 from bench.data.progress import Reporter
 from bench.data.seeds import stream_seed
-from bench.data.sources.worlds import BACKGROUND, STATE, Config, render, simulate
+from bench.data.sources.worlds import Config, simulate
+from bench.data.worlds.drawing import BACKGROUND, STATE, render
 from bench.metrics.extractors import golden
 from bench.metrics.extractors.motion import DIM, FRAME_DIM, HIDDEN, LEARNED, SIZE, Motion, resize
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # its parts are imported when they are used
 
 from bench.data.physics.rigid import ROD_LEVEL, SIDE
-from bench.data.sources.worlds import BACKGROUND
+from bench.data.worlds.drawing import BACKGROUND
 from bench.metrics.pixels.foreground import components
 
 

@@ -35,7 +35,15 @@ MOST_VERDICTS = 15  # rows of the table of verdicts that are not folded
 MOST_WARNINGS = 2  # that are not folded
 SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run that holds cells out, under its picture
 CONTRASTS = "What was asked before the run"
-LATER = ("flips", "tuning", "rates", "tried", "published")  # tables that stand after the curves of training, where a run has them
+# tables that stand after the curves of training, where a run has them
+LATER = ("following", "flips", "tuning", "rates", "tried", "published")
+    "following",
+    "flips",
+    "tuning",
+    "rates",
+    "tried",
+    "published",
+)  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 
@@ -259,6 +267,7 @@ TITLES = {
     "ledger": "What the data pipeline keeps",
     "losses": "What is never trained on",
     "verdicts": "Who leads on each axis",
+    "following": "Does it follow?",
     "comparison": "Comparison",
     "paired": "Do these samples differ?",
     "time": "Where the time went",

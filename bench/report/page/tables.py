@@ -12,7 +12,7 @@ from bench.records.record import FLOORS
 from bench.report.grid import envelope, shape_map
 from bench.report.grid.shape_map import ShapeMap
 from bench.report.load import Run
-from bench.report.page import generation, material, memory, pipeline, provenance, published, tuning
+from bench.report.page import following, generation, material, memory, pipeline, provenance, published, tuning
 from bench.report.physics import scores
 from bench.report.render import catalogue as metrics
 from bench.report.render import words
@@ -48,6 +48,7 @@ def all_tables(run: Run, findings: Findings, grid: ShapeMap | None, choices: Map
         published.published_table(run),
         *([shape_map.grid_table(grid), envelope.envelope_table(grid), shape_map.hole_table(grid)] if grid else []),
         *pipeline.tables(run),
+        following.following_table(run),
         comparison_table(run, rows),
         paired_table(run, rows),
         time_table(run),

@@ -14,6 +14,7 @@ from typing import Literal
 from bench.data.physics.regions import REGIONS, Region
 from bench.metrics.distances.table import DistanceKind, distances
 from bench.metrics.extractors.manifest import FRAME, MOTION
+from bench.metrics.following.values import VALUES as FOLLOWED
 from bench.metrics.physics.scoring import TWINS, region_name
 from bench.metrics.physics.table import scorecards
 from bench.metrics.pixels.contract import SHARE, PixelValue
@@ -182,7 +183,8 @@ def known() -> tuple[Metric, ...]:
     names = "|".join(name for kind in kinds for name in (re.escape(kind.canonical), kind.prefix + _EXTRACTOR.strip("()")))
     improvement = Metric(rf"({names}){EXCESS_RATIO}", "Improvement over untrained, {0}", "quality")
     found = [*(metric for kind in kinds for metric in _distances(kind)), improvement]
-    return (*found, *_LOSS, *_physics(), *clips, *_DIVERSITY, *_DRIFT, *_COPIES, *versions, *_COSTS)
+    quality = (*_physics(), *map(_pixels, FOLLOWED), *clips, *_DIVERSITY, *_DRIFT, *_COPIES)
+    return (*found, *_LOSS, *quality, *versions, *_COSTS)
 
 
 def _physics() -> Iterator[Metric]:

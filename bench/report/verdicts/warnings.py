@@ -75,9 +75,10 @@ def _learnt_nothing(run: Run, findings: Findings) -> Iterator[str]:
         records = _records(run, contender)
         trained, untrained = (_named(records, run.primary, subject) for subject in ("trained", "untrained"))
         after, start = _mean(m.value for m in trained), _mean(m.value for m in untrained)
-        near = _mean(m.low for m in untrained)  # all distances are better when lower
+        higher = bool(trained) and trained[0].better == "higher"
+        near = _mean((m.high if higher else m.low) for m in untrained)
         if after is not None and start is not None and near is not None:
-            if after >= near:
+            if after <= near if higher else after >= near:
                 values = f"{metrics.number(after)}, and {metrics.number(start)} before training"
                 yield f"{contender} learnt nothing that its clips show: {metrics.find(trained[0].name).title} is {values}."
             continue

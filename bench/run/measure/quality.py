@@ -24,6 +24,7 @@ from bench.metrics.pixels.contract import PixelSets
 from bench.metrics.pixels.framing import FRAMING, measure
 from bench.metrics.quality import FeatureSets, feature_measurements, pixel_measurements, protocol_block
 from bench.records.record import Measurement
+from bench.run.measure.following import measure_following
 from bench.run.stages import ReferenceSet, features_of, subject_boxes
 from bench.shapes import Shape
 from bench.study.cell import Cell
@@ -72,6 +73,8 @@ class Quality:
         )
         found += pixel_measurements(pixels)
         train = self.clips.splits["train"].frames
+        made = {subject: frames for subject, frames in clips.items() if subject in ("untrained", "trained")}
+        found += measure_following(self.cell, reference, made, self.device)
         found += copy_measurements({"real": clips["real"], "trained": generated}, reference.held_out["test"], train, self.clips.digest)
         boxes = subject_boxes(self.clips, "val") if data.mixed or reference.boxes is not None else None
         if boxes is not None:
