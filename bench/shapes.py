@@ -86,6 +86,7 @@ class LatentSpec:
     num_labels: int  # classes; 0 = unconditional. The null label is `num_labels`
     given_channels: int = 0  # further channels of what a backbone takes, which tell of a clip's known frames; it predicts none of them
     text_width: int = 0  # channels of a token of a clip's caption, where a backbone is given these; 0: it is given none
+    leading_frame: bool = False  # the first frame is a latent frame of its own, and `temporal_stride` frames each of the others
 
     @property
     def input_channels(self) -> int:
@@ -101,10 +102,22 @@ class LatentSpec:
         sizes = []
         strides = (self.temporal_stride, self.spatial_stride, self.spatial_stride)
         for axis, size, stride in zip(("frames", "height", "width"), clip_shape, strides, strict=True):
+            if axis == "frames" and self.leading_frame:
+                sizes.append(self._latent_frames(size))
+                continue
             if size < stride or size % stride:
                 raise Refusal(f"{axis} {size} is not a multiple of the autoencoder's stride {stride}; {nearest_multiples(size, stride)}")
             sizes.append(size // stride)
         return (sizes[0], sizes[1], sizes[2])
+
+    def _latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip whose first frame stands alone. Refusal naming the nearest numbers of frames that there are."""
+        stride = self.temporal_stride
+        whole, over = divmod(frames - 1, stride)
+        if frames < 1 or over:
+            below = max(whole, 0) * stride + 1
+            raise Refusal(f"frames {frames} are not 1 + a multiple of {stride}, as the autoencoder has it; use {below} or {below + stride}")
+        return whole + 1
 
 
 def parse_shape(text: str, name: str) -> Shape:
