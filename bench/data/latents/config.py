@@ -35,7 +35,7 @@ class PretrainedAutoencoder(Grown):
     class_name: str = "AutoencoderKL"  # the diffusers class
     revision: str | None = None  # hub commit; a hub name without one follows its main branch
     subfolder: str | None = None  # of a pipeline, such as vae
-    statistics: Literal["measured", "own"] = "measured"  # latents have unit variance on the training clips, or the scale of its own pipeline
+    statistics: Literal["measured", "own"] = "measured"  # scale of latents: unit variance on training clips, or its pipeline's
 
 
 Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]
