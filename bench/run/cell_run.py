@@ -41,7 +41,7 @@ from bench.records.artefacts import (
 from bench.records.environment import commit, read_environment
 from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import latest, next_attempt, write_record
-from bench.run.checks import judge_of
+from bench.run.checks import judge_of, weights_digest
 from bench.run.claim import claimed
 from bench.run.job import TRACEBACK, CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
@@ -131,7 +131,7 @@ class CellRun:
         }
         if not self.cell.evaluation.num_samples:  # its training and validation loss alone are asked for
             phases = {name: phases[name] for name in ("training set", "backbone", "canaries", "training")}
-        if not self.cell.evaluation.untrained:
+        if not self.cell.evaluation.untrained or not self.cell.budget.amount:  # untrained is then all that there is
             phases.pop("untrained model", None)
         if not self.cell.evaluation.points:
             phases.pop("quality on the way", None)
@@ -208,6 +208,7 @@ class CellRun:
             products=products,
             latent_shape=(given.spec.latent_channels, *shape),
             match=self.job.cell.match,
+            weights=weights_digest(self.cell),
         )
 
     def check_canaries(self) -> None:

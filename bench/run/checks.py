@@ -174,6 +174,7 @@ def check_cell(cell: Cell) -> None:
     factory = find_factory(cell.backbone)
     check_policy(cell, factory)
     check_known_frames(cell, factory)
+    check_initialise(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
         check_latents(factory, spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width)))
@@ -186,6 +187,20 @@ def check_known_frames(cell: Cell, backbone: Any) -> None:
             f"objective.known_frames {cell.objective.known_frames} needs a backbone that takes known frames, {cell.backbone!r} does not; "
             "use 0 or another backbone"
         )
+
+
+def check_initialise(cell: Cell, factory: Any) -> None:
+    """Refusal for pretrained weights of a backbone that has none."""
+    if cell.initialise == "pretrained" and not hasattr(factory, "check_pretrained"):
+        raise Refusal(
+            f"initialise pretrained needs a public checkpoint, {cell.backbone!r} is none; name one, pretrained:PATH, or use random"
+        )
+
+
+def weights_digest(cell: Cell) -> str | None:
+    """Hash of the files that a cell's backbone is made of; None of one that is code alone."""
+    digest = getattr(find_factory(cell.backbone), "weights_digest", None)
+    return None if digest is None else str(digest(pretrained=cell.initialise == "pretrained"))
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -23,12 +23,14 @@ from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
 from bench.records.record import Sampling, Work
 from bench.records.store import latest
+from bench.run.checks import weights_digest
 from bench.run.job import SampleJob
 from bench.run.measure.products import use_products
 from bench.run.stages import TrainingSet, training_set
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
+from bench.training.objective import PATHS
 from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, guided, sample
 
@@ -143,7 +145,7 @@ def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shap
 
 def inputs_of(cell: Cell, training: TrainingSet) -> str:
     """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
-    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key)
+    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key, weights_digest(cell))
 
 
 def trained_on(folder: Path) -> str | None:
@@ -151,11 +153,12 @@ def trained_on(folder: Path) -> str | None:
     record = latest(folder)
     if record is None or record.data is None or record.autoencoder is None:
         return None
-    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key)
+    weights = None if record.backbone is None else record.backbone.weights
+    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key, weights)
 
 
-def _identity(fingerprint: str, clips: str, autoencoder: str) -> str:
-    return content_hash([fingerprint, clips, autoencoder])
+def _identity(fingerprint: str, clips: str, autoencoder: str, weights: str | None) -> str:
+    return content_hash([fingerprint, clips, autoencoder, *([weights] if weights else [])])
 
 
 INPUTS = "inputs.txt"  # in a cell's folder, from the first phase on: identity of what it trains on
@@ -177,7 +180,10 @@ def read_inputs(folder: Path) -> str | None:
 
 
 def build_backbone(cell: Cell, training: TrainingSet) -> Any:
-    """The cell's backbone with the initial weights of its seed."""
+    """The cell's backbone with the weights that it begins with: of its seed, or of a public checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(cell.seed, "weights", 0))
-        return load_backbone(cell.backbone, training.spec)
+        backbone: Any = load_backbone(cell.backbone, training.spec)
+    if cell.initialise == "pretrained":
+        backbone.load_pretrained(PATHS[cell.objective.name])
+    return backbone

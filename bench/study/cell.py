@@ -116,9 +116,10 @@ class Parallel(Frozen):
 class Cell(Grown, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
-    added = ("parallel", "branches")
+    added = ("initialise", "parallel", "branches")
 
     backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"
+    initialise: Literal["random", "pretrained"] = "random"  # weights to begin with: of the seed; of a public checkpoint, where it has them
     data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
     batching: Batching
     autoencoder: Autoencoder
@@ -138,6 +139,12 @@ class Cell(Grown, allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.budget.amount and self.initialise != "pretrained":
+            raise Refusal(f"budget.{self.budget.axis} 0 samples weights as they are, and these are random; give initialise: pretrained")
+        if not self.budget.amount and self.evaluation.points:
+            raise Refusal(f"evaluation.points {list(self.evaluation.points)} are of a training, and budget.steps is 0; leave them out")
+        if self.initialise == "pretrained" and self.parallel.kind == "fsdp":
+            raise Refusal("initialise pretrained puts all weights into one process, and parallel.kind fsdp shards them; use ddp or none")
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
             raise Refusal(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
