@@ -179,9 +179,8 @@ def configured(name: str) -> PretrainedConfig:
     public = PUBLIC[class_name]
     defaults = class_defaults(public.row.module, class_name)
     given = {key: tuples(value) for key, value in checkpoint.config.items() if not key.startswith("_")}
-    if unknown := sorted(given.keys() - defaults.keys()):
-        raise Refusal(f"{name}: {class_name} of this diffusers has no field {unknown[0]!r}; use the diffusers that saved the checkpoint")
-    fields = {**defaults, **given}
+    # Fields that this diffusers does not know are left out, as it does itself: weights that they would make are then refused.
+    fields = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
     for key, value in public.required.items():
         if fields.get(key) != value:
             raise Refusal(f"{name}: {class_name} with {key} {fields.get(key)!r} is not supported, only {value!r}; use another checkpoint")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_3d_rotary_pos_embed
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor
 
 from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs, cogvideox_positions
@@ -22,7 +21,8 @@ def of_text(model: Any, inputs: Inputs, mask: Tensor | None) -> Tensor:
 
 
 def latte(model: Any, inputs: Inputs, mask: Tensor | None) -> Tensor:
-    """Latte says noise and variance; the variance is not ours to use."""
+    """Latte says noise and variance; the variance is not ours to use. Its frames are clips of their own to its attention to text."""
+    mask = None if mask is None else mask.repeat_interleave(inputs.clips.shape[2], dim=0)  # (B T, L)
     said = plain(model, inputs, encoder_attention_mask=mask)
     return said[:, : inputs.clips.shape[1]]
 
@@ -44,11 +44,19 @@ def cogvideox_own_positions(model: Any, shape: Shape, device: torch.device) -> A
     grid = (shape[1] // side, shape[2] // side)
     base = (config.sample_height // side, config.sample_width // side)
     if step is None:
-        crops = get_resize_crop_region_for_grid(grid, base[1], base[0])
-        return get_3d_rotary_pos_embed(config.attention_head_dim, crops, grid, temporal_size=shape[0], device=device)
+        box = centred(grid, base)
+        return get_3d_rotary_pos_embed(config.attention_head_dim, box, grid, temporal_size=shape[0], device=device)
     return get_3d_rotary_pos_embed(
         config.attention_head_dim, None, grid, temporal_size=-(-shape[0] // step), grid_type="slice", max_size=base, device=device
     )
+
+
+def centred(grid: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The largest box of the aspect of `grid` (rows, columns) that `base` holds, in its middle: (top, left), (bottom, right)."""
+    scale = min(base[0] / grid[0], base[1] / grid[1])
+    sizes = [round(side * scale) for side in grid]
+    top, left = (round((outer - inner) / 2) for outer, inner in zip(base, sizes, strict=True))
+    return (top, left), (top + sizes[0], left + sizes[1])
 
 
 def dit_positions(model: Any, shape: Shape, device: torch.device) -> None:

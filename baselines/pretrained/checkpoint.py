@@ -13,6 +13,9 @@ from bench.shapes import Refusal
 
 DENOISERS = ("transformer", "unet")  # folders of a pipeline in which the network is that makes clips of noise
 WEIGHTS = "diffusion_pytorch_model"  # how diffusers calls files of weights
+RENAMED = ("LatteT2V",)  # names that classes had before diffusers took them in
+# Of a hub, in the order in which they are asked for: what is safest to read, in full precision.
+FETCHED = ((f"{WEIGHTS}*.safetensors", f"{WEIGHTS}.safetensors.index*.json"), (f"{WEIGHTS}*.bin", f"{WEIGHTS}.bin.index*.json"))
 CHUNK_BYTES = 2**24
 
 
@@ -30,13 +33,18 @@ class Checkpoint:
 
     @property
     def class_name(self) -> str:
-        """The class of the denoiser."""
-        return str(self.config.get("_class_name"))
+        """The class of the denoiser, by its configuration and, where that has an older word for it, by the pipeline's."""
+        own = str(self.config.get("_class_name"))
+        if own == "Transformer2DModel" and self.config.get("norm_type") == "ada_norm_zero":
+            return "DiTTransformer2DModel"  # what diffusers calls DiT since it has classes for each
+        library, listed = self.index[self.part]
+        return str(listed) if own in RENAMED and library == "diffusers" else own
 
     def weight_files(self) -> list[Path]:
         """Files of the denoiser's weights, safetensors before others; those of a hub are fetched. Refusal where there are none."""
-        folder = self.folder if (self.folder / self.part).is_dir() and _weights_in(self.folder / self.part) else _fetched(self.name, True)
-        found = _weights_in(folder / self.part)
+        found = _weights_in(self.folder / self.part)
+        for patterns in FETCHED if not Path(self.name).is_dir() else ():
+            found = found or _weights_in(_fetched(self.name, tuple(f"{self.part}/{pattern}" for pattern in patterns)) / self.part)
         if not found:
             raise Refusal(f"{self.name}: {self.part}/ has no {WEIGHTS}.safetensors; save it by diffusers' save_pretrained")
         return found
@@ -50,7 +58,7 @@ class Checkpoint:
 
 def open_checkpoint(name: str) -> Checkpoint:
     """The checkpoint of a folder or a hub name, "org/name" or "org/name@revision". Refusal where it is not there, or no pipeline."""
-    folder = Path(name) if Path(name).is_dir() else _fetched(name, False)
+    folder = Path(name) if Path(name).is_dir() else _fetched(name, ("*.json",))
     index = _read(folder / "model_index.json", name)
     there = [part for part in DENOISERS if index.get(part, [None])[0] is not None]
     if len(there) != 1 or (index.get("transformer_2") or [None])[0] is not None:
@@ -86,7 +94,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
 def _weights_in(folder: Path) -> list[Path]:
     """Files of weights in a folder: of an index its parts, in the safest format that is there."""
     for suffix in ("safetensors", "bin"):
-        for index in sorted(folder.glob(f"{WEIGHTS}.{suffix}.index*.json")):
+        for index in sorted(folder.glob(f"{WEIGHTS}.{suffix}.index*.json"), key=lambda path: len(path.name)):  # full precision first
             names = sorted(set(_read(index, str(folder)).get("weight_map", {}).values()))
             if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file()]:
                 raise Refusal(f"{index} names {odd[0]!r}, which is no file beside it; get the checkpoint again")
@@ -100,15 +108,14 @@ def _weights_in(folder: Path) -> list[Path]:
 
 
 @functools.cache
-def _fetched(name: str, weights: bool) -> Path:
-    """Folder of a hub's files, in its own cache: configurations, or all of the denoiser. Refusal where they cannot be had."""
+def _fetched(name: str, patterns: tuple[str, ...]) -> Path:
+    """Folder of a hub's files, in its own cache: those of the patterns. Refusal where they cannot be had."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     repository, _, revision = name.partition("@")
-    patterns = ["*.json"] + ([f"{part}/{WEIGHTS}*" for part in DENOISERS] if weights else [])
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns), ignore_patterns=["*.fp16.*"]))
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Refusal(f"{name} is no folder here, and as a hub name it cannot be had ({reason}); get it first, or name a folder") from error

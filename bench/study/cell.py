@@ -50,13 +50,16 @@ class Optimizer(Frozen, allow_inf_nan=False):
 SOLVERS = {"rectified_flow": ("euler", "dpmsolver++"), "v_prediction": ("ddim", "dpmsolver++")}
 
 
-class Sampler(Frozen, allow_inf_nan=False):
+class Sampler(Grown, allow_inf_nan=False):
     """How noise becomes clips."""
+
+    added = ("shift",)
 
     solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"  # ddim is for v_prediction, euler for rectified_flow
     num_steps: int = Field(25, ge=1, le=10**6)  # denoising steps a clip; guidance doubles the backbone calls
     guidance_scale: float = Field(1.0, ge=0)  # 1 = no guidance
     batch_size: int = Field(32, ge=1, le=10**6)  # clips denoised at once; their noise does not depend on it
+    shift: float = Field(1.0, gt=0, le=100)  # rectified_flow: above 1, more of the steps where there is much noise; Wan's pipeline has 3
 
 
 class Evaluation(Grown):
@@ -148,6 +151,8 @@ class Cell(Grown, allow_inf_nan=False):
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
             raise Refusal(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+        if self.sampler.shift != 1.0 and self.objective.name != "rectified_flow":
+            raise Refusal(f"sampler.shift {self.sampler.shift:g} is for rectified_flow, got {self.objective.name}; use 1.0")
         if self.evaluation.regions or self.evaluation.twins:
             asked = "regions" if self.evaluation.regions else "twins"
             if not hasattr(self.data, "tested"):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,12 @@ from bench.training.acceleration import HALF, autocast
 from bench.training.known import with_given, with_known
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 
-FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
-SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {
-    ("rectified_flow", "euler"): partial(FlowMatchEulerDiscreteScheduler, shift=1.0),
-    ("rectified_flow", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **FLOW),
-    ("v_prediction", "ddim"): partial(DDIMScheduler, **DISCRETE_SCHEDULE, clip_sample=False),
-    ("v_prediction", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **DISCRETE_SCHEDULE),
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+SCHEDULERS: dict[tuple[str, str], Callable[[float], Any]] = {  # of the sampler's shift, which v_prediction has none of
+    ("rectified_flow", "euler"): lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
+    ("rectified_flow", "dpmsolver++"): lambda shift: DPMSolverMultistepScheduler(**FLOW, flow_shift=shift),
+    ("v_prediction", "ddim"): lambda shift: DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False),
+    ("v_prediction", "dpmsolver++"): lambda shift: DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE),
 }
 
 
@@ -96,7 +95,7 @@ def _denoise(
 ) -> list[Tensor]:
     """The one sampling loop: all clips are one flattened tensor to the scheduler, so it needs not know their shapes."""
     objective, sampler = cell.objective.name, cell.sampler
-    scheduler = SCHEDULERS[objective, sampler.solver]()
+    scheduler = SCHEDULERS[objective, sampler.solver](sampler.shift)
     if sampler.solver == "euler":  # even steps from noise to data, the last one to 0
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / sampler.num_steps, sampler.num_steps))
     else:
