@@ -106,7 +106,7 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
         factory: Any = find_factory(cell.backbone)
         factory.check_pretrained(spec, trained=cell.budget.amount > 0)
         _check_own_scale(cell)
-    if spec.leading_frame and cell.objective.known_frames > 1:
+    if spec.frame_step and cell.objective.known_frames > 1:
         raise Refusal(
             f"objective.known_frames {cell.objective.known_frames}: this autoencoder has {spec.temporal_stride} frames in a latent frame "
             "behind the first; use 0 or 1"

@@ -30,6 +30,7 @@ class FrameAutoencoder(nn.Module):
     """A diffusers autoencoder of images, applied frame by frame, with unit-variance latents."""
 
     probed_frames = 1  # of a clip by which a network tells its strides
+    frame_step = 0  # as `LatentSpec` has it
     shift: Tensor  # (C,) mean of the raw latents
     scale: Tensor  # (C,) one over their standard deviation
     key: str  # identity, of one that `load_autoencoder` gives: configuration, code version, weights and, where trained here, the clips
@@ -53,7 +54,7 @@ class FrameAutoencoder(nn.Module):
             spatial_stride=self.spatial_stride,
             temporal_stride=self.temporal_stride,
             num_labels=num_labels,
-            leading_frame=self.temporal_stride > 1,
+            frame_step=self.frame_step,
         )
 
     def encode(self, clips: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class FrameAutoencoder(nn.Module):
         if isinstance(train.frames, Ragged):
             stride, found = self.spatial_stride, [train.frames[i] for i in index]
             # Without the frames, rows and columns that the strides leave over.
-            step = self.temporal_stride
+            step = self.frame_step or 1
             clips = [
                 clip[None, : (len(clip) - 1) // step * step + 1, : clip.shape[1] // stride * stride, : clip.shape[2] // stride * stride]
                 for clip in found
@@ -128,6 +129,7 @@ class ClipAutoencoder(FrameAutoencoder):
     """One that compresses time too: the first frame alone, and each further latent frame of `temporal_stride` frames."""
 
     probed_frames = 5
+    frame_step = 4
 
     def raw_of(self, clips: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) in [-1, 1] -> raw latents (B, C, t, h, w)."""
@@ -140,6 +142,12 @@ class ClipAutoencoder(FrameAutoencoder):
         return clips
 
 
+class EightFramesAutoencoder(ClipAutoencoder):
+    """CogVideoX's: it decodes latent frames by twos, and a first one alone only where their number is odd."""
+
+    frame_step = 8
+
+
 class TemporalDecoderAutoencoder(FrameAutoencoder):
     """Stable Video Diffusion's: frames are encoded one by one, and decoded with sight of each other."""
 
@@ -149,7 +157,7 @@ class TemporalDecoderAutoencoder(FrameAutoencoder):
 
 
 OF_CLIPS: dict[str, type[FrameAutoencoder]] = {  # classes of diffusers that are not called frame by frame
-    "AutoencoderKLCogVideoX": ClipAutoencoder,
+    "AutoencoderKLCogVideoX": EightFramesAutoencoder,
     "AutoencoderKLTemporalDecoder": TemporalDecoderAutoencoder,
     "AutoencoderKLWan": ClipAutoencoder,
 }
