@@ -87,6 +87,7 @@ class LatentSpec:
     given_channels: int = 0  # further channels of what a backbone takes, which tell of a clip's known frames; it predicts none of them
     text_width: int = 0  # channels of a token of a clip's caption, where a backbone is given these; 0: it is given none
     text_tokens: int = 0  # L of these, the same for every clip: a mask says which are of its caption
+    frame_step: int = 0  # clips have 1 + a multiple of so many frames, the first a latent frame of its own; 0: a multiple of the stride
 
     @property
     def input_channels(self) -> int:
@@ -106,10 +107,22 @@ class LatentSpec:
         sizes = []
         strides = (self.temporal_stride, self.spatial_stride, self.spatial_stride)
         for axis, size, stride in zip(("frames", "height", "width"), clip_shape, strides, strict=True):
+            if axis == "frames" and self.frame_step:
+                sizes.append(self._latent_frames(size))
+                continue
             if size < stride or size % stride:
                 raise Refusal(f"{axis} {size} is not a multiple of the autoencoder's stride {stride}; {nearest_multiples(size, stride)}")
             sizes.append(size // stride)
         return (sizes[0], sizes[1], sizes[2])
+
+    def _latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip whose first frame stands alone. Refusal naming the nearest numbers of frames that there are."""
+        step = self.frame_step
+        whole, over = divmod(frames - 1, step)
+        if frames < 1 or over:
+            below = max(whole, 0) * step + 1
+            raise Refusal(f"frames {frames} are not 1 + a multiple of {step}, as the autoencoder has it; use {below} or {below + step}")
+        return (frames - 1) // self.temporal_stride + 1
 
 
 def parse_shape(text: str, name: str) -> Shape:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from baselines.diffusers_zoo import BACKBONES, CLASSES, class_fields
+from baselines.diffusers_zoo import BACKBONES, CLASSES, class_defaults
 from baselines.diffusers_zoo.calls import CALLS, POSITIONS, Inputs, ltx
 from baselines.diffusers_zoo.model import DiffusersBackbone
 from bench.backbone import find_factory
@@ -167,7 +167,7 @@ def test_positions_are_those_of_the_class_as_shipped(name: str, sizes: dict[str,
     shipped.load_state_dict(model.model.state_dict())
     model.model = shipped
     monkeypatch.setitem(POSITIONS, model.config.name, lambda *_: None)
-    model._positions = None
+    model.positions._kept = None
     assert_close(torch.stack(model(latents, timesteps, labels)), actual, atol=0, rtol=0)
 
 
@@ -176,7 +176,7 @@ def test_mochi_rotates_as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     actual = torch.stack(model(*batch()))
     del model.model.rope._create_rope  # the method of its class again
     monkeypatch.setitem(POSITIONS, "MochiTransformer3DModel", lambda *_: None)
-    model._positions = None
+    model.positions._kept = None
     with pytest.warns(UserWarning, match="autocast"):
         assert_close(torch.stack(model(*batch())), actual, atol=1e-6, rtol=1e-5)
 
@@ -261,7 +261,7 @@ def test_the_table_names_what_diffusers_has() -> None:
     assert CALLS.keys() < CLASSES.keys()
     assert POSITIONS.keys() < CLASSES.keys()
     for name, row in CLASSES.items():
-        fields = class_fields(name)
+        fields = class_defaults(CLASSES[name].module, name)
         named = {row.context, *row.small, *row.derived, *row.fixed, *([row.pooled] if row.pooled else [])}
         assert named <= set(fields), name
         shipped = getattr(importlib.import_module(f"diffusers.models.{row.module}"), name)

@@ -148,7 +148,7 @@ def test_a_budget_is_stored_as_its_one_axis(given: dict[str, Any], dumped: str) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("budget.steps=0", "budget.steps must be a whole number from 1 to 10^18, got 0"),
+        ("budget.steps=0", "budget.steps 0 samples weights as they are, and these are random; give initialise: pretrained"),
         ("budget.steps=2.5", "budget.steps must be a whole number from 1 to 10^18, got 2.5"),
         ("budget.seconds=-1", "budget.seconds must be a number above 0, got -1"),
         ("budget.seconds=.inf", "budget.seconds must be a number above 0, got inf"),

@@ -12,6 +12,7 @@ Kandinsky 5 rounds queries and keys to bfloat16 in any precision; ChronoEdit is 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.util
 import math
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.backbone import check_field, tuples
-from bench.shapes import LatentSpec, Shape, check_divisible, num_voxels
+from bench.shapes import LatentSpec, Refusal, Shape, check_divisible, num_voxels
 
 if TYPE_CHECKING:
     from baselines.diffusers_zoo.model import DiffusersBackbone
@@ -210,14 +211,25 @@ CLASSES = {
 
 
 @functools.cache
-def class_fields(name: str) -> tuple[str, ...]:
-    """Fields of a class's configuration, from its source: importing it would take seconds, and torch."""
+def class_defaults(module: str, name: str) -> dict[str, Any]:
+    """Field -> default of a class's configuration, under diffusers.models, from its source: importing it would take seconds, and torch.
+
+    None too where a field has no default, or one that is not a plain value.
+    """
     spec = importlib.util.find_spec("diffusers")
     assert spec is not None and spec.origin is not None
-    source = Path(spec.origin).parent.joinpath("models", *CLASSES[name].module.split(".")).with_suffix(".py").read_text()
+    source = Path(spec.origin).parent.joinpath("models", *module.split(".")).with_suffix(".py").read_text()
     (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
     (init,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-    return tuple(argument.arg for argument in [*init.args.args[1:], *init.args.kwonlyargs])
+    given = [*init.args.args[1:], *init.args.kwonlyargs]
+    positional: list[ast.expr | None] = [None] * (len(init.args.args) - 1 - len(init.args.defaults))
+    written = [*positional, *init.args.defaults, *init.args.kw_defaults]
+    found: dict[str, Any] = {}
+    for argument, default in zip(given, written, strict=True):
+        found[argument.arg] = None
+        with contextlib.suppress(ValueError):
+            found[argument.arg] = None if default is None else tuples(ast.literal_eval(default))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +251,7 @@ class ZooConfig:
         """The class at another configuration. ValueError for a field that it lacks, or that is not for a matrix to set."""
         row = self.row
         for key in changes:
-            check_field(key, list(class_fields(self.name)))
+            check_field(key, list(class_defaults(row.module, self.name)))
             if key in self.channels:
                 raise ValueError(f"field {key!r} of {self.name} follows from the latent space; leave it out")
             if key in row.fixed:
@@ -265,22 +277,30 @@ class ZooConfig:
 
     def check(self, shape: Shape) -> None:
         """ValueError where latents (T, H, W) do not divide into patches or levels, or are larger than the class has positions for."""
-        check_divisible(self.name, shape, self.divisors)
-        for axis, size, most in zip(("frames", "height", "width"), shape, self.most, strict=True):
-            if size > most:
-                raise ValueError(f"{self.name} has positions for latent {axis} up to {most}, got {size} (latents {shape})")
+        check_sizes(self.name, shape, self.divisors, self.most)
 
     def num_tokens(self, shape: Shape) -> int:
         """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
-        if self.row.divisors is levels:
-            return num_voxels(shape)
-        return num_voxels(shape) // math.prod(self.divisors)
+        return tokens_of(self.row, self.divisors, shape)
 
     def __call__(self, spec: LatentSpec) -> DiffusersBackbone:
         """The model for this latent space, freshly initialised from torch's global generator."""
         from baselines.diffusers_zoo.model import DiffusersBackbone
 
         return DiffusersBackbone(self, spec)
+
+
+def check_sizes(name: str, shape: Shape, divisors: Shape, most: Shape) -> None:
+    """ValueError where latents (T, H, W) do not divide into patches or levels, or are larger than the class has positions for."""
+    check_divisible(name, shape, divisors)
+    for axis, size, largest in zip(("frames", "height", "width"), shape, most, strict=True):
+        if size > largest:
+            raise Refusal(f"{name} has positions for latent {axis} up to {largest}, got {size} (latents {shape})")
+
+
+def tokens_of(row: DiffusersClass, divisors: Shape, shape: Shape) -> int:
+    """Patches of a transformer, latent voxels of a U-Net, for one clip of latents (T, H, W)."""
+    return num_voxels(shape) // (1 if row.divisors is levels else math.prod(divisors))
 
 
 def check_kind(key: str, value: Any, example: Any) -> None:

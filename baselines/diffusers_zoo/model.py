@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +47,7 @@ class DiffusersBackbone(nn.Module):
         for text in (self.context, self.pooled, *(table.weight for table in (self.context_label, self.pooled_label) if table is not None)):
             if text is not None:
                 nn.init.normal_(text, std=0.02)
-        self._positions: tuple[tuple[Shape, torch.device], Any] | None = None  # of the last shape, on its device
+        self.positions = LastPositions(POSITIONS, config.name)
 
     def forward(self, latents: list[Tensor], timesteps: Tensor, labels: Tensor | None) -> list[Tensor]:
         """B clips (C, T, H, W) of one shape, timesteps (B,) in [0, 1], labels (B,) or None -> B clips of the same shape."""
@@ -59,7 +60,7 @@ class DiffusersBackbone(nn.Module):
                 timesteps=1000.0 * timesteps.float(),  # the clock of their discrete schedules
                 context=context,
                 pooled=pooled,
-                positions=self.positions(clips),
+                positions=self.positions.of(self.model, clips),
                 strides=(self.spec.temporal_stride, self.spec.spatial_stride, self.spec.spatial_stride),
             )
             return list(CALLS.get(self.config.name, plain)(self.model, inputs))
@@ -78,24 +79,45 @@ class DiffusersBackbone(nn.Module):
             pooled = pooled + self.pooled_label(labels)
         return context, pooled
 
-    def positions(self, clips: Tensor) -> Any:
-        """What the class's pipeline would make once for all steps: made when clips (B, C, T, H, W) come in another shape or place."""
-        make = POSITIONS.get(self.config.name)
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Modules to compile or to recompute one by one."""
+        return blocks_of(self.model)
+
+
+class LastPositions:
+    """What a class's pipeline would make once for all steps: made when clips come in another shape or place."""
+
+    def __init__(self, table: Mapping[str, Callable[[Any, Shape, torch.device], Any]], name: str) -> None:
+        self.table, self.name = table, name
+        self._kept: tuple[tuple[Shape, torch.device], Any] | None = None  # of the last shape, on its device
+
+    def of(self, model: nn.Module, clips: Tensor) -> Any:
+        """Of clips (B, C, T, H, W); None for a class that wants none."""
+        make = self.table.get(self.name)
         if make is None:
             return None
         _, _, frames, height, width = clips.shape
         key = ((frames, height, width), clips.device)
-        if self._positions is None or self._positions[0] != key:
+        if self._kept is None or self._kept[0] != key:
             with torch.inference_mode(False), torch.no_grad():  # sampling may come first, and training must be able to use them
-                self._positions = key, make(self.model, *key)
-        return self._positions[1]
+                self._kept = key, make(model, *key)
+        return self._kept[1]
 
-    def repeated_blocks(self) -> list[nn.Module]:
-        """Modules to compile or to recompute one by one: those that diffusers names, else the members of the model's own lists."""
-        names = self.model._repeated_blocks or ()
-        if names:
-            return [module for module in self.model.modules() if type(module).__name__ in names]
-        return [block for blocks in self.model.children() if isinstance(blocks, nn.ModuleList) for block in blocks]
+
+def blocks_of(model: Any) -> list[nn.Module]:
+    """The blocks that diffusers names as repeated, else the members of the model's own lists."""
+    names = model._repeated_blocks or ()
+    if names:
+        return [module for module in model.modules() if type(module).__name__ in names]
+    return [block for blocks in model.children() if isinstance(blocks, nn.ModuleList) for block in blocks]
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Hard-coded in some: a handicap the others have not, and a draw from global randomness."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def build_class(config: ZooConfig, spec: LatentSpec) -> Any:
@@ -108,8 +130,4 @@ def build_class(config: ZooConfig, spec: LatentSpec) -> Any:
         model = model_class(**fields)
     except REFUSALS as error:
         raise ValueError(f"diffusers cannot build {config.name} with {config.changes}: {str(error) or type(error).__name__}") from error
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            # Hard-coded in some: a handicap the others have not, and a draw from global randomness.
-            module.p = 0.0
-    return model.to(torch.get_default_device())  # a parameter of SVD's is made where no device context reaches
+    return without_dropout(model).to(torch.get_default_device())  # a parameter of SVD's is made where no device context reaches

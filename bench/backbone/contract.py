@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.shapes import LatentSpec, Refusal, Shape, check_shape
 
@@ -116,6 +116,18 @@ class GeneratesUnits(Backbone, Protocol):
 
     def generate(self, shape: Shape, labels: Tensor | None, num_clips: int) -> Generation:
         """A start for `num_clips` clips of latents (T, H, W) with labels (B,)."""
+        ...
+
+
+class HasPretrainedWeights(Backbone, Protocol):
+    """A backbone that can begin with weights that others trained, on another noise schedule (`initialise: pretrained`).
+
+    Its factory has, too, `weights_digest(pretrained)`, a hash of the files that decide what it is, which a record keeps; and
+    `check_pretrained(spec, trained)`: Refusal where the weights do not fit that latent space, or cannot be sampled untrained.
+    """
+
+    def load_pretrained(self, path: Any) -> None:
+        """Take these weights, and predict from now on what `path` asks: `coefficients` and `target` of bench/training/objective.py."""
         ...
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, computed_field, model_validator
 
 from bench.data.clips import Skipped
-from bench.data.frozen import Frozen, content_hash
+from bench.data.frozen import Frozen, Grown, content_hash
 from bench.data.policy.ledger import Ledger
 from bench.records.environment import Environment
 from bench.records.products import ProductTrial
@@ -249,8 +249,10 @@ class TextFacts(Frozen):
     num_params: int  # of what is trained along
 
 
-class BackboneFacts(Frozen):
+class BackboneFacts(Grown):
     """The backbone of a cell, at the data's one shape."""
+
+    added = ("weights",)
 
     num_params: int
     flops_per_clip: int  # forward
@@ -260,6 +262,7 @@ class BackboneFacts(Frozen):
     products: ProductTrial | None = None  # the libraries that multiplied on a CPU, and their times; None: none was tried
     latent_shape: tuple[int, int, int, int]  # (C, T, H, W)
     match: MatchProof | None = None  # where it was sized to match another
+    weights: str | None = None  # hash of the files of a public checkpoint: of its weights too, where it began with them
 
 
 class Asked(Frozen):

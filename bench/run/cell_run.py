@@ -75,7 +75,7 @@ class CellRun(CellPhases):
         }
         if not self.cell.evaluation.num_samples:  # its training and validation loss alone are asked for
             phases = {name: phases[name] for name in ("training set", "backbone", "canaries", "training")}
-        if not self.cell.evaluation.untrained:
+        if not self.cell.evaluation.untrained or not self.cell.budget.amount:  # untrained is then all that there is
             phases.pop("untrained model", None)
         if not self.cell.evaluation.points:
             phases.pop("quality on the way", None)

@@ -191,6 +191,7 @@ def check_cell(cell: Cell) -> None:
     check_known_frames(cell, factory)
     check_units(cell, factory)
     check_text(cell, factory)
+    check_initialise(cell, factory)
     spec = latent_spec(cell, num_labels=0)
     if spec is not None:
         shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
@@ -243,6 +244,20 @@ def check_prompts(cell: Cell, has_labels: bool) -> None:
             "--prompt: this cell has read captions beside labels alone (objective.label_dropout 0), and a prompt has no label; train it "
             "with objective.label_dropout above 0"
         )
+
+
+def check_initialise(cell: Cell, factory: Any) -> None:
+    """Refusal for pretrained weights of a backbone that has none."""
+    if cell.initialise == "pretrained" and not hasattr(factory, "check_pretrained"):
+        raise Refusal(
+            f"initialise pretrained needs a public checkpoint, {cell.backbone!r} is none; name one, pretrained:PATH, or use random"
+        )
+
+
+def weights_digest(cell: Cell) -> str | None:
+    """Hash of the files that a cell's backbone is made of; None of one that is code alone."""
+    digest = getattr(find_factory(cell.backbone), "weights_digest", None)
+    return None if digest is None else str(digest(pretrained=cell.initialise == "pretrained"))
 
 
 def check_policy(cell: Cell, backbone: Any) -> None:

@@ -18,7 +18,15 @@ from bench.data.progress import Say
 from bench.data.source import clips_digest
 from bench.records.record import FINAL, Asked, Record, RunCell, RunSnapshot
 from bench.records.store import latest, write_run
-from bench.run.checks import card_text, check_all, check_extractors, check_primary, check_prompts, check_weights
+from bench.run.checks import (
+    card_text,
+    check_all,
+    check_extractors,
+    check_primary,
+    check_prompts,
+    check_weights,
+    weights_digest,
+)
 from bench.run.device import on_this_machine
 from bench.run.expected.fit import planned
 from bench.run.fan_out import FanOut, run_on, write_lost
@@ -212,11 +220,13 @@ def _prepare_job(
 
 
 def _latest_final(folder: Path, cell: Cell) -> Record | None:
-    """The newest record of a cell if it need not run again: it is a result, and nothing says that its clips are others now."""
+    """The newest record of a cell if it need not run again: it is a result, nothing says that clips or checkpoint are others now."""
     record = latest(folder)
     if record is None or record.status not in FINAL:
         return None
     try:
+        if record.backbone is not None and record.backbone.weights and record.backbone.weights != weights_digest(cell):
+            return None
         return record if record.data is None or record.data.digest == clips_digest(cell.data) else None
     except BrokenPlugin:  # nothing says that they changed, and what is finished is not lost
         return record

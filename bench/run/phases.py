@@ -32,7 +32,7 @@ from bench.records.artefacts import (
 )
 from bench.records.environment import commit
 from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Sampling, TextFacts
-from bench.run.checks import judge_of
+from bench.run.checks import judge_of, weights_digest
 from bench.run.job import CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
 from bench.run.measure.drift import measure_drift
@@ -126,6 +126,7 @@ class CellPhases:
             products=products,
             latent_shape=(given.spec.latent_channels, *shape),
             match=self.job.cell.match,
+            weights=weights_digest(self.cell),
         )
 
     def check_canaries(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.backbone import check_latents, load_backbone
+from bench.backbone import check_latents, find_factory, load_backbone
 from bench.data.frozen import content_hash
 from bench.data.latents.autoencoder import load_autoencoder
 from bench.data.policy.fitting import fit, held_out_rules, training_rules
@@ -111,6 +111,15 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
         load_clip_network(cell.evaluation.clip_score, pick_device(cell))
     with _told():
         spec = latent_space(cell, job.results, progress)
+    if cell.initialise == "pretrained":
+        factory: Any = find_factory(cell.backbone)
+        factory.check_pretrained(spec, trained=cell.budget.amount > 0)
+        _check_own_scale(cell)
+    if spec.frame_step and cell.objective.known_frames > 1:
+        raise Refusal(
+            f"objective.known_frames {cell.objective.known_frames}: this autoencoder has {spec.temporal_stride} frames in a latent frame "
+            "behind the first; use 0 or 1"
+        )
     with torch.device("meta"):
         backbone: Any = load_backbone(cell.backbone, spec)
     shape = spec.latent_shape((cell.data.num_frames, cell.data.height, cell.data.width))
@@ -121,6 +130,12 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     cell_bytes = 4 * params * (2 * CHECKPOINT_COPIES - 1) + 2 * clip_bytes * cell.evaluation.num_samples
     flops = count_flops(cell.backbone, spec, shape)
     return CellSize(params=params, flops=flops, cell_bytes=cell_bytes, latent_bytes=latent_bytes)
+
+
+def _check_own_scale(cell: Cell) -> None:
+    """Refusal for latents of another scale than weights that are not trained any more know."""
+    if not cell.budget.amount and getattr(cell.autoencoder, "statistics", None) != "own":
+        raise Refusal("weights that are sampled as they are know latents at their own scale; give autoencoder.statistics: own")
 
 
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:

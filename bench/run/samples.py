@@ -27,6 +27,7 @@ from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
 from bench.records.record import Sampling, Work
 from bench.records.store import latest
+from bench.run.checks import weights_digest
 from bench.run.job import SampleJob
 from bench.run.measure.products import use_products
 from bench.run.stages import TrainingSet, table_of, training_set
@@ -34,6 +35,7 @@ from bench.shapes import LatentSpec, Refusal, Shape, num_voxels, shape_text, vis
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.captioned import with_captions
+from bench.training.objective import PATHS
 from bench.training.ranks import ALONE, Ranks
 from bench.training.sampling import SamplePlan, guided, sample
 from bench.training.units import by_units
@@ -203,7 +205,7 @@ def sampling_work(latents: list[Tensor], backbone: Any, flops_of: Callable[[Shap
 def inputs_of(cell: Cell, training: TrainingSet) -> str:
     """Identity of a cell and of what it trains on: a checkpoint or weights of other inputs are of no use to it."""
     text = None if training.table is None else training.table.key
-    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key, text)
+    return _identity(cell.fingerprint(), training.clips.digest, training.autoencoder.key, text, weights_digest(cell))
 
 
 def trained_on(folder: Path) -> str | None:
@@ -211,11 +213,14 @@ def trained_on(folder: Path) -> str | None:
     record = latest(folder)
     if record is None or record.data is None or record.autoencoder is None:
         return None
-    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key, None if record.text is None else record.text.key)
+    text = None if record.text is None else record.text.key
+    weights = None if record.backbone is None else record.backbone.weights
+    return _identity(record.fingerprint, record.data.digest, record.autoencoder.key, text, weights)
 
 
-def _identity(fingerprint: str, clips: str, autoencoder: str, text: str | None) -> str:
-    return content_hash([fingerprint, clips, autoencoder, *([] if text is None else [text])])
+def _identity(fingerprint: str, clips: str, autoencoder: str, text: str | None, weights: str | None) -> str:
+    more = [[kind, key] for kind, key in (("text", text), ("weights", weights)) if key is not None]
+    return content_hash([fingerprint, clips, autoencoder, *more])
 
 
 INPUTS = "inputs.txt"  # in a cell's folder, from the first phase on: identity of what it trains on
@@ -237,10 +242,12 @@ def read_inputs(folder: Path) -> str | None:
 
 
 def build_backbone(cell: Cell, training: TrainingSet) -> Any:
-    """The cell's backbone with the initial weights of its seed, and what reads captions around it where the cell has text."""
+    """The backbone with the weights that it begins with, of its seed or of a public checkpoint, and what reads captions around it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(cell.seed, "weights", 0))
         backbone: Any = load_backbone(cell.backbone, training.spec)
+    if cell.initialise == "pretrained":
+        backbone.load_pretrained(PATHS[cell.objective.name])
     if cell.text is None or training.table is None:
         return backbone
     return with_captions(backbone, cell.text, training.table, cell.seed)

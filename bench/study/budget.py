@@ -37,6 +37,7 @@ class BudgetAxis:
     used: Callable[[Spent], float]  # how much of it a run has used; must mean the same for all rivals
     words: str  # what is said behind an amount: "training steps"
     meaning: str = ""  # what is counted, for the configuration reference
+    untrained: bool = False  # may be 0: nothing is trained (`initialise: pretrained` alone)
     whole: bool = True  # amounts are whole numbers from 1 on, and progress counts them; else numbers above 0
     prefixed: bool = False  # an amount is said with a prefix of the measurement's unit, behind the words: "1.20 training PFLOP"
     measurement: str | None = None  # of a record, which such a budget fixes: nobody can win it
@@ -45,6 +46,8 @@ class BudgetAxis:
 
     def checked(self, amount: Any) -> float:
         """An amount as a budget holds it. Refusal for what is none."""
+        if self.untrained and type(amount) is int and amount == 0:
+            return 0
         try:
             return (_WHOLE if self.whole else _ABOVE_ZERO).validate_python(amount)
         except ValidationError as error:
@@ -60,7 +63,8 @@ BUDGETS: Registry[BudgetAxis] = Registry(
             name="steps",
             used=lambda spent: spent.steps,
             words="training steps",
-            meaning="optimiser steps",
+            meaning="optimiser steps; 0 samples pretrained weights as they are",
+            untrained=True,
             measurement="train_steps",
             drawn=True,
         ),
@@ -134,4 +138,4 @@ class Budget(Frozen, extra="allow"):
 
     def fraction(self, spent: Spent) -> float:
         """The part of it that a run has used; 1 and more: it ends."""
-        return BUDGETS.find(self.axis).used(spent) / self.amount
+        return BUDGETS.find(self.axis).used(spent) / self.amount if self.amount else 1.0

@@ -51,13 +51,16 @@ class Optimizer(Frozen, allow_inf_nan=False):
 SOLVERS = {"rectified_flow": ("euler", "dpmsolver++"), "v_prediction": ("ddim", "dpmsolver++")}
 
 
-class Sampler(Frozen, allow_inf_nan=False):
+class Sampler(Grown, allow_inf_nan=False):
     """How noise becomes clips."""
+
+    added = ("shift",)
 
     solver: Literal["euler", "ddim", "dpmsolver++"] = "euler"  # ddim is for v_prediction, euler for rectified_flow
     num_steps: int = Field(25, ge=1, le=10**6)  # denoising steps a clip; guidance doubles the backbone calls
     guidance_scale: float = Field(1.0, ge=0)  # 1 = no guidance
     batch_size: int = Field(32, ge=1, le=10**6)  # clips denoised at once; their noise does not depend on it
+    shift: float = Field(1.0, gt=0, le=100)  # rectified_flow: above 1, more of the steps where there is much noise; Wan's pipeline has 3
 
 
 class Evaluation(Grown):
@@ -122,9 +125,10 @@ class Parallel(Frozen):
 class Cell(Grown, allow_inf_nan=False):
     """Everything that decides the numbers of one run of one backbone at one seed."""
 
-    added = ("parallel", "branches", "text")
+    added = ("initialise", "parallel", "branches", "text")
 
     backbone: Annotated[str, BeforeValidator(canonical_name)]  # "module:config", or "module:config{field: value}"
+    initialise: Literal["random", "pretrained"] = "random"  # weights to begin with: of the seed; of a public checkpoint, where it has them
     data: Annotated[SerializeAsAny[SourceConfig], BeforeValidator(load_config)]
     batching: Batching
     autoencoder: Autoencoder
@@ -145,9 +149,17 @@ class Cell(Grown, allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.budget.amount and self.initialise != "pretrained":
+            raise Refusal(f"budget.{self.budget.axis} 0 samples weights as they are, and these are random; give initialise: pretrained")
+        if not self.budget.amount and self.evaluation.points:
+            raise Refusal(f"evaluation.points {list(self.evaluation.points)} are of a training, and budget.steps is 0; leave them out")
+        if self.initialise == "pretrained" and self.parallel.kind == "fsdp":
+            raise Refusal("initialise pretrained puts all weights into one process, and parallel.kind fsdp shards them; use ddp or none")
         allowed = SOLVERS[self.objective.name]
         if self.sampler.solver not in allowed:
             raise Refusal(f"sampler.solver {self.sampler.solver!r} cannot sample {self.objective.name}; use {' or '.join(allowed)}")
+        if self.sampler.shift != 1.0 and self.objective.name != "rectified_flow":
+            raise Refusal(f"sampler.shift {self.sampler.shift:g} is for rectified_flow, got {self.objective.name}; use 1.0")
         if self.evaluation.regions or self.evaluation.twins:
             asked = "regions" if self.evaluation.regions else "twins"
             if not hasattr(self.data, "tested"):

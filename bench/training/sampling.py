@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,12 @@ from bench.training.known import with_given, with_known
 from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
 from bench.training.units import by_units
 
-FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 1.0}
-SCHEDULERS: dict[tuple[str, str], Callable[[], Any]] = {
-    ("rectified_flow", "euler"): partial(FlowMatchEulerDiscreteScheduler, shift=1.0),
-    ("rectified_flow", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **FLOW),
-    ("v_prediction", "ddim"): partial(DDIMScheduler, **DISCRETE_SCHEDULE, clip_sample=False),
-    ("v_prediction", "dpmsolver++"): partial(DPMSolverMultistepScheduler, **DISCRETE_SCHEDULE),
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+SCHEDULERS: dict[tuple[str, str], Callable[[float], Any]] = {  # of the sampler's shift, which v_prediction has none of
+    ("rectified_flow", "euler"): lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
+    ("rectified_flow", "dpmsolver++"): lambda shift: DPMSolverMultistepScheduler(**FLOW, flow_shift=shift),
+    ("v_prediction", "ddim"): lambda shift: DDIMScheduler(**DISCRETE_SCHEDULE, clip_sample=False),
+    ("v_prediction", "dpmsolver++"): lambda shift: DPMSolverMultistepScheduler(**DISCRETE_SCHEDULE),
 }
 
 
@@ -114,7 +113,7 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
 def schedule(cell: Cell) -> tuple[Any, list[float]]:
     """A scheduler of the cell's sampler, at its start, and the time of each step, on the host: the same as in training, 1 = noise."""
     objective, sampler = cell.objective.name, cell.sampler
-    scheduler = SCHEDULERS[objective, sampler.solver]()
+    scheduler = SCHEDULERS[objective, sampler.solver](sampler.shift)
     if sampler.solver == "euler":  # even steps from noise to data, the last one to 0
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / sampler.num_steps, sampler.num_steps))
     else:

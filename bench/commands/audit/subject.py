@@ -205,14 +205,15 @@ def pretrained_spec(config: Autoencoder, num_labels: int) -> LatentSpec:
     import diffusers
     import torch
 
-    from bench.data.latents.autoencoder import FrameAutoencoder
+    from bench.data.latents.networks import wrapped
 
     assert config.kind == "pretrained"
     try:
         network_class = getattr(diffusers, config.class_name)
         with torch.device("meta"), torch.no_grad():
-            network = network_class.from_config(network_class.load_config(config.name, revision=config.revision))
-            return FrameAutoencoder(network, unshuffle=1).spec(num_labels)
+            found = network_class.load_config(config.name, revision=config.revision, subfolder=config.subfolder)
+            network = network_class.from_config(found)
+            return wrapped(network).spec(num_labels)
     except (AttributeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise Refusal(f"autoencoder {config.name!r}: its latent space cannot be read as that of {config.class_name}: {reason}") from error

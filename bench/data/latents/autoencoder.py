@@ -9,7 +9,6 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import numpy as np
@@ -21,88 +20,12 @@ from bench.data.clips import Clips, ClipSet
 from bench.data.files import rust_errors
 from bench.data.frozen import content_hash
 from bench.data.latents.config import Autoencoder, PretrainedAutoencoder, TrainedAutoencoder, autoencoder_folder
+from bench.data.latents.networks import OF_CLIPS, FrameAutoencoder, batches_of, from_model, to_model, wrapped
 from bench.data.progress import Progress
 from bench.data.ragged import Frames, Ragged, stacked
 from bench.data.sealed import kept_or_made
 from bench.data.seeds import stream_seed
-from bench.shapes import LatentSpec, Refusal, Shape
-
-STATISTICS_CLIPS = 256  # training clips that the latents' mean and variance are measured on
-PIXELS_AT_ONCE = 2**19  # encoded in one call
-
-
-def to_model(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Clips as stored, (B, T, H, W, 3) uint8 -> (B, 3, T, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.array(frames)).to(device).permute(0, 4, 1, 2, 3).float().div(127.5).sub(1)
-
-
-def from_model(clips: Tensor) -> np.ndarray:
-    """Clips (B, 3, T, H, W) in [-1, 1] -> as stored, (B, T, H, W, 3) uint8, rounded to the nearest level."""
-    return clips.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
-
-
-class FrameAutoencoder(nn.Module):
-    """A diffusers autoencoder of images, applied frame by frame, with unit-variance latents."""
-
-    shift: Tensor  # (C,) mean of the raw latents
-    scale: Tensor  # (C,) one over their standard deviation
-    key: str  # identity, of one that `load_autoencoder` gives: configuration, code version, weights and, where trained here, the clips
-    facts: dict[str, Any]  # of the same, for the record: seconds, parameters, loss
-
-    def __init__(self, network: nn.Module, *, unshuffle: int):
-        super().__init__()
-        self.network: Any = network
-        self.unshuffle = unshuffle  # side of the block of pixels folded into channels before the network; 1 = none
-        with torch.no_grad():  # what the network says of itself
-            probed = self.encode_frames(torch.zeros(1, 3, 64, 64))
-        self.latent_channels, self.spatial_stride = probed.shape[1], 64 // probed.shape[-1]
-        self.register_buffer("shift", torch.zeros(self.latent_channels))
-        self.register_buffer("scale", torch.ones(self.latent_channels))
-
-    def spec(self, num_labels: int) -> LatentSpec:
-        """The latent space as backbones see it."""
-        return LatentSpec(
-            latent_channels=self.latent_channels, spatial_stride=self.spatial_stride, temporal_stride=1, num_labels=num_labels
-        )
-
-    def encode(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) in [-1, 1] -> latents (B, C, T, H, W), zero mean and unit variance per channel."""
-        latents = _unfold_frames(self.encode_frames(_fold_frames(clips)), len(clips))
-        return (latents - self.shift.view(-1, 1, 1, 1)) * self.scale.view(-1, 1, 1, 1)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, T, H, W) -> clips (B, 3, T, H, W), about [-1, 1]."""
-        raw = latents / self.scale.view(-1, 1, 1, 1) + self.shift.view(-1, 1, 1, 1)
-        return _unfold_frames(self.decode_frames(_fold_frames(raw)), len(latents))
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frames (F, 3, H, W) -> raw latents (F, C, h, w); the mode, where the network gives a distribution."""
-        output = self.network.encode(functional.pixel_unshuffle(frames, self.unshuffle))
-        return output.latent_dist.mode() if hasattr(output, "latent_dist") else output[0]
-
-    def decode_frames(self, latents: Tensor) -> Tensor:
-        """Raw latents (F, C, h, w) -> frames (F, 3, H, W)."""
-        return functional.pixel_shuffle(self.network.decode(latents)[0], self.unshuffle)
-
-    @torch.no_grad()
-    def measure_statistics(self, train: ClipSet, device: torch.device) -> None:
-        """Set shift and scale from evenly spaced training clips."""
-        index = np.unique(np.linspace(0, len(train.frames) - 1, STATISTICS_CLIPS).astype(int))
-        if isinstance(train.frames, Ragged):
-            stride, found = self.spatial_stride, [train.frames[i] for i in index]
-            # Without the rows and columns that the stride leaves over.
-            clips = [clip[None, :, : clip.shape[1] // stride * stride, : clip.shape[2] // stride * stride] for clip in found]
-        else:
-            clips = _batches(train.frames[index])
-        raw = [self.encode_frames(_fold_frames(to_model(clip, device))).double().cpu() for clip in clips]  # each (F, C, h, w)
-        latents = torch.cat([part.transpose(0, 1).flatten(1) for part in raw], dim=1)  # (C, voxels)
-        deviation = latents.std(dim=1)
-        if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
-            raise Refusal(
-                f"the autoencoder's latents have channel deviations {deviation.tolist()}; a dead or broken channel cannot be scaled"
-            )
-        self.shift.copy_(latents.mean(dim=1))
-        self.scale.copy_(1 / deviation)
+from bench.shapes import Refusal
 
 
 def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: torch.device, progress: Progress) -> FrameAutoencoder:
@@ -111,7 +34,7 @@ def load_autoencoder(config: Autoencoder, clips: Clips, cache: Path, device: tor
     kept_or_made(folder, "weights of the autoencoder", lambda temp: _make(config, clips, temp, device, progress))
     facts = json.loads((folder / "facts.json").read_text())
     network = getattr(diffusers, facts["class_name"]).from_pretrained(folder / "network", use_safetensors=True, low_cpu_mem_usage=False)
-    autoencoder = FrameAutoencoder(network.eval().requires_grad_(False), unshuffle=facts["unshuffle"])
+    autoencoder = wrapped(network.eval().requires_grad_(False), unshuffle=facts["unshuffle"])
     autoencoder.shift.copy_(torch.tensor(facts["shift"]))
     autoencoder.scale.copy_(torch.tensor(facts["scale"]))
     # The weights are part of the identity: trained again on another machine, they are other weights.
@@ -129,7 +52,7 @@ def decode_clips(autoencoder: FrameAutoencoder, latents: list[Tensor]) -> Frames
 @torch.inference_mode()
 def encode_clips(autoencoder: FrameAutoencoder, frames: np.ndarray) -> Tensor:
     """Clips as stored, (B, T, H, W, 3) uint8 -> latents (B, C, T, H, W) on the CPU, as many clips at once as memory allows."""
-    parts = [autoencoder.encode(to_model(chunk, autoencoder.shift.device)).cpu() for chunk in _batches(frames)]
+    parts = [autoencoder.encode(to_model(chunk, autoencoder.shift.device)).cpu() for chunk in batches_of(frames)]
     return torch.cat(parts)
 
 
@@ -139,9 +62,12 @@ def _make(config: Autoencoder, clips: Clips, folder: Path, device: torch.device,
         autoencoder, loss = train_autoencoder(config, clips.splits["train"], device, progress)
         class_name, unshuffle = "AutoencoderTiny", 2
     else:
-        autoencoder, loss = FrameAutoencoder(load_pretrained(config), unshuffle=1).to(device), None
+        autoencoder, loss = wrapped(load_pretrained(config)).to(device), None
         class_name, unshuffle = config.class_name, 1
-    autoencoder.eval().measure_statistics(clips.splits["train"], device)
+    if isinstance(config, PretrainedAutoencoder) and config.statistics == "own":
+        autoencoder.eval().take_own_statistics()
+    else:
+        autoencoder.eval().measure_statistics(clips.splits["train"], device)
     with rust_errors():
         autoencoder.network.save_pretrained(folder / "network", safe_serialization=True)
     path = folder / "network" / "config.json"
@@ -165,13 +91,14 @@ def load_pretrained(config: PretrainedAutoencoder) -> nn.Module:
     if network_class is None or not config.class_name.startswith(("Autoencoder", "Asymmetric", "VQModel")):
         raise Refusal(f"autoencoder.class_name {config.class_name!r} is not an autoencoder of diffusers; for example AutoencoderKL")
     try:
-        network = network_class.from_pretrained(config.name, revision=config.revision, use_safetensors=True)
+        network = network_class.from_pretrained(config.name, revision=config.revision, subfolder=config.subfolder, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise Refusal(
             f"autoencoder {config.name!r} cannot be loaded as {config.class_name}: {' '.join(str(error).split())[:300]}"
         ) from error
-    if any(isinstance(module, nn.Conv3d) for module in network.encoder.modules()):
-        raise Refusal(f"autoencoder {config.name!r} ({config.class_name}) compresses time; use one of images, such as AutoencoderKL")
+    if config.class_name not in OF_CLIPS and any(isinstance(module, nn.Conv3d) for module in network.encoder.modules()):
+        known = ", ".join(OF_CLIPS)
+        raise Refusal(f"autoencoder {config.name!r} ({config.class_name}) compresses time; use one of images, or one of {known}")
     return network.float()
 
 
@@ -233,24 +160,3 @@ def _weights_hash(autoencoder: FrameAutoencoder) -> str:
     for name, tensor in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _fold_frames(clips: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> (B T, C, H, W)."""
-    return clips.transpose(1, 2).flatten(0, 1)
-
-
-def _unfold_frames(frames: Tensor, num_clips: int) -> Tensor:
-    """(B T, C, H, W) -> (B, C, T, H, W)."""
-    return frames.unflatten(0, (num_clips, -1)).transpose(1, 2)
-
-
-def clips_at_once(shape: Shape) -> int:
-    """How many clips (T, H, W) are encoded in one call."""
-    return max(1, PIXELS_AT_ONCE // math.prod(shape))
-
-
-def _batches(frames: np.ndarray) -> list[np.ndarray]:
-    """Clips (N, T, H, W, 3), as many together as are encoded in one call."""
-    size = clips_at_once(frames.shape[1:4])
-    return [frames[start : start + size] for start in range(0, len(frames), size)]

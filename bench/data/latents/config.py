@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bench.data.frozen import Count, Frozen, Seed, content_hash
+from bench.data.frozen import Count, Frozen, Grown, Seed, content_hash
 
 CODE_VERSION = 1  # raise it when the same configuration starts to give other latents
 
@@ -25,13 +25,17 @@ class TrainedAutoencoder(Frozen):
     seed: Seed = 0  # of its weights and frames, not of a run: all runs share it
 
 
-class PretrainedAutoencoder(Frozen):
-    """Any diffusers autoencoder of images, applied frame by frame, from a folder or a hub."""
+class PretrainedAutoencoder(Grown):
+    """A diffusers autoencoder from a folder or a hub: any of images, applied frame by frame, or one of videos (video_autoencoder.py)."""
+
+    added = ("subfolder", "statistics")
 
     kind: Literal["pretrained"]
     name: str  # folder, or hub name such as "stabilityai/sd-vae-ft-mse"
     class_name: str = "AutoencoderKL"  # the diffusers class
     revision: str | None = None  # hub commit; a hub name without one follows its main branch
+    subfolder: str | None = None  # of a pipeline, such as vae
+    statistics: Literal["measured", "own"] = "measured"  # scale of latents: unit variance on training clips, or its pipeline's
 
 
 Autoencoder = Annotated[TrainedAutoencoder | PretrainedAutoencoder, Field(discriminator="kind")]
@@ -53,7 +57,8 @@ def _folder_hash(config: Autoencoder) -> str | None:
     """Hash of the files of a pretrained autoencoder in a local folder, which may change under its name; None for any other."""
     if not isinstance(config, PretrainedAutoencoder) or not Path(config.name).is_dir():
         return None
+    folder = Path(config.name, config.subfolder or "")
     digest = hashlib.sha256()
-    for path in sorted(path for path in Path(config.name).rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from bench.data.frozen import content_hash
-from bench.data.latents.autoencoder import FrameAutoencoder, clips_at_once, encode_clips
+from bench.data.latents.autoencoder import encode_clips
+from bench.data.latents.networks import FrameAutoencoder, clips_at_once
 from bench.data.policy.contract import Item
 from bench.data.policy.fitting import Alike, Fitted
 from bench.data.progress import Progress

@@ -51,7 +51,7 @@ def caption_table(
     width, num_tokens = text_size(config)
     if (needed_bytes := 4 * len(texts) * width * num_tokens) > MOST_BYTES:
         raise Refusal(
-            f"{len(texts):,} captions of {num_tokens} tokens of width {width} take {needed_bytes:,} bytes, at most {MOST_BYTES:,} are held; "
+            f"{len(texts):,} captions of {num_tokens} tokens of width {width} take {needed_bytes:,} bytes, at most {MOST_BYTES:,} fit; "
             "lower text.max_tokens, use a smaller encoder or fewer captions"
         )
     folder = cache / "text" / content_hash([key, importlib.metadata.version("transformers"), list(texts)])[:16]

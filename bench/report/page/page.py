@@ -37,13 +37,6 @@ SCALING = ("foresight", "exponents", "compute", "isoflop")  # tables of a run th
 CONTRASTS = "What was asked before the run"
 # tables that stand after the curves of training, where a run has them
 LATER = ("following", "flips", "tuning", "rates", "tried", "published")
-    "following",
-    "flips",
-    "tuning",
-    "rates",
-    "tried",
-    "published",
-)  # tables that stand after the curves of training, where a run has them
 MAX_ANIMATION_BYTES = 2_000_000  # of all animated sheets: base64 adds a third, and the page stays under 5 MB
 
 

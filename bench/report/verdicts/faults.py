@@ -247,7 +247,7 @@ def averaged(run: Run) -> Iterator[Fault]:
     for name, record in _ok(run):
         last = record.training.validation[-1].step if record.training and record.training.validation else 0
         taken = record.training.num_steps if record.training else 0
-        if not taken or last != taken:
+        if (not taken and record.cell.budget.amount) or last != taken:
             yield Fault(cells=(name,), what=f"scored at step {last} of {taken}", remedy=f"remove its folder and {AGAIN}")
         elif record.artefacts.get("weights") != WEIGHTS:
             kept = record.artefacts.get("weights", "none")

@@ -72,7 +72,7 @@ def _named(records: list[Record], base: str | None, subject: str) -> list[Measur
 def _learnt_nothing(run: Run, findings: Findings) -> Iterator[str]:
     """The trained clips are no better than the untrained ones' interval over clips; where no distance tells, the loss is near its start."""
     for contender in run.contenders:
-        records = _records(run, contender)
+        records = [record for record in _records(run, contender) if record.cell.budget.amount]  # others were not to learn
         trained, untrained = (_named(records, run.primary, subject) for subject in ("trained", "untrained"))
         after, start = _mean(m.value for m in trained), _mean(m.value for m in untrained)
         higher = bool(trained) and trained[0].better == "higher"
@@ -190,6 +190,17 @@ def _card_full(run: Run, findings: Findings) -> Iterator[str]:
             yield f"The card was full while {contender} trained: its allocator emptied its cache {times}, which costs speed."
 
 
+def _pretrained(run: Run, findings: Findings) -> Iterator[str]:
+    """Contenders that began with weights of others: what these were trained on, and how long, is not their rivals'."""
+    for contender in run.contenders:
+        if begun := [record for record in _records(run, contender) if record.cell.initialise == "pretrained"]:
+            here = "was not trained here" if not any(record.cell.budget.amount for record in begun) else "was only tuned here"
+            yield (
+                f"{contender} is pretrained, and {here}: data and budget of its weights are not those of its rivals, so that its place "
+                "tells of the checkpoint and not of the backbone."
+            )
+
+
 def _left_out(run: Run, findings: Findings) -> Iterator[str]:
     """Files of the data that are in no clip."""
     names = sorted({entry.name for record in run.records if record.data for entry in record.data.skipped})
@@ -201,6 +212,7 @@ def _left_out(run: Run, findings: Findings) -> Iterator[str]:
 # (name, serious, what is said where it is true)
 WARNINGS: tuple[tuple[str, bool, Callable[[Run, Findings], Iterable[str]]], ...] = (
     ("learnt nothing", True, _learnt_nothing),
+    ("pretrained", True, _pretrained),
     ("autoencoder is the limit", True, _autoencoder_limit),
     ("not matched", True, _not_matched),
     ("rates not tuned", True, _not_tuned),

@@ -14,7 +14,7 @@ import torch
 
 from bench.backbone import load_backbone
 from bench.data.clips import ClipSet
-from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_pretrained, train_autoencoder
+from bench.data.latents.autoencoder import FrameAutoencoder, decode_clips, encode_clips, load_pretrained, train_autoencoder, wrapped
 from bench.data.latents.config import Autoencoder, TrainedAutoencoder
 from bench.data.policy.batches import clips_per_batch
 from bench.data.progress import Reporter, silent
@@ -106,7 +106,7 @@ def _of_pixels(cell: Cell, autoencoder: FrameAutoencoder, frames: np.ndarray) ->
 def _autoencoder(config: Autoencoder, frames: np.ndarray, device: torch.device) -> tuple[FrameAutoencoder, dict[str, float]]:
     """An autoencoder as fast as the cell's, and the time of its training step, without what is done once."""
     if not isinstance(config, TrainedAutoencoder):
-        return FrameAutoencoder(load_pretrained(config), unshuffle=1).to(device).eval(), {}
+        return wrapped(load_pretrained(config)).to(device).eval(), {}
     train = ClipSet(frames, np.zeros(len(frames), np.int64), tuple(map(str, range(len(frames)))))
     times_s = []
     for num_steps in (2, 2, 6):

@@ -10,7 +10,7 @@ from bench.study.budget import BUDGETS, CURVE_CLIPS, CURVE_FRACTIONS, Spent
 from bench.study.cell import COOLDOWN, Cell
 
 WORK = ("backbone", "data", "batching", "precision", "acceleration", "device")  # fields of a cell that the times of its steps depend on
-GEOMETRY = ("kind", "latent_channels", "spatial_stride", "width", "name", "class_name", "revision")  # of its autoencoder
+GEOMETRY = ("kind", "latent_channels", "spatial_stride", "width", "name", "class_name", "revision", "subfolder")  # of its autoencoder
 RAN_S = 0.05  # a phase that took less did nothing: canaries of an earlier cell are only copied
 
 

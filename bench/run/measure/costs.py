@@ -26,8 +26,11 @@ def training_measurements(
 ) -> list[Measurement]:
     """Rates, memory and cost of training. Rates are two totals over one window, the warm-up steps left out.
 
+    Of a run that took no step there are none, but for what it is and its loss.
     The window runs from when the device was through with the last warm-up step to when it was through with the last of all.
     """
+    if not training.num_steps:
+        return _untrained_measurements(training, cell, given, backbone)
     warmup = training.num_warmup_steps
     window_s = training.wall_time_s - (training.step_end_s[warmup - 1] if warmup else 0.0)
     work = _total(training.step_work[warmup:])
@@ -53,21 +56,37 @@ def training_measurements(
             for kind, num_bytes in training.storage_by_kind.items()
         ),
         *memory_measurements(peaks),
-        Measurement(name="num_params", value=backbone.num_params, unit="1", better="none"),
-        Measurement(name="flops_per_clip", value=backbone.flops_per_clip, unit="FLOP", better="lower"),
+        *_size(backbone),
         Measurement(name="train_flops", value=3 * whole["flops"], unit="FLOP", better="none"),
         Measurement(name="train_steps", value=training.num_steps, unit="1", better="none"),
         Measurement(name="train_samples", value=training.num_samples, unit="clip", better="none"),
         Measurement(name="train_latent_voxels", value=whole["latent_voxels"], unit="latent voxel", better="none"),
         Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
-        Measurement(
-            name="val_loss",
-            value=training.validation[-1].loss,
-            unit="1",
-            better="lower",
-            protocol=loss_protocol(cell, given.clips.digest, len(given.val), given.autoencoder.key),
-        ),
+        _val_loss(training, cell, given),
     ]
+
+
+def _untrained_measurements(training: Training, cell: Cell, given: TrainingSet, backbone: BackboneFacts) -> list[Measurement]:
+    """Of weights that are sampled as they are."""
+    steps = Measurement(name="train_steps", value=0, unit="1", better="none")
+    return [*_size(backbone), steps, _val_loss(training, cell, given)]
+
+
+def _size(backbone: BackboneFacts) -> list[Measurement]:
+    return [
+        Measurement(name="num_params", value=backbone.num_params, unit="1", better="none"),
+        Measurement(name="flops_per_clip", value=backbone.flops_per_clip, unit="FLOP", better="lower"),
+    ]
+
+
+def _val_loss(training: Training, cell: Cell, given: TrainingSet) -> Measurement:
+    return Measurement(
+        name="val_loss",
+        value=training.validation[-1].loss,
+        unit="1",
+        better="lower",
+        protocol=loss_protocol(cell, given.clips.digest, len(given.val), given.autoencoder.key),
+    )
 
 
 def sampling_measurements(sampling: Sampling, backbone: BackboneFacts, peaks: dict[str, int], storage_bytes: int) -> list[Measurement]:
