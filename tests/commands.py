@@ -71,6 +71,7 @@ def jobs_here() -> Iterator[None]:
         mock.patch.object(bench.run.launchers.local, "JobProcess", JobHere),
         mock.patch.object(bench.run.threads, "LOOK_S", 0.0),
         mock.patch.object(bench.meters.process, "keep_freed_memory", lambda: True),  # this process has other tests to do
+        mock.patch.object(bench.meters.process, "leave_out_imports", lambda: None),  # and has left out its own
         mock.patch.dict(bench.meters.peak.SIDES, cpu=128),  # its rate is no test's business
         mock.patch.object(bench.run.expected.measure, "measured", lambda cell: PACE),  # nor how long it would take
     ):

@@ -1,6 +1,7 @@
 """The order of the tests: files that take long come first, so that two workers end together (`--no-loadscope-reorder`). No test leaves a
 library of products to the next."""
 
+import gc
 from collections.abc import Iterator
 from unittest import mock
 
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort by that list; a file that is not on it stays where it was."""
     place = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_left_out_of_collections() -> None:
+    """A cell collects ten times, as many seconds in a process that has imported everything and holds every test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

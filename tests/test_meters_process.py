@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -65,6 +66,14 @@ def test_nothing_is_done_without_such_a_call(monkeypatch: pytest.MonkeyPatch, er
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert not process.keep_freed_memory()
+
+
+def test_collections_look_at_nothing_that_was_there_before() -> None:
+    before = gc.get_freeze_count()
+    there: list[Any] = [[] for _ in range(1000)]
+    process.leave_out_imports()
+    assert gc.get_freeze_count() >= before + len(there)
+    assert not any(thing is there[0] for thing in gc.get_objects())
 
 
 class Kept(Exception):

@@ -52,7 +52,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
     import torch
 
     from bench.data.progress import Reporter
-    from bench.meters.process import keep_freed_memory, use_exact_float32
+    from bench.meters.process import keep_freed_memory, leave_out_imports, use_exact_float32
     from bench.run.cell_run import run_cell
     from bench.run.expected.measure import measure_paces
     from bench.run.match.search import match_backbone
@@ -63,6 +63,7 @@ def perform(job: Job, stop: "StopFlag", watch: Watch) -> None:
 
     use_exact_float32()
     keep_freed_memory()
+    leave_out_imports()
     with Reporter(job.label).live() as progress:
         try:
             match job:
