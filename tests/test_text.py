@@ -334,7 +334,7 @@ def test_mistakes_are_told_before_anything_trains(tmp_path: Path) -> None:
     check_cell(told_cell())
     spec = latent_spec(told_cell(), 0)
     assert spec is not None and (spec.text_width, spec.text_tokens) == (16, 6)
-    with pytest.raises(ValueError, match="union_tag|Input tag 'bert'"):
+    with pytest.raises(ValueError, match=r"union_tag|Input tag 'bert'"):
         told_cell(text={"encoder": "bert"})
 
 
@@ -342,7 +342,7 @@ def test_prompts_are_for_cells_that_can_follow_them() -> None:
     with pytest.raises(Refusal, match="was given no captions"):
         check_prompts(told_cell(text=None), has_labels=False)
     check_prompts(told_cell(objective={"label_dropout": 0}), has_labels=False)
-    with pytest.raises(Refusal, match="objective.label_dropout 0"):
+    with pytest.raises(Refusal, match=r"objective.label_dropout 0"):
         check_prompts(told_cell(objective={"label_dropout": 0}), has_labels=True)
 
 
@@ -354,7 +354,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     assert read_prompts(["first"], file) == ("first", "a red disc", "all blue")
     assert read_prompts([], None) == ()
     file.write_text("\n\n")
-    with pytest.raises(Refusal, match="has no prompt in it; write one a line"):
+    with pytest.raises(Refusal, match="has no prompt in it"):
         read_prompts([], file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(Refusal, match="cannot be read as text"):
