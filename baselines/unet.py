@@ -61,7 +61,7 @@ class VideoUNet(nn.Module):
         return torch.stack([self.context[0] + label, self.context[1].expand_as(label)], dim=1), label
 
     def with_text(self, context: Tensor, text: Text) -> tuple[Tensor, Tensor]:
-        """Tokens (B, 2, context_width) and captions -> all (B, 2 + L, context_width), and which of them are there, (B, 2 + L) bool."""
+        """Tokens (B, 2, context_width) and L of a caption -> all, (B, 2 + L, context_width), and which are there, (B, 2 + L) bool."""
         assert self.text_embed is not None
         # Encoders differ in scale by far more than their captions do.
         told = self.text_embed(F.layer_norm(text.tokens, text.tokens.shape[-1:]))

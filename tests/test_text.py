@@ -354,7 +354,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     assert read_prompts(["first"], file) == ("first", "a red disc", "all blue")
     assert read_prompts([], None) == ()
     file.write_text("\n\n")
-    with pytest.raises(Refusal, match="has no prompt in it; write one a line"):
+    with pytest.raises(Refusal, match="has no prompt in it"):
         read_prompts([], file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(Refusal, match="cannot be read as text"):

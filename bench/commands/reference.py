@@ -43,6 +43,7 @@ WORDS = {
     key: " or ".join(f"`{name}`" for name in known.own) + ", or one that a package registers"
     for key, known in (("batching.policy", POLICIES), ("data.world", WORLDS))
 }
+CHOOSERS = ("kind", "encoder")  # fields whose one word says which of several models a mapping is
 BOUNDS = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
 KINDS = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", Path: "path", type(None): "`null`"}
 
@@ -81,8 +82,8 @@ def models(annotation: Any) -> list[tuple[type[BaseModel], str]]:
         return []
     if annotation is SourceConfig:
         return [(SourceConfig, ""), *((find_source(name).Config, f", `source: {name}`") for name in sources())]
-    kind = annotation.model_fields.get("kind")
-    return [(annotation, f", `kind: {get_args(kind.annotation)[0]}`" if kind and _is_one_word(kind) else "")]
+    chosen = [(key, get_args(field.annotation)) for key in CHOOSERS if (field := annotation.model_fields.get(key)) is not None]
+    return [(annotation, "".join(f", `{key}: {words[0]}`" for key, words in chosen if len(words) == 1))]
 
 
 def _is_one_word(field: FieldInfo) -> bool:

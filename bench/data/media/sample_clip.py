@@ -14,6 +14,7 @@ from PIL import Image
 
 from bench.data.media import images, video
 from bench.data.media.arrays import read_npy, read_npz
+from bench.data.media.captions import caption_text
 from bench.data.media.inventory import STILL_FPS
 from bench.data.media.tar import Sample
 from bench.data.media.video import middle, middle_clip, window
@@ -78,6 +79,18 @@ def label_of(sample: Sample, num_classes: int) -> int:
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < num_classes:
         raise Refusal(f"has the class {found!r:.50}; classes are 0 to {num_classes - 1} (data.num_classes)")
     return found
+
+
+def caption_of(sample: Sample, part: str, key: str) -> str:
+    """The text of a sample's .txt, or the `key` of its .json; "" where it has none. Refusal(reason) for what cannot be read."""
+    if part not in sample.parts:
+        return ""
+    try:
+        text = sample.parts[part].decode("utf-8-sig")
+        found: Any = text if part == "txt" else json.loads(text)
+    except (ValueError, RecursionError) as error:  # no text, no JSON
+        raise Refusal(f"has a .{part} that cannot be read") from error
+    return caption_text(found.get(key) if isinstance(found, Mapping) else found if part == "txt" else "")
 
 
 def _from_video(medium: Medium, scratch: Path, shape: Shape, stride: int) -> tuple[np.ndarray, float]:

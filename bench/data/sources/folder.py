@@ -9,7 +9,7 @@ they have, and images are clips of one frame.
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,6 +21,7 @@ import pydantic
 from bench.data.clips import ClipSet, Skipped, open_ragged_frames, save_clips
 from bench.data.frozen import Count, Frozen
 from bench.data.media import images
+from bench.data.media.captions import caption_files, captions_of, check_captions
 from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, content_of, decoded, file_hash, look_through, probed
 from bench.data.media.timeline import Cutting, Footage, Plan, Starts, make_plan
 from bench.data.media.video import EXTENSIONS, FitMode, iter_frames, within_area
@@ -29,6 +30,7 @@ from bench.data.source import SourceConfig, Survey, digest_of
 from bench.shapes import Refusal, Shape, told_of
 
 READER_VERSION = 1  # bump when the same files give other clips
+ADDED = ("native", "splits_of", "captions", "caption_column")  # fields that the first cached clips did not have
 ONE_A_FILE = 2**31  # a hop that leads beyond any file
 PACKETS = "frames are counted in packets, without decoding: not exact for a few codecs (VP8, packed MPEG-4)"
 
@@ -54,6 +56,8 @@ class Config(SourceConfig):
     groups: dict[str, str] = pydantic.Field(default_factory=dict)  # file pattern, as "*phone*" -> scene, whose files stay together
     native: bool = False  # True: own aspect, at most height x width pixels in all, never enlarged; short files and images too
     splits_of: SplitsOf | None = None  # None: the splits are made for these clips
+    captions: str | None = None  # beside: clip.txt beside clip.mp4; or a table in the folder, as metadata.csv, .jsonl or .parquet
+    caption_column: str = "text"  # of that table; its column file_name says of which file
 
     @property
     def span(self) -> int:
@@ -79,7 +83,8 @@ class Config(SourceConfig):
 def digest(config: Config) -> str:
     """Names and contents of the files, what is done with them, and the decoder."""
     contents = {name: content_of(path) for name, path in find_media(config).items()}
-    return digest_of(READER_VERSION, av.__version__, config.identity(added=("native", "splits_of"), place=("path",)), contents)
+    told = [] if config.captions is None else [_captions(config, contents)]
+    return digest_of(READER_VERSION, av.__version__, config.identity(added=ADDED, place=("path",)), contents, *told)
 
 
 def labels(config: Config) -> tuple[str, ...]:
@@ -91,6 +96,12 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     """Counts every file's frames, plans the splits, then reads each file once."""
     files = find_media(config)
     plan, media, found = _planned(config, files, decoded, progress)
+    captions = None
+    if config.captions is not None:
+        used = sorted({name for starts in plan.starts.values() for name, _ in starts})
+        captions = _captions(config, used)
+        missing = [name for name in used if name not in captions]
+        check_captions(str(config.path), missing, len(missing), len(used))
     frames = open_ragged_frames(folder, found.shapes)
     places = _places(config, plan.starts, found.shapes)
     fit: FitMode = "whole" if config.native else "cover"
@@ -110,7 +121,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
     splits = {}
     for split, starts in plan.starts.items():
         label_ids = np.array([names.index(_top(name)) if names else 0 for name, _ in starts], dtype=np.int64)
-        splits[split] = ClipSet(frames[split], label_ids, found.clip_ids[split])
+        told = None if captions is None else tuple(captions[name] for name, _ in starts)
+        splits[split] = ClipSet(frames[split], label_ids, found.clip_ids[split], captions=told)
     save_clips(folder, splits, label_names=names, fps=found.fps, skipped=found.skipped, lost=found.lost, notes=found.notes)
 
 
@@ -139,6 +151,12 @@ def label_names(config: Config, names: list[str]) -> tuple[str, ...]:
     return () if loose else tuple(sorted({_top(name) for name in names}))
 
 
+def _captions(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """File -> its caption, of those that have one."""
+    assert config.captions is not None
+    return captions_of(look_through(config.path)[0], names, config.captions, config.caption_column)
+
+
 def _top(name: str) -> str:
     return name.partition("/")[0]
 
@@ -165,7 +183,8 @@ def _planned(
     fps = {file.name: file.fps / config.frame_stride for file in usable if not media[file.name].is_image}
     rates = [fps[name] for clips in plan.starts.values() for name, _ in clips if name in fps] or [STILL_FPS]
     all_files, left_out = look_through(config.path)
-    others = len(all_files) - len(files)
+    told = caption_files(files, config.captions) if config.captions is not None else set()
+    others = len(all_files.keys() - files.keys() - told)
     untried = f"files that are not {'videos or images' if config.reads_images else 'videos'} by their extension"
     found = Survey(
         shapes={split: tuple(_clip_shape(config, media[name], start) for name, start in at) for split, at in plan.starts.items()},

@@ -34,6 +34,7 @@ class Config(SourceConfig):
     fold: Literal[1, 2, 3] = 1  # of the published splits into train and test
     classes: tuple[str, ...] = ()  # () = all 101
     frame_stride: Count = 1  # frames of a file from one frame of a clip to the next
+    captions: Literal["classes"] | None = None  # classes: the class in words, "apply eye makeup"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def digest(config: Config) -> str:
     for listed in read_list(config, "train") + read_list(config, "test"):
         path = at_home(config.root) / "UCF-101" / listed.name
         sizes[listed.name] = (listed.label, path.stat().st_size if path.is_file() else None)
-    return digest_of(READER_VERSION, av.__version__, config.model_dump(mode="json", exclude={"root"}), sizes)
+    return digest_of(READER_VERSION, av.__version__, config.identity(added=("captions",), place=("root",)), sizes)
 
 
 def labels(config: Config) -> tuple[str, ...]:
@@ -66,6 +67,15 @@ def labels(config: Config) -> tuple[str, ...]:
         if name not in known:
             raise Refusal(f"classes: UCF-101 has no class {name!r}{did_you_mean(name, known)}")
     return tuple(name for name in known if not config.classes or name in config.classes)
+
+
+def in_words(name: str) -> str:
+    """A class as a caption.
+
+    >>> in_words("ApplyEyeMakeup"), in_words("TaiChi"), in_words("YoYo")
+    ('apply eye makeup', 'tai chi', 'yo yo')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def read_list(config: Config, half: Literal["train", "test"]) -> list[Listed]:
@@ -138,7 +148,8 @@ def write(config: Config, folder: Path, progress: Progress) -> None:
         if len(taken) < wanted[split] and split != "train":
             raise Refusal(f"{config.root}: {len(taken)} {split} videos could be read, num_{split} = {wanted[split]}; ask for fewer")
         label_ids = np.array([video.label for video in taken], dtype=np.int64)
-        splits[split] = ClipSet(frames[split], label_ids, tuple(video.name for video in taken))
+        told = tuple(in_words(video.name.partition("/")[0]) for video in taken) if config.captions else None
+        splits[split] = ClipSet(frames[split], label_ids, tuple(video.name for video in taken), captions=told)
     lost = {f"{split} videos beyond num_{split}": num for split, num in unread.items()}
     save_clips(
         folder,

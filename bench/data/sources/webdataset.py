@@ -27,8 +27,9 @@ import pydantic
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.files import at_home
 from bench.data.frozen import Count
+from bench.data.media.captions import MOST_SHOWN, check_captions
 from bench.data.media.inventory import look_through, unusable
-from bench.data.media.sample_clip import Medium, label_of, medium_of
+from bench.data.media.sample_clip import Medium, caption_of, label_of, medium_of
 from bench.data.media.tar import read_samples
 from bench.data.progress import Progress
 from bench.data.source import MOST_CLIPS, SourceConfig, digest_of
@@ -50,6 +51,8 @@ class Config(SourceConfig):
     num_classes: Annotated[int, pydantic.Field(ge=0, le=10**6)] = 0  # classes are 0 ... num_classes - 1, by .cls or .json; 0: no classes
     split_by: Literal["sample", "shard"] = "sample"  # shard: where samples of one shard show one scene
     held_out: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.1  # share of samples, or shards, kept for val, and as much for test
+    captions: Literal["txt", "json"] | None = None  # the part of a sample that has its caption: .txt, or .json
+    caption_column: str = "text"  # the key of .json
 
     @property
     def shape(self) -> Shape:
@@ -64,7 +67,7 @@ class Config(SourceConfig):
 def digest(config: Config) -> str:
     """Names, sizes and ends of the shards, what is done with them, and the decoder."""
     shards = {name: _identity(path) for name, path in find_shards(config)[0].items()}
-    return digest_of(READER_VERSION, av.__version__, config.identity(place=("path",)), shards)
+    return digest_of(READER_VERSION, av.__version__, config.identity(added=("captions", "caption_column"), place=("path",)), shards)
 
 
 def labels(config: Config) -> tuple[str, ...]:
@@ -160,6 +163,18 @@ class _Chosen:
             del self.named[f"{-heapq.heappop(self.heap)[0]:032x}"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Usable:
+    """A sample that has a clip."""
+
+    name: str  # of the clip
+    split: str
+    medium: Medium
+    label: int
+    caption: str  # "" where it has none, or none is asked for
+    content: str  # a hash
+
+
 @dataclass
 class _Pass:
     """One reading of all shards: usable samples in their order, others into the lists of what is left out."""
@@ -170,8 +185,8 @@ class _Pass:
     skipped: list[Skipped] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
 
-    def samples(self, what: str) -> Iterator[tuple[str, str, Medium, int, str]]:
-        """Name of the clip, split, medium, label and hash of the content of each usable sample."""
+    def samples(self, what: str) -> Iterator[_Usable]:
+        """Each usable sample."""
         for done, (shard, path) in enumerate(self.shards.items()):
             self.progress(done, len(self.shards), what)
             of_shard = _hash(json.dumps(_identity(path)).encode())
@@ -183,12 +198,13 @@ class _Pass:
                 try:
                     medium = medium_of(sample)
                     label = label_of(sample, self.config.num_classes)
+                    caption = caption_of(sample, self.config.captions, self.config.caption_column) if self.config.captions else ""
                 except Refusal as error:
                     self.skip(name, str(error))
                     continue
                 content = _hash(*medium.contents)
                 split = self._split(of_shard if self.config.split_by == "shard" else content)
-                yield name, split, medium, label, content
+                yield _Usable(name=name, split=split, medium=medium, label=label, caption=caption, content=content)
         self.progress(len(self.shards), len(self.shards), what)
 
     def _split(self, content: str) -> str:
@@ -225,7 +241,13 @@ def _choose(found: _Pass, scratch: Path) -> tuple[int, dict[str, _Chosen]]:
     """How many samples there are to train on, and those that are held out, each of which has been read. Refusal where there are too few."""
     config, num_train = found.config, 0
     chosen = {"val": _Chosen(config.num_val), "test": _Chosen(config.num_test)}
-    for name, split, medium, _, content in found.samples("choosing held-out samples"):
+    num_seen, num_untold, untold = 0, 0, []
+    for usable in found.samples("choosing held-out samples"):
+        name, split, medium, content = usable.name, usable.split, usable.medium, usable.content
+        num_seen += 1
+        if config.captions and not usable.caption:
+            num_untold += 1
+            untold += [name] if num_untold <= MOST_SHOWN else []
         if split == "train":
             num_train += 1
             continue
@@ -236,6 +258,7 @@ def _choose(found: _Pass, scratch: Path) -> tuple[int, dict[str, _Chosen]]:
             chosen[split].num_seen += 1
         except Refusal as error:
             found.skip(name, str(error))
+    check_captions(config.path, untold, num_untold, num_seen)
     have = {split: len(held.heap) for split, held in chosen.items()}
     if not num_train or have["val"] < config.num_val or have["test"] < config.num_test:
         raise Refusal(
@@ -256,7 +279,9 @@ def _read(found: _Pass, num_train: int, chosen: dict[str, _Chosen], folder: Path
     label_ids = {split: np.zeros(num, np.int64) for split, num in most.items()}
     ids: dict[str, list[str]] = {"train": [], "val": [""] * config.num_val, "test": [""] * config.num_test}
     rates: list[float] = []
-    for name, split, medium, label, content in _Pass(config, found.shards, found.progress).samples("reading samples"):
+    captions = {split: [""] * num for split, num in most.items()}
+    for usable in _Pass(config, found.shards, found.progress).samples("reading samples"):
+        name, split, medium, content = usable.name, usable.split, usable.medium, usable.content
         row = len(ids["train"]) if split == "train" else rows.get(name, most[split])
         if row == most[split]:
             continue
@@ -270,10 +295,12 @@ def _read(found: _Pass, num_train: int, chosen: dict[str, _Chosen], folder: Path
                 raise Refusal(f"{config.path}: {name} was read once and fails now: {error}") from error
             found.skip(name, str(error))
             continue
-        label_ids[split][row] = label
+        label_ids[split][row], captions[split][row] = usable.label, usable.caption
         ids[split][row : row + 1] = [name]
         rates += [fps] if len(rates) < MOST_RATES else []
     if not ids["train"]:
         first = found.skipped[0]
         raise Refusal(f"{config.path}: no sample that is left to train on can be read; the first: {first.name} {first.reason}")
-    return {split: ClipSet(frames[split], label_ids[split], tuple(ids[split])) for split in SPLITS}, float(np.median(rates))
+    told = {split: tuple(captions[split]) if config.captions else None for split in SPLITS}
+    splits = {split: ClipSet(frames[split], label_ids[split], tuple(ids[split]), captions=told[split]) for split in SPLITS}
+    return splits, float(np.median(rates))

@@ -40,7 +40,7 @@ def caption_table(
         if cut := [text for text in texts if len(words_of(text)) >= config.max_tokens]:
             example = visible(" ".join(cut[0].split()))[:80]
             print(
-                f"{len(cut)} of {len(texts)} captions have more than {config.max_tokens - 1} words and are cut off there, as {example!r}; "
+                f"{len(cut)} of {len(texts)} captions have more than {config.max_tokens - 1} words and are cut there, as {example!r}; "
                 "raise text.max_tokens to keep them whole",
                 file=sys.stderr,
             )
@@ -51,7 +51,7 @@ def caption_table(
     width, num_tokens = text_size(config)
     if (needed_bytes := 4 * len(texts) * width * num_tokens) > MOST_BYTES:
         raise Refusal(
-            f"{len(texts):,} captions of {num_tokens} tokens of width {width} take {needed_bytes:,} bytes, at most {MOST_BYTES:,} fit; "
+            f"{len(texts):,} captions of {num_tokens} tokens of width {width} take {needed_bytes:,} bytes, at most {MOST_BYTES:,}; "
             "lower text.max_tokens, use a smaller encoder or fewer captions"
         )
     folder = cache / "text" / content_hash([key, importlib.metadata.version("transformers"), list(texts)])[:16]
