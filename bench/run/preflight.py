@@ -101,10 +101,7 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     clips = load_clips(cell.data, cache_folder(job.results), progress)
     if cell.sampler.guidance_scale != 1.0 and not clips.label_names:
         raise Refusal(f"sampler.guidance_scale {cell.sampler.guidance_scale} needs classes, and this data has none; use 1.0")
-    if cell.evaluation.clip_score is not None:
-        if clips.splits["test"].captions is None:
-            raise Refusal(f"evaluation.clip_score {cell.evaluation.clip_score!r} needs captions, and this data has none; use null")
-        load_clip_network(cell.evaluation.clip_score, pick_device(cell))
+    check_scorable(cell, clips)
     with _told():
         spec = latent_space(cell, job.results, progress)
     with torch.device("meta"):
@@ -117,6 +114,15 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
     cell_bytes = 4 * params * (2 * CHECKPOINT_COPIES - 1) + 2 * clip_bytes * cell.evaluation.num_samples
     flops = count_flops(cell.backbone, spec, shape)
     return CellSize(params=params, flops=flops, cell_bytes=cell_bytes, latent_bytes=latent_bytes)
+
+
+def check_scorable(cell: Cell, clips: Clips) -> None:
+    """Refusal where a CLIP score is asked for of clips that say nothing, or by a network that cannot be loaded."""
+    if (asked := cell.evaluation.clip_score) is None:
+        return
+    if not any(clips.splits["test"].captions or ()):
+        raise Refusal(f"evaluation.clip_score {asked!r} needs captions, and the test clips of this data have none; use null")
+    load_clip_network(asked, pick_device(cell))
 
 
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
