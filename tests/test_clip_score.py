@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from bench.data.progress import silent
+from bench.data.source import load_clips
 from bench.metrics.following.clip_score import ClipNetwork, load_clip_network, measurements
 from bench.report.render import catalogue
 from bench.run import extra
 from bench.run.checks import check_cell
+from bench.run.measure.following import measure_following
+from bench.run.preflight import check_scorable
+from bench.run.stages import reference_set, training_set
 from bench.run.told import check_clip_score
 from bench.shapes import Refusal
 from tests.test_following import EIGHT, TOLD, ToldCell
@@ -117,6 +122,17 @@ def refusal(name: Path | str) -> str:
     return str(caught.value)
 
 
+def test_a_cell_measures_it_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    cell = ToldCell.model_validate(cell_fields(data=TOLD, evaluation={**EIGHT, "clip_score": str(folder)}, text="words"))
+    training = training_set(cell, tmp_path, CPU, silent)
+    reference = reference_set(cell, training, tmp_path, CPU, silent)
+    found = measure_following(cell, reference, {"trained": reference.held_out["val"]}, CPU)
+    scores = {m.subject: m for m in found if m.name == "clip_score"}
+    assert {*scores} == {"real", "reconstruction", "trained"} and len({m.value for m in scores.values()}) == 3
+    assert {*(scores["real"].protocol or {})["versions"]} == {"torch", "transformers"}
+    load_clip_network.cache_clear()
+
+
 def test_what_is_no_clip_is_refused_in_a_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     broken = tmp_path / "broken"
@@ -145,6 +161,12 @@ def test_asked_before_anything_is_built(folder: Path, tmp_path: Path, monkeypatc
         check_cell(told(str(folder), None))
     with pytest.raises(Refusal, match=r"nowhere' is no folder here; give the folder"):
         check_cell(told(str(tmp_path / "nowhere")))
+    with pytest.raises(Refusal, match="needs captions, and the test clips of this data have none"):
+        check_scorable(told(str(folder)), load_clips(tiny_cell().data, tmp_path))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with pytest.raises(Refusal, match=r"has no \*\.safetensors"):
+        check_scorable(told(str(broken)), load_clips(told(str(broken)).data, tmp_path))
     found: Any = lambda name: None if name == "transformers" else object()  # noqa: E731
     monkeypatch.setattr(extra.importlib.util, "find_spec", found)
     with pytest.raises(Refusal, match=r"evaluation\.clip_score needs transformers, which is not installed.*\[text\]"):

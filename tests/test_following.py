@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from bench.data.progress import silent
 from bench.data.sources.worlds import Config, simulate
 from bench.data.worlds.caption import COLOURS, DIRECTIONS, captions_of, told_by
 from bench.data.worlds.combinations import held_out
@@ -21,6 +22,7 @@ from bench.records.record import Measurement
 from bench.report.render import catalogue
 from bench.run.checks import check_primary
 from bench.run.measure.following import measure_following
+from bench.run.measure.quality import Quality
 from bench.run.stages import reference_set, scored_captions, training_set
 from bench.run.told import is_read, is_told
 from bench.shapes import Refusal
@@ -130,6 +132,12 @@ def test_chance_is_the_mean_over_all_pairs_of_a_clip_and_anothers_caption() -> N
     assert found == pytest.approx({name: np.mean(values) for name, values in pairs.items()})
 
 
+def test_of_a_single_frame_no_motion_is_told_or_seen() -> None:
+    clips, captions = filmed(16, num_frames=1)
+    found = by_name(following.measurements(captions, {"real": clips}, frozenset(), "digest", 1))
+    assert {name: m.value for (name, _), m in found.items()} == {"follows_shape": 1.0, "follows_colour": 1.0}
+
+
 def by_name(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
     assert len({(m.name, m.subject) for m in found}) == len(found)
     return {(m.name, m.subject): m for m in found}
@@ -171,8 +179,8 @@ def told_cell(**changes: Any) -> ToldCell:
 
 def test_only_what_was_told_is_measured(tmp_path: Path) -> None:
     cell, device = told_cell(), torch.device("cpu")
-    training = training_set(cell, tmp_path, device, lambda *_: None)
-    reference = reference_set(cell, training, tmp_path, device, lambda *_: None)
+    training = training_set(cell, tmp_path, device, silent)
+    reference = reference_set(cell, training, tmp_path, device, silent)
     captions = scored_captions(cell, training.clips)
     assert captions == (training.clips.splits["test"].captions or ())[:8]
     generated: Mapping[str, Any] = {"trained": np.asarray(reference.held_out["test"])}
@@ -183,6 +191,8 @@ def test_only_what_was_told_is_measured(tmp_path: Path) -> None:
     blind = tiny_cell(data=TOLD, evaluation=EIGHT)
     assert is_told(cell) and is_read(cell) and not is_told(blind) and not is_read(blind)
     assert measure_following(blind, reference, generated, device) == []
+    every = Quality(cell, reference, device, silent, tmp_path).measure(generated["trained"], None)
+    assert [m for m in every if m.name.startswith("follows_")] == list(found.values())
     assert not is_read(told_cell(data=WORLD))
 
 

@@ -105,10 +105,7 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
         raise Refusal(
             f"text.encoder {cell.text.encoder} needs clips with captions, and source {cell.data.source!r} gives none; leave out text"
         )
-    if cell.evaluation.clip_score is not None:
-        if clips.splits["test"].captions is None:
-            raise Refusal(f"evaluation.clip_score {cell.evaluation.clip_score!r} needs captions, and this data has none; use null")
-        load_clip_network(cell.evaluation.clip_score, pick_device(cell))
+    check_scorable(cell, clips)
     with _told():
         spec = latent_space(cell, job.results, progress)
     if cell.initialise == "pretrained":
@@ -136,6 +133,15 @@ def _check_own_scale(cell: Cell) -> None:
     """Refusal for latents of another scale than weights that are not trained any more know."""
     if not cell.budget.amount and getattr(cell.autoencoder, "statistics", None) != "own":
         raise Refusal("weights that are sampled as they are know latents at their own scale; give autoencoder.statistics: own")
+
+
+def check_scorable(cell: Cell, clips: Clips) -> None:
+    """Refusal where a CLIP score is asked for of clips that say nothing, or by a network that cannot be loaded."""
+    if (asked := cell.evaluation.clip_score) is None:
+        return
+    if not any(clips.splits["test"].captions or ()):
+        raise Refusal(f"evaluation.clip_score {asked!r} needs captions, and the test clips of this data have none; use null")
+    load_clip_network(asked, pick_device(cell))
 
 
 def _check_shapes(cell: Cell, clips: Clips, spec: LatentSpec, backbone: Any) -> int:
