@@ -20,6 +20,7 @@ ROOMS = (
 TORCH_FREE = (
     "bench/cli.py", "bench/shapes.py", "bench/backbone/*.py",
     "dit/__init__.py", "baselines/__init__.py", "baselines/conv_config.py", "baselines/diffusers_zoo/__init__.py",
+    "baselines/pretrained/__init__.py", "baselines/pretrained/checkpoint.py",
     "bench/study/**/*.py", "bench/records/**/*.py", "bench/report/**/*.py",
     "bench/data/worlds/*.py",
     "bench/data/*.py", "bench/data/sources/*.py", "bench/data/media/*.py", "bench/data/policy/*.py", "bench/data/physics/**/*.py",

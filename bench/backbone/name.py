@@ -3,7 +3,8 @@
 A plug-in is a module that exports `BACKBONES: dict[str, Factory]`. Importing it must be cheap and torch-free; its
 factories import torch when they are called.
 
-A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/2{depth: 5, hidden_size: 160}".
+A name may end in changes to the configuration, a YAML flow mapping: "dit:DiT-S/2{depth: 5, hidden_size: 160}". A plug-in may know more
+names than it lists, such as every folder of weights: "pretrained:/path/to/pipeline", "pretrained:org/name@revision".
 """
 
 from __future__ import annotations
@@ -128,13 +129,16 @@ def canonical_name(value: Any) -> Any:
 
 
 def short_name(name: str) -> str:
-    """The name without its module.
+    """The name without its module; of a folder, its last part.
 
-    >>> short_name("dit:DiT-S/2{depth: 5}")
-    'DiT-S/2{depth: 5}'
+    >>> short_name("dit:DiT-S/2{depth: 5}"), short_name("pretrained:/weights/wan-1.3b/"), short_name("pretrained:org/name@main")
+    ('DiT-S/2{depth: 5}', 'wan-1.3b', 'org/name@main')
     """
     plain, brace, changes = name.partition("{")
-    return plain.rpartition(":")[2] + brace + changes
+    config = plain.rpartition(":")[2]
+    if config.startswith(("/", ".")):
+        config = config.rstrip("/").rpartition("/")[2] or config
+    return config + brace + changes
 
 
 def import_plugin(name: str) -> ModuleType:

@@ -130,7 +130,7 @@ def _named(key: str, value: Any) -> str:
 
 def evaluation(run: Run) -> Iterator[Fault]:
     yield from _fields(run, lambda key: key.startswith(EVALUATION))
-    points = [(name, tuple(point.num_clips for point in training.validation)) for name, _, training in _trained(run)]
+    points = [(name, tuple(point.num_clips for point in training.validation)) for name, _, training in _trained(run) if training.num_steps]
     yield from _differing(points, lambda clips: f"{len(clips)} validation points of {listed(clips)} clips", AGAIN)
     scored = [(name, tuple(point.part for point in record.points)) for name, record in _ok(run)]
     yield from _differing(scored, lambda parts: f"samples scored at {listed(parts) or 'no'} parts of the budget", AGAIN)

@@ -196,8 +196,8 @@ def _pretrained(run: Run, findings: Findings) -> Iterator[str]:
         if begun := [record for record in _records(run, contender) if record.cell.initialise == "pretrained"]:
             here = "was not trained here" if not any(record.cell.budget.amount for record in begun) else "was only tuned here"
             yield (
-                f"{contender} is pretrained, and {here}: data and budget of its weights are not those of its rivals, so that its place "
-                "tells of the checkpoint and not of the backbone."
+                f"The weights of {contender} are public ones, and it {here}: their data and budget are not those of its rivals, so that "
+                "its place tells of the checkpoint and not of the backbone."
             )
 
 
