@@ -31,6 +31,7 @@ TITLES = {
     "attention": "Attention alone, forward and backward, inside each clip of a mixed pack: each way's time over ours",
     "peers": "A training step against that of other libraries at equal depth, width and heads",
     "allocator": "Freed memory kept: the step of a process as glibc has it, over the step of one that keeps what it frees",
+    "units": "Autoregressive over units of a clip: its time over that of the DiT of the same size",
     "harness": "What the harness and its meters add: a step of the trainer over the least that a training step can be",
     "memory": "Peak of tensor storage of a training step: measured again and again, and predicted",
 }

@@ -68,9 +68,9 @@ def sampled_s(model: Any) -> float:
     cell = Cell.model_validate(
         {
             "backbone": "dit:DiT-XS/2",
-            "data": {"source": "worlds", "num_frames": 10, "height": 24, "width": 24},
+            "data": {"source": "worlds", "num_frames": 10, "height": 24, "width": 24, "num_train": 24, "num_val": 64, "num_test": 64},
             "batching": {"batch_size": TRAINED},
-            "autoencoder": {"kind": "trained"},
+            "autoencoder": {"kind": "trained", "num_steps": 1},
             "budget": {"steps": 1},
             "sampler": Sampler(num_steps=25, batch_size=SAMPLED),
         }
