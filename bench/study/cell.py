@@ -31,7 +31,7 @@ class Objective(Grown, allow_inf_nan=False):
     added = ("known_frames",)
 
     name: Literal["rectified_flow", "v_prediction"] = "rectified_flow"  # noise path and target
-    label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label
+    label_dropout: float = Field(0.1, ge=0, le=1)  # probability that a training label becomes the null label; 1: labels are never told
     known_frames: int = Field(0, ge=0, le=MOST_FRAMES)  # first frames of a clip that are given; the others are predicted. 0: all are
 
 

@@ -3,7 +3,7 @@
 Timesteps run over [0, 1], 1 = noise, for every objective. Noise schedules are those of diffusers' schedulers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -81,6 +81,11 @@ def noised(path: Path, latents: list[Tensor], noise: list[Tensor], timesteps: Te
     alphas, sigmas = (each.tolist() for each in path.coefficients(timesteps))
     mixed = torch._foreach_add(scaled(latents, alphas), scaled(noise, sigmas))
     return list(mixed), list(path.target(latents, noise, alphas, sigmas))
+
+
+def told_labels(labels: Iterable[int], null_label: int, label_dropout: float) -> Tensor:
+    """Labels of B clips -> (B,) int64, as a model is told them that has trained: where all were dropped the null one, which it knows alone."""
+    return torch.tensor([null_label if label_dropout == 1 else int(label) for label in labels])
 
 
 def scaled(clips: list[Tensor], factors: list[float]) -> tuple[Tensor, ...]:

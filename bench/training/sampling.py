@@ -21,7 +21,7 @@ from bench.shapes import LatentSpec, Shape
 from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.known import with_given, with_known
-from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise
+from bench.training.objective import DISCRETE_SCHEDULE, NUM_TRAIN_TIMESTEPS, draw_noise, told_labels
 from bench.training.units import by_units
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
@@ -89,7 +89,10 @@ def sample(backbone: Any, plan: SamplePlan, device: torch.device, progress: Prog
         sizes = [(spec.latent_channels, *plan.shapes[index]) for index in batch]
         draws = zip(batch, sizes, strict=True)
         noise = [draw_noise(plan.cell.seed, "sample_noise", plan.first_clip + index, size).to(device) for index, size in draws]
-        labels = torch.tensor([int(plan.labels[index]) for index in batch], device=device) if spec.num_labels else None
+        labels = None
+        if spec.num_labels:
+            own = [int(plan.labels[index]) for index in batch]
+            labels = told_labels(own, spec.num_labels, plan.cell.objective.label_dropout).to(device)
         captions = None
         if plan.captions is not None:
             captions = torch.tensor([int(plan.captions[index]) for index in batch], device=device)

@@ -12,7 +12,7 @@ from bench.study.cell import Cell
 from bench.training.acceleration import HALF, autocast
 from bench.training.draws import clips_to_device, to_device
 from bench.training.known import given_of, unknown, with_given
-from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised
+from bench.training.objective import PATHS, VALIDATION_TIMESTEPS, clip_losses, draw_noise, noised, told_labels
 from bench.training.ranks import ALONE, Ranks
 from bench.training.units import by_units
 
@@ -39,7 +39,9 @@ def validation_losses(
             latents = [torch.from_numpy(np.array(val.latents[clip])) for clip in clips]
             noise = [draw_noise(0, f"validation_noise_{place}", clip, tuple(own.shape)) for clip, own in zip(clips, latents, strict=True)]
             timesteps = path.snap(torch.full((len(clips),), timestep))
-            labels = None if val.labels is None else to_device(torch.tensor(val.labels[clips]), device)
+            labels = None
+            if val.labels is not None:
+                labels = to_device(told_labels(val.labels[clips], val.null_label, cell.objective.label_dropout), device)
             told = {} if val.captions is None else {"captions": to_device(torch.tensor(val.captions[clips]), device)}
             here, known = clips_to_device(latents, device), cell.objective.known_frames
             mixed, targets = noised(path, here, clips_to_device(noise, device), timesteps)
