@@ -3,7 +3,6 @@
 from bench.backbone.config import check_field, tuples, with_changes
 from bench.backbone.contract import (
     Backbone,
-    Box,
     DropsTokens,
     Factory,
     GeneratesUnits,
@@ -12,6 +11,7 @@ from bench.backbone.contract import (
     TakesKnownFrames,
     TakesText,
     Text,
+    UnitBox,
     check_inputs,
     is_sharded,
 )
@@ -31,7 +31,6 @@ from bench.backbone.operations import PRODUCTS, Operation, Operations, torch_ope
 __all__ = [
     "PRODUCTS",
     "Backbone",
-    "Box",
     "DropsTokens",
     "Factory",
     "GeneratesUnits",
@@ -42,6 +41,7 @@ __all__ = [
     "TakesKnownFrames",
     "TakesText",
     "Text",
+    "UnitBox",
     "canonical_name",
     "check_field",
     "check_inputs",
