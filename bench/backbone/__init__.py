@@ -3,7 +3,6 @@
 from bench.backbone.config import check_field, tuples, with_changes
 from bench.backbone.contract import (
     Backbone,
-    Box,
     DropsTokens,
     Factory,
     GeneratesUnits,
@@ -13,6 +12,7 @@ from bench.backbone.contract import (
     TakesKnownFrames,
     TakesText,
     Text,
+    UnitBox,
     check_inputs,
     is_sharded,
 )
@@ -32,7 +32,6 @@ from bench.backbone.operations import PRODUCTS, Operation, Operations, torch_ope
 __all__ = [
     "PRODUCTS",
     "Backbone",
-    "Box",
     "DropsTokens",
     "Factory",
     "GeneratesUnits",
@@ -44,6 +43,7 @@ __all__ = [
     "TakesKnownFrames",
     "TakesText",
     "Text",
+    "UnitBox",
     "canonical_name",
     "check_field",
     "check_inputs",

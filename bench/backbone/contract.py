@@ -72,7 +72,7 @@ class TakesText(Backbone, Protocol):
         ...
 
 
-Box = tuple[slice, slice, slice]  # of latent voxels (T, H, W)
+UnitBox = tuple[slice, slice, slice]  # of latent voxels (T, H, W)
 
 
 class Generation(Protocol):
@@ -101,7 +101,7 @@ class GeneratesUnits(Backbone, Protocol):
     generates_units: bool  # True; its factory says the same, and has `unit` too. False: a clip is one unit, and it is any other backbone
     unit: str  # what it calls them: losses of one kind of unit compare
 
-    def units(self, shape: Shape) -> list[Box]:
+    def units(self, shape: Shape) -> list[UnitBox]:
         """Where the units of a clip of latents (T, H, W) lie, in the order in which they are generated: boxes that fill it."""
         ...
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.backbone import Box
+from bench.backbone import UnitBox
 from bench.data.latents.latents import LatentSet
 from bench.data.policy.batches import Batch, BatchStream
 from bench.data.policy.config import TokenDropping
@@ -99,7 +99,7 @@ class Drawer:
         self.cell, self.data, self.device = cell, data, device
         self.path = PATHS[cell.objective.name]
         self.known_frames = cell.objective.known_frames
-        self.units: Callable[[Shape], list[Box]] | None = backbone.units if by_units(backbone) else None
+        self.units: Callable[[Shape], list[UnitBox]] | None = backbone.units if by_units(backbone) else None
         self.pads = POLICIES.find(cell.batching.policy).pads
         dropping = cell.batching.token_dropping
         self.kept_tokens = _Dropping(dropping, data.shapes, backbone) if dropping is not None else None

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.backbone import Box
+from bench.backbone import UnitBox
 from bench.data.seeds import stream_seed
 from bench.shapes import Shape
 from bench.training.objective import Path
@@ -23,7 +23,7 @@ def draw_times(seed: int, draw: int, num_units: int) -> Tensor:
 
 
 def noised_by_unit(
-    path: Path, latents: list[Tensor], noise: list[Tensor], times: Tensor, units: list[Box]
+    path: Path, latents: list[Tensor], noise: list[Tensor], times: Tensor, units: list[UnitBox]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`objective.noised` with a time for each unit: latents and noise, B of (C, T, H, W), times (B, U) on the host."""
     clips, noises = torch.stack(latents), torch.stack(noise)  # (B, C, T, H, W)
@@ -36,7 +36,7 @@ def noised_by_unit(
     return list((alphas * clips + sigmas * noises).unbind()), list(targets)
 
 
-def unit_numbers(units: tuple[Box, ...], shape: Shape) -> Tensor:
+def unit_numbers(units: tuple[UnitBox, ...], shape: Shape) -> Tensor:
     """Of each latent voxel of a clip (T, H, W) the number of its unit, int64 on the host."""
     return _numbers(tuple((part.start, part.stop) for box in units for part in box), shape)
 
