@@ -336,7 +336,7 @@ def test_the_json_keeps_its_fields() -> None:
         "LatentSpec": ["given_channels", "latent_channels", "num_labels", "spatial_stride", "temporal_stride"],
         "Ledger": [
             "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
-            "steps_per_epoch", "subject_kept", "subject_whole", "voxels_per_item",
+            "steps_per_epoch", "stills", "stills_per_epoch", "subject_kept", "subject_whole", "voxels_per_item",
         ],
         "NotUsed": ["kind", "name", "reason"],
         "Pixels": ["cropped", "frames", "large", "remainder", "scaled", "short", "small", "used"],

@@ -131,6 +131,16 @@ def test_frames_meet_and_their_order_counts() -> None:
     assert (model([clip[:, order]], timesteps, labels)[0] - base[:, order]).abs().max() > 1e-3
 
 
+def test_a_response_is_of_the_whole_clip() -> None:
+    """With closed taps in time, frames meet in response normalisation alone."""
+    model, ((clip,), timesteps, labels) = small_conv(), batch(1)
+    for block in model.repeated_blocks():
+        nn.init.zeros_(block.time)
+    altered = clip.clone()
+    altered[:, 2] *= 3
+    assert (model([altered], timesteps, labels)[0] - model([clip], timesteps, labels)[0])[:, 0].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("spec", [SPEC, dataclasses.replace(SPEC, num_labels=0), SPEC.with_known_frames()])
 def test_a_batch_is_one_at_a_time(spec: LatentSpec) -> None:
     model = small_conv(spec).eval()

@@ -30,9 +30,11 @@ from bench.run.cell_run import CellRun
 from bench.run.checks import check_cell
 from bench.run.job import CellJob
 from bench.shapes import LatentSpec, Refusal, Shape, num_voxels
+from bench.study.cell import Cell
 from bench.study.matrix import NamedCell, load_study
+from bench.training import canary
 from bench.training.draws import Drawer
-from bench.training.trainer import Interrupted
+from bench.training.trainer import Interrupted, Trainer
 from tests.tiny import Linear, cell_fields, latent_set, linear_trainer, tiny_cell
 
 SHAPE: Shape = (4, 6, 2)
@@ -129,6 +131,19 @@ def test_training_resumes_amid_stills(tmp_path: Path, stop: int) -> None:
     assert whole.step_work[3][0] == 6 and whole.step_work[3][1:] == plain.step_work[3][1:]  # 6 stills for 2 clips; else as much
 
 
+def test_the_canary_resumes_amid_stills(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(cell: Cell, *given: Any, **options: Any) -> Trainer:
+        seen.append(cell.batching.stills)
+        return Trainer(cell, *given, **options)
+
+    monkeypatch.setattr(canary, "Trainer", watched)
+    cell = tiny_cell(batching={"batch_size": 2, "stills": 0.3})
+    assert canary.resumed_against_uninterrupted(cell, Linear(), latent_set(), latent_set(4, seed=1), CPU) == 0
+    assert seen == [0.3] * 3
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
 def test_storage_is_metered_in_a_step_of_clips(tmp_path: Path, share: float) -> None:
     trainer = linear_trainer(tiny_cell(batching={"batch_size": 2, "stills": share}), tmp_path)
@@ -177,7 +192,7 @@ def test_a_cell_from_end_to_end(tmp_path: Path) -> None:
     assert record and record.status == "ok", record and record.reason
     assert record.ledger and record.training and record.ledger.stills == 0.4
     assert [work[0] for work in record.training.step_work] == [2, 2, 8, 2, 8] and {work[2] for work in record.training.step_work} == {128}
-    assert {canary.name for canary in record.canaries if canary.passed} >= {
+    assert {each.name for each in record.canaries if each.passed} >= {
         "resumed equals uninterrupted",
         "one frame equals the image twin",
     }
