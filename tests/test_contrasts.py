@@ -273,6 +273,14 @@ def test_the_picture_holds_all_against_whom_the_contrasts_share(page: Path) -> N
     assert (page / "out" / "pictures" / "ratios.svg").is_file()
 
 
+def test_two_that_both_beat_a_third_are_filled_though_none_leads(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {name: series(mean, 5) for name, mean in (EQUAL | {PATCH: 30.0, FRAME: 30.2}).items()})
+    shown = claim_of("next-patch").ratios(run, findings.find(run))
+    assert shown is not None
+    (quality,) = (row for row in shown.rows if row.title == QUALITY)
+    assert {each.whose for each in quality.ratios if each.carried} == {"AR-patch", "AR-frame"}
+
+
 def test_what_would_decide_is_said_of_a_contrast_by_name(page: Path) -> None:
     run = load_run(page / "invented")
     made = answer.answer(run, findings.find(run))
