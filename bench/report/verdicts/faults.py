@@ -178,7 +178,7 @@ def _effort(record: Record, tuning: Tuning) -> str:
     for trial in tuning.trials:
         own = record.cell.budget
         budget = f"{trial.budget.axis} {trial.budget.amount:g}"
-        if trial.budget.axis == own.axis:
+        if trial.budget.axis == own.axis and own.amount:
             budget = "the full budget" if trial.budget == own else f"{trial.budget.amount / own.amount:.3g} of the budget"
         nums[budget] = nums.get(budget, 0) + len(trial.losses)
     return " and ".join(f"{num} trials of {budget}" for budget, num in sorted(nums.items()))
