@@ -44,7 +44,7 @@ def command(*arguments: object, **environment: str) -> Done:
     return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env, timeout=500)
 
 
-def here(*arguments: object, **environment: str) -> Done:
+def here(*arguments: object, folder: Path = ROOT, **environment: str) -> Done:
     """The same with the command and its jobs in this process, which has imported everything already. No job can be timed out."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     words = ["bench", *map(str, arguments)]
@@ -52,7 +52,7 @@ def here(*arguments: object, **environment: str) -> Done:
         mock.patch.dict(os.environ, {"COLUMNS": "200", **environment}),
         mock.patch.object(sys, "argv", words),
         jobs_here(),
-        contextlib.chdir(ROOT),
+        contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -60,6 +60,13 @@ class FakeProject:
         self.git("config", "user.email", "test@example.org")
         self.git("config", "user.name", "test")
 
+    @classmethod
+    def at(cls, root: Path) -> "FakeProject":
+        """One that is there already, such as a copy."""
+        project = cls.__new__(cls)
+        project.root = root
+        return project
+
     def git(self, *arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(self.root), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()

@@ -13,9 +13,9 @@ import pytest
 from bench.perf.gate.exits import Exit, worst
 from bench.perf.gate.gate import Decisions
 from bench.perf.gate.policy import read_policy
+from tests.commands import ROOT, here
 from tests.fake_suite import FakeProject
 
-ROOT = Path(__file__).parents[1]
 A = {"ms": 20.0, "counters": {"operators": 100, "peak_storage_bytes": 10_000}, "parts": {"forward": 0.4, "backward": 0.6}}
 B = {"ms": 5.0}
 
@@ -26,7 +26,12 @@ def project(tmp_path: Path) -> FakeProject:
 
 
 def check(project: FakeProject, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """`check` in the project's folder, by this checkout's code."""
+    """`check` in the project's folder; its workers are processes of the project's own trees."""
+    return here("check", *arguments, folder=project.root)
+
+
+def check_alone(project: FakeProject, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """The same in a process of its own, by this checkout's code and not the project's, where that has the same packages."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-P", "-m", "bench", "check", *map(str, arguments)]
     return subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, timeout=300)
@@ -226,7 +231,7 @@ def test_this_suite_catches_a_planted_slow_down_and_a_planted_leak(tmp_path: Pat
     project.git("commit", "-qam", "planted")
     policy = tmp_path / "policy.yaml"
     policy.write_text("{benchmarks: {draw: 0.5}, least_pairs: 2}\n")  # whatever this machine does, the planted one takes twice as long
-    done = check(project, "--base", "HEAD~1", "--only", "draw", "--policy", policy)
+    done = check_alone(project, "--base", "HEAD~1", "--only", "draw", "--policy", policy)
     assert done.returncode == Exit.REGRESSED, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("regressed"))
     assert "% slower" in line and "kept_bytes 0 -> " in line

@@ -1,6 +1,7 @@
 """Stored references: of this machine, or refused. Times are invented (tests/fake_suite.py)."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,23 @@ from tests.fake_suite import FakeProject
 from tests.test_check_gate import A, B, check, one_line
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> tuple[FakeProject, Path]:
-    """A project and the reference of its first commit."""
-    project = FakeProject(tmp_path / "project")
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a project and the reference of its first commit, which nobody changes."""
+    folder = tmp_path_factory.mktemp("saved")
+    project = FakeProject(folder / "project")
     project.commit({"a": A, "b": B})
-    path = tmp_path / "reference.json"
-    done = check(project, "--save", path)
+    done = check(project, "--save", folder / "reference.json")
     assert done.returncode == Exit.UNCHANGED, done.stderr
     assert "2 benchmarks" in done.stdout
-    return project, path
+    return folder
+
+
+@pytest.fixture
+def stored(saved: Path, tmp_path: Path) -> tuple[FakeProject, Path]:
+    """A project and the reference of its first commit."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    return FakeProject.at(tmp_path / "project"), tmp_path / "reference.json"
 
 
 def changed(path: Path, **fields: Any) -> Path:
