@@ -16,6 +16,7 @@ import torch
 from bench.commands.audit.account import accounts
 from bench.commands.audit.subject import FolderOptions, of_matrix
 from bench.commands.audit.tables import policies
+from bench.data.frozen import flatten
 from bench.data.policy.batches import Batch, BatchStream
 from bench.data.policy.config import Batching
 from bench.data.policy.contract import Rules
@@ -26,6 +27,7 @@ from bench.data.policy.table import POLICIES
 from bench.data.progress import Reporter
 from bench.data.repeated import Repeated
 from bench.records.store import latest
+from bench.report.page.pipeline import ledger_table
 from bench.run.cell_run import CellRun
 from bench.run.checks import check_cell
 from bench.run.job import CellJob
@@ -160,6 +162,11 @@ def test_the_ledger_by_hand() -> None:
         assert (found.stills, found.steps_per_epoch) == (0.3, 5) and math.isclose(found.stills_per_epoch, 12)
         plain = ledger(shapes, fit(shapes, rules), Batching(batch_size=2), spec, seed=0)
         assert dataclasses.replace(found, stills=0.0, stills_per_epoch=0.0) == plain
+    table = ledger_table({"some": [flatten(dataclasses.asdict(found))], "none": [flatten(dataclasses.asdict(plain))]})
+    assert {row[0]: row[1:] for row in table.rows if "still" in row[0]} == {
+        "steps that show still images": ("30.0 %", "0 %"),
+        "still images an epoch": ("12", "0"),
+    }
 
 
 def test_an_audit_says_how_many_and_counts_their_steps(tmp_path: Path) -> None:
