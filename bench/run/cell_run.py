@@ -39,7 +39,7 @@ from bench.records.artefacts import (
     save_tensors,
 )
 from bench.records.environment import commit, read_environment
-from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status, TextFacts
+from bench.records.record import FINAL, AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Record, Sampling, Status
 from bench.records.store import latest, next_attempt, write_record
 from bench.run.checks import judge_of
 from bench.run.claim import claimed
@@ -53,7 +53,7 @@ from bench.run.measure.points import measure_points
 from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
 from bench.run.measure.sheet import save_sheet
-from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work
+from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_storage, sampling_work, text_facts
 from bench.run.stages import ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
 from bench.training import sharded_checkpoint
@@ -196,11 +196,7 @@ class CellRun:
         given, data = self.training_set, self.cell.data
         self.shape = shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
-        if (table := given.table) is not None:
-            words = getattr(self.backbone, "words", None)
-            num_words = len(table.vocabulary)
-            own = 0 if words is None else num_params(words)
-            self.found["text"] = TextFacts(key=table.key, num_captions=len(table.texts), num_words=num_words, num_params=own)
+        self.found["text"] = text_facts(self.backbone, given)
         products = use_products(self.job.matrix, self.job.results, self.device)
         peak = study_peak(self.job.matrix, HALF[self.cell.precision] or torch.float32, self.device, self.job.results)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)
