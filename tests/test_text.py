@@ -30,6 +30,7 @@ from bench.study.cell import Cell
 from bench.study.matrix import NamedCell
 from bench.training.canary import batch_against_single, resumed_against_uninterrupted
 from bench.training.captioned import Captioned, with_captions
+from bench.training.captured import CapturedPass
 from bench.training.draws import Drawer
 from bench.training.half_weights import HalfWeights
 from bench.training.predict import Predictor
@@ -205,6 +206,23 @@ def test_half_weights_serve_the_encoder_too() -> None:
     plain = TrainStep(captioned(), OPTIONS, CPU, torch.bfloat16)
     plain._half_weights = None
     assert found == losses(plain) and found[2] < found[0]
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 1])])
+def test_a_captured_pass_is_given_captions(monkeypatch: pytest.MonkeyPatch, labels: Tensor | None) -> None:
+    """The tensors of a graph are matched by place; here it is run as it is."""
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda module, sample, **options: module)
+
+    def run(latents: list[Tensor], timesteps: Tensor, labels: Tensor | None, captions: Tensor) -> list[Tensor]:
+        return [
+            clip + 10 * label + caption
+            for clip, label, caption in zip(latents, torch.zeros(2) if labels is None else labels, captions, strict=True)
+        ]
+
+    first, second = torch.tensor([1, 2]), torch.tensor([3, 4])
+    captured = CapturedPass(nn.Identity(), run, [torch.zeros(1)] * 2, torch.zeros(2), labels, {"captions": first})
+    found = captured([torch.zeros(1)] * 2, torch.zeros(2), labels, captions=second)
+    assert [float(each) for each in found] == ([3.0, 4.0] if labels is None else [3.0, 14.0])
 
 
 def test_counts_and_predictions_know_of_text() -> None:

@@ -31,7 +31,7 @@ from bench.records.artefacts import (
     save_tensors,
 )
 from bench.records.environment import commit
-from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Sampling, TextFacts
+from bench.records.record import AutoencoderFacts, BackboneFacts, DataFacts, Measurement, Sampling
 from bench.run.checks import judge_of, weights_digest
 from bench.run.job import CellJob
 from bench.run.measure.costs import autoencoder_measurements, sampling_measurements, training_measurements
@@ -45,7 +45,17 @@ from bench.run.measure.points import measure_points
 from bench.run.measure.products import use_products
 from bench.run.measure.quality import Quality
 from bench.run.measure.sheet import save_sheet
-from bench.run.samples import INPUTS, build_backbone, inputs_of, read_inputs, sample_scored, sampling_flops, sampling_storage, sampling_work
+from bench.run.samples import (
+    INPUTS,
+    build_backbone,
+    inputs_of,
+    read_inputs,
+    sample_scored,
+    sampling_flops,
+    sampling_storage,
+    sampling_work,
+    text_facts,
+)
 from bench.run.stages import ReferenceSet, TrainingSet, reference_set, training_set
 from bench.shapes import Refusal, Shape
 from bench.training import sharded_checkpoint
@@ -109,11 +119,7 @@ class CellPhases:
         given, data = self.training_set, self.cell.data
         self.shape = shape = given.spec.latent_shape((data.num_frames, data.height, data.width))
         self.backbone = build_backbone(self.cell, given)
-        if (table := given.table) is not None:
-            words = getattr(self.backbone, "words", None)
-            num_words = len(table.vocabulary)
-            own = 0 if words is None else num_params(words)
-            self.found["text"] = TextFacts(key=table.key, num_captions=len(table.texts), num_words=num_words, num_params=own)
+        self.found["text"] = text_facts(self.backbone, given)
         products = use_products(self.job.matrix, self.job.results, self.device)
         peak = study_peak(self.job.matrix, HALF[self.cell.precision] or torch.float32, self.device, self.job.results)
         self.flops_of = partial(count_flops, self.cell.backbone, given.spec)

@@ -21,11 +21,11 @@ from bench.data.progress import Progress, Reporter
 from bench.data.sealed import warn_damaged
 from bench.data.seeds import stream_seed
 from bench.data.text.table import CaptionTable, unknown_words
-from bench.meters.flops import generation_flops
+from bench.meters.flops import generation_flops, num_params
 from bench.meters.process import find_here
 from bench.meters.storage import StorageMeter
 from bench.records.artefacts import WEIGHTS, load_tensors, save_frames
-from bench.records.record import Sampling, Work
+from bench.records.record import Sampling, TextFacts, Work
 from bench.records.store import latest
 from bench.run.checks import weights_digest
 from bench.run.job import SampleJob
@@ -251,3 +251,11 @@ def build_backbone(cell: Cell, training: TrainingSet) -> Any:
     if cell.text is None or training.table is None:
         return backbone
     return with_captions(backbone, cell.text, training.table, cell.seed)
+
+
+def text_facts(backbone: Any, training: TrainingSet) -> TextFacts | None:
+    """What reads the captions of a cell, whose backbone `build_backbone` made; None of one without text."""
+    if (table := training.table) is None:
+        return None
+    own = 0 if backbone.words is None else num_params(backbone.words)
+    return TextFacts(key=table.key, num_captions=len(table.texts), num_words=len(table.vocabulary), num_params=own)

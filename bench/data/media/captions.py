@@ -78,7 +78,8 @@ def _of_table(files: Mapping[str, Path], given: str, column: str) -> dict[str, s
         raise Refusal(f"captions = {given!r} is neither {BESIDE!r} nor a table, {', '.join(READERS)}; name such a file in the folder")
     if given not in files:
         raise Refusal(f"captions = {given!r}: no such file in the folder{did_you_mean(given, list(files))}")
-    folder, found = posixpath.dirname(given), {}
+    folder = posixpath.dirname(given)
+    found: dict[str, str] = {}
     try:
         for row in READERS[suffix](files[given], column):
             if absent := [name for name in (FILE_COLUMN, column) if name not in row]:

@@ -91,6 +91,7 @@ def _encode(config: EncodedText, files: EncoderFiles, texts: Sequence[str], fold
 def _loaded(config: EncodedText, files: EncoderFiles, device: torch.device) -> tuple[Any, Any]:
     """Tokenizer and encoder, in float32. Weights are read from safetensors alone."""
     transformers = importlib.import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()  # progress has lines of its own here
     # transformers' own file says which of a family's classes its weights are of.
     kind = "clip" if config.encoder == "clip" else files.config["model_type"]
     try:

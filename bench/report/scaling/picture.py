@@ -12,7 +12,7 @@ from bench.report.render.canvas import INK, Drawing
 from bench.report.scaling.findings import ScalingFindings
 from bench.report.scaling.foresight import LEVEL, StudyLaw
 from bench.report.scaling.points import LawPoint
-from bench.report.scaling.words import short
+from bench.report.scaling.words import agreed, short
 
 STEPS = 60  # of a curve
 BEYOND = 1.5  # times the clips drawn, before and after which a curve ends
@@ -64,7 +64,7 @@ def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> Non
         colour = canvas.colour_of(HELD if held else number)
         cost = own[0].flops / own[0].clips
         clips = np.geomspace(min(point.clips for point in own) / BEYOND, max(point.clips for point in own) * BEYOND, STEPS)
-        curve = law.fitted.law.loss(np.full(STEPS, place), np.full(STEPS, float(size)), clips)
+        curve = [agreed(loss) for loss in law.fitted.law.loss(np.full(STEPS, place), np.full(STEPS, float(size)), clips)]
         axes.plot(cost * clips, curve, color=colour, linewidth=1.4, linestyle=canvas.STYLES[1] if held else "-")
         axes.plot(
             [point.flops for point in own],
@@ -78,7 +78,7 @@ def _panel(axes: Axes, found: ScalingFindings, law: StudyLaw, place: int) -> Non
         if each.family == family and (at := drawn.get((each.params, each.clips))):
             axes.vlines(at, each.low, each.high, color=canvas.colour_of(HELD), linewidth=1.6)
     if law.fitted.law.floor > 0:
-        axes.axhline(law.fitted.law.floor, color=INK, linewidth=1, linestyle=":", alpha=0.6)
+        axes.axhline(agreed(law.fitted.law.floor), color=INK, linewidth=1, linestyle=":", alpha=0.6)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(x=0.12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from bench.report.scaling.foresight import LARGER, LEVEL, StudyLaw
 from bench.report.scaling.frontier import best_at
 from bench.report.scaling.isoflop import Minimum, minima
 from bench.report.scaling.rule import CARRIED, INSIDE, HeldOutcome
-from bench.report.scaling.words import bounds, counted, exponent, exponent_ends, flops, number, percent, signed, size
+from bench.report.scaling.words import agreed, bounds, counted, exponent, exponent_ends, flops, number, percent, signed, size
 
 EXPONENTS = {"size": "a, of parameters", "data": "b, of clips", "compute": "of compute at the best size"}
 EXTRAPOLATION = "extrapolation"
@@ -91,8 +91,12 @@ def exponent_table(found: ScalingFindings, law: StudyLaw) -> Table:
         f"L = E + A N^{metrics.MINUS}a + B D^{metrics.MINUS}b, N all parameters, D clips drawn, E shared; intervals at {100 * CARRIED:g} % "
         f"by a jackknife over {num} runs. Losses spread by {spread} around the law"
     )
-    frame = pd.DataFrame(data, columns=["quantity", "backbone", "value", "low", "high"])
-    return Table("exponents", caption, header, tuple(lines), data=frame)
+    return Table("exponents", caption, header, tuple(lines), data=kept(data, ["quantity", "backbone", "value", "low", "high"]))
+
+
+def kept(lines: Sequence[Sequence[Any]], columns: list[str]) -> pd.DataFrame:
+    """Numbers of a law as a file keeps them: the digits on which all processors agree."""
+    return pd.DataFrame([[agreed(value) if isinstance(value, float) else value for value in line] for line in lines], columns=columns)
 
 
 def _difference(law: StudyLaw, family: str, what: str) -> str:
@@ -136,7 +140,7 @@ def compute_table(law: StudyLaw) -> Table:
     )
     columns = ["flops", "backbone", "params", "params_low", "params_high", "clips", "loss", "loss_low", "loss_high", "note"]
     header = ("Training FLOPs", "Backbone", "Best parameters", "Clips", "Loss", "Note")
-    return Table("compute", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
+    return Table("compute", caption, header, tuple(lines), data=kept(data, columns))
 
 
 def is_within(law: StudyLaw, family: str, params: float, clips: float) -> bool:
@@ -161,7 +165,7 @@ def isoflop_table(found: ScalingFindings) -> Table:
     )
     header = ("Backbone", "Training FLOPs", "Sizes that reach them", "Best parameters", "Loss", "By the law")
     columns = ["backbone", "flops", "params", "loss", "params_by_law"]
-    return Table("isoflop", caption, header, tuple(lines), data=pd.DataFrame(data, columns=columns))
+    return Table("isoflop", caption, header, tuple(lines), data=kept(data, columns))
 
 
 def _minima(found: ScalingFindings) -> Iterator[tuple[str, Minimum, float]]:
