@@ -25,7 +25,7 @@ DISCRETE = (
     "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
 )  # fmt: skip
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
-LEAST_SIGNAL = 1e-4  # of a path on which noise is predicted: from pure noise no clip can be told
+LEAST_SIGNAL = 1e-3  # of a path on which noise is predicted: from pure noise no clip can be told
 
 
 class NoisePath(Protocol):

@@ -1,5 +1,4 @@
 """One cell, end to end, phase by phase: what is trained on, training, sampling, judging; and its record, whatever happens.
-
 Runs in a process of its own, which bench/run/worker.py starts.
 """
 
