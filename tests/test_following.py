@@ -103,6 +103,16 @@ def test_another_shape_is_seen() -> None:
     assert found["follows_shape"] == found[ALL] == 0 and found["follows_colour"] == found["follows_direction"] == 1
 
 
+def test_what_has_no_name_gets_none() -> None:
+    """Never the nearest of what it could be: a bar has no shape, a still object no direction."""
+    bar = np.full((1, 6, 16, 16, 3), 16, np.uint8)
+    bar[:, :, 7:9, 3:13] = (255, 0, 0)
+    seen = read(bar)
+    assert (seen.number[0], seen.colour[0, 0], seen.shape[0, 0], seen.direction[0, 0]) == (1, 0, -1, -1)
+    clips, _ = filmed(8)
+    assert (read(clips[:, :1].repeat(6, axis=1)).direction == -1).all()
+
+
 @pytest.mark.parametrize("kind", ["noise", "dark", "bright", "grey"])
 def test_what_is_no_object_follows_nothing(kind: str) -> None:
     clips, captions = filmed(24)

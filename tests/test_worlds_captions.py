@@ -117,6 +117,7 @@ def test_held_out_combinations_leave_every_word_in_training(num: int) -> None:
         unseen = held_out(seed, num)
         assert len(unseen) == num and unseen == held_out(seed, num)
         trained = set(itertools.product(COLOURS, SHAPES, DIRECTIONS)) - unseen
+        assert {(colour, way) for colour, _, way in trained} == set(itertools.product(COLOURS, DIRECTIONS))
         for shape in SHAPES:
             assert sum(each[1] == shape for each in unseen) == num // 4
             assert {each[0] for each in trained if each[1] == shape} == set(COLOURS)
