@@ -118,8 +118,8 @@ def cell_folder(results: Path, name: str, matrix: str = "tiny") -> Path:
     return results / matrix / next(cell.folder for cell in run.cells if cell.name == name)
 
 
-def record_of(results: Path, name: str) -> Record:
+def record_of(results: Path, name: str, matrix: str = "tiny") -> Record:
     """The newest record of a cell."""
-    record = latest(cell_folder(results, name))
+    record = latest(cell_folder(results, name, matrix))
     assert record is not None
     return record

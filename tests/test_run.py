@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,12 +190,19 @@ def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> N
         assert not any((clip == known).all() for clip in more["frames"] for known in samples["frames"])
 
 
+def known(finished: Path, folder: Path, *parts: str) -> Path:
+    """A results folder that knows these of the finished run's, so that a run in processes of its own times and makes no others."""
+    for part in parts:
+        shutil.copytree(finished / part, folder / "results" / part)
+    return folder / "results"
+
+
 def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, tmp_path: Path) -> None:
     """kill -9 on the whole run, in the shared stages and then in training; the loss curve is that of the uninterrupted run."""
-    results = tmp_path / "results"
+    results = known(finished, tmp_path, "tiny", "cache/peak")
     fields = cell_fields(budget={"steps": 40}, checkpoint_interval_s=0.0)
     del fields["backbone"]
-    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
+    path = write_matrix(tmp_path, "own", axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
     for moment in ("cache/autoencoder", "checkpoint"):
         run = subprocess.Popen(
             [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)], cwd=ROOT, stderr=subprocess.DEVNULL
@@ -205,7 +213,7 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
         assert run.poll() is None, f"the run ended before {moment}"
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
-    checkpoint = next(results.glob("tiny/*/checkpoint.pt"))
+    checkpoint = next(results.glob("own/*/checkpoint.pt"))
     stopped_at = torch.load(checkpoint, weights_only=True)["state"]["step"]
     assert 0 < stopped_at < 40
     done = command("run", path, "--results", results)
@@ -213,7 +221,7 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
     assert f"resumed at step {stopped_at}" in done.stderr
     for torn in results.rglob("attempt-*.json"):
         json.loads(torn.read_text())
-    record = record_of(results, "DiT-XXS_2-seed0")
+    record = record_of(results, "DiT-XXS_2-seed0", "own")
     uninterrupted = record_of(finished, "DiT-XXS_2-seed0")
     assert record.training is not None
     assert uninterrupted.training is not None
@@ -224,15 +232,15 @@ def test_killed_at_any_moment_the_next_run_goes_on_bit_for_bit(finished: Path, t
 
 def _reached(results: Path, moment: str) -> bool:
     if moment == "checkpoint":
-        return any(results.glob("tiny/*/checkpoint.pt"))
+        return any(results.glob("own/*/checkpoint.pt"))
     return (results / moment).is_dir()
 
 
-def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
-    results = tmp_path / "results"
+def test_ctrl_c_leaves_a_resumable_state(finished: Path, tmp_path: Path) -> None:
+    results = known(finished, tmp_path, "tiny", "cache")
     fields = cell_fields(budget={"steps": 100_000}, checkpoint_interval_s=0.0)
     del fields["backbone"]
-    path = write_matrix(tmp_path, axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
+    path = write_matrix(tmp_path, "own", axes={"backbone": ["tests.small:DiT-XXS/2"]}, defaults=fields)
     arguments = [sys.executable, "-m", "bench", "run", str(path), "--results", str(results)]
     run = subprocess.Popen(
         arguments,
@@ -250,30 +258,32 @@ def test_ctrl_c_leaves_a_resumable_state(tmp_path: Path) -> None:
     assert run.returncode == 130
     assert "stopped at step" in stderr  # once, and in its own time
     assert "run the same command again to go on" in stderr
-    assert not list(results.rglob("attempt-*.json"))
+    assert not list(results.glob("own/*/attempt-*.json"))
     assert _reached(results, "checkpoint")
 
 
-def test_a_failed_cell_is_a_record_and_a_status(tmp_path: Path) -> None:
+def test_a_failed_cell_is_a_record_and_a_status(finished: Path, tmp_path: Path) -> None:
     """A diverged and a timed-out cell: the run ends non-zero and says which; the other results stand."""
     fields = cell_fields(evaluation={"extractors": ["random3d"], "num_samples": 4, "untrained": False})
     del fields["backbone"]
+    results = known(finished, tmp_path, "tiny", "cache")
     path = write_matrix(
         tmp_path,
+        "own",
         axes={"backbone": ["tests.small:DiT-XXS/2"]},
         include=[{"backbone": "tests.small:DiT-XXS/2", "timeout_s": 0.5, "budget.steps": 59}],
         defaults={**fields, "optimizer": {"learning_rate": 1e12, "warmup_steps": 0, "grad_clip": 1e12}, "budget": {"steps": 60}},
     )
-    done = command("run", path, "--results", tmp_path / "results")
+    done = command("run", path, "--results", results)
     assert done.returncode == 1, done.stderr
-    diverged = record_of(tmp_path / "results", "DiT-XXS_2-seed0")
+    diverged = record_of(results, "DiT-XXS_2-seed0", "own")
     assert diverged.status == "diverged"
     assert diverged.training is not None
     assert "diverged" in done.stdout
-    timed_out = record_of(tmp_path / "results", "DiT-XXS_2-steps=59-timeout_s=0.5-seed0")
+    timed_out = record_of(results, "DiT-XXS_2-steps=59-timeout_s=0.5-seed0", "own")
     assert timed_out.status == "timeout"
     assert "0.5" in str(timed_out.reason)
-    report = here("report", tmp_path / "results" / "tiny", "--out", tmp_path / "report")
+    report = here("report", results / "own", "--out", tmp_path / "report")
     assert report.returncode == 0, report.stderr
     assert "timeout" in (tmp_path / "report" / "report.html").read_text()
 
