@@ -84,7 +84,7 @@ def noised(path: Path, latents: list[Tensor], noise: list[Tensor], timesteps: Te
 
 
 def told_labels(labels: Iterable[int], null_label: int, label_dropout: float) -> Tensor:
-    """Labels of B clips -> (B,) int64, as a model is told them that has trained: where all were dropped the null one, which it knows alone."""
+    """Labels of B clips -> (B,) int64, as a trained model is told them: where all were dropped the null one, all that it knows."""
     return torch.tensor([null_label if label_dropout == 1 else int(label) for label in labels])
 
 

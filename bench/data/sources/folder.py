@@ -19,7 +19,7 @@ import numpy as np
 import pydantic
 
 from bench.data.clips import ClipSet, Skipped, open_ragged_frames, save_clips
-from bench.data.frozen import Count, Frozen
+from bench.data.frozen import Count, Frozen, Grown
 from bench.data.media import images
 from bench.data.media.captions import caption_files, captions_of, check_captions
 from bench.data.media.inventory import MIN_SIDE, STILL_FPS, Media, content_of, decoded, file_hash, look_through, probed
@@ -44,8 +44,10 @@ class SplitsOf(Frozen):
     images: bool  # whether image files were dealt out too
 
 
-class Config(SourceConfig):
+class Config(Grown, SourceConfig):
     """A folder of videos and how clips are cut out of it."""
+
+    added = ("captions", "caption_column")
 
     source: Literal["folder"] = "folder"
     path: Path  # the folder; not part of the content's identity

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.files import at_home
-from bench.data.frozen import Count
+from bench.data.frozen import Count, Grown
 from bench.data.media.inventory import unusable
 from bench.data.media.video import middle_clip
 from bench.data.progress import Progress
@@ -26,8 +26,10 @@ READER_VERSION = 1  # bump when the same files give other clips
 FILE_NAME = re.compile(r"(?P<label>[^/]+)/v_[^/]+_(?P<group>g\d+)_c\d+\.avi")
 
 
-class Config(SourceConfig):
+class Config(Grown, SourceConfig):
     """A fold of UCF-101."""
+
+    added = ("captions",)
 
     source: Literal["ucf101"] = "ucf101"
     root: Path  # holds UCF-101 and ucfTrainTestlist; not part of the content's identity

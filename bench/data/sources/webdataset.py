@@ -26,7 +26,7 @@ import pydantic
 
 from bench.data.clips import SPLITS, ClipSet, Skipped, open_frames, save_clips
 from bench.data.files import at_home
-from bench.data.frozen import Count
+from bench.data.frozen import Count, Grown
 from bench.data.media.captions import MOST_SHOWN, check_captions
 from bench.data.media.inventory import look_through, unusable
 from bench.data.media.sample_clip import Medium, caption_of, label_of, medium_of
@@ -41,8 +41,10 @@ MOST_RATES = 10_000  # that a median is taken of
 EDGE_BYTES = 2**16  # of each end of a shard, by which it is known: hashing all of terabytes at every start would take hours
 
 
-class Config(SourceConfig):
+class Config(Grown, SourceConfig):
     """Tar shards and which of their samples are held out."""
+
+    added = ("captions", "caption_column")
 
     source: Literal["webdataset"] = "webdataset"
     path: str  # a folder, or a pattern such as "clips/train-{000..127}.tar" or "clips/*.tar"; not part of the content's identity
