@@ -113,6 +113,8 @@ def _fetched(name: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    if name.startswith(("/", ".", "~")):
+        raise Refusal(f"there is no folder {name}; name one with the weights of a model, or a hub name, such as org/model")
     repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns), ignore_patterns=["*.fp16.*"]))

@@ -22,6 +22,7 @@ from bench.data.plugin import ENTRY_POINT_GROUP, import_foreign, refusing, regis
 from bench.shapes import LatentSpec, Refusal, Shape, did_you_mean, told_of
 
 MOST_LETTERS = 1000  # of a name with its changes
+MOST_NAMED = 12  # of a module's names, in a line about one that it lacks
 
 
 def find_factory(name: str) -> Factory:
@@ -42,7 +43,9 @@ def find_factory(name: str) -> Factory:
         raise Refusal(f"backbone {name!r}: module {module_name!r} exports no dict BACKBONES, so it is not a plug-in")
     if config not in factories:
         names = [f"{module_name}:{known}" for known in factories]
-        raise Refusal(f"unknown backbone {plain!r}{did_you_mean(plain, names)}; {module_name} has {', '.join(factories)}")
+        few = list(factories)[:MOST_NAMED]
+        more = f" and {len(factories) - len(few)} others, which `ls` names" if len(factories) > len(few) else ""
+        raise Refusal(f"unknown backbone {plain!r}{did_you_mean(plain, names)}; {module_name} has {', '.join(few)}{more}")
     factory = factories[config]
     if not changes:
         return factory

@@ -83,7 +83,7 @@ def print_all(results: Path) -> None:
 
 def _backbones(module: str) -> str:
     try:
-        return ", ".join(import_plugin(module).BACKBONES)
+        return ", ".join(import_plugin(module).BACKBONES) or "a folder or a hub name behind the colon"
     except (Refusal, ModuleNotFoundError, AttributeError, TypeError) as error:  # one that is broken hides no other
         return str(error)
 
