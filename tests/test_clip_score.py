@@ -21,8 +21,9 @@ from bench.run.preflight import check_scorable
 from bench.run.stages import reference_set, training_set
 from bench.run.told import check_clip_score
 from bench.shapes import Refusal
-from tests.test_following import EIGHT, TOLD, ToldCell
-from tests.tiny import cell_fields, tiny_cell
+from bench.study.cell import Cell
+from tests.test_following import EIGHT, told_cell
+from tests.tiny import tiny_cell
 
 CPU = torch.device("cpu")
 CAPTIONS = ("a red disc moves left", "", "a blue ring moves up and bounces", "two objects: a cyan square")
@@ -123,7 +124,7 @@ def refusal(name: Path | str) -> str:
 
 
 def test_a_cell_measures_it_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
-    cell = ToldCell.model_validate(cell_fields(data=TOLD, evaluation={**EIGHT, "clip_score": str(folder)}, text="words"))
+    cell = told_cell(evaluation={**EIGHT, "clip_score": str(folder)})
     training = training_set(cell, tmp_path, CPU, silent)
     reference = reference_set(cell, training, tmp_path, CPU, silent)
     found = measure_following(cell, reference, {"trained": reference.held_out["val"]}, CPU)
@@ -153,12 +154,12 @@ def test_what_is_no_clip_is_refused_in_a_line(folder: Path, tmp_path: Path, monk
 
 
 def test_asked_before_anything_is_built(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(name: str, text: str | None = "words") -> ToldCell:
-        return ToldCell.model_validate(cell_fields(data=TOLD, evaluation={**EIGHT, "clip_score": name}, text=text))
+    def told(name: str, **changes: Any) -> Cell:
+        return told_cell(evaluation={**EIGHT, "clip_score": name}, **changes)
 
     check_clip_score(told(str(folder)))
     with pytest.raises(Refusal, match="is of samples that are told captions, and these are not"):
-        check_cell(told(str(folder), None))
+        check_cell(told(str(folder), text=None))
     with pytest.raises(Refusal, match=r"nowhere' is no folder here; give the folder"):
         check_cell(told(str(tmp_path / "nowhere")))
     with pytest.raises(Refusal, match="needs captions, and the test clips of this data have none"):

@@ -23,7 +23,7 @@ from bench.report.render import catalogue
 from bench.run.checks import check_primary
 from bench.run.measure.following import measure_following
 from bench.run.measure.quality import Quality
-from bench.run.stages import reference_set, scored_captions, training_set
+from bench.run.stages import reference_set, training_set
 from bench.run.told import is_read, is_told
 from bench.shapes import Refusal
 from bench.study.cell import Cell
@@ -34,12 +34,6 @@ from tests.tiny import cell_fields, tiny_cell
 NUM = 96
 WORLD = {"source": "worlds", "num_frames": 6, "height": 16, "width": 16, "num_train": 8, "num_val": 8, "num_test": 16}
 TOLD = {**WORLD, "radius": (0.28, 0.34), "speed": (0.2, 0.5), "captions": "generated", "unseen": 16}
-
-
-class ToldCell(Cell):
-    """A cell whose samples are told captions."""
-
-    text: str | None = None
 
 
 def filmed(num: int = NUM, **changes: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -181,18 +175,19 @@ def test_every_measure_has_words_for_a_reader() -> None:
 
 
 EIGHT = {"extractors": ["random3d"], "num_samples": 8}
+SMALL = {"encoder": "words", "width": 16}
 
 
-def told_cell(**changes: Any) -> ToldCell:
-    return ToldCell.model_validate({**cell_fields(data=TOLD, evaluation=EIGHT, text="words"), **changes})
+def told_cell(**changes: Any) -> Cell:
+    """A cell whose samples are told captions."""
+    return Cell.model_validate({**cell_fields(data=TOLD, evaluation=EIGHT, text=SMALL), **changes})
 
 
 def test_only_what_was_told_is_measured(tmp_path: Path) -> None:
     cell, device = told_cell(), torch.device("cpu")
     training = training_set(cell, tmp_path, device, silent)
     reference = reference_set(cell, training, tmp_path, device, silent)
-    captions = scored_captions(cell, training.clips)
-    assert captions == (training.clips.splits["test"].captions or ())[:8]
+    assert training.told == (training.clips.splits["test"].captions or ())[:8]
     generated: Mapping[str, Any] = {"trained": np.asarray(reference.held_out["test"])}
     found = by_name(measure_following(cell, reference, generated, device))
     assert {subject for _, subject in found} == {"real", "reconstruction", "trained"}

@@ -10,7 +10,7 @@ import pytest
 
 from bench.data.source import clips_digest, load_clips, load_config
 from bench.data.sources.worlds import Config, simulate
-from bench.data.worlds.caption import COLOURS, DIRECTIONS, NUMBERS, STEADY, Told, captions_of, text_of, told_by, told_of_state
+from bench.data.worlds.caption import COLOURS, DIRECTIONS, NUMBERS, Told, captions_of, steady, text_of, told_by, told_of_state
 from bench.data.worlds.combinations import MOST_UNSEEN, held_out
 from bench.data.worlds.drawing import SHAPES, STATE
 from bench.shapes import Refusal
@@ -53,7 +53,7 @@ def test_a_caption_is_true_of_its_clip() -> None:
     for state in states(config(num_frames=5), 60):
         told = told_of_state(state)
         x, y, hue = column(state, "x"), column(state, "y"), column(state, "hue")
-        dx, dy = x[STEADY] - x[0], y[STEADY] - y[0]
+        dx, dy = x[steady(5)] - x[0], y[steady(5)] - y[0]
         ways = {"right": dx > abs(dy), "left": -dx > abs(dy), "down": dy > abs(dx), "up": -dy > abs(dx)}
         assert [way for way, there in ways.items() if there] == [told.direction]
         assert abs(math.degrees(math.atan2(min(abs(dx), abs(dy)), max(abs(dx), abs(dy))))) < 30.1

@@ -49,6 +49,11 @@ class TrainingSet:
     captions: np.ndarray | None = None  # (n,) of the clips to generate, places in it
 
     @property
+    def told(self) -> tuple[str, ...] | None:
+        """Caption of each of the clips to generate; None where the cell has no text."""
+        return None if self.table is None or self.captions is None else tuple(self.table.texts[place] for place in self.captions)
+
+    @property
     def empty_caption(self) -> int:
         """Where the empty caption is."""
         return 0 if self.table is None else self.table.empty
@@ -171,13 +176,6 @@ def reference_set(cell: Cell, training: TrainingSet, results: Path, device: torc
         features=features,
         reconstructed=reconstructed,
     )
-
-
-def scored_captions(cell: Cell, clips: Clips) -> tuple[str, ...] | None:
-    """What the test clips that samples are compared with say, in their order; None where the data has no captions."""
-    told = clips.splits["test"].captions
-    items = _held_out(cell, clips, "test").items[: cell.evaluation.num_samples]
-    return None if told is None else tuple(told[item.clip] for item in items)
 
 
 def _held_out(cell: Cell, clips: Clips, split: str) -> Fitted:

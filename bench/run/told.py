@@ -12,7 +12,7 @@ from bench.study.cell import Cell
 
 def is_told(cell: Cell) -> bool:
     """Whether samples are conditioned on the captions of the test clips."""
-    return getattr(cell, "text", None) is not None
+    return cell.text is not None
 
 
 def is_read(cell: Cell) -> bool:

@@ -27,7 +27,7 @@ from bench.data.frozen import Count, Grown, Seed
 from bench.data.progress import Progress
 from bench.data.ragged import by_shape
 from bench.data.source import MOST_CLIPS, SourceConfig, Survey, check_clip_shape, digest_of
-from bench.data.worlds.caption import ANGLE_SLACK, COLOURS, DIRECTIONS, HUE_SLACK, NUMBERS, STEADY, captions_of, turns
+from bench.data.worlds.caption import ANGLE_SLACK, COLOURS, DIRECTIONS, HUE_SLACK, NUMBERS, captions_of, steady, turns
 from bench.data.worlds.combinations import MOST_UNSEEN, Combination, combinations, held_out, is_unseen
 from bench.data.worlds.drawing import NUM_SIDES, SHAPES, STATE, render
 from bench.shapes import Refusal, Shape
@@ -248,11 +248,11 @@ def simulate(config: Config, split: str, index: int) -> np.ndarray:
     told = among[int(rng.integers(len(among)))]
     for _ in range(TRIES):
         state = _simulated_once(config, rng, index, number, told)
-        if not turns(state, STEADY + 1):  # so that pixels show which way it starts
+        if not turns(state, steady(len(state)) + 1):  # so that pixels show which way it starts
             missing = np.full((len(state), config.num_objects - number, len(STATE)), np.nan)
             return np.concatenate([state, missing], axis=1)
     raise Refusal(
-        f"speed = {config.speed} at fps = {config.fps} and radius = {config.radius} leave no way to go for {STEADY} frames, which captions "
+        f"speed = {config.speed} at fps = {config.fps} and radius = {config.radius} leave no way to go for half of a clip, which captions "
         "need; use lower speeds, more frames a second or smaller objects"
     )
 

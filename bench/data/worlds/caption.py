@@ -19,7 +19,6 @@ HUE_SLACK = 12 / 360  # turns that a hue lies off its colour's at most; half-way
 DIRECTIONS: Mapping[str, float] = {"right": 0.0, "down": math.pi / 2, "left": math.pi, "up": -math.pi / 2}  # word -> angle; y is down
 ANGLE_SLACK = math.pi / 6  # that a motion lies off its word's at most; half-way to the next word are 45 degrees
 NUMBERS = ("one", "two", "three", "four", "five", "six")
-STEADY = 2  # first steps between frames in which the first object keeps its direction, which is read from them
 TURN = 0.02  # that a step's unit vector lies off the first velocity's, from which on an object has bounced; rounding is far below
 
 _FORM = re.compile(
@@ -79,6 +78,15 @@ def told_of_state(state: np.ndarray) -> Told:
         direction=direction if len(state) > 1 else None,
         bounces=turns(state, len(state)),
     )
+
+
+def steady(num_frames: int) -> int:
+    """First steps between frames in which the first object keeps the direction that it is told by: half of a clip's, at least two.
+
+    >>> steady(10), steady(3)
+    (5, 2)
+    """
+    return max(2, num_frames // 2)
 
 
 def turns(state: np.ndarray, num_frames: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is to be seen in clips of worlds, read from pixels alone: how many objects, and each one's colour, shape and direction at the start.
+"""What is to be seen in clips of worlds, read from pixels alone: how many objects, and each one's colour, shape and first direction.
 
 Made for bright saturated shapes on a plain dark background. What is no such object has no colour, shape or direction: it is no guess. No
 network and nothing random: on real clips the reading is what the clips were made of, and how often it is not stands beside every number.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy  # its parts are imported when they are used
 
-from bench.data.worlds.caption import COLOURS, DIRECTIONS, STEADY
+from bench.data.worlds.caption import COLOURS, DIRECTIONS, steady
 from bench.data.worlds.drawing import SHAPES
 from bench.metrics.pixels.foreground import components, contrast
 
@@ -77,7 +77,7 @@ def read(clips: Sequence[np.ndarray] | np.ndarray) -> Seen:
         counts = np.bincount([len(pieces) for pieces in frames])
         number[index] = counts.argmax()
         for place, track in enumerate(_tracks(frames, side)[: min(number[index], MOST)]):
-            named[:, index, place] = _colour(track), _shape(track), _direction(track, min(STEADY, len(frames) - 1), side)
+            named[:, index, place] = _colour(track), _shape(track), _direction(track, min(steady(len(frames)), len(frames) - 1), side)
     return Seen(number=number, colour=named[0], shape=named[1], direction=named[2])
 
 

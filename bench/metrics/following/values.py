@@ -8,7 +8,7 @@ WORDS = {
     ALL: "shape, colour and direction",
     "follows_shape": "shape",
     "follows_colour": "colour",
-    "follows_direction": "direction at the start",
+    "follows_direction": "direction in its first half",
     "follows_number": "number of objects",
 }
 FOLLOWING = tuple(

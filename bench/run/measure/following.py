@@ -11,14 +11,14 @@ from bench.data.ragged import Frames
 from bench.data.sources import worlds
 from bench.metrics.following import clip_score, following
 from bench.records.record import REAL, Measurement
-from bench.run.stages import ReferenceSet, scored_captions
-from bench.run.told import is_read, is_told, unseen_combinations
+from bench.run.stages import ReferenceSet
+from bench.run.told import is_read, unseen_combinations
 from bench.study.cell import Cell
 
 
 def measure_following(cell: Cell, reference: ReferenceSet, generated: Mapping[str, Frames], device: torch.device) -> list[Measurement]:
     """Of each subject of `generated`, told the captions of the first n test clips in order, and of those clips; [] where none was told."""
-    if not is_told(cell) or (captions := scored_captions(cell, reference.training.clips)) is None:
+    if (captions := reference.training.told) is None:
         return []
     test, autoencoder = reference.held_out["test"], reference.training.autoencoder
     latents = [encode_clips(autoencoder, np.asarray(clip)[None])[0] for clip in test]
