@@ -15,15 +15,19 @@ collect_ignore = ["exits.py"]  # a plug-in whose import ends the process, also t
 LONGEST = (
     "test_ranks",
     "test_run",
-    "test_run_faults",
+    "test_tour",
+    "test_report_archive",
     "test_profile_predict",
+    "test_run_faults",
     "test_check_gate",
+    "test_report_factorial",
     "test_report",
     "test_evidence_spread",
     "test_match",
     "test_preference",
     "test_metrics_i3d",
     "test_run_shapes",
+    "test_run_physics",
     "test_metrics_rigid",
 )
 
