@@ -13,15 +13,22 @@ BUILT_IN = dict(PRODUCTS)  # before any job of this process has chosen
 collect_ignore = ["exits.py"]  # a plug-in whose import ends the process, also the one that looks for doctests
 
 LONGEST = (
-    "test_check_gate",
-    "test_profile_predict",
+    "test_ranks",
     "test_run",
+    "test_tour",
+    "test_report_archive",
+    "test_profile_predict",
     "test_run_faults",
-    "test_check_trials",
-    "test_run_shapes",
+    "test_check_gate",
+    "test_report_factorial",
     "test_report",
-    "test_profile",
-    "test_audit",
+    "test_evidence_spread",
+    "test_match",
+    "test_preference",
+    "test_metrics_i3d",
+    "test_run_shapes",
+    "test_run_physics",
+    "test_metrics_rigid",
 )
 
 

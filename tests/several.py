@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.backbone import load_backbone
+from bench.meters.process import leave_out_imports
 from bench.records.artefacts import load_tensors, save_tensors
 from bench.shapes import LatentSpec
 from bench.study.cell import Cell
@@ -95,6 +96,7 @@ def main(folder: Path, scenarios: Sequence[str]) -> None:
     """SCENARIO:KIND or SCENARIO:KIND:stop (a checkpoint after two steps) or SCENARIO:KIND:resume."""
     ranks = join()
     torch.set_num_threads(1)
+    leave_out_imports()  # each trainer collects
     own = {"big": 2**40 + ranks.rank} | ({"leader's": 1} if ranks.leads else {})
     assert ranks.counts(own, ("big", "leader's", "nobody's")) == {"big": [2**40 + rank for rank in range(ranks.num)]}
     for each in scenarios:
