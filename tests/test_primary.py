@@ -8,9 +8,11 @@ import pytest
 
 from bench.metrics.battery import cards
 from bench.metrics.extractors.manifest import I3D, MOTION, RANDOM3D
+from bench.metrics.following.values import FOLLOWING
 from bench.metrics.physics.table import scorecard_of
 from bench.report.load import load_run
 from bench.run.checks import card_text, check_primary, judge_of
+from bench.run.told import is_read
 from bench.shapes import Refusal
 from bench.study.matrix import load_study, shipped
 from tests.commands import here, record_of, write_matrix
@@ -30,7 +32,8 @@ def test_shipped_matrices_name_what_may_decide(name: str) -> None:
     if study.matrix.claim == "physics":  # by a score of its world, in a region that is measured
         assert study.matrix.primary == scorecard_of(cell.data.world).primary and "in" in cell.evaluation.regions  # type: ignore[attr-defined]
     else:
-        assert judge_of(study.matrix.primary) in cell.evaluation.extractors
+        read = study.matrix.primary in {value.name for value in FOLLOWING} and is_read(cell)  # from pixels, of captions that a world made
+        assert read or judge_of(study.matrix.primary) in cell.evaluation.extractors
 
 
 def test_a_physics_score_of_another_world_may_not_decide() -> None:

@@ -88,7 +88,7 @@ def test_parts_of_a_batch_are_the_batch() -> None:
     batch = own.stream.batch(0)
     whole, second = own.draw(batch), own.draw(batch, [1], 2)
     assert torch.equal(second.timesteps, whole.timesteps[1:])
-    assert whole.told["clean"] is not None and torch.equal(second.told["clean"][0], whole.clean[1])
+    assert whole.told["clean"] is not None and torch.equal(second.told["clean"][0], whole.told["clean"][1])
 
 
 # --- the loss
