@@ -90,7 +90,7 @@ class Autoregressive(nn.Module):
         dit = self.dit
         with no_autocast(times.device):  # a few rows, as in `modulations`
             cond = dit.time_embed(times.flatten()).unflatten(0, times.shape)  # (B, U, D)
-            past = None if self.clean is None else self.clean.expand(len(times), -1)  # (B, D)
+            past = None if self.clean is None or times.shape[1] == 1 else self.clean.expand(len(times), -1)  # (B, D); one unit has none
             if dit.label_embed is not None:
                 label = dit.label_embed(labels)  # (B, D)
                 cond, past = cond + label[:, None], None if past is None else past + label

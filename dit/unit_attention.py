@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 MAX_CACHED_MASKS = 8
 
@@ -69,7 +70,8 @@ def join(noised: Tensor, clean: Tensor, units: Arrangement) -> Tensor:
 
 def sees(units: Arrangement, device: torch.device) -> Tensor:
     """Which token of a clip, noised ones first, sees which: ((2 U - 1) n, (2 U - 1) n) bool, one for all clips and heads."""
-    return _mask(units, device) if not torch.compiler.is_compiling() else _made(units, device)
+    fresh = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()  # what a fake pass makes is of no use to another
+    return _made(units, device) if fresh else _mask(units, device)
 
 
 def _made(units: Arrangement, device: torch.device) -> Tensor:

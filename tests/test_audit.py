@@ -334,8 +334,15 @@ def test_the_json_keeps_its_fields() -> None:
         ],
         "ClipsFound": ["area", "aspect", "fps", "lost", "notes", "num_clips", "num_frames", "num_pixels", "shapes", "skipped"],
         "LatentSpec": [
-            "frame_step", "given_channels", "latent_channels", "num_labels", "spatial_stride", "temporal_stride", "text_tokens", "text_width",
-        ],  # fmt: skip
+            "frame_step",
+            "given_channels",
+            "latent_channels",
+            "num_labels",
+            "spatial_stride",
+            "temporal_stride",
+            "text_tokens",
+            "text_width",
+        ],
         "Ledger": [
             "clips_used", "frames_used", "losses", "num_clips", "num_items", "num_shapes", "pixels", "room",
             "steps_per_epoch", "stills", "stills_per_epoch", "subject_kept", "subject_whole", "voxels_per_item",

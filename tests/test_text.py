@@ -356,6 +356,11 @@ def test_mistakes_are_told_before_anything_trains(tmp_path: Path) -> None:
         told_cell(text={"encoder": "bert"})
 
 
+def test_guidance_needs_a_caption_that_was_dropped() -> None:
+    with pytest.raises(ValueError, match=r"guidance_scale 2 is against the empty caption, never shown by text\.dropout 0"):
+        told_cell(text={**WORDS, "dropout": 0}, sampler={"guidance_scale": 2})
+
+
 def test_prompts_are_for_cells_that_can_follow_them() -> None:
     with pytest.raises(Refusal, match="was given no captions"):
         check_prompts(told_cell(text=None), has_labels=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from torch.testing import assert_close
 
 from bench.backbone import find_factory
 from bench.meters.flops import count_flops, flops_of, generation_flops
-from bench.shapes import LatentSpec, Refusal
+from bench.shapes import LatentSpec, Refusal, Shape
+from bench.training.predict import Predictor
+from bench.training.step import StepPoint
 from dit import BACKBONES, AutoregressiveConfig
 from dit.autoregressive import Autoregressive
 from dit.kernels import OPERATIONS
@@ -137,6 +140,29 @@ def test_one_unit_is_the_dit_and_the_cache_is_the_training_pass(unit: str, num_l
     assert clip_gap(config(unit), spec) <= 1e-6
     assert cache_gap(config(unit), spec) <= 1e-5
     assert cache_gap(config(unit, positions="sincos"), spec) <= 1e-5
+
+
+@pytest.mark.parametrize(("unit", "shape"), [("frame", (1, 4, 4)), ("2f", (2, 4, 4)), ("patch", (1, 2, 2))])
+def test_a_clip_of_one_unit_has_no_past(unit: str, shape: Shape) -> None:
+    """A still, to a model of frames: its pass is that of sampling."""
+    model = small(config(unit), SPEC)
+    latents, _, labels = clips(shape, SPEC)
+    with torch.no_grad():
+        whole = torch.stack(model(list(latents), torch.full((len(latents), 1), 0.3), labels, clean=list(latents)))
+        assert_close(model.generate(shape, labels, len(latents)).predict(latents, 0.3), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["fast", "plain"])
+@pytest.mark.parametrize("unit", ["frame", "patch"])
+def test_fake_passes_and_real_ones_keep_nothing_of_each_other(unit: str, way: str) -> None:
+    """A mask that is kept for later would be of the wrong kind: a prediction, a pass, another prediction."""
+    model = small(config(unit), SPEC)
+    latents, _, labels = clips((2, 6, 8), SPEC)
+    with OPERATIONS.plain("attend_units") if way == "plain" else contextlib.nullcontext():
+        for _ in range(2):
+            name = f"dit:AR-XS/2-{unit}{{depth: 1, hidden_size: 48, num_heads: 2}}"
+            assert Predictor(name, SPEC, "fp32", "cpu").peak_bytes("training", StepPoint(batch_size=2, shape=(2, 6, 8))) > 0
+            assert all(clip.isfinite().all() for clip in model(list(latents), torch.full((len(latents),), 0.3), labels))
 
 
 def test_the_first_unit_is_a_dits_clip_of_that_unit() -> None:

@@ -52,13 +52,13 @@ def seedless(cell: Cell) -> str:
 
 def checked_by(cell: Cell) -> str:
     """What cells share whose canaries check the same: the code of a step, on the same data, in the same precision."""
-    parts = {"backbone", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
-    return content_hash(cell.model_dump(mode="json", include=parts))
+    parts = {"backbone", "initialise", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
+    return content_hash([cell.model_dump(mode="json", include=parts), bool(cell.budget.amount)])  # without a budget nothing is resumed
 
 
 def same_step(cell: Cell) -> str:
     """What cells share whose training steps need the same memory; where shapes differ, which clips are in a step depends on the seed."""
-    parts = {"backbone", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
+    parts = {"backbone", "initialise", "data", "batching", "autoencoder", "text", "objective", "precision", "acceleration", "device"}
     parts |= {"seed"} if cell.batching.batch_size is None else set()
     return content_hash(cell.model_dump(mode="json", include=parts))
 
@@ -251,6 +251,12 @@ def check_initialise(cell: Cell, factory: Any) -> None:
     if cell.initialise == "pretrained" and not hasattr(factory, "check_pretrained"):
         raise Refusal(
             f"initialise pretrained needs a public checkpoint, {cell.backbone!r} is none; name one, pretrained:PATH, or use random"
+        )
+    own = getattr(factory, "text_encoder", None)
+    if cell.initialise == "pretrained" and own is not None and isinstance(cell.text, EncodedText) and cell.text.filled != own.filled:
+        raise Refusal(
+            f"text.filled {str(cell.text.filled).lower()}: the weights of {cell.backbone!r} were trained the other way; "
+            f"use {str(own.filled).lower()}"
         )
 
 

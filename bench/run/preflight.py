@@ -112,6 +112,11 @@ def _size(cell: Cell, job: PrepareJob, progress: Reporter) -> CellSize:
         factory: Any = find_factory(cell.backbone)
         factory.check_pretrained(spec, trained=cell.budget.amount > 0)
         _check_own_scale(cell)
+    if spec.temporal_stride > 1 and cell.batching.stills:
+        raise Refusal(
+            f"batching.stills {cell.batching.stills}: this autoencoder has {spec.temporal_stride} frames in a latent frame, and none is a "
+            "still; use 0"
+        )
     if spec.frame_step and cell.objective.known_frames > 1:
         raise Refusal(
             f"objective.known_frames {cell.objective.known_frames}: this autoencoder has {spec.temporal_stride} frames in a latent frame "

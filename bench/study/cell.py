@@ -169,8 +169,13 @@ class Cell(Grown, allow_inf_nan=False):
             if not self.objective.known_frames:
                 raise Refusal(f"evaluation.{asked} is of clips that go on from known frames; give objective.known_frames, such as 3")
         if self.text is not None:
-            if getattr(self.data, "captions", "unknown") is None:
+            if getattr(self.data, "captions", "unknown") in (None, "none"):
                 raise Refusal(f"text.encoder {self.text.encoder} needs clips with captions; give data.captions, or leave out text")
+            if self.sampler.guidance_scale != 1.0 and not self.text.dropout:
+                raise Refusal(
+                    f"sampler.guidance_scale {self.sampler.guidance_scale:g} is against the empty caption, never shown by text.dropout 0; "
+                    "give text.dropout, such as 0.1, or use 1.0"
+                )
             if self.evaluation.regions or self.evaluation.twins:
                 asked = "regions" if self.evaluation.regions else "twins"
                 raise Refusal(f"evaluation.{asked} is of clips without captions; leave out text or evaluation.{asked}")

@@ -67,7 +67,8 @@ class Predictor:
         self._stepper.backbone.train()
         with self._running():
             batch = replace(drawn, **{name: tree_map_only(Tensor, self._like, value) for name, value in vars(drawn).items()})
-            batch = replace(batch, told=stand_in_text(self.spec, len(batch.latents), self.device))  # no encoder is here
+            past = {name: value for name, value in batch.told.items() if name == "clean"}
+            batch = replace(batch, told=past | stand_in_text(self.spec, len(batch.latents), self.device))  # no encoder is here
             with self._stepper.meter("training", batch) as meter:
                 train_step(batch.loss, OPTIONS.warmup_steps, 0.0)
         return to_memory(meter)

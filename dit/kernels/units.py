@@ -129,7 +129,8 @@ def passes(qkv: Tensor, units: Arrangement) -> Iterator[Pass]:
     if length < LONG:
         after = slice(length, None)
         causal = length == 1
-        mask = None if causal else steps(units, qkv.dtype)
+        made = steps.__wrapped__ if is_in_torch_dispatch_mode() else steps  # what a fake pass makes is of no use to another
+        mask = None if causal else made(units, qkv.dtype)
         yield Pass(NOISED, after, [noised[0, :, :, after], clean[1], clean[2]], causal, mask)
         if not units.ends:
             yield Pass(CLEAN, every, list(clean), causal, mask)

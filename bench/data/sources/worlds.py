@@ -33,6 +33,7 @@ from bench.data.worlds.drawing import NUM_SIDES, SHAPES, STATE, render
 from bench.shapes import Refusal, Shape
 
 GENERATOR_VERSION = 1  # bump when a clip of the same config changes
+CAPTIONED_VERSION = 2  # bump when one that has a caption does, its caption, or what is held out
 ADDED = ("shapes", "margin", "placement")  # fields that the first cached clips did not have
 MOST_STATES = 10**8  # of all objects in all frames of all clips: 80 bytes each are held in memory
 TRIES = 1000  # draws of a start, before there is taken to be none
@@ -125,7 +126,8 @@ class Config(Grown, SourceConfig):
 
 def digest(config: Config) -> str:
     """The config, the generator and the physics library: nothing else determines a clip."""
-    return digest_of(GENERATOR_VERSION, pymunk.version, config.identity(added=ADDED))
+    told = [CAPTIONED_VERSION] if config.captions == "generated" else []
+    return digest_of(GENERATOR_VERSION, pymunk.version, config.identity(added=ADDED), *told)
 
 
 def labels(config: Config) -> tuple[str, ...]:

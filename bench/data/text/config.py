@@ -36,6 +36,7 @@ class EncodedText(Frozen):
     subfolder: str | None = None  # with the encoder; None: of a pipeline text_encoder, else none
     tokenizer_subfolder: str | None = None  # with the tokenizer; None: of a pipeline tokenizer, else none
     max_tokens: int = Field(77, ge=2, le=MOST_TOKENS)  # of a caption; further ones are cut off
+    filled: bool = False  # what a caption is filled up with counts as its tokens too, as some public weights were trained
     dropout: float = Field(0.1, ge=0, le=1, allow_inf_nan=False)  # probability that a training clip loses caption and label, for guidance
 
 

@@ -47,7 +47,7 @@ def caption_table(
         values, mask = word_tokens(config, texts, vocabulary)
         return CaptionTable(texts=texts, values=values, mask=mask, vocabulary=vocabulary, key=content_hash(list(vocabulary))[:16])
     files = find_encoder(config)
-    key = content_hash([_files_hash(files), CODE_VERSION, config.model_dump(mode="json", include={"encoder", "max_tokens"})])[:16]
+    key = content_hash([_files_hash(files), CODE_VERSION, config.model_dump(mode="json", include={"encoder", "max_tokens", "filled"})])[:16]
     width, num_tokens = text_size(config)
     if (needed_bytes := 4 * len(texts) * width * num_tokens) > MOST_BYTES:
         raise Refusal(
@@ -76,7 +76,7 @@ def _encode(config: EncodedText, files: EncoderFiles, texts: Sequence[str], fold
         progress(start, len(texts), f"{config.encoder} tokens of captions")
         several = list(texts[start : start + AT_ONCE])
         given = tokenizer(several, padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt").to(device)
-        there = given["attention_mask"].bool()
+        there = torch.ones_like(given["input_ids"], dtype=torch.bool) if config.filled else given["attention_mask"].bool()
         there[:, 0] = True  # of a tokenizer that makes nothing of the empty text
         states = encoder(input_ids=given["input_ids"], attention_mask=there.long()).last_hidden_state.float()
         states = states.where(there[..., None], 0)

@@ -9,6 +9,7 @@ from bench.records.record import Record
 from bench.study.budget import BUDGETS, CURVE_CLIPS, CURVE_FRACTIONS, Spent
 from bench.study.cell import COOLDOWN, Cell
 
+SOMETIMES = ("text", "initialise")  # further ones, where a cell has them
 WORK = ("backbone", "data", "batching", "precision", "acceleration", "device")  # fields of a cell that the times of its steps depend on
 GEOMETRY = ("kind", "latent_channels", "spatial_stride", "width", "name", "class_name", "revision", "subfolder")  # of its autoencoder
 RAN_S = 0.05  # a phase that took less did nothing: canaries of an earlier cell are only copied
@@ -33,7 +34,8 @@ class Pace(Frozen):
 def work_of(cell: dict[str, Any]) -> str:
     """What cells share whose steps take equally long, of a cell as JSON has it; seeds, budgets and numbers of samples are others."""
     autoencoder = {name: value for name, value in cell["autoencoder"].items() if name in GEOMETRY}
-    return content_hash([{name: cell.get(name) for name in WORK}, autoencoder])
+    work = {name: cell.get(name) for name in WORK} | {name: cell[name] for name in SOMETIMES if cell.get(name)}
+    return content_hash([work, autoencoder])
 
 
 def checked_clips(cell: Cell) -> int:

@@ -19,6 +19,7 @@ from bench.training.objective import VALIDATION_TIMESTEPS
 from bench.training.units import by_units
 
 TIMED_CLIPS = 16  # test clips that the autoencoder is timed on
+OF_CLIPS = ("train_clips_per_s", "train_energy_per_clip_j", "train_samples")  # a still is no clip: these say nothing where there are some
 
 
 def training_measurements(
@@ -44,7 +45,7 @@ def training_measurements(
     if training.energy_j is not None:
         per_clip = training.energy_j / training.num_samples
         energy = [Measurement(name="train_energy_per_clip_j", value=per_clip, unit="J/clip", better="lower", invalid=invalid)]
-    return [
+    found = [
         *_rates("train", work, window_s, 3 * work["flops"], backbone, invalid),
         Measurement(name="step_time_s", value=steady_s, unit="s", better="lower", invalid=invalid),
         Measurement(name="first_step_extra_s", value=training.step_time_s[0] - steady_s, unit="s", better="lower", invalid=invalid),
@@ -64,6 +65,7 @@ def training_measurements(
         Measurement(name="train_wall_time_s", value=training.wall_time_s, unit="s", better="none"),
         _val_loss(training, cell, given),
     ]
+    return [measured for measured in found if not (cell.batching.stills and measured.name in OF_CLIPS)]
 
 
 def _untrained_measurements(training: Training, cell: Cell, given: TrainingSet, backbone: BackboneFacts) -> list[Measurement]:

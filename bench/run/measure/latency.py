@@ -63,11 +63,19 @@ def measure_latency(
 
 
 def _plan(cell: Cell, given: TrainingSet, shape: Shape, size: int) -> SamplePlan:
-    """So many clips at once, of the classes and known frames of the test clips in turn."""
+    """So many clips at once, of the classes, captions and known frames of the test clips in turn."""
     places = np.arange(size) % len(given.labels)
     at_once = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"batch_size": size})})
     known = None if given.given is None else [given.given[place] for place in places]
-    return SamplePlan(cell=at_once, spec=given.spec, shapes=[shape] * size, labels=given.labels[places], given=known)
+    return SamplePlan(
+        cell=at_once,
+        spec=given.spec,
+        shapes=[shape] * size,
+        labels=given.labels[places],
+        given=known,
+        captions=None if given.captions is None else given.captions[places],
+        empty_caption=given.empty_caption,
+    )
 
 
 def _seconds(backbone: Any, plan: SamplePlan, repeats: int, device: torch.device) -> float:

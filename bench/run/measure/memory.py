@@ -30,7 +30,8 @@ def predicted_storage(trainer: Trainer, spec: LatentSpec, known: float | None = 
     Nothing of a step that cannot be predicted, as of several processes, which hold buckets of gradients or parts of weights. Nor on a
     CPU: there it is as measured, to the byte, and takes longer than small cells do.
     """
-    if trainer.device.type == "cpu" or trainer.cell.parallel.kind != "none" or not trainer.state.peak_storage_bytes:
+    unknown = trainer.cell.parallel.kind != "none" or trainer.cell.text is not None  # what reads captions is in no prediction
+    if trainer.device.type == "cpu" or unknown or not trainer.state.peak_storage_bytes:
         return []
     predicted_bytes = _predicted(trainer, spec) if known is None else known
     return [] if predicted_bytes is None else [Measurement(name=PREDICTED, value=predicted_bytes, unit="B", better="none")]
