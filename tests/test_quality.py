@@ -40,7 +40,7 @@ def quality(folder: Path, num_objects: int = 2) -> Quality:
     extractor, reconstructed = load_extractor("random3d"), (clips(1) // 8 * 8).astype(np.uint8)
     shared = {"test": splits["test"].frames, "real": splits["val"].frames, "reconstruction": reconstructed}
     stages: Any = SimpleNamespace(
-        training=SimpleNamespace(clips=SimpleNamespace(splits=splits, digest="d" * 32, fps=8.0)),
+        training=SimpleNamespace(clips=SimpleNamespace(splits=splits, digest="d" * 32, fps=8.0), told=None),
         extractors=(extractor,),
         features={"random3d": {subject: extract(extractor, frames) for subject, frames in shared.items()}},
         reconstructed=reconstructed,
