@@ -14,6 +14,7 @@ from bench.report.verdicts.claim_questions import Questions
 from bench.report.verdicts.claim_table import CLAIMS, claim_of
 from bench.report.verdicts.ratios import QUALITY
 from bench.report.verdicts.sequential import look_at, look_between
+from bench.run.checks import check_contrasts
 from bench.run.launch import _jobs, _snapshot
 from bench.shapes import Refusal
 from bench.study.looks import Looks
@@ -28,7 +29,14 @@ BACKBONES = [UNET_NAME, DIT_NAME, "dit:DiT-XS/2{depth: 3}"]
 
 
 def study_of(folder: Path, contrasts: dict[str, Any], **changes: Any) -> Any:
-    return load_study(str(write_matrix(folder, axes={"backbone": BACKBONES}, match=None, contrasts=contrasts, **changes)))
+    return load_study(str(asking(folder, axes={"backbone": BACKBONES}, contrasts=contrasts, **changes)))
+
+
+def asking(folder: Path, **changes: Any) -> Path:
+    """A matrix whose primary measure may judge contrasts."""
+    defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 4})
+    del defaults["backbone"]
+    return write_matrix(folder, **({"match": None, "primary": "fd_motion", "defaults": defaults} | changes))
 
 
 # --- what a matrix asks
@@ -45,7 +53,7 @@ def test_sides_are_backbones_by_either_name(tmp_path: Path) -> None:
 
 
 def test_validate_says_what_is_asked(tmp_path: Path) -> None:
-    path = write_matrix(tmp_path, axes={"backbone": BACKBONES[:2]}, match=None, contrasts={"which": ["UNet-XS", "DiT-XS/2"]})
+    path = asking(tmp_path, axes={"backbone": BACKBONES[:2]}, contrasts={"which": ["UNet-XS", "DiT-XS/2"]})
     assert "asks which (baselines:UNet-XS against dit:DiT-XS/2)" in here("validate", path).stdout
 
 
@@ -53,11 +61,11 @@ def test_a_side_fixes_other_axes_too(tmp_path: Path) -> None:
     axes = {"backbone": BACKBONES[:2], "objective.label_dropout": [0.0, 0.3]}
     labelled = {"backbone": "UNet-XS", "objective.label_dropout": 0.3}
     written = {"dropping labels": [labelled, {"backbone": "UNet-XS", "objective": {"label_dropout": 0.0}}]}
-    first, second = load_study(str(write_matrix(tmp_path, axes=axes, match=None, contrasts=written))).contrasts["dropping labels"]
+    first, second = load_study(str(asking(tmp_path, axes=axes, contrasts=written))).contrasts["dropping labels"]
     assert first == {"backbone": UNET_NAME, "objective.label_dropout": 0.3}
     assert second == {"backbone": UNET_NAME, "objective.label_dropout": 0.0}
     with pytest.raises(Refusal, match=r"'UNet-XS' of 'which' is 2 contenders; fix more axes, of \{backbone: baselines:UNet-XS, obj"):
-        load_study(str(write_matrix(tmp_path, axes=axes, match=None, contrasts={"which": ["UNet-XS", labelled]})))
+        load_study(str(asking(tmp_path, axes=axes, contrasts={"which": ["UNet-XS", labelled]})))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +89,7 @@ def test_contrasts_that_name_no_two_contenders_are_refused(tmp_path: Path, contr
 
 
 def test_a_title_given_twice_is_refused(tmp_path: Path) -> None:
-    path = write_matrix(tmp_path, axes={"backbone": BACKBONES}, match=None)
+    path = asking(tmp_path, axes={"backbone": BACKBONES})
     path.write_text(path.read_text() + "contrasts:\n  a: [UNet-XS, DiT-XS/2]\n  a: ['DiT-XS/2{depth: 3}', DiT-XS/2]\n")
     with pytest.raises(Refusal, match="duplicate key"):
         load_study(str(path))
@@ -110,6 +118,42 @@ def test_a_backbone_that_was_sized_is_named_as_the_matrix_does(tmp_path: Path) -
     assert study.model_copy(update={"cells": tuple(sized)}).contrasts["a"] == ({"backbone": found}, {"backbone": DIT_NAME})
 
 
+def test_a_contrast_is_at_one_budget(tmp_path: Path) -> None:
+    axes, sides = {"backbone": BACKBONES[:2], "budget.steps": [4, 8]}, [{"backbone": name, "budget.steps": 4} for name in BACKBONES[:2]]
+    assert load_study(str(asking(tmp_path, axes=axes, contrasts={"a": sides}))).contrasts["a"][0] == sides[0]
+    sides[1]["budget.steps"] = 8
+    with pytest.raises(Refusal, match=r"the sides of 'a' have different budgets .*budget.steps: 4\}.*; a contrast is at one") as refused:
+        load_study(str(asking(tmp_path, axes=axes, contrasts={"a": sides})))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_side_is_first_who_fixes_no_more(tmp_path: Path) -> None:
+    include = [{"backbone": name, **more} for more in ({}, {"budget.samples": 8}) for name in BACKBONES[:2]]
+    study = load_study(str(asking(tmp_path, axes={}, include=include, contrasts={"a": ["UNet-XS", "DiT-XS/2"]})))
+    assert study.contrasts["a"] == ({"backbone": UNET_NAME}, {"backbone": DIT_NAME})
+
+
+def test_contrasts_need_a_measure_that_judges(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="contrasts are judged by the primary measure, and primary is null; name one"):
+        study_of(tmp_path, {"a": ["UNet-XS", "DiT-XS/2"]}, primary=None)
+
+
+@pytest.mark.parametrize(
+    "sides", [("dit:DiT-XS/2", "dit:AR-XS/2-patch"), ("dit:AR-XS/2-frame", "dit:DiT-XS/2"), ("dit:AR-XS/2-patch", "dit:AR-XS/2-frame")]
+)
+def test_the_claim_of_the_next_patch_needs_patches_first_and_whole_clips_then(tmp_path: Path, sides: tuple[str, str]) -> None:
+    names = ["dit:AR-XS/2-patch", "dit:AR-XS/2-frame", "dit:DiT-XS/2"]
+
+    def study(first: str, second: str, claim: str = "next-patch") -> Any:
+        return load_study(str(asking(tmp_path, axes={"backbone": names}, claim=claim, contrasts={"next patch": [first, second]})))
+
+    check_contrasts(study("AR-XS/2-patch", "DiT-XS/2"))
+    check_contrasts(study(*sides, "backbone"))
+    with pytest.raises(Refusal, match=f"claim next-patch: 'next patch' compares {sides[0]} with {sides[1]}; its first side has") as refused:
+        check_contrasts(study(*sides))
+    assert "\n" not in str(refused.value)
+
+
 # --- what is locked
 
 
@@ -129,11 +173,11 @@ def test_older_records_ask_no_contrasts() -> None:
 
 
 def test_contrasts_are_not_chosen_after_the_fact(tmp_path: Path) -> None:
-    defaults = cell_fields(evaluation={"num_samples": 0, "untrained": False}, budget={"steps": 2})
+    defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 0, "untrained": False}, budget={"steps": 2})
     del defaults["backbone"]
     axes = {"backbone": ["tests.small:DiT-XXS/2", "tests.small:DiT-XXS/2{depth: 1}"]}
     contrasts = {"depth": ["DiT-XXS/2", "DiT-XXS/2{depth: 1}"]}
-    path = write_matrix(tmp_path, axes=axes, primary=None, defaults=defaults, match=None, contrasts=contrasts)
+    path = asking(tmp_path, axes=axes, defaults=defaults, contrasts=contrasts)
     results = tmp_path / "results"
     assert here("run", path, "--results", results).returncode == 0
     assert record_of(results, "DiT-XXS_2-seed0").asked.contrasts["depth"][0] == {"backbone": "tests.small:DiT-XXS/2"}

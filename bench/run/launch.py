@@ -21,6 +21,7 @@ from bench.records.store import latest, write_run
 from bench.run.checks import (
     card_text,
     check_all,
+    check_contrasts,
     check_extractors,
     check_primary,
     check_prompts,
@@ -76,6 +77,7 @@ def ready(
     launcher.check(study)
     check_all(study.cells, check_extractors)
     check_primary(study)
+    check_contrasts(study)
     check_weights(study)
     if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
         check_study(study, results, "named")
