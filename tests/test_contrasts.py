@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from bench.data.files import StoreError
 from bench.records.record import Asked, RunSnapshot
+from bench.records.store import write_record
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.verdicts import answer, findings, prospect, validity
@@ -15,13 +17,14 @@ from bench.report.verdicts.claim_table import CLAIMS, claim_of
 from bench.report.verdicts.ratios import QUALITY
 from bench.report.verdicts.sequential import look_at, look_between
 from bench.run.checks import check_contrasts
-from bench.run.launch import _jobs, _snapshot
+from bench.run.launch import _check_headline, _jobs, _snapshot
 from bench.shapes import Refusal
 from bench.study.looks import Looks
 from bench.study.matrix import MatchProof, load_study
 from bench.study.trials import trial_study
 from tests.commands import here, record_of, write_matrix
-from tests.five import ALL, CONTRASTS, CONV, DIT, EQUAL, FRAME, PATCH, run_of, series
+from tests.five import ALL, CONTRASTS, CONV, DIT, EQUAL, FRAME, PATCH, UNET, records, run_of, series
+from tests.report_factory import record, write_run
 from tests.tiny import cell_fields
 
 UNET_NAME, DIT_NAME = "baselines:UNet-XS", "dit:DiT-XS/2"
@@ -197,6 +200,43 @@ def test_a_page_sees_contrasts_that_were_changed(tmp_path: Path) -> None:
     assert (
         fault.what.startswith("asked for contrasts next patch (y:AR-patch against y:DiT), next frame") and "the run asks for" in fault.what
     )
+
+
+MOVES: dict[str, Any] = {"axes": {"backbone": BACKBONES[:2]}, "include": [{"backbone": BACKBONES[2]}], "match": None}
+
+
+def test_a_finished_contender_does_not_change_sides(tmp_path: Path) -> None:
+    """With no contrasts, whom the headline is about follows from `axes`: the folder, and the folders of the run, stay as they are."""
+    study = load_study(str(write_matrix(tmp_path, **MOVES)))
+    moved = load_study(str(write_matrix(tmp_path, axes={"backbone": BACKBONES}, match=None)))
+    asked = next(iter(_jobs(study, tmp_path).values())).asked
+    assert asked.further == (study.cells[2].folder,) and {c.folder for c in moved.cells} == set(asked.cells)
+    assert Asked.model_validate_json(asked.model_dump_json()) == asked
+    folder = tmp_path / "tiny"
+    named = study.cells[0]
+    made = record(DIT_NAME, 0).model_copy(update={"asked": asked, "cell": named.cell, "fingerprint": named.cell.fingerprint()})
+    write_record(folder / named.folder, made)
+    _check_headline(study, folder)
+    _check_headline(load_study(str(write_matrix(tmp_path, **MOVES, seeds=[0, 1]))), folder)  # as many seeds as you like
+    said = r"finished with DiT-XS_2-depth=3-seed0-\w+ among the further cells, and this run has it among the contenders"
+    with pytest.raises(StoreError, match=said) as refused:
+        _check_headline(moved, folder)
+    assert "\n" not in str(refused.value)
+    untold = {"attempt": 2, "asked": asked.model_copy(update={"further": None})}  # a record from before it was told
+    write_record(folder / named.folder, made.model_copy(update=untold))
+    _check_headline(moved, folder)
+
+
+def test_a_page_sees_contenders_that_changed_sides(tmp_path: Path) -> None:
+    values = {UNET: series(60.0, 3), DIT: series(40.0, 3), CONV: series(39.9, 3)}
+    for name, told, num in (("same", (), 0), ("moved", None, 0), ("moved", ("conv",), 9)):
+        made = records(values, "backbone")
+        folders = tuple(f"{each.name}-{each.fingerprint[:8]}" for each in made)
+        further = None if told is None else tuple(folder for folder in folders if told and folder.startswith("Conv"))
+        asked = Asked(claim="backbone", primary="fd_random3d", cells=folders, further=further)
+        path = write_run(tmp_path / f"{name}{num}", [each.model_copy(update={"asked": asked}) for each in made], sheets=False, match=None)
+        faults = {each.check.name: each for each in validity.check(load_run(path)).answers}["headline changed"].faults
+        assert len(faults) == num and all("Conv-seed0" in fault.what and "changed between contenders" in fault.what for fault in faults)
 
 
 # --- what rests on them
