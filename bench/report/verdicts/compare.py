@@ -139,7 +139,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             Entry(
                 contender=contender,
                 by_seed=tuple(zip(part["seed"].tolist(), part["value"].tolist(), strict=True)),
-                interval=_interval(part["value"].tolist(), metric) if len(part) else None,
+                interval=seed_interval(part["value"].tolist(), metric) if len(part) else None,
                 clips=None if pd.isna(low) or pd.isna(high) else (float(low), float(high)),
                 missing=missing.get(contender),
                 best=contender in best,
@@ -202,8 +202,8 @@ def _clips(run: Run, name: str) -> str | None:
     return f"{block['num_frames']} frames" if block.get("sampling", "given") == "given" else "clips of several shapes"
 
 
-def _interval(values: list[float], metric: metrics.Metric) -> SeedInterval:
-    """Over seeds; of a share of clips, no wider than a share can be."""
+def seed_interval(values: Sequence[float], metric: metrics.Metric) -> SeedInterval:
+    """Mean and 95 % interval over seeds, one value each at least; of a share of clips, no wider than a share can be."""
     found = stats.mean_interval(values)
     if metric.scale != "fraction" or found.low is None or found.high is None:
         return found
