@@ -10,6 +10,7 @@ from bench.records.record import Asked, RunSnapshot
 from bench.records.store import write_record
 from bench.report import build
 from bench.report.load import load_run
+from bench.report.page import ratio_picture
 from bench.report.verdicts import answer, findings, prospect, validity
 from bench.report.verdicts.best import at_their_best
 from bench.report.verdicts.claim_questions import Questions
@@ -355,6 +356,9 @@ def test_the_picture_holds_all_against_whom_the_contrasts_share(page: Path) -> N
     (quality,) = (row for row in shown.rows if row.title == QUALITY)
     assert {each.whose: each.carried for each in quality.ratios} == {"UNet": False, "Conv": False, "AR-frame": False, "AR-patch": True}
     assert (page / "out" / "pictures" / "ratios.svg").is_file()
+    html = (page / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Of clip quality only contrasts that were named before the run are filled: other pairs were not asked." in html
+    assert html.count("the contrasts decide") == 1  # on the row of the primary measure, whose verdict is another question
 
 
 def test_two_that_both_beat_a_third_are_filled_though_none_leads(tmp_path: Path) -> None:
@@ -363,6 +367,17 @@ def test_two_that_both_beat_a_third_are_filled_though_none_leads(tmp_path: Path)
     assert shown is not None
     (quality,) = (row for row in shown.rows if row.title == QUALITY)
     assert {each.whose for each in quality.ratios if each.carried} == {"AR-patch", "AR-frame"}
+
+
+def test_contrasts_that_share_no_contender_have_no_row_of_quality(tmp_path: Path) -> None:
+    contrasts = {"patches": (PATCH, FRAME), "convolution or attention": (CONV, DIT)}
+    run = run_of(tmp_path, {name: series(mean, 3) for name, mean in EQUAL.items()}, claim="other", contrasts=contrasts)
+    shown = answer.answer(run, findings.find(run)).ratios
+    assert shown is not None and shown.rows and QUALITY not in {row.title for row in shown.rows}
+    assert (
+        "Clip quality is left out: the contrasts that were named before the run share no contender."
+        in ratio_picture.draw(run, shown).caption
+    )
 
 
 def test_what_would_decide_is_said_of_a_contrast_by_name(page: Path) -> None:
