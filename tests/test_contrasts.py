@@ -5,22 +5,27 @@ from typing import Any
 
 import pytest
 
+from bench.data.files import StoreError
 from bench.records.record import Asked, RunSnapshot
+from bench.records.store import write_record
 from bench.report import build
 from bench.report.load import load_run
+from bench.report.page import ratio_picture
 from bench.report.verdicts import answer, findings, prospect, validity
 from bench.report.verdicts.best import at_their_best
 from bench.report.verdicts.claim_questions import Questions
 from bench.report.verdicts.claim_table import CLAIMS, claim_of
 from bench.report.verdicts.ratios import QUALITY
 from bench.report.verdicts.sequential import look_at, look_between
-from bench.run.launch import _jobs, _snapshot
+from bench.run.checks import check_contrasts
+from bench.run.launch import _check_headline, _jobs, _snapshot
 from bench.shapes import Refusal
 from bench.study.looks import Looks
 from bench.study.matrix import MatchProof, load_study
 from bench.study.trials import trial_study
 from tests.commands import here, record_of, write_matrix
-from tests.five import ALL, CONTRASTS, CONV, DIT, EQUAL, FRAME, PATCH, run_of, series
+from tests.five import ALL, CONTRASTS, CONV, DIT, EQUAL, FRAME, PATCH, UNET, records, run_of, series
+from tests.report_factory import record, write_run
 from tests.tiny import cell_fields
 
 UNET_NAME, DIT_NAME = "baselines:UNet-XS", "dit:DiT-XS/2"
@@ -28,7 +33,14 @@ BACKBONES = [UNET_NAME, DIT_NAME, "dit:DiT-XS/2{depth: 3}"]
 
 
 def study_of(folder: Path, contrasts: dict[str, Any], **changes: Any) -> Any:
-    return load_study(str(write_matrix(folder, axes={"backbone": BACKBONES}, match=None, contrasts=contrasts, **changes)))
+    return load_study(str(asking(folder, axes={"backbone": BACKBONES}, contrasts=contrasts, **changes)))
+
+
+def asking(folder: Path, **changes: Any) -> Path:
+    """A matrix whose primary measure may judge contrasts."""
+    defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 4})
+    del defaults["backbone"]
+    return write_matrix(folder, **({"match": None, "primary": "fd_motion", "defaults": defaults} | changes))
 
 
 # --- what a matrix asks
@@ -45,7 +57,7 @@ def test_sides_are_backbones_by_either_name(tmp_path: Path) -> None:
 
 
 def test_validate_says_what_is_asked(tmp_path: Path) -> None:
-    path = write_matrix(tmp_path, axes={"backbone": BACKBONES[:2]}, match=None, contrasts={"which": ["UNet-XS", "DiT-XS/2"]})
+    path = asking(tmp_path, axes={"backbone": BACKBONES[:2]}, contrasts={"which": ["UNet-XS", "DiT-XS/2"]})
     assert "asks which (baselines:UNet-XS against dit:DiT-XS/2)" in here("validate", path).stdout
 
 
@@ -53,11 +65,11 @@ def test_a_side_fixes_other_axes_too(tmp_path: Path) -> None:
     axes = {"backbone": BACKBONES[:2], "objective.label_dropout": [0.0, 0.3]}
     labelled = {"backbone": "UNet-XS", "objective.label_dropout": 0.3}
     written = {"dropping labels": [labelled, {"backbone": "UNet-XS", "objective": {"label_dropout": 0.0}}]}
-    first, second = load_study(str(write_matrix(tmp_path, axes=axes, match=None, contrasts=written))).contrasts["dropping labels"]
+    first, second = load_study(str(asking(tmp_path, axes=axes, contrasts=written))).contrasts["dropping labels"]
     assert first == {"backbone": UNET_NAME, "objective.label_dropout": 0.3}
     assert second == {"backbone": UNET_NAME, "objective.label_dropout": 0.0}
     with pytest.raises(Refusal, match=r"'UNet-XS' of 'which' is 2 contenders; fix more axes, of \{backbone: baselines:UNet-XS, obj"):
-        load_study(str(write_matrix(tmp_path, axes=axes, match=None, contrasts={"which": ["UNet-XS", labelled]})))
+        load_study(str(asking(tmp_path, axes=axes, contrasts={"which": ["UNet-XS", labelled]})))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_contrasts_that_name_no_two_contenders_are_refused(tmp_path: Path, contr
 
 
 def test_a_title_given_twice_is_refused(tmp_path: Path) -> None:
-    path = write_matrix(tmp_path, axes={"backbone": BACKBONES}, match=None)
+    path = asking(tmp_path, axes={"backbone": BACKBONES})
     path.write_text(path.read_text() + "contrasts:\n  a: [UNet-XS, DiT-XS/2]\n  a: ['DiT-XS/2{depth: 3}', DiT-XS/2]\n")
     with pytest.raises(Refusal, match="duplicate key"):
         load_study(str(path))
@@ -110,6 +122,42 @@ def test_a_backbone_that_was_sized_is_named_as_the_matrix_does(tmp_path: Path) -
     assert study.model_copy(update={"cells": tuple(sized)}).contrasts["a"] == ({"backbone": found}, {"backbone": DIT_NAME})
 
 
+def test_a_contrast_is_at_one_budget(tmp_path: Path) -> None:
+    axes, sides = {"backbone": BACKBONES[:2], "budget.steps": [4, 8]}, [{"backbone": name, "budget.steps": 4} for name in BACKBONES[:2]]
+    assert load_study(str(asking(tmp_path, axes=axes, contrasts={"a": sides}))).contrasts["a"][0] == sides[0]
+    sides[1]["budget.steps"] = 8
+    with pytest.raises(Refusal, match=r"the sides of 'a' have different budgets .*budget.steps: 4\}.*; a contrast is at one") as refused:
+        load_study(str(asking(tmp_path, axes=axes, contrasts={"a": sides})))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_side_is_first_who_fixes_no_more(tmp_path: Path) -> None:
+    include = [{"backbone": name, **more} for more in ({}, {"budget.samples": 8}) for name in BACKBONES[:2]]
+    study = load_study(str(asking(tmp_path, axes={}, include=include, contrasts={"a": ["UNet-XS", "DiT-XS/2"]})))
+    assert study.contrasts["a"] == ({"backbone": UNET_NAME}, {"backbone": DIT_NAME})
+
+
+def test_contrasts_need_a_measure_that_judges(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="contrasts are judged by the primary measure, and primary is null; name one"):
+        study_of(tmp_path, {"a": ["UNet-XS", "DiT-XS/2"]}, primary=None)
+
+
+@pytest.mark.parametrize(
+    "sides", [("dit:DiT-XS/2", "dit:AR-XS/2-patch"), ("dit:AR-XS/2-frame", "dit:DiT-XS/2"), ("dit:AR-XS/2-patch", "dit:AR-XS/2-frame")]
+)
+def test_the_claim_of_the_next_patch_needs_patches_first_and_whole_clips_then(tmp_path: Path, sides: tuple[str, str]) -> None:
+    names = ["dit:AR-XS/2-patch", "dit:AR-XS/2-frame", "dit:DiT-XS/2"]
+
+    def study(first: str, second: str, claim: str = "next-patch") -> Any:
+        return load_study(str(asking(tmp_path, axes={"backbone": names}, claim=claim, contrasts={"next patch": [first, second]})))
+
+    check_contrasts(study("AR-XS/2-patch", "DiT-XS/2"))
+    check_contrasts(study(*sides, "backbone"))
+    with pytest.raises(Refusal, match=f"claim next-patch: 'next patch' compares {sides[0]} with {sides[1]}; its first side has") as refused:
+        check_contrasts(study(*sides))
+    assert "\n" not in str(refused.value)
+
+
 # --- what is locked
 
 
@@ -129,11 +177,11 @@ def test_older_records_ask_no_contrasts() -> None:
 
 
 def test_contrasts_are_not_chosen_after_the_fact(tmp_path: Path) -> None:
-    defaults = cell_fields(evaluation={"num_samples": 0, "untrained": False}, budget={"steps": 2})
+    defaults = cell_fields(evaluation={"extractors": ["motion"], "num_samples": 0, "untrained": False}, budget={"steps": 2})
     del defaults["backbone"]
     axes = {"backbone": ["tests.small:DiT-XXS/2", "tests.small:DiT-XXS/2{depth: 1}"]}
     contrasts = {"depth": ["DiT-XXS/2", "DiT-XXS/2{depth: 1}"]}
-    path = write_matrix(tmp_path, axes=axes, primary=None, defaults=defaults, match=None, contrasts=contrasts)
+    path = asking(tmp_path, axes=axes, defaults=defaults, contrasts=contrasts)
     results = tmp_path / "results"
     assert here("run", path, "--results", results).returncode == 0
     assert record_of(results, "DiT-XXS_2-seed0").asked.contrasts["depth"][0] == {"backbone": "tests.small:DiT-XXS/2"}
@@ -153,6 +201,43 @@ def test_a_page_sees_contrasts_that_were_changed(tmp_path: Path) -> None:
     assert (
         fault.what.startswith("asked for contrasts next patch (y:AR-patch against y:DiT), next frame") and "the run asks for" in fault.what
     )
+
+
+MOVES: dict[str, Any] = {"axes": {"backbone": BACKBONES[:2]}, "include": [{"backbone": BACKBONES[2]}], "match": None}
+
+
+def test_a_finished_contender_does_not_change_sides(tmp_path: Path) -> None:
+    """With no contrasts, whom the headline is about follows from `axes`: the folder, and the folders of the run, stay as they are."""
+    study = load_study(str(write_matrix(tmp_path, **MOVES)))
+    moved = load_study(str(write_matrix(tmp_path, axes={"backbone": BACKBONES}, match=None)))
+    asked = next(iter(_jobs(study, tmp_path).values())).asked
+    assert asked.further == (study.cells[2].folder,) and {c.folder for c in moved.cells} == set(asked.cells)
+    assert Asked.model_validate_json(asked.model_dump_json()) == asked
+    folder = tmp_path / "tiny"
+    named = study.cells[0]
+    made = record(DIT_NAME, 0).model_copy(update={"asked": asked, "cell": named.cell, "fingerprint": named.cell.fingerprint()})
+    write_record(folder / named.folder, made)
+    _check_headline(study, folder)
+    _check_headline(load_study(str(write_matrix(tmp_path, **MOVES, seeds=[0, 1]))), folder)  # as many seeds as you like
+    said = r"finished with DiT-XS_2-depth=3-seed0-\w+ among the further cells, and this run has it among the contenders"
+    with pytest.raises(StoreError, match=said) as refused:
+        _check_headline(moved, folder)
+    assert "\n" not in str(refused.value)
+    untold = {"attempt": 2, "asked": asked.model_copy(update={"further": None})}  # a record from before it was told
+    write_record(folder / named.folder, made.model_copy(update=untold))
+    _check_headline(moved, folder)
+
+
+def test_a_page_sees_contenders_that_changed_sides(tmp_path: Path) -> None:
+    values = {UNET: series(60.0, 3), DIT: series(40.0, 3), CONV: series(39.9, 3)}
+    for name, told, num in (("same", (), 0), ("moved", None, 0), ("moved", ("conv",), 9)):
+        made = records(values, "backbone")
+        folders = tuple(f"{each.name}-{each.fingerprint[:8]}" for each in made)
+        further = None if told is None else tuple(folder for folder in folders if told and folder.startswith("Conv"))
+        asked = Asked(claim="backbone", primary="fd_random3d", cells=folders, further=further)
+        path = write_run(tmp_path / f"{name}{num}", [each.model_copy(update={"asked": asked}) for each in made], sheets=False, match=None)
+        faults = {each.check.name: each for each in validity.check(load_run(path)).answers}["headline changed"].faults
+        assert len(faults) == num and all("Conv-seed0" in fault.what and "changed between contenders" in fault.what for fault in faults)
 
 
 # --- what rests on them
@@ -271,6 +356,9 @@ def test_the_picture_holds_all_against_whom_the_contrasts_share(page: Path) -> N
     (quality,) = (row for row in shown.rows if row.title == QUALITY)
     assert {each.whose: each.carried for each in quality.ratios} == {"UNet": False, "Conv": False, "AR-frame": False, "AR-patch": True}
     assert (page / "out" / "pictures" / "ratios.svg").is_file()
+    html = (page / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Of clip quality only contrasts that were named before the run are filled: other pairs were not asked." in html
+    assert html.count("the contrasts decide") == 1  # on the row of the primary measure, whose verdict is another question
 
 
 def test_two_that_both_beat_a_third_are_filled_though_none_leads(tmp_path: Path) -> None:
@@ -279,6 +367,17 @@ def test_two_that_both_beat_a_third_are_filled_though_none_leads(tmp_path: Path)
     assert shown is not None
     (quality,) = (row for row in shown.rows if row.title == QUALITY)
     assert {each.whose for each in quality.ratios if each.carried} == {"AR-patch", "AR-frame"}
+
+
+def test_contrasts_that_share_no_contender_have_no_row_of_quality(tmp_path: Path) -> None:
+    contrasts = {"patches": (PATCH, FRAME), "convolution or attention": (CONV, DIT)}
+    run = run_of(tmp_path, {name: series(mean, 3) for name, mean in EQUAL.items()}, claim="other", contrasts=contrasts)
+    shown = answer.answer(run, findings.find(run)).ratios
+    assert shown is not None and shown.rows and QUALITY not in {row.title for row in shown.rows}
+    assert (
+        "Clip quality is left out: the contrasts that were named before the run share no contender."
+        in ratio_picture.draw(run, shown).caption
+    )
 
 
 def test_what_would_decide_is_said_of_a_contrast_by_name(page: Path) -> None:

@@ -1,6 +1,7 @@
 """The first screen: an answer of three sentences, ratios on one scale, clips; and that nothing below it is wider than a page."""
 
 import html
+import itertools
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.axes import Axes
 from report_factory import EXACT, LEDGER, pair, record, renamed, shapes_record, study, write_run
 
 from bench.records.record import Measurement, QualityPoint, Record
@@ -286,6 +288,32 @@ def test_the_picture_is_one_however_many_there_are(tmp_path: Path, num: int) -> 
     width, height = (float(side) for side in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing.svg)[0])
     assert width == 340 and height < 1.6 * width
     assert ("C0 better" in drawing.svg) and ("better than C0" in drawing.svg) == (num > 2)
+
+
+def test_lines_of_a_row_stay_inside_it_and_the_picture(tmp_path: Path) -> None:
+    """A note of many lines makes its row higher, and words that are wider than the room beside a mark go on below."""
+    run = load_run(write_run(tmp_path, contenders(3), sheets=False))
+    says = "three quarters of the distance"
+    others = [Ratio(whose=name, value=1.3, low=None, high=None, carried=False, says=says) for name in ("C1", "C2")]
+    note = "clips that show the shape, colour and direction in its first half they were told"
+    found = ratios.AxisRatios(first="C0", others=("C1", "C2"), one_run=True, rows=tuple(
+        ratios.RatioRow(title=title, note=note if own is others else "", ratios=tuple(own))
+        for title, own in (("Clip quality", others), ("Clip speed", others[:1]), ("Clip cost", others))
+    ))  # fmt: skip
+    shown: dict[str, list[float]] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Axes, "text", lambda self, x, y, text, **rest: shown.setdefault(str(text), []).append(y))
+        drawn = ratio_picture.draw(run, found)
+    heights = [ratio_picture._height(row) for row in found.rows]
+    top = ratio_picture.HEAD + 12.0
+    lines = [place for line in ratio_picture._noted(found.rows[0]) for place in shown[line][:1]]
+    assert len(lines) > 3 and shown["Clip quality"][0] - 4 >= top and lines[-1] + 4 <= top + heights[0]
+    assert "viewBox" in drawn.svg and says not in shown
+    assert len(shown["three quarters of the"]) == len(shown["distance"]) == 5
+    places = sorted(shown["three quarters of the"] + shown["distance"])
+    assert min(b - a for a, b in itertools.pairwise(places)) >= 9
+    bounds = list(itertools.accumulate(heights, initial=top))
+    assert all(min(abs(place - bound) for bound in bounds) >= 4 for place in places)
 
 
 def test_an_interval_without_end_is_cut_at_the_scale() -> None:

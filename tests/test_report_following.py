@@ -11,7 +11,8 @@ from bench.records.record import Measurement, Record
 from bench.report import build
 from bench.report.load import load_run
 from bench.report.page.following import following_table
-from bench.report.verdicts import warnings
+from bench.report.page.paper import to_paper
+from bench.report.verdicts import claim_questions, warnings
 from bench.report.verdicts.claim_lead import quality_said
 from bench.report.verdicts.findings import find
 
@@ -60,6 +61,19 @@ def test_the_table_has_seen_and_unseen_and_what_to_read_them_by(tmp_path: Path) 
     )
     assert table.data is not None and table.data["chance"].tolist() == pytest.approx([0.011, 0.011])
     assert following_table(load_run(write_run(tmp_path / "other", [record(UNET, 0), record(DIT, 0)]))).rows == ()
+
+
+def test_no_share_is_above_all_clips(tmp_path: Path) -> None:
+    """An interval of Student's t over three seeds near 99 % would end at 101 %: in the table, a sentence of contrasts, and an article."""
+    contrasts = {"U-Net or DiT": ({"backbone": UNET}, {"backbone": DIT})}
+    run = load_run(run_of(tmp_path, (0.985, 0.7), contrasts=contrasts, claim=None))
+    assert following_table(run).rows[0][3] == "98.5 % [96.0 %, 100.0 %]"
+    found = find(run)
+    said = claim_questions.outcome_said(run, found.named[0])
+    assert said.startswith(
+        "DiT-XS/2 is better than UNet-XS, 98.5 [96.0, 100] % against 60.0 [57.5, 62.5] % in clips that show the shape, co"
+    )
+    assert r"98.5 $\pm$ 2.5" in to_paper(run, found.rows)  # the longer half
 
 
 def test_the_headline_rests_on_it_and_the_page_shows_it(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 from bench.records.record import GIVEN_PAST, OF_CLIPS, FrameError, Measurement
 from bench.report.load import load_run
-from bench.report.page import generation
+from bench.report.page import generation, tuning
+from bench.report.page.figures import training_curves
 from bench.report.page.page import write
 from bench.report.scaling.points import points_of
-from bench.report.verdicts.compare import losses_apart
+from bench.report.verdicts.compare import compare, losses_apart
 from bench.report.verdicts.faults import protocols
+from bench.study.tune import Tuning
 from tests.report_factory import PROTOCOL, record, write_run
 from tests.test_report import changed, rows_of, text_of
 
@@ -33,6 +35,27 @@ def test_a_loss_given_its_past_is_not_compared_and_no_fault(tmp_path: Path) -> N
     assert not list(protocols(run))
     write([run], tmp_path / "out")
     assert "different quantities" in text_of(tmp_path / "out") and told in text_of(tmp_path / "out")  # the table, and the curves
+
+
+def test_whoever_sees_two_kinds_of_loss_on_one_scale_is_told_first(tmp_path: Path) -> None:
+    """The curves of training, the picture of a tuning and its table; and that a pass of who generates units is one of training."""
+    for name, made in (("apart", conditional), ("alike", lambda seed: record(DIT, seed))):
+        cells = [tuned(each) for seed in range(3) for each in (record(UNET, seed), made(seed))]
+        run = load_run(write_run(tmp_path / name, cells))
+        curves, tried = training_curves(run), tuning.tuning_curves(run)
+        assert curves is not None and tried is not None
+        said = "Losses of different kinds are not to be compared: the loss of UNet-XS is of whole clips; the loss of DiT-XS/2 is"
+        assert curves.caption.startswith(said) == tried.caption.startswith(said) == (name == "apart")
+        assert (said in tuning.tuning_table(run).caption) == (name == "apart") and ".." not in tuning.tuning_table(run).caption
+        (flops,) = (row for row in compare(run) if row.name == "flops_per_clip")
+        assert flops.caveats == (("of a training pass where a clip is generated unit after unit",) if name == "apart" else ())
+
+
+def tuned(made: Any) -> Any:
+    block, losses = {"budget": {"seconds": 80}}, {1e-3: 0.2, 2e-3: 0.1}
+    trials = [block | {"point": {"optimizer.learning_rate": rate}, "losses": [[100, loss]]} for rate, loss in losses.items()]
+    chosen = {"by": "val_loss", "study": "t", "trials": trials, "chosen": {"optimizer.learning_rate": 2e-3}}
+    return made.model_copy(update={"tuning": Tuning.model_validate(chosen)})
 
 
 def test_other_differences_of_its_protocol_are_still_faults(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What was found of a cell: typed, in bytes and seconds, with a version. Knows no torch and no file."""
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, computed_field, model_validator
 
@@ -265,15 +266,23 @@ class BackboneFacts(Grown):
     weights: str | None = None  # hash of the files of a public checkpoint: of its weights too, where it began with them
 
 
-class Asked(Frozen):
+class Asked(Grown):
     """What the run that made a record asked: named before it, so that no headline is chosen after the fact."""
+
+    added: ClassVar[tuple[str, ...]] = ("further",)
 
     claim: str | None = None
     primary: str | None = None  # the distance that decides
     contrasts: Contrasts = Field(default_factory=dict)  # title -> axes of the two contenders that it compares
     cells: tuple[str, ...] = ()  # folders of all cells of the run
+    further: tuple[str, ...] | None = None  # those of them on which no headline rests; None in records from before it was told
     until_decided: Looks | None = None  # None: seeds were fixed
     prediction: str | None = None  # hash of what was predicted of the cell before it trained, where anything was
+
+    def moved(self, further: Mapping[str, bool]) -> list[str]:
+        """Folders that have changed sides, or joined the contenders or left them, in a run that has these: folder -> whether further."""
+        then = set(self.further or ())
+        return [name for name in self.cells if self.further is not None and name in further and further[name] != (name in then)]
 
 
 class Record(Frozen):

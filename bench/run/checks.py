@@ -20,6 +20,7 @@ from bench.run.told import check_clip_score, check_followed
 from bench.run.watch import Watch
 from bench.shapes import LatentSpec, Refusal, did_you_mean
 from bench.study.cell import Cell
+from bench.study.contrasts import NEXT_PATCH
 from bench.study.matrix import NamedCell, Study
 
 Found = TypeVar("Found")
@@ -149,6 +150,24 @@ def check_primary(study: Study) -> None:
                 f"primary {name} may not decide: {why}; use fvd or no primary (primary=null), or make a card that passes: "
                 f"python -m bench battery {extractor} [CLIPS] --out reports/cards/{extractor}"
             )
+
+
+def check_contrasts(study: Study) -> None:
+    """Refusal where the claim `next-patch` would be judged by sides of which the first does not generate patches, or the second does."""
+    if study.matrix.claim != "next-patch":
+        return
+    backbones = {content_hash(named.axes): named.cell.backbone for named in study.cells}
+    names = [backbones[content_hash(axes)] for axes in study.contrasts[NEXT_PATCH]]
+    try:
+        first, second = map(find_factory, names)
+    except BrokenPlugin:  # is said of its cells, as everything that is wrong with one
+        return
+    generates = [getattr(factory, "generates_units", False) for factory in (first, second)]
+    if not generates[0] or getattr(first, "unit", None) != "patch" or generates[1]:
+        raise Refusal(
+            f"claim next-patch: {NEXT_PATCH!r} compares {names[0]} with {names[1]}; its first side has to generate patch after patch, as "
+            "dit:AR-XS/2-patch does, and its second whole clips, as dit:DiT-XS/2; name such two, or another claim"
+        )
 
 
 def _check_physics_primary(study: Study, name: str, worlds: list[str]) -> None:

@@ -21,6 +21,7 @@ from bench.records.store import latest, write_run
 from bench.run.checks import (
     card_text,
     check_all,
+    check_contrasts,
     check_extractors,
     check_primary,
     check_prompts,
@@ -76,6 +77,7 @@ def ready(
     launcher.check(study)
     check_all(study.cells, check_extractors)
     check_primary(study)
+    check_contrasts(study)
     check_weights(study)
     if study.matrix.match is not None and study.matrix.match.to is not None:  # a search takes minutes
         check_study(study, results, "named")
@@ -240,6 +242,7 @@ def _jobs(study: Study, results: Path, *, spins: bool = False, prediction: str |
         primary=study.matrix.primary,
         contrasts=study.contrasts,
         cells=folders,
+        further=tuple(name for name, is_further in _further(study).items() if is_further),
         until_decided=study.until_decided,
     )
     own = {"matrix": study.name, "results": results, "spins": spins, "track": study.track}
@@ -248,6 +251,11 @@ def _jobs(study: Study, results: Path, *, spins: bool = False, prediction: str |
         named.name: CellJob.model_validate({"label": named.name, "cell": named, "asked": predicted.get(named.name, asked), **own})
         for named in study.cells
     }
+
+
+def _further(study: Study) -> dict[str, bool]:
+    """Folder -> whether no headline rests on it; among trials all are equal."""
+    return {named.folder: named.further and study.tunes is None for named in study.cells}
 
 
 def _check_headline(study: Study, folder: Path) -> None:
@@ -268,6 +276,12 @@ def _check_headline(study: Study, folder: Path) -> None:
             raise StoreError(
                 f"{path} has finished under {shown[0]}, and this run asks {shown[1]}; what decides is named before the run: "
                 f"put {shown[0]} back, or copy the matrix under another name"
+            )
+        if moved := record.asked.moved(_further(study)):
+            was, now_is = ("further cells", "contenders") if moved[0] in (record.asked.further or ()) else ("contenders", "further cells")
+            raise StoreError(
+                f"{path} has finished with {moved[0]} among the {was}, and this run has it among the {now_is}; what decides is "
+                "named before the run: put it back under `axes` or `include`, or copy the matrix under another name"
             )
 
 
@@ -296,7 +310,7 @@ def _snapshot(study: Study, started_at: str, command: str) -> RunSnapshot:
                 seed=each.cell.seed,
                 fingerprint=each.cell.fingerprint(),
                 folder=each.folder,
-                further=each.further and study.tunes is None,  # among trials all are equal
+                further=_further(study)[each.folder],
             )
             for each in study.cells
         ),

@@ -38,6 +38,9 @@ def contrasts_of(asked: Mapping[str, Sequence[Side]], cells: Sequence[NamedCell]
         first, second = (_contender(title, side, main) for side in sides)
         if first == second:
             raise Refusal(f"contrasts: both sides of {title!r} are {_told(first)}; name two contenders")
+        if _budget(first) != _budget(second):
+            told = f"{_told(first)} and {_told(second)}"
+            raise Refusal(f"contrasts: the sides of {title!r} have different budgets ({told}); a contrast is at one, name two of the same")
         pair = content_hash(sorted(map(content_hash, (first, second))))
         if pair in pairs:
             raise Refusal(f"contrasts: {title!r} compares the same two as {pairs[pair]!r}; remove one")
@@ -56,6 +59,7 @@ def _contender(title: str, side: Side, cells: Sequence[NamedCell]) -> Axes:
     known = {content_hash(named.axes): named for named in cells}.values()
     asked = {"backbone": side} if isinstance(side, str) else flatten(_one_name(side))
     found = [named.axes for named in known if all(_is(named, key, value) for key, value in asked.items())]
+    found = [axes for axes in found if set(axes) == set(asked)] or found  # who fixes this and no more, before whoever fixes more
     if len(found) == 1:
         return found[0]
     told = repr(side) if isinstance(side, str) else _told(asked)
@@ -65,6 +69,10 @@ def _contender(title: str, side: Side, cells: Sequence[NamedCell]) -> Axes:
     if not found:
         raise Refusal(f"contrasts: {told} of {title!r} is no contender{near}; there are {among}")
     raise Refusal(f"contrasts: {told} of {title!r} is {len(found)} contenders; fix more axes, of {', '.join(map(_told, found))}")
+
+
+def _budget(axes: Axes) -> Axes:
+    return {key: value for key, value in axes.items() if key.partition(".")[0] == "budget"}
 
 
 def _one_name(side: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,12 @@ class Matrix(Frozen):
     tuned_rule: Literal["same", "size"] = "same"  # size: a backbone's learning rate is on the line through those of its family's sizes
 
     @model_validator(mode="after")
+    def _contrasts_are_judged(self) -> Self:
+        if self.contrasts and self.primary is None:
+            raise Refusal("contrasts are judged by the primary measure, and primary is null; name one, or contrasts={}")
+        return self
+
+    @model_validator(mode="after")
     def _trials_apart(self) -> Self:
         if self.tune is None:
             return self

@@ -21,7 +21,7 @@ from bench.report.render import canvas
 from bench.report.render.canvas import INK, Drawing
 from bench.report.scaling.picture import draw_scaling
 from bench.report.verdicts import compare
-from bench.report.verdicts.compare import MeasureRow, losses_apart
+from bench.report.verdicts.compare import MeasureRow, apart_said
 from bench.report.verdicts.findings import Findings
 from bench.report.verdicts.ratios import AxisRatios
 
@@ -102,8 +102,7 @@ def training_curves(run: Run) -> Drawing | None:
             "Thin: training loss, a centred mean over 1/25 of the run. Marked: validation loss of the averaged weights at fixed timesteps. "
             "One line a seed. The first tenth of training may leave the panel at the top. Training FLOPs are 3 times forward."
         )
-        if apart := losses_apart(run):
-            caption += f" Losses of different kinds are not to be compared: {apart}."
+        caption = " ".join(filter(None, [apart_said(run), caption]))
         return Drawing(name="training", title="Training curves", caption=caption, svg=canvas.svg(figure))
 
 

@@ -9,7 +9,7 @@ from bench.records.record import Measurement
 from bench.report.load import Run
 from bench.report.render import catalogue as metrics
 from bench.report.render.table import NONE, Table
-from bench.report.verdicts.stats import mean_interval
+from bench.report.verdicts.compare import seed_interval
 
 BESIDE = {"chance": "Blind guess", "real": "Real clips, read", "reconstruction": "Autoencoder"}
 
@@ -55,7 +55,7 @@ def _text(metric: metrics.Metric, values: list[float]) -> str:
     """'92 % [88 %, 96 %]'."""
     if not values:
         return NONE
-    found = mean_interval(values)
+    found = seed_interval(values, metric)
     text = _number(metric, found.mean)
     return text if found.low is None or found.high is None else f"{text} [{_number(metric, found.low)}, {_number(metric, found.high)}]"
 

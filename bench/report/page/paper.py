@@ -79,7 +79,9 @@ def _value(row: MeasureRow, entry: Entry) -> str:
         return escape_latex(NONE)
     text = row.text(entry.interval.mean)
     if entry.interval.high is not None and len({value for _, value in entry.by_seed}) > 1:
-        text += f" ± {metrics.number((entry.interval.high - entry.interval.mean) / row.divisor, 2)}"
+        low, mean, high = entry.interval.low, entry.interval.mean, entry.interval.high
+        half = max(high - mean, mean - (mean if low is None else low))  # of a share's, which ends where a share does, the longer one
+        text += f" ± {metrics.number(half / row.divisor, 2)}"
     return rf"\textbf{{{escape_latex(text)}}}" if row.carried_by(entry) else escape_latex(text)
 
 

@@ -14,12 +14,14 @@ from matplotlib.axes import Axes
 from bench.report.load import Run
 from bench.report.render import canvas, words
 from bench.report.render.canvas import INK, LINE, MARKERS, PAGE, SOFT, Drawing
-from bench.report.verdicts.ratios import STABILITY, AxisRatios, Ratio, RatioRow
+from bench.report.verdicts.ratios import QUALITY, STABILITY, AxisRatios, Ratio, RatioRow
 
 NAME = "ratios"  # of its file
 SIDE, MIDDLE, WORDS = 86.0, 148.0, 106.0  # points: of titles, of the scale, of words
 HEAD, FOOT, LANE, CLOSE = 24.0, 30.0, 28.0, 5.5  # points: above and below the rows; of a row with one mark, and of each of many marks
 SIZE, SMALL = 8.4, 7.4  # points, of letters
+SAID, NOTE = 10.0, 9.5  # points from line to line: of words beside a mark, and of a note
+MOST_SAID = 21  # letters of a line of such words: as many as their room has
 TICKS = (1.1, 1.25, 1.5, 2, 3, 5, 10, 30, 100, 1000)  # times as good, of which a scale shows two
 LEAST = 1.5  # a scale goes at least so far
 MOST_WORDED = 2  # marks of a row that have their own words; of more the best has
@@ -74,9 +76,22 @@ class Scale:
 
 
 def _height(row: RatioRow) -> float:
-    return (
-        LANE if len(row.ratios) == 1 else 10.0 + 11.5 * len(row.ratios) if len(row.ratios) <= MOST_WORDED else 8 + CLOSE * len(row.ratios)
-    )
+    """Room for its marks, for its title with the note below, and for what is said of each mark."""
+    num = len(row.ratios)
+    marks = LANE if num == 1 else 10.0 + 11.5 * num if num <= MOST_WORDED else 8 + CLOSE * num
+    said = max(len(_said(ratio)) for ratio in row.ratios)
+    words_of = num * (SAID * said + 2) if num <= MOST_WORDED else SAID * said + 2
+    return max(marks, 14.0 + NOTE * len(_noted(row)), words_of if said > 1 else 0.0)
+
+
+def _noted(row: RatioRow) -> list[str]:
+    """The note in lines."""
+    return textwrap.wrap(row.note, 22)
+
+
+def _said(ratio: Ratio) -> list[str]:
+    """The words beside a mark in lines that end inside the picture."""
+    return textwrap.wrap(ratio.says, MOST_SAID)
 
 
 def _look(run: Run, shown: AxisRatios, whose: str) -> tuple[str, str]:
@@ -114,18 +129,18 @@ def _ticks(axes: Axes, scale: Scale, top: float, bottom: float) -> None:
 def _row(axes: Axes, run: Run, shown: AxisRatios, scale: Scale, row: RatioRow, top: float, room: float) -> None:
     """One axis: title, marks with their intervals, words."""
     axes.plot([0, SIDE + MIDDLE + WORDS], [top, top], color=LINE, linewidth=0.5)
-    note = textwrap.wrap(row.note, 22)
+    note = _noted(row)
     middle = top + room / 2 - 4.5 * len(note)
     axes.text(0, middle, canvas.label(row.title), va="center", size=SIZE)
     for place, line in enumerate(note):
-        axes.text(0, middle + 9.5 * (place + 1), canvas.label(line), va="center", size=SMALL, color=SOFT)
+        axes.text(0, middle + NOTE * (place + 1), canvas.label(line), va="center", size=SMALL, color=SOFT)
     best = max(row.ratios, key=lambda ratio: ratio.value)
     for place, ratio in enumerate(row.ratios):
         y = top + room * (place + 0.5) / len(row.ratios) if len(row.ratios) <= MOST_WORDED else top + 4 + CLOSE * (place + 0.5)
         marker, colour = _look(run, shown, ratio.whose if ratio.value >= 1 or len(shown.others) > 1 else shown.first)
         _mark(axes, scale, ratio, y, marker, colour, 5.6 if len(row.ratios) <= MOST_WORDED else 4.2)
         if len(row.ratios) <= MOST_WORDED:
-            axes.text(SIDE + MIDDLE + 8, y, canvas.label(ratio.says), va="center", size=SIZE, color=INK if ratio.carried else SOFT)
+            _words(axes, SIDE + MIDDLE + 8, y, ratio)
         elif ratio is best:
             _best(axes, shown, ratio, top + room / 2, marker, colour)
 
@@ -137,7 +152,15 @@ def _best(axes: Axes, shown: AxisRatios, best: Ratio, y: float, marker: str, col
         axes.text(x, y, canvas.label(f"{_short(shown.first, 13)} best"), va="center", size=SMALL, color=color)
         return
     axes.plot([x + 2], [y], marker=marker, color=colour, markersize=4.2, linestyle="none", markerfacecolor=colour if best.carried else PAGE)
-    axes.text(x + 8, y, canvas.label(best.says), va="center", size=SIZE, color=color)
+    _words(axes, x + 8, y, best)
+
+
+def _words(axes: Axes, x: float, y: float, ratio: Ratio) -> None:
+    """What is said of a mark, in lines about its height."""
+    lines = _said(ratio)
+    for place, line in enumerate(lines):
+        at = y + SAID * (place - (len(lines) - 1) / 2)
+        axes.text(x, at, canvas.label(line), va="center", size=SIZE, color=INK if ratio.carried else SOFT)
 
 
 def _mark(axes: Axes, scale: Scale, ratio: Ratio, y: float, marker: str, colour: str, size: float) -> None:
@@ -173,8 +196,17 @@ def _caption(shown: AxisRatios) -> str:
     stable = " Stability, the spread over seeds, is shown and not tested." if any(row.title == STABILITY for row in shown.rows) else ""
     return (
         f"How many times as good {held} {'is' if len(shown.others) == 1 else 'are'} as {shown.first}, on one logarithmic scale. "
-        f"Filled marks are carried or exact, hollow ones may be chance; {interval}.{stable}"
+        f"Filled marks are carried or exact, hollow ones may be chance; {interval}.{_asked(shown)}{stable}"
     )
+
+
+def _asked(shown: AxisRatios) -> str:
+    """Why marks of clip quality may be hollow that nobody tested."""
+    if not shown.named:
+        return ""
+    if not any(row.title == QUALITY for row in shown.rows):
+        return " Clip quality is left out: the contrasts that were named before the run share no contender."
+    return " Of clip quality only contrasts that were named before the run are filled: other pairs were not asked."
 
 
 def _short(name: str, most: int = 28) -> str:

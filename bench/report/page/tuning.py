@@ -10,6 +10,7 @@ from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.canvas import INK, Drawing
 from bench.report.render.table import NONE, Table, plain
+from bench.report.verdicts.compare import apart_said
 from bench.report.verdicts.stats import SeedInterval
 from bench.report.verdicts.tuned import cost, field_text, own_trial, point_key, shared_point, tunings, values_text
 
@@ -38,6 +39,7 @@ def tuning_table(run: Run) -> Table:
     chosen = next((field_text(tuning) for tuning in found.values()), "")
     header = ("Contender", f"Chosen {chosen}".rstrip(), "Validation loss", f"{sharing} costs", "Trials", "Note")
     caption = "Chosen on validation loss, by equal trials for all; what the best shared value would have cost, 95 % over the trials' seeds"
+    caption += f". {apart.rstrip('.')}" if (apart := apart_said(run)) else ""
     return Table("tuning", caption, header, tuple(lines), data=raw)
 
 
@@ -102,6 +104,7 @@ def tuning_curves(run: Run) -> Drawing | None:
         caption = (
             "Mean over the seeds of the trials, which are none of the study's; small marks: each seed. Ringed: what the contender is given."
         )
+        caption = " ".join(filter(None, [apart_said(run), caption]))
         return Drawing(name="tuning", title="Equal tuning", caption=caption, svg=canvas.svg(figure))
 
 

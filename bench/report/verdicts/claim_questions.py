@@ -75,7 +75,9 @@ def outcome_said(run: Run, each: NamedContrast) -> str:
     if each.missing:
         return f"open between {first} and {second}, not every seed of {words.listed(list(each.missing))} has a value"
     ahead, behind = (first, second) if verdict.leader in (first, None) else (second, first)
-    values = f"{each.mean_text(ahead)} against {each.mean_text(behind)} in {each.row.metric.title}"
+    unit = f" {each.row.unit}" if each.row.unit else ""
+    title = each.row.metric.title if each.row.metric.distance else each.row.metric.title[0].lower() + each.row.metric.title[1:]
+    values = f"{each.mean_text(ahead)}{unit} against {each.mean_text(behind)}{unit} in {title}"
     chance = f" ({words.p_value(verdict.corrected)})" if verdict.corrected is not None else ""
     if verdict.carried:
         return f"{ahead} is better than {behind}, {values}{chance}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.data.frozen import flatten
 from bench.metrics.distances.interval import Interval
-from bench.records.record import Record
+from bench.records.record import OF_CLIPS, Record
 from bench.report.load import REFERENCES, SUBJECTS, Run
 from bench.report.render import catalogue as metrics
 from bench.report.verdicts import spending, stats
@@ -20,7 +20,7 @@ from bench.report.verdicts.stats import Difference, SeedInterval, Verdict
 from bench.study.budget import BUDGETS
 from bench.study.matrix import MATCHED
 
-LOSS = "val_loss"
+LOSS, FLOPS = "val_loss", "flops_per_clip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
             Entry(
                 contender=contender,
                 by_seed=tuple(zip(part["seed"].tolist(), part["value"].tolist(), strict=True)),
-                interval=_interval(part["value"].tolist(), metric) if len(part) else None,
+                interval=seed_interval(part["value"].tolist(), metric) if len(part) else None,
                 clips=None if pd.isna(low) or pd.isna(high) else (float(low), float(high)),
                 missing=missing.get(contender),
                 best=contender in best,
@@ -153,6 +153,10 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
     if subject == "trained" and metric.distance and means:
         floor = references["real"][1] if "real" in references else None
         caveats = stats.distance_caveats(min(means.values()), floor, metrics.num_clips(name))
+    if subject == "trained" and run.contrasts and name.partition("@")[0] == run.primary:
+        caveats.insert(0, "the contrasts decide")
+    if name == FLOPS and any(record.loss_of != OF_CLIPS for record in run.records):
+        caveats.append("of a training pass where a clip is generated unit after unit")
     return MeasureRow(
         name=name,
         subject=subject,
@@ -202,8 +206,8 @@ def _clips(run: Run, name: str) -> str | None:
     return f"{block['num_frames']} frames" if block.get("sampling", "given") == "given" else "clips of several shapes"
 
 
-def _interval(values: list[float], metric: metrics.Metric) -> SeedInterval:
-    """Over seeds; of a share of clips, no wider than a share can be."""
+def seed_interval(values: Sequence[float], metric: metrics.Metric) -> SeedInterval:
+    """Mean and 95 % interval over seeds, one value each at least; of a share of clips, no wider than a share can be."""
     found = stats.mean_interval(values)
     if metric.scale != "fraction" or found.low is None or found.high is None:
         return found
@@ -234,6 +238,12 @@ def losses_apart(run: Run) -> str | None:
     if len(kinds) < 2:
         return None
     return "; ".join(f"the loss of {', '.join(contenders)} is {kind}" for kind, contenders in kinds.items())
+
+
+def apart_said(run: Run) -> str:
+    """The same as a sentence for whoever sees such losses on one scale; "" where all are of one kind."""
+    apart = losses_apart(run)
+    return f"Losses of different kinds are not to be compared: {apart}." if apart else ""
 
 
 def differing_machines(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -315,9 +315,13 @@ def headline(run: Run) -> Iterator[Fault]:
         if record.asked.contrasts != run.contrasts:
             shown = [f"contrasts {contrasts_told(contrasts)}" for contrasts in (record.asked.contrasts, run.contrasts)]
             yield Fault(cells=(record.name,), what=f"asked for {shown[0]}, the run asks for {shown[1]}", remedy=remedy)
+    further = {cell.path.name: cell.further for cell in run.cells}
+    for record in run.records:
+        if moved := record.asked.moved(further):
+            yield Fault(cells=(record.name,), what=f"{listed(moved)} changed between contenders and further cells", remedy=remedy)
     if run.changed:
-        listed = {cell.path.name for cell in run.cells}
-        names = tuple(record.name for record in run.records if record.asked.cells and set(record.asked.cells) != listed)
+        folders = set(further)
+        names = tuple(record.name for record in run.records if record.asked.cells and set(record.asked.cells) != folders)
         yield Fault(cells=names, what=run.changed, remedy=remedy)
 
 

@@ -19,8 +19,8 @@ from bench.report.render.budget import budget_text
 from bench.report.render.table import NONE, Table
 from bench.report.verdicts import stats
 from bench.report.verdicts.claims import Key
-from bench.report.verdicts.compare import MeasureRow, who_leads, why_not_comparable
-from bench.report.verdicts.stats import SeedInterval, Verdict
+from bench.report.verdicts.compare import MeasureRow, seed_interval, who_leads, why_not_comparable
+from bench.report.verdicts.stats import Verdict
 
 NAMED = "named"  # first part of a key: ("named", title, measure, condition)
 USED = ("train_samples", "train_wall_time_s", "train_flops")  # what each contender was given, beside what it came to
@@ -72,7 +72,7 @@ def interval_text(row: MeasureRow, values: Sequence[float]) -> str:
     """Mean and 95 % t-interval as a reader sees them; a dash without a value."""
     if not values:
         return NONE
-    found: SeedInterval = stats.mean_interval(values)
+    found = seed_interval(values, row.metric)
     bounds = "" if found.low is None or found.high is None else f" [{row.text(found.low)}, {row.text(found.high)}]"
     return f"{row.text(found.mean)}{bounds}"
 

@@ -9,7 +9,7 @@ and would need values whose logarithms are normal. Where a mean may be 0 the int
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import fdtri
 
@@ -57,6 +57,7 @@ class AxisRatios:
     others: tuple[str, ...]
     rows: tuple[RatioRow, ...]
     one_run: bool  # a single seed each: nothing has an interval
+    named: bool = False  # of clip quality only contrasts that were named before the run may be filled
 
 
 def of_means(above: Groups, below: Groups) -> tuple[float, float | None, float | None]:
@@ -141,7 +142,8 @@ def against_first(
 ) -> AxisRatios | None:
     """Every contender against the first one, or another; None where there is nothing to show.
 
-    `carried`: pairs whose clips were compared by name, and whether the seeds tell them apart; then no others are told apart by quality.
+    `carried`: pairs whose clips were compared by name, and whether the seeds tell them apart; then no others are told apart by quality,
+    and it has no row where there is none in every pair.
     """
     if len(run.contenders) < 2:
         return None
@@ -149,7 +151,10 @@ def against_first(
     others = [name for name in run.contenders if name != first]
     made = []
     shown = shown_rows(run, rows)
+    asked = carried is None or all(first in pair for pair in carried)
     for title, row in shown.items():
+        if title == QUALITY and not asked:
+            continue
         values = series_of(row, run.contenders)
         known = carried if title == QUALITY else None
         told = {name: _carried(row, first, name) if known is None else known.get(frozenset((first, name)), False) for name in others}
@@ -158,7 +163,8 @@ def against_first(
     if QUALITY in shown:
         values = series_of(shown[QUALITY], run.contenders)
         made.append(ratio_row(STABILITY, SPREAD, [stability([values[first]], [values[name]], name) for name in others]))
-    return collected(run, first, others, made)
+    shown_axes = collected(run, first, others, made)
+    return replace(shown_axes, named=carried is not None) if shown_axes else None
 
 
 def _note(row: MeasureRow) -> str:
