@@ -358,6 +358,7 @@ def test_the_picture_holds_all_against_whom_the_contrasts_share(page: Path) -> N
     assert (page / "out" / "pictures" / "ratios.svg").is_file()
     html = (page / "out" / "report.html").read_text(encoding="utf-8")
     assert "Of clip quality only contrasts that were named before the run are filled: other pairs were not asked." in html
+    assert ">chance, or not asked<" in html  # in the picture, which the page shows without its caption
     assert html.count("the contrasts decide") == 1  # on the row of the primary measure, whose verdict is another question
 
 

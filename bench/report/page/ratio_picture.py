@@ -183,10 +183,12 @@ def _foot(axes: Axes, shown: AxisRatios, height: float) -> None:
     axes.plot([4], [y], **marks)
     axes.text(11, y, "carried, or exact", va="center", size=SMALL, color=SOFT)
     axes.plot([94], [y], markerfacecolor=PAGE, **marks)
-    axes.text(101, y, "one run each: may be chance" if shown.one_run else "may be chance", va="center", size=SMALL, color=SOFT)
+    chance = "chance, or not asked" if shown.named else "may be chance"
+    axes.text(101, y, f"one run each: {chance}" if shown.one_run else chance, va="center", size=SMALL, color=SOFT)
     if not shown.one_run:
-        axes.plot([174, 190], [y, y], linewidth=1.3, color=INK, marker="|", markersize=4)
-        axes.text(196, y, "95 % interval over seeds", va="center", size=SMALL, color=SOFT)
+        x = 186 if shown.named else 174
+        axes.plot([x, x + 16], [y, y], linewidth=1.3, color=INK, marker="|", markersize=4)
+        axes.text(x + 22, y, "95 % interval over seeds", va="center", size=SMALL, color=SOFT)
 
 
 def _caption(shown: AxisRatios) -> str:
