@@ -156,7 +156,7 @@ def _row(run: Run, name: str, subject: str) -> MeasureRow:
     if subject == "trained" and run.contrasts and name.partition("@")[0] == run.primary:
         caveats.insert(0, "the contrasts decide")
     if name == FLOPS and any(record.loss_of != OF_CLIPS for record in run.records):
-        caveats.append("of a training pass where a clip is generated unit after unit")
+        caveats.append("of a training pass")
     return MeasureRow(
         name=name,
         subject=subject,
