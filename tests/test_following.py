@@ -198,14 +198,12 @@ def test_only_what_was_told_is_measured(tmp_path: Path) -> None:
     assert measure_following(blind, reference, generated, device) == []
     every = Quality(cell, reference, device, silent, tmp_path).measure(generated["trained"], None)
     assert [m for m in every if m.name.startswith("follows_")] == list(found.values())
-    assert not is_read(told_cell(data=WORLD))
 
 
 @pytest.mark.parametrize(
     ("primary", "changes", "said"),
     [
         ("follows_colour", {"text": None}, "is told no captions that a world made"),
-        ("follows_colour", {"data": WORLD}, "is told no captions that a world made"),
         (f"{ALL}_unseen", {"data": {**TOLD, "unseen": 0}}, r"holds no combinations out: data\.unseen is 0"),
         (
             "follows_colour_unseen",
