@@ -24,7 +24,7 @@ from bench.run.checks import check_primary
 from bench.run.measure.following import measure_following
 from bench.run.measure.quality import Quality
 from bench.run.stages import reference_set, training_set
-from bench.run.told import is_read, is_told
+from bench.run.told import is_read
 from bench.shapes import Refusal
 from bench.study.cell import Cell
 from bench.study.matrix import load_study
@@ -194,7 +194,7 @@ def test_only_what_was_told_is_measured(tmp_path: Path) -> None:
     assert found[ALL, "trained"].value == found[f"{ALL}_unseen", "real"].value == 1
     assert found[ALL, "reconstruction"].value < 1  # of an autoencoder that has hardly learnt
     blind = tiny_cell(data=TOLD, evaluation=EIGHT)
-    assert is_told(cell) and is_read(cell) and not is_told(blind) and not is_read(blind)
+    assert is_read(cell) and not is_read(blind)
     assert measure_following(blind, reference, generated, device) == []
     every = Quality(cell, reference, device, silent, tmp_path).measure(generated["trained"], None)
     assert [m for m in every if m.name.startswith("follows_")] == list(found.values())

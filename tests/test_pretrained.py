@@ -17,9 +17,12 @@ from torch.testing import assert_close
 from baselines.pretrained.schedule import SAYS, read_schedule
 from bench.backbone import Text, find_factory, load_backbone
 from bench.meters.flops import count_flops
+from bench.run.checks import check_initialise
 from bench.shapes import LatentSpec, Refusal
 from bench.training.objective import PATHS, mean_square, noised
 from tests.checkpoints import KINDS, TEXT, changed, network, save_checkpoint
+from tests.test_following import TOLD
+from tests.tiny import tiny_cell
 
 DEVICE = torch.device("cpu")
 TIMES = torch.tensor([0.05, 0.2, 0.3, 0.5, 0.65])
@@ -297,12 +300,13 @@ def test_svd_goes_on_from_a_first_frame(checkpoints: dict[str, Path]) -> None:
         find_factory(named(checkpoints[name])).check_pretrained(spec, trained=False)  # type: ignore[attr-defined]
 
 
-def test_the_text_encoder_in_the_folder_is_named(checkpoints: dict[str, Path]) -> None:
-    factory: Any = find_factory(named(checkpoints["WanTransformer3DModel"]))
-    found = factory.text_encoder
-    assert (found.class_name, found.width, found.length) == ("T5EncoderModel", 8, 512)
-    assert found.folder == str(checkpoints["WanTransformer3DModel"] / "text_encoder")
-    assert find_factory(named(checkpoints["DiTTransformer2DModel"])).text_encoder is None  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("name", "filled"), [("WanTransformer3DModel", False), ("CogVideoXTransformer3DModel", True)])
+def test_captions_are_filled_up_as_the_weights_were_trained(checkpoints: dict[str, Path], name: str, filled: bool) -> None:
+    backbone, text = named(checkpoints[name]), {"encoder": "t5", "name": "org/t5", "filled": filled}
+    check_initialise(tiny_cell(backbone=backbone, initialise="pretrained", data=TOLD, text=text), find_factory(backbone))
+    other = tiny_cell(backbone=backbone, initialise="pretrained", data=TOLD, text=text | {"filled": not filled})
+    with pytest.raises(Refusal, match=rf"text\.filled {str(not filled).lower()}: .* trained the other way; use {str(filled).lower()}"):
+        check_initialise(other, find_factory(backbone))
 
 
 # --- files

@@ -97,13 +97,13 @@ def test_a_single_frame_is_told_without_motion(tmp_path: Path) -> None:
 def test_who_asks_for_none_keeps_clips_and_fingerprint() -> None:
     """Digest and fingerprint are those from before there were captions."""
     plain = {"source": "worlds", **SIZES}
-    asked = load_config({**plain, "captions": "none", "unseen": 0})
+    asked = load_config({**plain, "captions": None, "unseen": 0})
     assert clips_digest(asked) == clips_digest(load_config(plain))
     assert not {"captions", "unseen"} & asked.model_dump().keys()
-    assert tiny_cell(data={**plain, "captions": "none"}).fingerprint() == tiny_cell(data=plain).fingerprint()
+    assert tiny_cell(data={**plain, "captions": None}).fingerprint() == tiny_cell(data=plain).fingerprint()
     assert tiny_cell().fingerprint() == FINGERPRINT
     told = config()
-    assert clips_digest(told) != clips_digest(told.changed(captions="none"))
+    assert clips_digest(told) != clips_digest(told.changed(captions=None))
     assert clips_digest(told) != clips_digest(told.changed(unseen=4))
     assert told.changed(unseen=4).changed(num_train=9).unseen == 4
 
@@ -142,7 +142,7 @@ def test_unseen_combinations_are_in_half_of_the_test_clips_and_nowhere_else() ->
         ({"gravity": 1.0}, r"gravity = 1\.0 turns objects"),
         ({"num_objects": 7, "radius": (0.05, 0.06)}, "num_objects = 7 with captions, which know 6 colours"),
         ({"speed": (0, 0.3)}, "lets objects rest"),
-        ({"captions": "none", "unseen": 4}, "unseen = 4 is of what captions say, and there are none"),
+        ({"captions": None, "unseen": 4}, "unseen = 4 is of what captions say, and there are none"),
         ({"unseen": 6}, "unseen: Input should be a multiple of 4"),
         ({"unseen": 52}, "unseen: Input should be less than or equal to 48"),
     ],

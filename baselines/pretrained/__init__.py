@@ -60,18 +60,6 @@ PUBLIC = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTextEncoder:
-    """The text encoder that a checkpoint was trained with: what `data.captions` of a cell of it must name."""
-
-    folder: str  # "text_encoder" of the pipeline
-    tokenizer: str  # "tokenizer" of it
-    class_name: str  # of transformers
-    width: int  # channels of a token
-    length: int  # tokens that its pipeline fills a prompt up to
-    filled: bool  # whether it was trained to see what the encoder makes of the filling too: then all tokens are of the caption
-
-
-@dataclass(frozen=True, kw_only=True)
 class PretrainedConfig:
     """One checkpoint. Calling it with a `LatentSpec` builds its architecture, with random weights, for that latent space."""
 
@@ -102,19 +90,9 @@ class PretrainedConfig:
         return int(width[0] if isinstance(width, tuple) else width)
 
     @property
-    def text_encoder(self) -> OwnTextEncoder | None:
-        """The text encoder in the pipeline's folder; None where it takes no text, or has none."""
-        _, class_name = self.checkpoint.index.get("text_encoder", (None, None))
-        if not self.takes_text or class_name is None:
-            return None
-        return OwnTextEncoder(
-            folder=str(self.checkpoint.folder / "text_encoder"),
-            tokenizer=str(self.checkpoint.folder / "tokenizer"),
-            class_name=str(class_name),
-            width=self.text_width,
-            length=self.public.text_length(self.fields),
-            filled=self.name in ("CogVideoXTransformer3DModel", "UNet3DConditionModel"),
-        )
+    def text_filled(self) -> bool:
+        """Whether it was trained to see what the encoder makes of the filling behind a caption: then all tokens are of the caption."""
+        return self.name in ("CogVideoXTransformer3DModel", "UNet3DConditionModel")
 
     def check(self, shape: Shape) -> None:
         """Refusal where latents (T, H, W) do not divide into patches or levels, or are more than the class has positions for."""

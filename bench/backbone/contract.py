@@ -122,8 +122,9 @@ class GeneratesUnits(Backbone, Protocol):
 class HasPretrainedWeights(Backbone, Protocol):
     """A backbone that can begin with weights that others trained, on another noise schedule (`initialise: pretrained`).
 
-    Its factory has, too, `weights_digest(pretrained)`, a hash of the files that decide what it is, which a record keeps; and
-    `check_pretrained(spec, trained)`: Refusal where the weights do not fit that latent space, or cannot be sampled untrained.
+    Its factory has, too, `weights_digest(pretrained)`, a hash of the files that decide what it is, which a record keeps; `text_filled`,
+    what `text.filled` must be; and `check_pretrained(spec, trained)`: Refusal where the weights do not fit that latent space, or cannot be
+    sampled untrained.
     """
 
     def load_pretrained(self, path: Any) -> None:

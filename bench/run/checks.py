@@ -271,11 +271,10 @@ def check_initialise(cell: Cell, factory: Any) -> None:
         raise Refusal(
             f"initialise pretrained needs a public checkpoint, {cell.backbone!r} is none; name one, pretrained:PATH, or use random"
         )
-    own = getattr(factory, "text_encoder", None)
-    if cell.initialise == "pretrained" and own is not None and isinstance(cell.text, EncodedText) and cell.text.filled != own.filled:
+    if cell.initialise == "pretrained" and isinstance(cell.text, EncodedText) and cell.text.filled != factory.text_filled:
         raise Refusal(
             f"text.filled {str(cell.text.filled).lower()}: the weights of {cell.backbone!r} were trained the other way; "
-            f"use {str(own.filled).lower()}"
+            f"use {str(factory.text_filled).lower()}"
         )
 
 

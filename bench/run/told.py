@@ -10,14 +10,9 @@ from bench.shapes import Refusal
 from bench.study.cell import Cell
 
 
-def is_told(cell: Cell) -> bool:
-    """Whether samples are conditioned on the captions of the test clips."""
-    return cell.text is not None
-
-
 def is_read(cell: Cell) -> bool:
     """Whether it can be read from pixels, exactly, how far samples show what they were told: of captions that a world made."""
-    return is_told(cell) and getattr(cell.data, "captions", None) == "generated" and isinstance(cell.data, worlds.Config)
+    return cell.text is not None and isinstance(cell.data, worlds.Config) and cell.data.captions == "generated"
 
 
 def unseen_combinations(cell: Cell) -> frozenset[Combination]:
@@ -46,7 +41,7 @@ def check_clip_score(cell: Cell) -> None:
     asked = cell.evaluation.clip_score
     if asked is None:
         return
-    if not is_told(cell):
+    if cell.text is None:
         raise Refusal(f"evaluation.clip_score {asked!r} is of samples that are told captions, and these are not; give text, or use null")
     needs("transformers", extra="text", asked="evaluation.clip_score")
     if asked.startswith(("/", "./", "../", "~")) and not Path(asked).expanduser().is_dir():

@@ -169,7 +169,7 @@ class Cell(Grown, allow_inf_nan=False):
             if not self.objective.known_frames:
                 raise Refusal(f"evaluation.{asked} is of clips that go on from known frames; give objective.known_frames, such as 3")
         if self.text is not None:
-            if getattr(self.data, "captions", "unknown") in (None, "none"):
+            if getattr(self.data, "captions", "unknown") is None:
                 raise Refusal(f"text.encoder {self.text.encoder} needs clips with captions; give data.captions, or leave out text")
             if self.sampler.guidance_scale != 1.0 and not self.text.dropout:
                 raise Refusal(

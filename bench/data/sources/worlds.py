@@ -64,7 +64,7 @@ class Config(Grown, SourceConfig):
     shapes: tuple[Shape, ...] = ()  # (T, H, W) in pixels, dealt to clips in turn; one named twice comes twice as often. () = the one shape
     margin: NonNegative = 0.0  # between every object's disc and the frame's edge, at all times; shorter sides
     placement: Literal["uniform", "edges"] = "uniform"  # edges: the first object starts in an outer third of the longer side
-    captions: Literal["none", "generated"] = "none"  # generated: all is drawn such that words can tell it; num_objects is the most
+    captions: Literal["generated"] | None = None  # generated: all is drawn such that words can tell it; num_objects is the most
     unseen: Unseen = 0  # combinations of colour, shape and direction that half of the test clips have and no other clip; needs captions
 
     @pydantic.model_validator(mode="after")
@@ -88,7 +88,7 @@ class Config(Grown, SourceConfig):
 
     def _can_be_told(self) -> None:
         """Refusal for what no caption of a clip would be true of."""
-        if self.captions == "none":
+        if self.captions is None:
             if self.unseen:
                 raise Refusal(f"unseen = {self.unseen} is of what captions say, and there are none; give captions: generated, or unseen: 0")
             return
@@ -242,7 +242,7 @@ def clip_rng(seed: int, split: str, index: int) -> np.random.Generator:
 def simulate(config: Config, split: str, index: int) -> np.ndarray:
     """State of every object in every frame: (T, objects, 10) float64, the columns of STATE; NaN of an object that is not there."""
     rng = clip_rng(config.seed, split, index)
-    if config.captions == "none":
+    if config.captions is None:
         return _simulated_once(config, rng, index, config.num_objects, None)
     number, unseen = int(rng.integers(1, config.num_objects + 1)), held_out(config.seed, config.unseen)
     seen = not (config.unseen and is_unseen(split, index))
