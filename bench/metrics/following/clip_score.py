@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -94,7 +95,7 @@ def load_clip_network(name: str, device: torch.device) -> ClipNetwork:
         with _quiet():
             network, told = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _unloadable(name, error) from error
     if missing := sorted(told["missing_keys"]):
         raise Refusal(f"evaluation.clip_score {name!r} lacks {len(missing)} weights of its network, {missing[0]} among them; get it whole")
@@ -119,10 +120,11 @@ def _folder(name: str) -> Path:
     if (folder := Path(name).expanduser()).is_dir():
         return folder
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
-    except Exception as error:
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         raise Refusal(
             f"evaluation.clip_score {name!r} is no folder here, and no hub gives it: {_line(error)}; give the folder of a CLIP"
         ) from error
