@@ -15,9 +15,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from bench.data.progress import Reporter
+from bench.perf.evidence.solver_steps import main as again_in_steps
+from bench.perf.evidence.solver_steps import rows_of
 from bench.records.artefacts import WEIGHTS, save_tensors
 from bench.records.store import read_run
-from bench.run.samples import _wake, read_inputs, trained_on
+from bench.report.load import load_run
+from bench.run.samples import read_inputs, trained_on, wake
 from bench.shapes import Refusal
 from tests.commands import ROOT, cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
@@ -174,9 +178,9 @@ def test_damaged_or_foreign_weights_are_one_line(tmp_path: Path) -> None:
     ):
         path.write_bytes(damaged)
         with pytest.raises(Refusal, match=message):
-            _wake(torch.nn.Linear(2, 3), path, "run it again")
+            wake(torch.nn.Linear(2, 3), path, "run it again")
     path.write_bytes(content)
-    _wake(woken := torch.nn.Linear(2, 3), path, "run it again")
+    wake(woken := torch.nn.Linear(2, 3), path, "run it again")
     assert (woken.weight.detach().numpy() == load_file(path)["weight"]).all()
 
 
@@ -188,6 +192,28 @@ def test_sample_makes_more_clips_and_others(finished: Path, tmp_path: Path) -> N
         assert more["frames"].shape == (3, 4, 16, 16, 3)
         assert (tmp_path / "more.webp").is_file()
         assert not any((clip == known).all() for clip in more["frames"] for known in samples["frames"])
+
+
+def test_a_cell_scored_again_in_its_own_steps_is_as_far_from_real_clips_as_its_record_says(finished: Path, tmp_path: Path) -> None:
+    cell = next(cell for cell in load_run(finished / "tiny").cells if cell.name == "DiT-XXS_2-seed0")
+    assert cell.record is not None
+    own = cell.record.cell.sampler.num_steps
+    rows = list(rows_of(finished / "tiny", "fd_random3d", cell, [1, own], Reporter("steps")))
+    (recorded,) = (m.value for m in cell.record.measurements if (m.name, m.subject) == ("fd_random3d@4", "trained"))
+    assert [(row["num_steps"], row["name"], row["seed"]) for row in rows] == [(1, "fd_random3d@4", 0), (own, "fd_random3d@4", 0)]
+    assert rows[1]["value"] == pytest.approx(recorded, rel=1e-6)
+    assert rows[0]["value"] != rows[1]["value"]
+    shutil.copytree(cell.path, lean := tmp_path / "lean", ignore=shutil.ignore_patterns(WEIGHTS))
+    with pytest.raises(Refusal, match=f"no {WEIGHTS}; finish it with `python -m bench run tiny`"):
+        list(rows_of(finished / "tiny", "fd_random3d", cell.model_copy(update={"path": lean}), [1], Reporter("steps")))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"), [("3,0", "--steps is '3,0'; give whole numbers above 0"), ("3", "names no measure that decides")]
+)
+def test_what_cannot_be_scored_again_is_one_line(finished: Path, tmp_path: Path, steps: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        again_in_steps(finished / "tiny", steps, tmp_path)
 
 
 def known(finished: Path, folder: Path, *parts: str) -> Path:

@@ -55,7 +55,7 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
         raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
     backbone = build_backbone(cell, training)
     use_products(job.matrix, job.results, device)
-    _wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
+    wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
     places = np.arange(job.num_clips) % len(training.labels)
     labels, shapes = training.labels[places], [training.shapes[place] for place in places]
     if job.shape is not None:
@@ -96,7 +96,7 @@ def warn_unknown(prompts: Sequence[str], table: CaptionTable) -> None:
         print(visible(f"no training caption has {', '.join(words)}, which is left out; known words: {known}"), file=sys.stderr)
 
 
-def _wake(backbone: Any, path: Path, remedy: str) -> None:
+def wake(backbone: Any, path: Path, remedy: str) -> None:
     """Gives a backbone the weights of a file. Refusal, ending in `remedy`, for one that is damaged, or of another backbone."""
     try:
         weights = load_tensors(path)
