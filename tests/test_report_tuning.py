@@ -8,6 +8,7 @@ from report_factory import pair, write_run
 from bench.records.record import Record
 from bench.report.load import Run, load_run
 from bench.report.page.tuning import tuning_curves, tuning_table
+from bench.report.render import canvas
 from bench.report.verdicts.tuned import cost, says, shared_point, tunings
 from bench.study.budget import Budget
 from bench.study.tune import Tuning, TuningTrial
@@ -77,6 +78,17 @@ def test_curves_ring_the_choice_of_each(tmp_path: Path) -> None:
     drawing = tuning_curves(run_of(tmp_path, {UNET: 2e-3, DIT: 4e-3}))
     assert drawing and drawing.name == "tuning"
     assert all(text in drawing.svg for text in ("UNet-XS", "DiT-XS/2", "best shared value", "0.008"))
+
+
+def test_ten_that_are_no_contenders_of_the_run_have_a_curve_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the page of the trials, where a contender is tuned under two budgets."""
+    many = {f"m{k}": tuning(UNET, 2e-3) for k in range(10)}
+    monkeypatch.setattr("bench.report.page.tuning.tunings", lambda run: many)
+    drawing = tuning_curves(run_of(tmp_path, {UNET: 2e-3, DIT: 4e-3}))
+    assert drawing is not None
+    assert all(f">{name}<" in drawing.svg for name in many)
+    looks = [canvas.series(place) for place in range(10)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 10
 
 
 def test_sentences_say_who_gets_what_and_what_one_for_all_costs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from bench.report.load import Run
 from bench.report.render import canvas, words
-from bench.report.render.canvas import INK, LINE, MARKERS, PAGE, SOFT, Drawing
+from bench.report.render.canvas import INK, LINE, PAGE, SOFT, Drawing
 from bench.report.verdicts.ratios import QUALITY, STABILITY, AxisRatios, Ratio, RatioRow
 
 NAME = "ratios"  # of its file
@@ -96,11 +96,9 @@ def _said(ratio: Ratio) -> list[str]:
 
 def _look(run: Run, shown: AxisRatios, whose: str) -> tuple[str, str]:
     """Shape and colour of a contender, as everywhere on the page; of a data pipeline, its own."""
-    if whose in run.contenders:
-        look = canvas.look(run, whose)
-        return look["marker"], look["color"]
     place = (shown.first, *shown.others).index(whose) + 2
-    return MARKERS[place], canvas.colour_of(place)
+    look = canvas.look(run, whose) if whose in run.contenders else canvas.series(place)
+    return look["marker"], look["color"]
 
 
 def _head(axes: Axes, run: Run, shown: AxisRatios, legend: float) -> None:

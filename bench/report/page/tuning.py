@@ -79,7 +79,7 @@ def tuning_curves(run: Run) -> Drawing | None:
                 return None
             at = [_number(trial.point[field]) for trial in trials]
             positive = positive and min(at) > 0
-            look = canvas.look(run, name) if name in run.labels else {"color": canvas.colour_of(place), "marker": canvas.MARKERS[place]}
+            look = canvas.look(run, name) if name in run.labels else canvas.series(place)
             shown = [(x, trial.mean) for x, trial in zip(at, trials, strict=True) if math.isfinite(trial.mean)]
             axes.plot(*zip(*shown, strict=True), markersize=4, **look)
             points = [(x, loss) for x, trial in zip(at, trials, strict=True) for _, loss in trial.losses if loss is not None]

@@ -16,7 +16,7 @@ from bench.report.physics.kept import KeptPhysics, first_of_each, kept
 from bench.report.physics.scores import TITLES, backbone_of, is_measured, setups_of, values_of
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
-from bench.report.render.canvas import INK, MARKERS, Drawing
+from bench.report.render.canvas import INK, Drawing
 from bench.report.verdicts.learned import NAIVE, WHERE
 from bench.report.verdicts.stats import mean_interval
 
@@ -61,7 +61,7 @@ def errors(run: Run) -> Drawing | None:
             axes.grid(axis="x", visible=False)
         _logarithmic(panels[0])
         panels[0].set_ylabel(canvas.label(metrics.find(names["in"]).title.lower()))
-        handles = [Line2D([], [], color=canvas.colour_of(b), marker=MARKERS[b], linestyle="none") for b in range(len(backbones))]
+        handles = [Line2D([], [], **(canvas.series(b) | {"linestyle": "none"})) for b in range(len(backbones))]
         handles += [Line2D([], [], color=INK, alpha=0.55, linewidth=1, linestyle=STYLES[subject]) for subject in SHOWN]
         canvas.put_legend(figure, handles, [*map(canvas.label, backbones), *(TITLES[subject].lower() for subject in SHOWN)])
         caption = (
@@ -81,11 +81,11 @@ def _logarithmic(axes: Axes) -> None:
 
 def _mean(axes: Axes, x: float, series: Sequence[float], place: int) -> None:
     """A contender's seeds, mean and interval."""
-    colour, found = canvas.colour_of(place), mean_interval(series)
-    axes.plot([x] * len(series), series, color=colour, marker=MARKERS[place % len(MARKERS)], linestyle="none", markersize=3, alpha=0.35)
-    axes.plot([x], [found.mean], color=colour, marker=MARKERS[place % len(MARKERS)], linestyle="none", markersize=6.5)
+    look, found = canvas.series(place) | {"linestyle": "none"}, mean_interval(series)
+    axes.plot([x] * len(series), series, markersize=3, alpha=0.35, **look)
+    axes.plot([x], [found.mean], markersize=6.5, **look)
     if found.low is not None and found.high is not None:
-        axes.vlines(x, max(found.low, found.mean / 100), found.high, color=colour, linewidth=1.4)
+        axes.vlines(x, max(found.low, found.mean / 100), found.high, color=look["color"], linewidth=1.4)
 
 
 def film(shown: Mapping[str, KeptPhysics]) -> Drawing | None:
@@ -199,14 +199,14 @@ def distances(run: Run, every: list[KeptPhysics]) -> Drawing | None:
         for axes, (setup, mine) in zip(panels, columns.items(), strict=True):
             for b, backbone in enumerate(backbones):
                 points = _points([own for own in mine if backbone_of(own.cell) == backbone], name, "trained")
-                _binned(axes, points, {"color": canvas.colour_of(b), "marker": MARKERS[b]})
+                _binned(axes, points, canvas.series(b))
             for subject in NAIVE:
                 _binned(axes, _points(mine[:1], name, subject), {"color": INK, "alpha": 0.55, "linewidth": 1, "linestyle": STYLES[subject]})
             axes.set_title(canvas.label(setup or "all training clips"))
             axes.set_xlabel("distance from the trained ranges, in their widths")
         _logarithmic(panels[0])
         panels[0].set_ylabel(canvas.label(metrics.find(name).title.lower()))
-        handles = [Line2D([], [], color=canvas.colour_of(b), marker=MARKERS[b]) for b in range(len(backbones))]
+        handles = [Line2D([], [], **canvas.series(b)) for b in range(len(backbones))]
         handles += [Line2D([], [], color=INK, alpha=0.55, linewidth=1, linestyle=STYLES[subject]) for subject in NAIVE]
         canvas.put_legend(figure, handles, [*map(canvas.label, backbones), *(TITLES[subject].lower() for subject in NAIVE)])
         caption = (

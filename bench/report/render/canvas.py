@@ -80,6 +80,15 @@ def look(run: Run, contender: str) -> dict[str, Any]:
     if len(set(backbones.values())) > 1 and len(set(others.values())) > 1:
         colour = list(dict.fromkeys(backbones.values())).index(backbones[contender])
         mark = style = list(dict.fromkeys(others.values())).index(others[contender])
+    return _look(colour, mark, style)
+
+
+def series(place: int) -> dict[str, Any]:
+    """Colour, marker and line of the k-th of things that are no contenders of a run."""
+    return _look(place, place, place // NUM_COLOURS)
+
+
+def _look(colour: int, mark: int, style: int) -> dict[str, Any]:
     turned = mark + mark // len(MARKERS)  # colours and markers are as many: the ninth has the first colour, and not its marker
     return {"color": colour_of(colour), "marker": MARKERS[turned % len(MARKERS)], "linestyle": STYLES[style % len(STYLES)]}
 
