@@ -236,8 +236,8 @@ def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
 
     >>> contender_labels([{"backbone": "a:XS"}, {"backbone": "b:XS"}, {"backbone": "b:S", POLICY: "crop", "sampler.num_steps": 4}])
     ['a:XS', 'b:XS', 'S crop, num_steps 4']
-    >>> contender_labels([{"budget.train_flops": 1547000000000.0}, {"budget.train_flops": 1234567.5}])
-    ['train_flops 1.547e+12', 'train_flops 1234567.5']
+    >>> contender_labels([{"backbone": "a:XS", "budget.train_flops": 1547000000000.0}, {"backbone": "a:XS", "budget.seconds": 80.0}])
+    ['XS, 1.547 TFLOP', 'XS, seconds 80']
     """
     backbones = {str(axes.get("backbone")) for axes in all_axes}
     short = {name: short_name(name) for name in backbones}
@@ -246,14 +246,16 @@ def contender_labels(all_axes: list[dict[str, Any]]) -> list[str]:
     for axes in all_axes:
         words = [unique[str(axes["backbone"])]] if "backbone" in axes else []
         words += [str(axes[POLICY])] if POLICY in axes else []
-        others = [f"{key.rpartition('.')[2]} {_short(value)}" for key, value in axes.items() if key not in ("backbone", POLICY)]
+        others = [_word(key.rpartition(".")[2], value) for key, value in axes.items() if key not in ("backbone", POLICY)]
         labels.append(", ".join([" ".join(words), *others] if words else others))
     return labels
 
 
-def _short(value: Any) -> str:
-    """1547000000000.0 -> 1.547e+12, where that says all of it; 80.0 -> 80."""
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+def _word(field: str, value: Any) -> str:
+    """A field and its value; a number in the shortest form that says all of it."""
+    if field == "train_flops" and isinstance(value, float):
+        return f"{value / 1e12:.15g} TFLOP"
+    return f"{field} {value:g}" if isinstance(value, float) and float(f"{value:g}") == value else f"{field} {value}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.backbone import short_name
 from bench.data.frozen import flatten
 from bench.metrics.distances.interval import Interval
 from bench.records.record import OF_CLIPS, Record
@@ -230,14 +231,14 @@ def why_not_comparable(run: Run, lines: pd.DataFrame, metric: metrics.Metric) ->
 
 
 def losses_apart(run: Run) -> str | None:
-    """That losses of this run are of several kinds, and whose; None where they are of one."""
+    """That losses of this run are of several kinds, and of which backbones; None where they are of one."""
     kinds: dict[str, dict[str, None]] = {}
     for cell in run.cells:
         if cell.record and cell.record.measurement(LOSS):
-            kinds.setdefault(cell.record.loss_of, {})[cell.contender] = None
+            kinds.setdefault(cell.record.loss_of, {})[short_name(cell.record.cell.backbone)] = None
     if len(kinds) < 2:
         return None
-    return "; ".join(f"the loss of {', '.join(contenders)} is {kind}" for kind, contenders in kinds.items())
+    return "; ".join(f"the loss of {', '.join(backbones)} is {kind}" for kind, backbones in kinds.items())
 
 
 def apart_said(run: Run) -> str:
