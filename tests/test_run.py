@@ -21,7 +21,7 @@ from bench.perf.evidence.solver_steps import rows_of
 from bench.records.artefacts import WEIGHTS, save_tensors
 from bench.records.store import read_run
 from bench.report.load import load_run
-from bench.run.samples import read_inputs, trained_on, wake
+from bench.run.samples import _wake, read_inputs, trained_on
 from bench.shapes import Refusal
 from tests.commands import ROOT, cell_folder, command, here, record_of, write_matrix
 from tests.tiny import cell_fields
@@ -178,9 +178,9 @@ def test_damaged_or_foreign_weights_are_one_line(tmp_path: Path) -> None:
     ):
         path.write_bytes(damaged)
         with pytest.raises(Refusal, match=message):
-            wake(torch.nn.Linear(2, 3), path, "run it again")
+            _wake(torch.nn.Linear(2, 3), path, "run it again")
     path.write_bytes(content)
-    wake(woken := torch.nn.Linear(2, 3), path, "run it again")
+    _wake(woken := torch.nn.Linear(2, 3), path, "run it again")
     assert (woken.weight.detach().numpy() == load_file(path)["weight"]).all()
 
 
@@ -204,7 +204,9 @@ def test_a_cell_scored_again_in_its_own_steps_is_as_far_from_real_clips_as_its_r
     assert rows[1]["value"] == pytest.approx(recorded, rel=1e-6)
     assert rows[0]["value"] != rows[1]["value"]
     shutil.copytree(cell.path, lean := tmp_path / "lean", ignore=shutil.ignore_patterns(WEIGHTS))
-    with pytest.raises(Refusal, match=f"no {WEIGHTS}; finish it with `python -m bench run tiny`"):
+    with pytest.raises(Refusal, match="val_loss is no distance"):
+        list(rows_of(finished / "tiny", "val_loss", cell, [1], Reporter("steps")))
+    with pytest.raises(Refusal, match=f"no {WEIGHTS}; finish the cell with `python -m bench run tiny`"):
         list(rows_of(finished / "tiny", "fd_random3d", cell.model_copy(update={"path": lean}), [1], Reporter("steps")))
 
 

@@ -46,16 +46,9 @@ FURTHEST = 16  # pixels or frames of an axis, within which a shape that can be m
 
 def sample_more(job: SampleJob, progress: Reporter) -> None:
     """More clips from a finished cell: `num_clips` of them, going on after those of its record, saved losslessly at `out`."""
-    cell, folder = job.cell, job.folder
-    if not (folder / WEIGHTS).is_file():
-        raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {job.matrix}` first")
+    cell = job.cell
     device = find_here(cell.device)  # clips of what trained on a GPU can be made without one
-    training = training_set(cell, job.results, device, progress)
-    if trained_on(folder) != inputs_of(cell, training):
-        raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {job.matrix} again first")
-    backbone = build_backbone(cell, training)
-    use_products(job.matrix, job.results, device)
-    wake(backbone, folder / WEIGHTS, f"remove {folder} and run {job.matrix} again")
+    training, backbone = finished_backbone(cell, job.folder, job.matrix, job.results, device, progress)
     places = np.arange(job.num_clips) % len(training.labels)
     labels, shapes = training.labels[places], [training.shapes[place] for place in places]
     if job.shape is not None:
@@ -82,11 +75,28 @@ def sample_more(job: SampleJob, progress: Reporter) -> None:
         empty_caption=0 if table is None else table.empty,
         first_clip=cell.evaluation.num_samples,
     )
-    backbone.to(device).eval()
     with contextlib.nullcontext() if table is None else backbone.reading(table):
         latents, _ = sample(backbone, plan, device, progress)
     frames = decode_clips(training.autoencoder, latents)
     save_frames(job.out, frames, labels=labels, fps=np.float64(training.clips.fps), **told)
+
+
+def finished_backbone(
+    cell: Cell, folder: Path, matrix: str, results: Path, device: torch.device, progress: Progress
+) -> tuple[TrainingSet, Any]:
+    """What a finished cell was given, and its backbone with the averaged weights in its folder, to sample from.
+
+    Refusal where they are gone or damaged, or where data or autoencoder are others than they were trained on.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise Refusal(f"{folder} has no {WEIGHTS}; finish the cell with `python -m bench run {matrix}` first")
+    training = training_set(cell, results, device, progress)
+    if trained_on(folder) != inputs_of(cell, training):
+        raise Refusal(f"the data or the autoencoder of {folder} is no longer what it was trained on; run {matrix} again first")
+    backbone = build_backbone(cell, training)
+    use_products(matrix, results, device)
+    _wake(backbone, folder / WEIGHTS, f"remove {folder} and run {matrix} again")
+    return training, backbone.to(device).eval()
 
 
 def warn_unknown(prompts: Sequence[str], table: CaptionTable) -> None:
@@ -96,7 +106,7 @@ def warn_unknown(prompts: Sequence[str], table: CaptionTable) -> None:
         print(visible(f"no training caption has {', '.join(words)}, which is left out; known words: {known}"), file=sys.stderr)
 
 
-def wake(backbone: Any, path: Path, remedy: str) -> None:
+def _wake(backbone: Any, path: Path, remedy: str) -> None:
     """Gives a backbone the weights of a file. Refusal, ending in `remedy`, for one that is damaged, or of another backbone."""
     try:
         weights = load_tensors(path)

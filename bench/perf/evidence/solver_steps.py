@@ -16,12 +16,11 @@ import typer
 from bench.data.files import write_text
 from bench.data.latents.autoencoder import decode_clips
 from bench.data.progress import Reporter
-from bench.records.artefacts import WEIGHTS
 from bench.report.load import CellResult, load_run
 from bench.run.checks import judge_of
 from bench.run.measure.quality import Quality
-from bench.run.samples import build_backbone, inputs_of, sample_scored, trained_on, wake
-from bench.run.stages import reference_set, training_set
+from bench.run.samples import finished_backbone, sample_scored
+from bench.run.stages import reference_set
 from bench.shapes import Refusal, lines_of
 
 DEVICE = torch.device("cpu")
@@ -30,23 +29,20 @@ DEVICE = torch.device("cpu")
 def rows_of(run: Path, primary: str, found: CellResult, steps: Sequence[int], progress: Reporter) -> Iterator[dict[str, object]]:
     """One for each number of steps: how far a cell's clips are from the test clips, made in so many from the noise of its scored ones.
 
-    Refusal where its weights are gone, or where data or autoencoder are others than it was trained on.
+    Refusal where its weights are gone or of other data, and for a `primary` that is no distance.
     """
-    if found.record is None or not (found.path / WEIGHTS).is_file():
-        raise Refusal(f"{found.path} has no {WEIGHTS}; finish it with `python -m bench run {run.name}` first")
+    if (judge := judge_of(primary)) is None:
+        raise Refusal(f"{primary} is no distance between clips, which this tries; name a run whose `primary` is one, such as fd_motion")
+    if found.record is None:
+        raise Refusal(f"{found.path} has no record; finish the cell with `python -m bench run {run.name}` first")
     cell, results = found.record.cell, run.parent.resolve()
-    training = training_set(cell, results, DEVICE, progress)
-    if trained_on(found.path) != inputs_of(cell, training):
-        raise Refusal(f"the data or the autoencoder of {found.path} is no longer what it was trained on; run {run.name} again first")
+    training, backbone = finished_backbone(cell, found.path, run.name, results, DEVICE, progress)
     quality = Quality(cell, reference_set(cell, training, results, DEVICE, progress), DEVICE, progress, results)
-    backbone = build_backbone(cell, training)
-    wake(backbone, found.path / WEIGHTS, f"remove {found.path} and run {run.name} again")
-    backbone.eval()
     for done, num_steps in enumerate(steps):
         progress(done, len(steps), f"{found.name} in {num_steps} steps")
         asked = cell.model_copy(update={"sampler": cell.sampler.model_copy(update={"num_steps": num_steps})})
         latents, _ = sample_scored(asked, backbone, training, DEVICE, progress)
-        judged = quality.by_one(judge_of(primary) or cell.evaluation.extractors[0], decode_clips(training.autoencoder, latents))
+        judged = quality.by_one(judge, decode_clips(training.autoencoder, latents))
         (one,) = (each for each in judged if each.name.split("@")[0] == primary.split("@")[0])
         yield {"contender": found.contender, "seed": found.seed, "num_steps": num_steps, "name": one.name, "value": one.value}
 
