@@ -20,11 +20,12 @@ from rich.console import Console
 from bench.data.files import StoreError
 from bench.records.record import Canary, Record
 from bench.report import build
-from bench.report.load import Run, Sheet, load_run, load_sheet
+from bench.report.load import Run, load_run
 from bench.report.page import figures, page, sheets
 from bench.report.render import catalogue as metrics
 from bench.report.render.console import summary
 from bench.report.render.table import Table
+from bench.report.sheet import Sheet, load_sheet
 from bench.report.verdicts import answer, compare
 from bench.report.verdicts.findings import find
 from bench.shapes import Refusal
@@ -427,7 +428,9 @@ def test_unreadable_record_is_shown(tmp_path: Path) -> None:
     assert str(tmp_path) not in text_of(tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage", "float", "pickled", "labels", "class", "words", "rate", "untrained", "bomb"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "garbage", "float", "pickled", "labels", "class", "words", "rate", "untrained", "bomb", "untold", "numbers"]
+)
 def test_damaged_sheet_is_a_note(tmp_path: Path, damage: str) -> None:
     run = write_run(tmp_path, pair(1))
     path = next(run.glob("DiT*/sheet.npz"))
@@ -444,6 +447,8 @@ def test_damaged_sheet_is_a_note(tmp_path: Path, damage: str) -> None:
             "class": {"labels_generated": content["labels_generated"] + 1},
             "words": {"labels_generated": content["labels_generated"].astype(str)},
             "rate": {"fps": np.array(np.nan)},
+            "untold": {"told": np.array(["a disc"])},
+            "numbers": {"told": content["labels_real"]},
             "untrained": {"untrained": content["untrained"][:, :, :5]},
             "bomb": {"real": np.zeros((2, 2000, 8, 8, 3), np.uint8)},
         }

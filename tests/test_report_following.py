@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_factory import MEANS, record, write_run
 
@@ -10,8 +11,10 @@ from bench.metrics.following.values import ALL
 from bench.records.record import Measurement, Record
 from bench.report import build
 from bench.report.load import load_run
+from bench.report.page import sheets
 from bench.report.page.following import following_table
 from bench.report.page.paper import to_paper
+from bench.report.sheet import Sheet, load_sheet
 from bench.report.verdicts import claim_questions, warnings
 from bench.report.verdicts.claim_lead import quality_said
 from bench.report.verdicts.findings import find
@@ -93,3 +96,52 @@ def test_more_than_before_training_is_something_learnt(tmp_path: Path, dit: floa
     run = load_run(run_of(tmp_path, (dit, 0.0, untrained), primary=ALL))
     said = [alert.sentence for alert in warnings.of(run, find(run)).each if alert.name == "learnt nothing"]
     assert bool(said) is nothing and all(sentence.startswith("DiT-XS/2 learnt nothing") for sentence in said)
+
+
+def tell(run: Path, captions: list[str], backbone: str = "*") -> None:
+    """The clips of every sheet get captions."""
+    for path in run.glob(f"{backbone}/sheet.npz"):
+        with np.load(path) as arrays:
+            content = dict(arrays)
+        np.savez(path, **content, told=np.array(captions))
+
+
+def test_columns_of_clips_say_what_they_were_told(tmp_path: Path) -> None:
+    run = run_of(tmp_path, (0.9, 0.7))
+    captions = [f"<b>{name}</b> moves {k}" for k, name in enumerate(["a disc", "a ring", "b" * 70, *(["a square"] * 13)])]
+    tell(run, captions)
+    drawn, notes = sheets.draw(load_run(run), 2_000_000)
+    assert drawn is not None and not notes and drawn.first.told
+    assert drawn.first.column_labels[:2] == tuple(captions[:2])
+    assert drawn.first.column_labels[2] == f"<b>{'b' * 60}…" and len(drawn.first.column_labels[2]) == sheets.MAX_CAPTION
+    build([run], tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "a column has one caption and starts from one noise" in text and "were told what stands over their column" in text
+    assert "&lt;b&gt;a disc&lt;/b&gt; moves 0" in text and "<b>a disc</b> moves" not in text
+    assert "of each label" not in text
+
+
+def test_real_clips_stand_under_the_caption_that_is_theirs(tmp_path: Path) -> None:
+    run = run_of(tmp_path, (0.9, 0.7))
+    tell(run, [f"clip {k}" for k in range(16)])
+    with np.load(next(run.glob("DiT*/sheet.npz"))) as arrays:
+        assert (arrays["labels_real"] != arrays["labels_generated"]).any()  # by label others would stand there
+    drawn, _ = sheets.draw(load_run(run), 2_000_000)
+    assert drawn is not None
+    rows = sheets._sheet({"a": (0, sheet_of(run))}, 6, 2_000_000, whole=False)[1]
+    places = [int(label.removeprefix("clip ")) for label in drawn.first.column_labels]
+    assert all(np.array_equal(clip, sheet_of(run).real[place]) for clip, place in zip(rows[0][1], places, strict=True))
+
+
+def test_contenders_told_other_captions_are_a_note(tmp_path: Path) -> None:
+    run = run_of(tmp_path, (0.9, 0.7))
+    tell(run, ["a disc"] * 16, "UNet*")
+    assert sheets.draw(load_run(run), 2_000_000)[1] == []  # a cell of before captions were kept says nothing
+    tell(run, ["a ring"] * 16, "DiT*")
+    assert set(sheets.draw(load_run(run), 2_000_000)[1]) == {"DiT-XS/2 was sampled with other captions than the columns say."}
+
+
+def sheet_of(run: Path) -> Sheet:
+    found = load_sheet(load_run(run).cells[0])
+    assert isinstance(found, Sheet)
+    return found

@@ -18,11 +18,12 @@ from bench.records.record import Canary, GridPoint, Record
 from bench.report import build
 from bench.report.grid import envelope, shape_figures, shape_map
 from bench.report.grid.shape_map import ShapeMap, shape_text
-from bench.report.load import Run, Sheet, load_run, load_sheet
+from bench.report.load import Run, load_run
 from bench.report.page import pipeline, sheets
 from bench.report.render import canvas
 from bench.report.render import catalogue as metrics
 from bench.report.render.catalogue import DASH, TIMES
+from bench.report.sheet import Sheet, load_sheet
 from bench.report.verdicts import answer, compare, paired
 
 UNET, DIT = "baselines:UNet-XS", "dit:DiT-XS/2"

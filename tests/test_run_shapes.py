@@ -8,7 +8,8 @@ import pytest
 from bench.data.ragged import Ragged
 from bench.records.artefacts import framed, load_frames
 from bench.records.record import Record
-from bench.report.load import Sheet, load_run, load_sheet
+from bench.report.load import load_run
+from bench.report.sheet import Sheet, load_sheet
 from tests.commands import cell_folder, here, record_of, write_matrix
 from tests.tiny import cell_fields
 

@@ -306,6 +306,11 @@ def test_a_model_makes_what_it_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert record.text is not None and record.text.num_words == 4 and record.text.num_captions == 4 and record.text.num_params > 0
     assert [canary.passed for canary in record.canaries] == [True] * len(record.canaries)
     assert record.grid[0].measurements, record.grid[0].reason
+    sheet = dict(np.load(folder / "sheet.npz"))
+    named = {"All red": 0, "All green": 1, "All blue": 2}
+    assert sheet["told"].tolist() == ["All red", "All green", "All blue", "All red"]
+    for kind in ("real", "generated"):
+        assert sheet[kind].astype(float).mean((1, 2, 3)).argmax(1).tolist() == [named[caption] for caption in sheet["told"]]
     capsys.readouterr()
     out = tmp_path / "more.npz"
     prompts = ("all blue", "all red", "ALL green purple")

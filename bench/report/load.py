@@ -6,24 +6,21 @@ A cell without a record, with an unreadable one or with missing artefacts stays 
 import math
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.backbone import short_name
 from bench.data.files import StoreError
 from bench.data.frozen import flatten
-from bench.data.media.arrays import read_npz
 from bench.records.prediction import Foresight, read_prediction
 from bench.records.record import FLOORS, Measurement, Record, RunCell, RunSnapshot
 from bench.records.store import latest, read_run
 from bench.report.render import words
 from bench.report.verdicts.stats import MIN_SEEDS
-from bench.shapes import Refusal, Shape, check_shape
+from bench.shapes import Refusal
 from bench.study.looks import Looks
 
 SUBJECTS = ("trained", "untrained", "reconstruction", "real")
@@ -32,7 +29,6 @@ REFERENCES = ("real", "reconstruction", *FLOORS)  # shared by all contenders: fl
 # Columns of a table of results: of a cell, then its axes, then of a measurement.
 OF_CELL = ("matrix", "cell", "contender", "seed", "status", "reason", "failed_canaries")
 FIELDS = ("subject", "value", "unit", "better", "low", "high", "interval", "floor", "protocol_fingerprint", "invalid")
-MAX_FRAMES, MAX_FPS = 1024, 1e4  # of a clip that is drawn
 COLUMNS = ["contender", "cell", "seed", "status", "name", *(name for name in FIELDS if name != "floor")]  # of `Run.measurements`
 
 
@@ -256,93 +252,6 @@ def _word(field: str, value: Any) -> str:
     if field == "train_flops" and isinstance(value, float):
         return f"{value / 1e12:.15g} TFLOP"
     return f"{field} {value:g}" if isinstance(value, float) and float(f"{value:g}") == value else f"{field} {value}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """Clips of one cell to look at, uint8 (k, T, H, W, 3)."""
-
-    real: np.ndarray
-    reconstruction: np.ndarray
-    generated: np.ndarray
-    untrained: np.ndarray | None
-    labels_real: np.ndarray  # (k,)
-    labels_generated: np.ndarray  # (k,)
-    label_names: tuple[str, ...]
-    fps: float
-    shapes: tuple[Shape, ...] | None  # (T, H, W) of the k-th clip of every kind inside its grey frame; None = all fill it
-
-    def clip(self, clips: np.ndarray, k: int) -> np.ndarray:
-        """The k-th of `clips` without the frame of grey that made all one shape, (T, H, W, 3)."""
-        framed = clips[k]
-        if self.shapes is None:
-            return framed
-        num_frames, height, width = self.shapes[k]
-        top, left = (framed.shape[1] - height) // 2, (framed.shape[2] - width) // 2
-        return framed[:num_frames, top : top + height, left : left + width]
-
-
-def load_sheet(cell: CellResult) -> Sheet | str:
-    """A cell's clips to look at, or why there are none."""
-    path = cell.artefact("sheet")
-    if path is None:
-        return "the record names no sheet of clips" if cell.record else cell.status
-    try:
-        arrays = read_npz(path)
-        real, generated = _check_clips("real", arrays["real"]), _check_clips("generated", arrays["generated"])
-        check_shape("reconstruction", arrays["reconstruction"], real.shape)
-        untrained = _check_clips("untrained", arrays["untrained"]) if "untrained" in arrays else None
-        if untrained is not None:
-            check_shape("untrained", untrained, (None, *generated.shape[1:]))
-        names = cell.record.data.label_names if cell.record and cell.record.data else ()
-        return Sheet(
-            real=real,
-            reconstruction=_check_clips("reconstruction", arrays["reconstruction"]),
-            generated=generated,
-            untrained=untrained,
-            labels_real=_check_labels("labels_real", arrays["labels_real"], len(real), names),
-            labels_generated=_check_labels("labels_generated", arrays["labels_generated"], len(generated), names),
-            label_names=names,
-            fps=_check_rate(arrays["fps"]),
-            shapes=_own_shapes(arrays["shapes"], real.shape, generated.shape) if "shapes" in arrays else None,
-        )
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except KeyError as error:
-        return f"{path.name} cannot be read (it has no array {error})"
-    except Refusal as error:
-        return f"{path.name} cannot be read ({error})"
-
-
-def _own_shapes(stored: np.ndarray, *framed: tuple[int, ...]) -> tuple[Shape, ...]:
-    """(T, H, W) of each clip inside the frames of its sets, each (k, T, H, W, 3). Refusal where one does not fit."""
-    check_shape("shapes", stored, (max(frame[0] for frame in framed), 3))
-    if stored.dtype.kind not in "iu" or (stored < 1).any() or any((stored > frame[1:4]).any() for frame in framed):
-        raise Refusal(f"shapes are {stored.dtype} {stored.tolist()}, expected integers from 1 to the size of the sheet's clips")
-    return tuple((int(t), int(h), int(w)) for t, h, w in stored)
-
-
-def _check_clips(name: str, clips: np.ndarray) -> np.ndarray:
-    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
-        raise Refusal(f"{name} is {clips.dtype} {clips.shape}, expected uint8 (k, T, H, W, 3)")
-    if clips.shape[1] > MAX_FRAMES:
-        raise Refusal(f"{name} has clips of {clips.shape[1]} frames, at most {MAX_FRAMES} are drawn")
-    return clips
-
-
-def _check_labels(name: str, labels: np.ndarray, num: int, names: Sequence[str]) -> np.ndarray:
-    check_shape(name, labels, (num,))
-    if labels.dtype.kind not in "iu":
-        raise Refusal(f"{name} are {labels.dtype}, expected places among the label names")
-    if names and not 0 <= labels.min() <= labels.max() < len(names):
-        raise Refusal(f"{name} are from {labels.min()} to {labels.max()}, there are {len(names)} label names")
-    return labels
-
-
-def _check_rate(fps: np.ndarray) -> float:
-    if fps.shape or fps.dtype.kind not in "iuf" or not 0 < fps <= MAX_FPS:
-        raise Refusal(f"fps is {fps}, expected one number up to {MAX_FPS:g}")
-    return max(float(fps), 1 / MAX_FPS)
 
 
 def config_fields(run: Run) -> tuple[list[tuple[str, Any]], list[tuple[str, dict[str, Any]]]]:

@@ -14,7 +14,8 @@ from bench.commands.score.windows import SeededCut, cached_set
 from bench.data.progress import silent
 from bench.records.artefacts import load_frames, save_arrays
 from bench.records.record import Record
-from bench.report.load import CellResult, load_sheet
+from bench.report.load import CellResult
+from bench.report.sheet import load_sheet
 from bench.shapes import Refusal
 from tests import report_factory
 from tests.fuzz.case import SPECIAL, Case, Domain, Finding, packed, place

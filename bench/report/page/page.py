@@ -86,11 +86,12 @@ class Chapter:
     def clips_caption(self) -> str:
         """What the first sheet shows."""
         assert self.sheets is not None
-        labelled = bool(self.sheets.first.column_labels)
-        of = "of each shape" if self.sheets.full.column_shapes else "of each label" if labelled else "in order"
+        first = self.sheets.first
+        label = "caption" if first.told else "label" if first.column_labels else ""
+        of = "of each shape" if self.sheets.full.column_shapes else "of each label" if label == "label" else "in order"
         known = next((record.cell.objective.known_frames for record in self.run.records), 0)
         goes_on = f" and goes on with the first {known} frames of the real clip" if known else ""
-        return f"The first clips {of}, not chosen; a column {'has one label and ' if labelled else ''}starts from one noise{goes_on}."
+        return f"The first clips {of}, not chosen; a column {f'has one {label} and ' if label else ''}starts from one noise{goes_on}."
 
 
 def chapter(run: Run, prefix: str, max_bytes: int) -> Chapter:

@@ -19,7 +19,8 @@ from bench.data.clips import labels_in_turn
 from bench.data.files import write_bytes
 from bench.records.artefacts import load_frames
 from bench.report.grid.shape_map import shape_text
-from bench.report.load import Run, Sheet, load_sheet
+from bench.report.load import Run
+from bench.report.sheet import Sheet, load_sheet
 from bench.shapes import visible
 
 CLIP_SIZE = 92  # pixels of the longer side of a shown clip, about
@@ -27,6 +28,7 @@ FIRST_CLIPS, MAX_CLIPS = 6, 10  # columns, of the small sheet and of the whole o
 FIRST_SHARE = 0.4  # of the bytes, for the small one
 STRIP_CLIPS, STRIP_FRAMES = 2, 10  # clips a row and frames a clip of the still
 MAX_UNTRAINED = 4  # contenders up to which their untrained clips are shown too
+MAX_CAPTION = 64  # letters of what is told over a column
 GAP = 4
 BACKGROUND = (128, 128, 128)  # between clips; the same in light and dark mode
 
@@ -38,12 +40,13 @@ class Picture:
     """One animated sheet."""
 
     row_labels: tuple[str, ...]
-    column_labels: tuple[str, ...]  # () = no classes
+    column_labels: tuple[str, ...]  # captions that were told, or else classes; () = neither
     column_shapes: tuple[str, ...]  # () = all of one
     column_widths: tuple[int, ...]  # pixels
     webp: bytes
     size: tuple[int, int]  # width and height in pixels
     labels_match: bool  # whether the real clips stand in columns of their own label
+    told: bool  # whether labels are captions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,34 +99,42 @@ def _sheet(
     first = next(iter(found.values()))[1]
     num_columns = min(num, *(min(len(sheet.real), len(sheet.generated)) for _, sheet in found.values()))
     num_common = min(len(sheet.generated) for _, sheet in found.values())
-    num_common = min(num_common, len(first.real)) if first.shapes else num_common
+    num_common = min(num_common, len(first.real)) if first.shapes or first.told else num_common
     columns = _columns(first, num_common, num_columns)
     wanted = first.labels_generated[columns]
-    # Of several shapes the k-th real clip has that of the k-th other.
-    real = columns if first.shapes else matching(first.labels_real, wanted)
+    # Of several shapes the k-th real clip has that of the k-th other; where captions were told, the caption of the k-th other.
+    real = columns if first.shapes or first.told else matching(first.labels_real, wanted)
     rows: list[tuple[str, SheetClips]] = [("Real", [first.clip(first.real, k) for k in real])]
     rows += [("Reconstructed", [first.clip(first.reconstruction, k) for k in real])] if whole else []
     notes = []
     for contender, (seed, sheet) in found.items():
         rows.append((f"{contender}, seed {seed}" if whole else contender, [sheet.clip(sheet.generated, k) for k in columns]))
-        if (sheet.labels_generated[columns] != wanted).any():
-            notes.append(f"{contender} was sampled with other labels than the columns say.")
+        others = first.told and sheet.told and sheet.told != first.told
+        if others or (sheet.labels_generated[columns] != wanted).any():
+            notes.append(f"{contender} was sampled with other {'captions' if others else 'labels'} than the columns say.")
     for contender, (_, sheet) in found.items() if whole and len(found) <= MAX_UNTRAINED else ():
         if sheet.untrained is not None and len(sheet.untrained) > max(columns):
             rows.append((f"{contender}, untrained", [sheet.clip(sheet.untrained, k) for k in columns]))
 
-    names = first.label_names
+    classes = [first.label_names[k] for k in wanted] if first.label_names else []
+    names = [_short(first.told[k]) for k in columns] if first.told else classes
     webp, widths, size = _animation([clips for _, clips in rows], first.fps, max_bytes, even=not whole)
     picture = Picture(
         row_labels=tuple(label for label, _ in rows),
-        column_labels=tuple(names[int(label)] for label in wanted) if names else (),
+        column_labels=tuple(names),
         column_shapes=tuple(shape_text(first.shapes[k]) for k in columns) if first.shapes and whole else (),
         column_widths=tuple(widths),
         webp=webp,
         size=size,
         labels_match=bool((first.labels_real[real] == wanted).all()),
+        told=bool(first.told),
     )
     return picture, rows, notes
+
+
+def _short(caption: str) -> str:
+    """A caption as far as it has room over a column."""
+    return caption if len(caption) <= MAX_CAPTION else f"{caption[: MAX_CAPTION - 1].rstrip()}…"
 
 
 def _columns(sheet: Sheet, num_common: int, num: int) -> list[int]:

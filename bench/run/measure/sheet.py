@@ -26,6 +26,8 @@ def save_sheet(path: Path, reference: ReferenceSet, generated: Frames, untrained
     arrays = {name: framed(frames) for name, frames in sets.items()}
     if isinstance(generated, Ragged):  # how much of its grey frame the k-th clip of every set fills
         arrays["shapes"] = np.array(clip_shapes(sets["generated"]))
+    if given.told is not None:  # the caption of the k-th clip of every set
+        arrays["told"] = np.array([given.told[place] for place in places])
     labels, fps = given.labels[places], np.float64(given.clips.fps)
     save_arrays(path, **arrays, labels_real=labels, labels_generated=labels, fps=fps)
 
