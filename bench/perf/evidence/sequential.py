@@ -231,7 +231,7 @@ def main(out: Path, studies: int, primary: str) -> None:
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder of the page, where the seed noise is.")] = Path("reports/calibration"),
-    studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 1500,
+    studies: Annotated[int, typer.Option(help="Simulated studies a row.", min=10)] = 6000,
     primary: Annotated[str, typer.Option(help="The measure that decides in them.")] = "fd_motion",
 ) -> None:
     """Simulate and write sequential.csv, sequential.md and sequential.svg."""
